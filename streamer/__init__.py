@@ -1,0 +1,29 @@
+"""Streamer hears a room and tells people about it: captions and sound events from one pass of a Whisper encoder.
+
+    model = streamer.load_model("nano")
+    stream = streamer.Stream(model)
+    events = stream.push(samples) + stream.finish()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamer.config import Settings
+    from streamer.model.checkpoint import load_model
+    from streamer.runtime.stream import Stream
+
+__all__ = ["Settings", "Stream", "load_model"]
+
+_HOMES = {
+    "Settings": "streamer.config",
+    "Stream": "streamer.runtime.stream",
+    "load_model": "streamer.model.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing `streamer` never imports torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'streamer' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Audio in: sources, ring buffer, resampling, mel frames."""

@@ -1,0 +1,1 @@
+"""Decoding: explicit KV cache, greedy search, filters, alignment."""

@@ -1,0 +1,151 @@
+"""The events of protocol version 1, as frozen records with an exact JSON form.
+
+A session's events carry `session`, `seq` and `audio_t`; connection messages carry none of them and are made by
+`streamer.sinks`. All times are seconds on the capture clock: sample index / 16,000.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Literal
+
+PROTOCOL_VERSION = 1
+SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
+
+State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
+AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
+Severity = Literal["info", "warning", "critical"]
+
+
+def seconds(samples: int) -> float:
+    """Seconds on the capture clock of an absolute sample index, to the microsecond."""
+    return round(samples / SAMPLE_RATE, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One committed word: text without surrounding space, start and end in seconds, probability in 0..1."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What every session event carries. `audio_t`: end, in seconds, of the audio that the decision used."""
+
+    type: ClassVar[str] = ""
+    session: str
+    seq: int
+    audio_t: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as plain JSON types, keys in protocol order."""
+        head: dict[str, Any] = {"v": PROTOCOL_VERSION, "type": self.type}
+        return head | {name: _plain(value) for name, value in _items(self)}
+
+    def to_json(self) -> str:
+        """The event as one line of JSON (UTF-8 text, no newline inside)."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Event):
+    """The state of the session changed."""
+
+    type: ClassVar[str] = "status"
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript(Event):
+    """All committed text of one segment so far, and the tail that may still change."""
+
+    type: ClassVar[str] = "transcript"
+    segment: int
+    start: float
+    end: float
+    text: str
+    partial: str
+    final: bool
+    words: tuple[Word, ...]
+    language: str
+    speech_probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags(Event):
+    """What sounds at `end`: best first, all of at least 0.1, at most ten; empty for digital silence."""
+
+    type: ClassVar[str] = "tags"
+    start: float
+    end: float
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound(Event):
+    """A sound event for people: it starts once and ends once; `end` is None while it lasts."""
+
+    type: ClassVar[str] = "sound"
+    id: int
+    label: str
+    state: Literal["start", "end"]
+    start: float
+    end: float | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert(Event):
+    """A rule fired, changed, was acknowledged, or is over; every raised alert is cleared once."""
+
+    type: ClassVar[str] = "alert"
+    id: int
+    rule: str
+    severity: Severity
+    state: AlertState
+    start: float
+    end: float | None
+    score: float
+    labels: tuple[str, ...]
+    heard: tuple[Tag, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap(Event):
+    """Samples from `start` to `end` were lost (`kind` audio)."""
+
+    type: ClassVar[str] = "gap"
+    kind: Literal["audio"] = "audio"
+    start: float
+    end: float
+    reason: str
+
+
+SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap)
+
+
+def _items(record: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(record, field.name)) for field in fields(record))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {name: _plain(item) for name, item in _items(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

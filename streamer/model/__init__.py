@@ -1,0 +1,1 @@
+"""The model: Whisper encoder with taps, tagging heads, checkpoints, labels."""

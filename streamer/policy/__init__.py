@@ -1,0 +1,1 @@
+"""Text policy and session, pure state machines."""

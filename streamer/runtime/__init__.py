@@ -1,0 +1,1 @@
+"""Threads: capture, listener, worker, supervision."""

@@ -1,0 +1,1 @@
+"""Sound events and alerts, pure state machines."""

@@ -1,0 +1,95 @@
+"""The records that travel between the planner, the worker and the session: plain values, no tensors.
+
+    planner ──WindowPlan──► session.prepare ──StepRequest──► worker ──StepResult──► session.step ──► events
+
+All positions are absolute sample indices on the capture clock (16 kHz).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTask:
+    """What the decoder is to write for one window.
+
+    `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind the
+    start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window.
+    """
+
+    language: str | None = None
+    task: Task = "transcribe"
+    prompt: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    max_new_tokens: int = 224
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One window for the worker: samples [start_sample, end_sample), one encoder pass.
+
+    `tag_spans_s`: spans to judge, each ending at `end_sample` (empty: no head); `decode` None: no text is due.
+    """
+
+    start_sample: int
+    end_sample: int
+    tag_spans_s: tuple[float, ...] = ()
+    decode: DecodeTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HypothesisWord:
+    """One word that the decoder wrote, not yet committed.
+
+    `text` is as written, with its leading space and its punctuation. `attended_sample` is the middle of the audio frame
+    that the word's last token attended most, for policies that stop at a frontier.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    start_sample: int
+    end_sample: int
+    probability: float
+    attended_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What the decoder wrote behind the forced prefix. `complete`: it ended with end-of-text, not for want of tokens."""
+
+    words: tuple[HypothesisWord, ...]
+    language: str
+    language_probability: float
+    no_speech_probability: float
+    mean_logprob: float
+    compression_ratio: float
+    complete: bool
+
+    @property
+    def text(self) -> str:
+        """The words as one string, without surrounding space."""
+        return "".join(word.text for word in self.words).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class SpanScores:
+    """The head's calibrated scores, float32 [527] in 0..1, for the audio [start_sample, end_sample)."""
+
+    start_sample: int
+    end_sample: int
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What the worker found in one window; `judgement` shortest span first, empty when none was due."""
+
+    request: StepRequest
+    hypothesis: Hypothesis | None = None
+    judgement: tuple[SpanScores, ...] = ()

@@ -1,0 +1,1 @@
+"""Training and evaluation of heads and of the bundled model."""

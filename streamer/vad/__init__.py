@@ -1,0 +1,1 @@
+"""Voice activity: the gate and the planner, pure state machines."""
