@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+from whisper.audio import log_mel_spectrogram
+
+from streamer.audio.mel import MelFrames
+
+RNG = np.random.default_rng(3)
+T = np.arange(31 * 16_000) / 16_000
+SOUND = (0.3 * np.sin(2 * np.pi * 440 * T * (1 + T / 20)) * (T % 1.5) + 0.02 * RNG.standard_normal(len(T))).astype(
+    np.float32
+)
+SOUND[5 * 16_000 : 7 * 16_000] = 0  # digital silence
+
+
+def filled(samples: np.ndarray, chunks: list[int], n_mels: int = 80, start_sample: int = 0) -> MelFrames:
+    mel = MelFrames(n_mels, start_sample)
+    at = turn = 0
+    while at < len(samples):
+        size = chunks[turn % len(chunks)]
+        mel.append(samples[at : at + size], start_sample + at)
+        at, turn = at + size, turn + 1
+    return mel
+
+
+def whisper_mel(samples: np.ndarray, n_mels: int = 80, total_frames: int | None = None) -> torch.Tensor:
+    padding = 0 if total_frames is None else total_frames * 160 - len(samples)
+    return log_mel_spectrogram(samples, n_mels, padding=padding)
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_window_equals_openai_whispers_mel_of_the_same_samples(n_mels: int, data: st.DataObject) -> None:
+    start = 160 * data.draw(st.integers(0, 1000))
+    length = data.draw(st.one_of(st.integers(201, 2000), st.integers(2001, 200_000)))
+    offset = 160 * data.draw(st.integers(0, 100))  # the stream need not begin at sample 0
+    mel = filled(SOUND[: start + length], [4000], n_mels, offset)
+    window = mel.window(offset + start, offset + start + length)
+    assert_close(window, whisper_mel(SOUND[start : start + length], n_mels), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    start=st.integers(0, 100),
+    length=st.one_of(st.integers(201, 2000), st.integers(2001, 400_000), st.integers(479_000, 480_000)),
+    spare=st.integers(0, 5),
+)
+def test_a_padded_window_equals_openai_whispers_mel_with_zeros_behind(start: int, length: int, spare: int) -> None:
+    samples = SOUND[160 * start : 160 * start + length]
+    mel = filled(SOUND[: 160 * start + length], [8000])
+    for total_frames in (3000, -(-length // 160) + spare):
+        window = mel.window(160 * start, 160 * start + length, total_frames)
+        assert window.shape == (80, total_frames)
+        assert_close(window, whisper_mel(samples, total_frames=total_frames), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    chunks=st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
+    hop=st.sampled_from([1600, 8000, 12_345]),
+    length=st.integers(0, 30_000),
+)
+def test_chunks_discards_and_earlier_windows_change_no_bit(chunks: list[int], hop: int, length: int) -> None:
+    samples = SOUND[: 64_000 + length]
+    start, end = 160 * 130, len(samples)
+    whole = filled(samples, [len(samples)]).window(start, end)
+
+    mel, at, turn, asked = MelFrames(80), 0, 0, hop
+    while at < end:
+        mel.append(samples[at : at + chunks[turn % len(chunks)]])
+        at, turn = mel.end_sample, turn + 1
+        while asked <= at:  # what the live engine does: windows while audio arrives, old audio discarded
+            mel.window(mel.start_sample // 160 * 160 + 160, asked) if asked - mel.start_sample > 400 else None
+            mel.discard_before(min(start, asked - 6000))
+            asked += hop
+    assert torch.equal(mel.window(start, end), whole)
+
+
+def test_memory_stays_bounded_while_a_stream_runs_for_long() -> None:
+    mel = MelFrames(80)
+    for second in range(600):
+        mel.append(SOUND[:16_000])
+        if second >= 30:
+            mel.window((second - 29) * 16_000, (second + 1) * 16_000)
+            mel.discard_before((second - 29) * 16_000)
+    assert len(mel._blocks) <= 62
+    assert len(mel._samples) <= 4 * 31 * 16_000
+    assert mel.end_sample - mel.start_sample == 30 * 16_000
+
+
+def test_one_huge_chunk_is_given_back_when_discarded() -> None:
+    mel = MelFrames(80)
+    mel.append(np.zeros(5_000_000, dtype=np.float32))
+    mel.discard_before(4_990_000)
+    assert len(mel._samples) <= 32_000
+    assert mel.window(4_990_080, 5_000_000).shape == (80, 62)
+
+
+def test_reset_starts_again_elsewhere() -> None:
+    mel = filled(SOUND[:32_000], [1000])
+    mel.window(0, 32_000)
+    mel.reset(160_000)
+    mel.append(SOUND[:16_000], 160_000)
+    assert_close(mel.window(160_000, 176_000), whisper_mel(SOUND[:16_000]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "total", "says"),
+    [
+        (10, 8000, None, "multiple of 160"),
+        (0, 8000, None, "not all kept"),
+        (1600, 16_001, None, "not all kept"),
+        (1600, 1800, None, "too short"),
+        (1600, 8000, 39, "do not fit"),
+    ],
+)
+def test_impossible_windows_are_refused(start: int, end: int, total: int | None, says: str) -> None:
+    mel = filled(SOUND[:16_000], [4000])
+    mel.discard_before(1000)
+    with pytest.raises(ValueError, match=says):
+        mel.window(start, end, total)
+
+
+def test_wrong_samples_are_refused() -> None:
+    mel = MelFrames(80)
+    with pytest.raises(ValueError, match="float32"):
+        mel.append(np.zeros(10))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="float32"):
+        mel.append(np.zeros((2, 10), dtype=np.float32))
+    with pytest.raises(ValueError, match="0 follows"):
+        mel.append(np.zeros(10, dtype=np.float32), 5)
+    with pytest.raises(ValueError, match="80 or 128"):
+        MelFrames(40)
