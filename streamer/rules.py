@@ -1,0 +1,215 @@
+"""The settings of alerts and sound events: what a person may write under `alerts:`, validated and frozen.
+
+Rules are flat, so that a wrong value is named by its path: `alerts.rules[3].threshold: must lie in 0..1`. A rule of
+one's own with the id of a default rule changes only the fields it names; every other default rule stays in force
+unless `defaults: false`. Whether a label exists is checked where labels are known: `streamer.sound.alerts.compile_rules`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from streamer.errors import ConfigError
+
+CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
+MAX_RULES = 200
+MAX_PATTERN = 200  # characters of a regular expression
+
+
+def _within(low: float, high: float, unit: str = "") -> AfterValidator:
+    def check(value: float) -> float:
+        if not low <= value <= high:
+            raise PydanticCustomError("range", f"must lie in {low:g}..{high:g}{unit}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _clock_span(value: str) -> str:
+    hours(value)
+    return value
+
+
+def _regular(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise PydanticCustomError("pattern", "must be a regular expression: {why}", {"why": str(error)}) from None
+    return value
+
+
+def _phrase(value: str) -> str:
+    if not re.search(r"\w", value):
+        raise PydanticCustomError("phrase", "must hold at least one word")
+    return value
+
+
+Score = Annotated[float, _within(0, 1)]
+Decibel = Annotated[float, _within(-120, 0, " dBFS")]
+ClockSpan = Annotated[str, AfterValidator(_clock_span)]
+Phrase = Annotated[str, AfterValidator(_phrase), Field(max_length=100)]
+Pattern = Annotated[str, AfterValidator(_regular), Field(max_length=MAX_PATTERN)]
+
+
+def hours(span: str) -> tuple[int, int]:
+    """Start and end of `22:00-07:00` in seconds after local midnight; the end may lie before the start (overnight)."""
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", span)
+    if found is None:
+        raise PydanticCustomError("hours", "must look like 22:00-07:00")
+    start_h, start_m, end_h, end_m = (int(part) for part in found.groups())
+    return (start_h * 60 + start_m) * 60, (end_h * 60 + end_m) * 60
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AlertRule(_Section):
+    """One thing to tell people about. Exactly one of: sounds (labels, cadence), words, silence, loss, loudness."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="what others know the rule by")
+    name: str = Field("", max_length=60, description="what people read; the id in words if empty")
+    about: str = Field("", max_length=500, description="what it is for, shown by `streamer alerts explain`")
+    enabled: bool = True
+    severity: Literal["info", "warning", "critical"] = "warning"
+    labels: tuple[str, ...] = Field((), description="groups of labels or single AudioSet labels")
+    cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
+    threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
+    confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
+    phrases: tuple[Phrase, ...] = Field((), description="words, whatever their case and punctuation")
+    patterns: tuple[Pattern, ...] = Field((), description="regular expressions, whatever the case")
+    partial: bool = Field(False, description="also in text that may still change: sooner, and sometimes withdrawn")
+    silence_dbfs: Decibel | None = Field(None, description="nothing louder than this for min_duration_s")
+    loud_dbfs: Decibel | None = Field(None, description="at least this loud for min_duration_s")
+    lost: bool = Field(False, description="the microphone delivers nothing")
+    min_duration_s: Annotated[float, _within(0, 3600, " s")] = 0.0
+    clear_after_s: Annotated[float, _within(0, 600, " s")] = Field(3.0, description="so long not heard: it is over")
+    cooldown_s: Annotated[float, _within(0, 86_400, " s")] = Field(10.0, description="not again so soon after its end")
+    quiet_hours: ClockSpan | None = Field(None, description="local time in which it is not raised: 22:00-07:00")
+    repeat_s: Annotated[float, _within(1, 3600, " s")] | None = Field(
+        None, description="say so again until acknowledged"
+    )
+    all_clear: bool = Field(True, description="tell people when it is over")
+
+    @model_validator(mode="after")
+    def _one_trigger(self) -> "AlertRule":
+        given = {
+            "labels or cadence": bool(self.labels or self.cadence),
+            "phrases or patterns": bool(self.phrases or self.patterns),
+            "silence_dbfs": self.silence_dbfs is not None,
+            "loud_dbfs": self.loud_dbfs is not None,
+            "lost": self.lost,
+        }
+        if sum(given.values()) != 1:
+            found = ", ".join(key for key, used in given.items() if used) or "none"
+            raise PydanticCustomError(
+                "trigger",
+                "must have exactly one of labels/cadence, phrases/patterns, silence_dbfs, loud_dbfs, lost; has {found}",
+                {"found": found},
+            )
+        return self
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return self.name or self.id.replace("_", " ")
+
+
+class AlertRules(_Section):
+    """All rules in force. `quiet_hours` holds for every rule that is not critical, beside the rules' own."""
+
+    defaults: bool = Field(True, description="keep the default rules that are not named here")
+    quiet_hours: ClockSpan | None = None
+    rules: tuple[AlertRule, ...] = Field((), max_length=MAX_RULES)
+
+    @classmethod
+    def default(cls) -> "AlertRules":
+        """The rules of streamer/data/alerts.yaml."""
+        return cls.model_validate({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not data.get("defaults", True):
+            return data
+        own = data.get("rules", ())
+        if not isinstance(own, list | tuple):
+            return data
+        known = {rule["id"]: rule for rule in _default_rules()}
+        merged = [_merged(known, rule) for rule in own]
+        named = {rule.get("id") if isinstance(rule, Mapping) else getattr(rule, "id", None) for rule in own}
+        return {**data, "rules": [*merged, *(rule for rule in _default_rules() if rule["id"] not in named)]}
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "AlertRules":
+        seen: set[str] = set()
+        for index, rule in enumerate(self.rules):
+            if rule.id in seen:
+                raise ValueError(f"alerts.rules[{index}].id: must be used by one rule only, {rule.id!r} is used twice")
+            seen.add(rule.id)
+        return self
+
+
+class SoundSettings(_Section):
+    """When a sound becomes an event. Scores are calibrated; `threshold` holds where the head has none of its own."""
+
+    threshold: Score = 0.5
+    off_ratio: Annotated[float, _within(0.1, 1)] = Field(0.5, description="it lasts while above this part of it")
+    confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
+    sure: Annotated[float, _within(0, 1)] = Field(0.5, description="this far between threshold and 1, one is enough")
+    unheard_s: Annotated[float, _within(1, 60, " s")] = Field(5.0, description="not judged for so long: it is over")
+
+
+def load_rules(path: Path | None = None) -> AlertRules:
+    """The rules of a YAML file with a top-level `alerts:`; None: the default rules. ConfigError names the path."""
+    if path is None:
+        return AlertRules.default()
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, Mapping) or "alerts" not in data:
+        raise ConfigError(f"{path}: must have a section 'alerts:'")
+    return parse_rules(data["alerts"])
+
+
+def parse_rules(data: Any) -> AlertRules:
+    """Rules from plain data (what stands under `alerts:`); ConfigError such as `alerts.rules[3].threshold: …`."""
+    try:
+        return AlertRules.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_line(error)) from None
+
+
+@cache
+def _default_rules() -> tuple[dict[str, Any], ...]:
+    text = files("streamer").joinpath("data/alerts.yaml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text)["alerts"]["rules"])
+
+
+def _merged(known: Mapping[str, Mapping[str, Any]], rule: Any) -> Any:
+    if not isinstance(rule, Mapping) or rule.get("id") not in known:
+        return rule
+    return {**known[rule["id"]], **rule}
+
+
+def _line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = "alerts"
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    message = first["msg"].removeprefix("Value error, ").strip()
+    if message.startswith(path):
+        return message
+    if first["type"] == "extra_forbidden":
+        return f"{path}: unknown key"
+    if first["type"] in {"missing", "trigger"}:
+        return f"{path}: {message[:1].lower() + message[1:]}"
+    return f"{path}: {message[:1].lower() + message[1:]}, is {first['input']!r}"
