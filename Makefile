@@ -1,0 +1,52 @@
+# One command does each thing. Everything is set up in .venv; nothing has to be prepared but Python 3.11 or newer.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Debian packages for the tests with a real microphone and a real browser, installed where that is possible.
+SYSTEM_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins chromium mosquitto espeak-ng flite
+
+.PHONY: run test check format bench setup system clean
+
+run: $(READY)
+	$(BIN)/python run_stream.py --input demo --stay
+
+test: $(READY) system
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/streamer bench hop
+	$(BIN)/streamer bench quality
+
+setup: $(READY)
+
+# torch first and by its exact version: a looser request can fetch gigabytes of CUDA libraries.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Streamer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev,eval]'
+	touch $(READY)
+
+system:
+	@missing=; for tool in pulseaudio paplay chromium mosquitto espeak-ng flite; do command -v $$tool >/dev/null || missing=1; done; \
+	ldconfig -p 2>/dev/null | grep -q libportaudio || missing=1; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'installing Debian packages for the microphone and browser tests'; \
+	  apt-get update -qq >/dev/null 2>&1; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null 2>&1 \
+	    || echo 'some could not be installed: the tests that need them are skipped'; \
+	else echo 'without $(SYSTEM_PACKAGES) the tests that need them are skipped'; fi
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,0 +1,8 @@
+"""Captions and sounds of a room, live: `python run_stream.py --device 0`. The same options as `streamer run`."""
+
+import sys
+
+from streamer.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,0 +1,143 @@
+"""Guards against invented text (pure). Each looks at one hypothesis, keeps a leading part of it and says why.
+
+Whisper writes text where nobody speaks, repeats itself in loops and re-writes what is committed already. Every cut is
+counted per guard and explained in the debug log; each guard can be switched off in `guards`.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from streamer.config import GuardSettings
+from streamer.events import SAMPLE_RATE
+from streamer.policy.agreement import Words, bare
+from streamer.steps import Hypothesis
+
+log = logging.getLogger(__name__)
+
+LOOP_REPEATS = 4  # an n-gram this often in a row is a loop
+LOOP_LONGEST = 6  # words in an n-gram
+LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
+VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known about the window beside the hypothesis.
+
+    `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard any
+    voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head.
+    """
+
+    committed_end: int
+    end_sample: int
+    voiced: "VoicedTrack"
+    speech_score: float | None
+
+
+class VoicedTrack:
+    """Which 20 ms frames of the last 40 s the gate heard as voiced."""
+
+    KEEP_FRAMES = 2000
+
+    def __init__(self, frame_samples: int) -> None:
+        self._frame_samples = frame_samples
+        self._flags: list[bool] = []
+        self._first = 0  # index of the first kept frame
+
+    def append(self, flags: tuple[bool, ...]) -> None:
+        """Take the next frames, in order."""
+        self._flags.extend(flags)
+        surplus = len(self._flags) - self.KEEP_FRAMES
+        if surplus > self.KEEP_FRAMES // 4:
+            del self._flags[:surplus]
+            self._first += surplus
+
+    def any(self, start_sample: int, end_sample: int) -> bool:
+        """Whether a frame that touches [start_sample, end_sample) is voiced; True for what is not kept any more."""
+        first = start_sample // self._frame_samples - self._first
+        last = -(-end_sample // self._frame_samples) - self._first
+        return first < 0 or any(self._flags[first:last])
+
+
+class Guards:
+    """All guards of one stream, and how often each has cut (`suppressed`)."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self._settings = settings
+        self.suppressed: Counter[str] = Counter()
+
+    def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
+        """The leading words of the hypothesis that no guard objects to."""
+        words = tuple(word for word in hypothesis.words if word.text.strip())
+        if not words:
+            return ()
+        reason = self._objection(hypothesis, around)
+        if reason:
+            return self._cut(words, 0, reason, around)
+        if self._settings.loops:
+            words = self._cut(words, _loop_start(words), "loop", around)
+        if self._settings.budget:
+            words = self._cut(words, self._affordable(words, around), "budget", around)
+        if self._settings.voice:
+            words = self._cut(words, _unvoiced_start(words, around), "unvoiced", around)
+        return words
+
+    def _objection(self, hypothesis: Hypothesis, around: Surroundings) -> str:
+        limits = self._settings
+        if (
+            limits.silence
+            and hypothesis.no_speech_probability > limits.no_speech_probability
+            and hypothesis.mean_logprob < limits.mean_logprob
+        ):
+            return "silence"
+        if limits.loops and hypothesis.compression_ratio > limits.compression_ratio:
+            return "compression"
+        if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
+            return "speech_tag"
+        return ""
+
+    def _affordable(self, words: Words, around: Surroundings) -> int:
+        seconds = max(0, around.end_sample - around.committed_end) / SAMPLE_RATE
+        budget = token_budget(seconds, self._settings.tokens_per_second)
+        count = 0
+        for count, word in enumerate(words):
+            budget -= len(word.tokens)
+            if budget < 0:
+                return count
+        return len(words)
+
+    def _cut(self, words: Words, count: int, reason: str, around: Surroundings) -> Words:
+        if count < len(words):
+            self.suppressed[reason] += 1
+            text = "".join(word.text for word in words[count:])
+            log.debug("guard %s withholds %r at sample %d", reason, text, around.end_sample)
+        return words[:count]
+
+
+def token_budget(seconds: float, tokens_per_second: float) -> int:
+    """How many tokens so many seconds of new audio may hold, with room for a fast start."""
+    return int(seconds * tokens_per_second) + 8
+
+
+def _loop_start(words: Words) -> int:
+    """Index of the word from which on the words only repeat an n-gram that stands before it; all words when none does."""
+    texts = [bare(word.text) for word in words]
+    for length in range(1, LOOP_LONGEST + 1):
+        for start in range(len(texts) - length * LOOP_REPEATS + 1):
+            gram = texts[start : start + length]
+            repeats = 1
+            while texts[start + repeats * length : start + (repeats + 1) * length] == gram:
+                repeats += 1
+            if repeats >= LOOP_REPEATS and repeats * length >= LOOP_LEAST_WORDS:
+                return start + length
+    return len(texts)
+
+
+def _unvoiced_start(words: Words, around: Surroundings) -> int:
+    """Index behind the last word in whose time the gate heard any voice."""
+    for count in range(len(words), 0, -1):
+        word = words[count - 1]
+        if around.voiced.any(word.start_sample - VOICE_MARGIN_SAMPLES, word.end_sample + VOICE_MARGIN_SAMPLES):
+            return count
+    return 0

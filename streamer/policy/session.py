@@ -1,0 +1,242 @@
+"""The text of one stream: segments, windows, forced prefixes, commits (pure, integer samples).
+
+    open ──► prepare(hop) ──► [worker] ──► step(hypothesis) ──► … ──► close
+
+Promises, whatever the policy, the guards and the faults: committed words are never changed or taken back; word times are
+monotone and lie inside their segment; a window never exceeds 30 s and begins at a word's boundary, so that the committed
+words in it are exactly the decoder's forced prefix; audio that nobody could agree on is given up after 15 s.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from streamer.config import Settings
+from streamer.events import SAMPLE_RATE
+from streamer.policy.agreement import LocalAgreement, Policy, Words
+from streamer.policy.hallucination import Guards, Surroundings, VoicedTrack, token_budget
+from streamer.policy.language import LanguageHold
+from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+from streamer.vad.webrtc import FRAME_SAMPLES
+
+log = logging.getLogger(__name__)
+
+GRID_SAMPLES = 160  # windows start on the grid of the mel frames
+WINDOW_MAX_SAMPLES = 30 * SAMPLE_RATE
+UNCOMMITTED_MAX_SAMPLES = 15 * SAMPLE_RATE  # audio that waits longer for an agreement is committed or given up
+UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
+PROMPT_TOKENS = 200  # of what scrolled off
+WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
+
+
+@dataclass(frozen=True, slots=True)
+class TextChange:
+    """The state of a segment after a step, in samples; the session makes a `transcript` event of it."""
+
+    segment: int
+    start_sample: int
+    end_sample: int
+    words: Words
+    text: str
+    partial: str
+    final: bool
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """What the text session must know of the model: nothing that needs torch.
+
+    `encode` turns text into tokens; `fixed_language`: the only one it speaks ("en" for English-only models), else None;
+    `carries_prompt`: it was trained with previous text before the transcript.
+    """
+
+    encode: Callable[[str], tuple[int, ...]]
+    fixed_language: str | None
+    carries_prompt: bool
+
+
+@dataclass(slots=True)
+class _Segment:
+    start: int  # no word starts earlier
+    words: list[HypothesisWord]
+    number: int | None = None  # given with the first text
+    shown: tuple[str, str] = ("", "")  # text and partial of the last change
+
+
+class TextSession:
+    """One per stream."""
+
+    def __init__(self, settings: Settings, model: TextModel) -> None:
+        self._settings = settings
+        self._model = model
+        self._policy: Policy = LocalAgreement()
+        self.guards = Guards(settings.guards)
+        self._language = LanguageHold(settings.speech.language or model.fixed_language)
+        self._voiced = VoicedTrack(FRAME_SAMPLES)
+        self._user_prompt = model.encode(" " + settings.speech.prompt.strip()) if settings.speech.prompt.strip() else ()
+        carry = settings.speech.carry_prompt
+        self._carries = model.carries_prompt if carry == "auto" else carry == "on"
+        self._context_samples = round(settings.window.context_s * SAMPLE_RATE)
+        self._segment_max_samples = round(settings.window.segment_max_s * SAMPLE_RATE)
+        self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
+        self._scrolled: tuple[int, ...] = ()
+        self._committed_end = 0  # text before this sample is settled: committed, or given up
+        self._segment: _Segment | None = None
+        self._numbers = 0
+
+    @property
+    def segment_text(self) -> tuple[str, str]:
+        """Committed and partial text of the open segment, empty when there is none."""
+        return self._segment.shown if self._segment else ("", "")
+
+    def hear(self, hop: Hop) -> None:
+        """Note which frames of the hop are voiced; call it for every hop, in order."""
+        self._voiced.append(hop.voiced)
+
+    def open(self, plan: SegmentOpened) -> None:
+        """An utterance begins."""
+        self._committed_end = max(self._committed_end, plan.start_sample)
+        self._segment = _Segment(start=self._committed_end, words=[])
+        self._language.utterance()
+
+    def prepare(self, end_sample: int, text: bool) -> tuple[int, DecodeTask | None]:
+        """Where the window that ends at `end_sample` starts, and what the decoder is to do (None: no text is due)."""
+        start = max(0, end_sample - self._context_samples)
+        if text and self._segment:
+            start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
+        start = self._word_boundary(start, end_sample)
+        if not (text and self._segment):
+            return start, None
+        prefix = tuple(token for word in self._recent if word.start_sample >= start for token in word.tokens)
+        speech = self._settings.speech
+        waiting_s = (end_sample - self._committed_end) / SAMPLE_RATE
+        budget = token_budget(waiting_s, self._settings.guards.tokens_per_second)
+        return start, DecodeTask(
+            language=self._language.forced,
+            task=speech.task,
+            prompt=self._prompt(start),
+            prefix=prefix,
+            max_new_tokens=budget if self._settings.guards.budget else 224,
+        )
+
+    def step(self, hypothesis: Hypothesis, end_sample: int, speech_score: float | None) -> list[TextChange]:
+        """Take the hypothesis of the window that ended at `end_sample`."""
+        if self._segment is None:
+            return []
+        if not self._language.step(hypothesis.language, hypothesis.language_probability):
+            return []
+        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score)
+        words = self.guards.keep(hypothesis, around)
+        decision = self._policy.step(words, end_sample)
+        self._commit(decision.commit, end_sample)
+        partial = self._force(decision.partial, end_sample)
+        changes = self._change(partial, end_sample)
+        if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
+            changes += self._roll(partial, end_sample)
+        return changes
+
+    def close(self, plan: SegmentClosed) -> list[TextChange]:
+        """The utterance is over: what is left of the last hypothesis is committed, the segment becomes final."""
+        segment = self._segment
+        if segment is None:
+            return []
+        self._commit(self._policy.close(), plan.at_sample)
+        changes = self._finish_segment(plan.at_sample)
+        self._segment = None
+        return changes
+
+    def flush(self, at_sample: int) -> list[TextChange]:
+        """Somebody asked for what there is: close the segment and go on with a new one behind it."""
+        if self._segment is None:
+            return []
+        changes = self.close(SegmentClosed(at_sample, at_sample))
+        self._segment = _Segment(start=self._committed_end, words=[])
+        return changes
+
+    def _word_boundary(self, start: int, end_sample: int) -> int:
+        """`start`, or the start of the committed word that it would cut in two (its end, when the window is full)."""
+        for word in self._recent:
+            if word.start_sample < start < word.end_sample:
+                whole = word.start_sample // GRID_SAMPLES * GRID_SAMPLES
+                fits = end_sample - whole <= WINDOW_MAX_SAMPLES
+                start = whole if fits else -(-word.end_sample // GRID_SAMPLES) * GRID_SAMPLES
+                break
+        start = max(0, start // GRID_SAMPLES * GRID_SAMPLES)
+        # A word that starts between two grid points belongs to the window that starts at the one before it.
+        return start
+
+    def _prompt(self, window_start: int) -> tuple[int, ...]:
+        gone = [word for word in self._recent if word.start_sample < window_start and word.end_sample <= window_start]
+        tokens = self._scrolled + tuple(token for word in gone for token in word.tokens)
+        return self._user_prompt + (tokens[-PROMPT_TOKENS:] if self._carries else ())
+
+    def _commit(self, words: Words, end_sample: int) -> None:
+        segment = self._segment
+        assert segment is not None
+        for word in words:
+            start = min(max(word.start_sample, self._committed_end, segment.start), end_sample)
+            end = min(max(word.end_sample, start), end_sample)
+            settled = replace(word, start_sample=start, end_sample=end)
+            segment.words.append(settled)
+            self._recent.append(settled)
+            self._committed_end = end
+        surplus = len(self._recent) - WORDS_KEPT
+        if surplus > 0:
+            gone = tuple(token for word in self._recent[:surplus] for token in word.tokens)
+            self._scrolled = (self._scrolled + gone)[-PROMPT_TOKENS:]
+            del self._recent[:surplus]
+
+    def _force(self, partial: Words, end_sample: int) -> Words:
+        """Keep the uncommitted audio short: commit old partial words, give up old audio that holds none."""
+        if end_sample - self._committed_end <= UNCOMMITTED_MAX_SAMPLES:
+            return partial
+        limit = end_sample - UNCOMMITTED_KEEP_SAMPLES
+        old = next((index for index, word in enumerate(partial) if word.end_sample > limit), len(partial))
+        log.debug("no agreement for 15 s at sample %d: %d words are committed as they are", end_sample, old)
+        self._commit(partial[:old], end_sample)
+        self._policy.drop(old)
+        first_open = partial[old].start_sample if old < len(partial) else limit
+        self._committed_end = max(self._committed_end, min(limit, first_open))
+        return partial[old:]
+
+    def _roll(self, partial: Words, end_sample: int) -> list[TextChange]:
+        """The segment is as long as one may be: it becomes final, what is partial goes on in the next."""
+        changes = self._finish_segment(end_sample)
+        self._segment = _Segment(start=self._committed_end, words=[])
+        return changes + self._change(partial, end_sample)
+
+    def _finish_segment(self, end_sample: int) -> list[TextChange]:
+        segment = self._segment
+        assert segment is not None
+        if segment.number is None and not segment.words:
+            return []
+        return self._change((), end_sample, final=True)
+
+    def _change(self, partial: Words, end_sample: int, final: bool = False) -> list[TextChange]:
+        segment = self._segment
+        assert segment is not None
+        text = "".join(word.text for word in segment.words).strip()
+        tail = "".join(word.text for word in partial).strip()
+        if (text, tail) == segment.shown and not final:
+            return []
+        if segment.number is None:
+            segment.number, self._numbers = self._numbers, self._numbers + 1
+            first = segment.words[0] if segment.words else partial[0]
+            segment.start = min(max(segment.start, first.start_sample), end_sample)
+        segment.shown = (text, tail)
+        last_words = partial or segment.words
+        last = last_words[-1].end_sample if last_words else segment.start
+        return [
+            TextChange(
+                segment=segment.number,
+                start_sample=segment.start,
+                end_sample=min(max(last, self._committed_end if segment.words else segment.start), end_sample),
+                words=tuple(segment.words),
+                text=text,
+                partial=tail,
+                final=final,
+                language=self._language.current,
+            )
+        ]

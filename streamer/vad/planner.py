@@ -1,0 +1,126 @@
+"""The planner: frames in, plans out (pure). One `Hop` each hop, and the gate's openings and closings in between.
+
+What it promises: every second of audio has one hop with `judge`, whether anybody speaks or not; a closing never needs a window
+of its own, because the hangover is at least a hop long, so the last hop's window already holds the last word.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.config import Settings
+from streamer.events import SAMPLE_RATE
+from streamer.vad.gate import Gate, GateClosed, GateOpened
+from streamer.vad.webrtc import FRAME_SAMPLES, SILENCE_DB, VoiceFrame
+
+DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One hop of conditioned audio, and what is due at its end.
+
+    `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the decoder is
+    due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
+    """
+
+    end_sample: int
+    samples: NDArray[np.float32]
+    voiced: tuple[bool, ...]
+    text: bool
+    judge: bool
+    silent: bool
+    level_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOpened:
+    """An utterance begins; its words start no earlier than `start_sample`."""
+
+    at_sample: int
+    start_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentClosed:
+    """An utterance ends; `speech_end_sample` is the end of its last voiced frame."""
+
+    at_sample: int
+    speech_end_sample: int
+
+
+Plan = Hop | SegmentOpened | SegmentClosed
+
+
+class Planner:
+    """One per stream. `step` takes conditioned frames of 320 samples with the detector's judgement."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._gate = Gate(settings.vad)
+        self._hop_samples = round(settings.window.hop_s * SAMPLE_RATE)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to sample 0 with a closed gate."""
+        self._gate.reset()
+        self._position = 0
+        self._frames: list[NDArray[np.float32]] = []
+        self._voices: list[VoiceFrame] = []
+        self._opened_in_hop = False
+        self._heard_since_judgement = False
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the gate is open."""
+        return self._gate.open
+
+    def step(self, frame: NDArray[np.float32], voice: VoiceFrame) -> list[Plan]:
+        """Plans that are due at the end of this frame, in the order in which they must be carried out."""
+        self._position += len(frame)
+        self._frames.append(frame)
+        self._voices.append(voice)
+        plans: list[Plan] = []
+        change = self._gate.step(voice.voiced)
+        if isinstance(change, GateOpened):
+            self._opened_in_hop = True
+            plans.append(SegmentOpened(change.at_sample, change.speech_start))
+        elif isinstance(change, GateClosed):
+            plans.append(SegmentClosed(change.at_sample, change.speech_end))
+        if self._position % self._hop_samples == 0:
+            plans.append(self._hop())
+        return plans
+
+    def finish(self, rest: NDArray[np.float32]) -> list[Plan]:
+        """The input ended with `rest` (fewer than 320 samples): one last, shorter hop, then the gate closes."""
+        if len(rest):
+            self._frames.append(rest)
+            self._position += len(rest)
+        plans: list[Plan] = [self._hop()] if self._frames else []
+        change = self._gate.finish()
+        if isinstance(change, GateClosed):
+            plans.append(SegmentClosed(self._position, change.speech_end))
+        return plans
+
+    def _hop(self) -> Hop:
+        samples = np.concatenate(self._frames)
+        self._heard_since_judgement |= bool(np.max(np.abs(samples)) > DIGITAL_SILENCE)
+        judge = self._position % SAMPLE_RATE == 0
+        hop = Hop(
+            end_sample=self._position,
+            samples=samples,
+            voiced=tuple(voice.voiced for voice in self._voices),
+            text=self._gate.open,
+            judge=judge,
+            silent=not self._heard_since_judgement,
+            level_db=max((voice.level_db for voice in self._voices), default=SILENCE_DB),
+        )
+        self._frames, self._voices, self._opened_in_hop = [], [], False
+        if judge:
+            self._heard_since_judgement = False
+        return hop
+
+
+def frames_of(samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Whole frames, float32 [320] each, of samples whose length is a multiple of 320."""
+    return list(samples.reshape(-1, FRAME_SAMPLES))

@@ -1,0 +1,63 @@
+"""Frames of 20 ms: is it a voice (webrtcvad), how loud is it, and is it louder than the room.
+
+webrtcvad calls white noise speech, so its word alone never opens the gate: a frame must also stand out from the noise floor,
+the tenth percentile of the last seconds' frame levels. Steady noise lies at its own floor; speech has pauses that show it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import webrtcvad
+from numpy.typing import NDArray
+
+from streamer.config import VadSettings
+from streamer.events import SAMPLE_RATE
+
+FRAME_SAMPLES = SAMPLE_RATE // 50  # 320 samples: 20 ms
+SILENCE_DB = -100.0  # level of digital silence, dB re full scale
+FLOOR_FRAMES = 250  # the floor looks back over 5 s
+FLOOR_EVERY = 5  # and is looked up anew every 100 ms
+FLOOR_PERCENTILE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceFrame:
+    """One frame's judgement: `voiced`, its level and the noise floor in dB re full scale."""
+
+    voiced: bool
+    level_db: float
+    floor_db: float
+
+
+class VoiceDetector:
+    """webrtcvad with a second opinion. Owned by the listener; one per stream."""
+
+    def __init__(self, settings: VadSettings) -> None:
+        self._vad = webrtcvad.Vad(settings.aggressiveness)
+        self._above_floor_db = settings.above_floor_db
+        self._levels: deque[float] = deque(maxlen=FLOOR_FRAMES)
+        self._floor_db = SILENCE_DB
+        self._count = 0
+
+    def step(self, frame: NDArray[np.float32]) -> VoiceFrame:
+        """Judge one frame, float32 [320] in -1..1."""
+        level_db = level_dbfs(frame)
+        if level_db > SILENCE_DB:
+            self._levels.append(level_db)
+        if self._count % FLOOR_EVERY == 0 and self._levels:
+            ordered = sorted(self._levels)
+            self._floor_db = ordered[len(ordered) * FLOOR_PERCENTILE // 100]
+        self._count += 1
+        # In the first second the floor is not known yet: the loudness of a voice alone must do.
+        known = len(self._levels) >= FLOOR_FRAMES // 5
+        loud = level_db > self._floor_db + self._above_floor_db if known else level_db > -60
+        pcm = np.round(np.clip(frame, -1.0, 32767 / 32768) * 32768).astype("<i2").tobytes()
+        voiced = loud and self._vad.is_speech(pcm, SAMPLE_RATE)
+        return VoiceFrame(voiced, level_db, self._floor_db)
+
+
+def level_dbfs(samples: NDArray[np.float32]) -> float:
+    """Root mean square level of samples in dB re full scale, at least -100."""
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    return max(SILENCE_DB, 10 * float(np.log10(power))) if power > 0 else SILENCE_DB

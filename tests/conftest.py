@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU or the development data on machines that have none; nothing else is skipped here."""
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("shared") and not (SHARED / "scenes").is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs the development data in ../shared"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    return SHARED

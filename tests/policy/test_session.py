@@ -1,0 +1,182 @@
+"""The text session's promises under random speech, random hypotheses and every guard on."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.config import GuardSettings, Settings, WindowSettings
+from streamer.policy.session import TextModel, TextSession
+from streamer.steps import Hypothesis, HypothesisWord
+from streamer.vad.planner import Hop, Planner, SegmentClosed, SegmentOpened
+from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
+
+MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
+FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
+VOCABULARY = " one two three. Four five".split()
+
+
+def hypothesis(words, logprob=-0.2, no_speech=0.0, ratio=1.0):
+    return Hypothesis(tuple(words), "en", 1.0, no_speech, logprob, ratio, True)
+
+
+def word(text, start, end):
+    return HypothesisWord(f" {text}", (len(text), ord(text[0])), start, end, 0.9, end)
+
+
+@st.composite
+def speech(draw):
+    """Runs of voiced and unvoiced frames, up to two minutes."""
+    runs = draw(st.lists(st.integers(1, 900), min_size=1, max_size=10))
+    return [index % 2 == 0 for index, run in enumerate(runs) for _ in range(run)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(speech(), st.randoms(use_true_random=False), st.booleans(), st.sampled_from([5.0, 30.0]))
+def test_promises_hold(flags, random, stable, segment_max_s):
+    config = Settings(window=WindowSettings(segment_max_s=segment_max_s))
+    session, planner = TextSession(config, MODEL), Planner(config)
+    changes, audio_t = [], []
+    tail: list[str] = []
+
+    def carry_out(plan):
+        if isinstance(plan, SegmentOpened):
+            session.open(plan)
+            return plan.at_sample, []
+        if isinstance(plan, SegmentClosed):
+            return plan.at_sample, session.close(plan)
+        session.hear(plan)
+        start, task = session.prepare(plan.end_sample, plan.text)
+        assert 0 <= start <= plan.end_sample
+        assert start % 160 == 0
+        assert plan.end_sample - start <= 30 * 16000 + 160
+        if task is None:
+            return plan.end_sample, []
+        settled = [w for change in changes[-1:] for w in change.words]
+        inside = [w for w in settled if w.start_sample >= start]
+        expected = tuple(token for w in inside for token in w.tokens)
+        assert task.prefix[len(task.prefix) - len(expected) :] == expected
+        if not stable or not tail:
+            tail[:] = [random.choice(VOCABULARY) for _ in range(random.randint(0, 8))]
+        spots = sorted(random.randint(start, plan.end_sample) for _ in range(2 * len(tail)))
+        words = [word(text, *spots[2 * i : 2 * i + 2]) for i, text in enumerate(tail)]
+        if stable and random.random() < 0.5:
+            tail.clear()
+        heard = hypothesis(words, random.choice([-0.1, -2.0]), random.choice([0.0, 0.9]))
+        return plan.end_sample, session.step(heard, plan.end_sample, random.choice([None, 0.9, 0.0]))
+
+    plans = [p for flag in flags for p in planner.step(FRAME, VoiceFrame(flag, -20, -60))]
+    for plan in plans + planner.finish(np.zeros(0, np.float32)):
+        at, found = carry_out(plan)
+        changes += found
+        audio_t += [at] * len(found)
+    check_transcripts(changes, audio_t)
+
+
+def check_transcripts(changes, audio_t):
+    by_segment: dict[int, list] = {}
+    for change, at in zip(changes, audio_t, strict=True):
+        by_segment.setdefault(change.segment, []).append(change)
+        assert change.end_sample <= at
+    assert list(by_segment) == list(range(len(by_segment)))
+    last_end = 0
+    for states in by_segment.values():
+        assert [state.final for state in states] == [False] * (len(states) - 1) + [True]
+        assert states[-1].partial == ""
+        for one, other in zip(states, states[1:], strict=False):
+            assert other.text.startswith(one.text)
+            assert other.words[: len(one.words)] == one.words
+            assert other.start_sample == one.start_sample
+        final = states[-1]
+        assert final.text.split() == "".join(w.text for w in final.words).split()
+        last_end = max(last_end, 0)
+        for w in final.words:
+            assert last_end <= w.start_sample <= w.end_sample
+            assert final.start_sample <= w.start_sample
+            assert w.end_sample <= final.end_sample
+            last_end = w.end_sample
+
+
+def hop(end_s, voiced=True):
+    return Hop(round(end_s * 16000), np.zeros(8000, np.float32), (voiced,) * 25, True, False, False, -20)
+
+
+def spoken(session, end_s, words, **about):
+    session.hear(hop(end_s))
+    start, task = session.prepare(round(end_s * 16000), True)
+    return start, task, session.step(hypothesis(words, **about), round(end_s * 16000), None)
+
+
+def test_a_stream_without_pause_or_agreement_is_committed_after_15_s():
+    session = TextSession(Settings(), MODEL)
+    session.open(SegmentOpened(960, 0))
+    committed = ""
+    for step in range(1, 80):
+        end_s = step * 0.5
+        words = [word(f"w{step}x{second}", second * 16000, second * 16000 + 8000) for second in range(int(end_s))]
+        words = [w for w in words if w.start_sample >= session._committed_end]
+        start, task, changes = spoken(session, end_s, words)
+        assert end_s * 16000 - start <= 30 * 16000
+        committed = changes[-1].text if changes else committed
+    assert len(committed.split()) > 10
+
+
+def test_audio_without_words_is_given_up_so_that_the_window_stays_small():
+    session = TextSession(Settings(), MODEL)
+    session.open(SegmentOpened(960, 0))
+    for step in range(1, 240):
+        start, _, changes = spoken(session, step * 0.5, [])
+        assert step * 8000 - start <= 16 * 16000
+        assert changes == []
+
+
+def test_a_window_starts_at_a_word_not_in_it():
+    session = TextSession(Settings(guards=GuardSettings(voice=False)), MODEL)
+    session.open(SegmentOpened(960, 0))
+    early = [word("long", 16000, 40000), word("next", 40000, 56000)]
+    spoken(session, 4, early)
+    spoken(session, 4.5, early)
+    start, task = session.prepare(12 * 16000, True)  # 10 s back lies inside "long"
+    assert start == 16000
+    assert task is not None
+    assert task.prefix == (4, ord("l"), 4, ord("n"))
+    start, task = session.prepare(13 * 16000, True)
+    assert start == 40000
+    assert task is not None
+    assert task.prefix == (4, ord("n"))
+    assert task.prompt == (4, ord("l"))
+
+
+def test_guards_explain_what_they_withhold(caplog):
+    session = TextSession(Settings(), MODEL)
+    session.open(SegmentOpened(960, 0))
+    said = [word("thanks", 3200, 6400)]
+    with caplog.at_level("DEBUG", "streamer.policy.hallucination"):
+        spoken(session, 0.5, said, no_speech=0.9, logprob=-1.5)
+        session.step(hypothesis(said), 8000, 0.01)
+        loop = [word("ha", index * 100, index * 100 + 50) for index in range(12)]
+        session.step(hypothesis(loop), 8000, 0.9)
+        session.step(hypothesis(said, ratio=3.0), 8000, 0.9)
+    assert session.guards.suppressed == {"silence": 1, "speech_tag": 1, "loop": 1, "compression": 1}
+    assert "guard silence withholds ' thanks' at sample 8000" in caplog.text
+
+
+def test_words_where_nobody_spoke_are_withheld():
+    session = TextSession(Settings(), MODEL)
+    session.open(SegmentOpened(960, 0))
+    session.hear(hop(0.5))
+    session.hear(hop(1.0, voiced=False))
+    session.hear(hop(1.5, voiced=False))
+    session.hear(hop(2.0, voiced=False))
+    changes = session.step(hypothesis([word("real", 1600, 6400), word("you", 24000, 28000)]), 32000, None)
+    assert changes[0].partial == "real"
+
+
+def test_flush_closes_the_segment_and_goes_on():
+    session = TextSession(Settings(), MODEL)
+    session.open(SegmentOpened(960, 0))
+    spoken(session, 0.5, [word("one", 1600, 6400)])
+    (change,) = session.flush(9000)
+    assert change.final
+    assert change.text == "one"
+    _, task, changes = spoken(session, 1.0, [word("two", 9600, 14400)])
+    assert changes[0].segment == 1
