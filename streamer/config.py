@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError
-from streamer.rules import AlertRules
+from streamer.rules import AlertRules, SoundSettings
 
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -156,6 +156,7 @@ class Settings(_Section):
     policy: PolicySettings = PolicySettings()
     guards: GuardSettings = GuardSettings()
     tags: TagSettings = TagSettings()
+    sounds: SoundSettings = SoundSettings()
     alerts: AlertRules = Field(default_factory=AlertRules.default)
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()

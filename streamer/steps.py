@@ -18,8 +18,8 @@ Task = Literal["transcribe", "translate"]
 class DecodeTask:
     """What the decoder is to write for one window.
 
-    `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind the
-    start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window.
+    `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
+    the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window.
     """
 
     language: str | None = None
@@ -61,7 +61,7 @@ class HypothesisWord:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What the decoder wrote behind the forced prefix. `complete`: it ended with end-of-text, not for want of tokens."""
+    """What the decoder wrote behind the forced prefix. `complete`: it ended by itself, not for want of tokens."""
 
     words: tuple[HypothesisWord, ...]
     language: str

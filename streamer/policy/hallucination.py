@@ -25,8 +25,8 @@ VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 class Surroundings:
     """What is known about the window beside the hypothesis.
 
-    `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard any
-    voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head.
+    `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard
+    any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head.
     """
 
     committed_end: int
@@ -121,7 +121,7 @@ def token_budget(seconds: float, tokens_per_second: float) -> int:
 
 
 def _loop_start(words: Words) -> int:
-    """Index of the word from which on the words only repeat an n-gram that stands before it; all words when none does."""
+    """Index of the word from which on the words only repeat an n-gram; the number of words when none does."""
     texts = [bare(word.text) for word in words]
     for length in range(1, LOOP_LONGEST + 1):
         for start in range(len(texts) - length * LOOP_REPEATS + 1):

@@ -1,4 +1,4 @@
-"""Which language is spoken: detected on the first seconds, then held, changed only on repeated strong evidence (pure)."""
+"""Which language is spoken: detected first, then held, changed only on repeated strong evidence (pure)."""
 
 SURE = 0.5  # probability that settles the first language
 VERY_SURE = 0.8  # probability that counts against the language in force
@@ -34,7 +34,9 @@ class LanguageHold:
         self._rival, self._times = None, 0
 
     def step(self, language: str, probability: float) -> bool:
-        """Take what a window was decoded in. False: the text is in a language that is not in force and must not be used."""
+        """Take what a window was decoded in. False: the text is in a language that is not in force and must not be
+        used.
+        """
         if self._fixed or not self._detecting:
             return True
         if self._held is None:

@@ -2,9 +2,9 @@
 
     open ──► prepare(hop) ──► [worker] ──► step(hypothesis) ──► … ──► close
 
-Promises, whatever the policy, the guards and the faults: committed words are never changed or taken back; word times are
-monotone and lie inside their segment; a window never exceeds 30 s and begins at a word's boundary, so that the committed
-words in it are exactly the decoder's forced prefix; audio that nobody could agree on is given up after 15 s.
+Promises, whatever the policy, the guards and the faults: committed words are never changed or taken back; word times
+are monotone and lie inside their segment; a window never exceeds 30 s and begins at a word's boundary, so that the
+committed words in it are exactly the decoder's forced prefix; audio that nobody could agree on is given up after 15 s.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The planner: frames in, plans out (pure). One `Hop` each hop, and the gate's openings and closings in between.
 
-What it promises: every second of audio has one hop with `judge`, whether anybody speaks or not; a closing never needs a window
-of its own, because the hangover is at least a hop long, so the last hop's window already holds the last word.
+What it promises: every second of audio has one hop with `judge`, whether anybody speaks or not; a closing never needs a
+window of its own, because the hangover is at least a hop long, so the last hop's window already holds the last word.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
 class Hop:
     """One hop of conditioned audio, and what is due at its end.
 
-    `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the decoder is
-    due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
+    `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the
+    decoder is due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
     """
 
     end_sample: int

@@ -1,7 +1,8 @@
 """Frames of 20 ms: is it a voice (webrtcvad), how loud is it, and is it louder than the room.
 
-webrtcvad calls white noise speech, so its word alone never opens the gate: a frame must also stand out from the noise floor,
-the tenth percentile of the last seconds' frame levels. Steady noise lies at its own floor; speech has pauses that show it.
+webrtcvad calls white noise speech, so its word alone never opens the gate: a frame must also stand out from the noise
+floor, the tenth percentile of the last seconds' frame levels. Steady noise lies at its own floor; speech has pauses
+that show it.
 """
 
 from collections import deque

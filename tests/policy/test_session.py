@@ -1,5 +1,7 @@
 """The text session's promises under random speech, random hypotheses and every guard on."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
-VOCABULARY = " one two three. Four five".split()
+VOCABULARY = ["one", "two", "three.", "Four", "five"]
 
 
 def hypothesis(words, logprob=-0.2, no_speech=0.0, ratio=1.0):
@@ -82,7 +84,7 @@ def check_transcripts(changes, audio_t):
     for states in by_segment.values():
         assert [state.final for state in states] == [False] * (len(states) - 1) + [True]
         assert states[-1].partial == ""
-        for one, other in zip(states, states[1:], strict=False):
+        for one, other in itertools.pairwise(states):
             assert other.text.startswith(one.text)
             assert other.words[: len(one.words)] == one.words
             assert other.start_sample == one.start_sample
@@ -114,7 +116,7 @@ def test_a_stream_without_pause_or_agreement_is_committed_after_15_s():
         end_s = step * 0.5
         words = [word(f"w{step}x{second}", second * 16000, second * 16000 + 8000) for second in range(int(end_s))]
         words = [w for w in words if w.start_sample >= session._committed_end]
-        start, task, changes = spoken(session, end_s, words)
+        start, _, changes = spoken(session, end_s, words)
         assert end_s * 16000 - start <= 30 * 16000
         committed = changes[-1].text if changes else committed
     assert len(committed.split()) > 10
@@ -178,5 +180,5 @@ def test_flush_closes_the_segment_and_goes_on():
     (change,) = session.flush(9000)
     assert change.final
     assert change.text == "one"
-    _, task, changes = spoken(session, 1.0, [word("two", 9600, 14400)])
+    _, _, changes = spoken(session, 1.0, [word("two", 9600, 14400)])
     assert changes[0].segment == 1
