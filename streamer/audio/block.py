@@ -1,0 +1,59 @@
+"""What every source of sound hands on, and the shape of a source."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.events import State
+
+BLOCK_SAMPLES = 800  # 50 ms at 16 kHz: the longest block a file or stdin hands out
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """A piece of 16 kHz mono sound, and what is known about its way here.
+
+    `samples` is float32 [n], n may be 0. `lost_samples` (16 kHz) went missing just before `samples`: the capture clock
+    advances over them too. `state` is the source's state from here on: `listening`; `no_audio` (the device is silent
+    or gone, we keep trying); `degraded` (something is wrong with the input and `reason` says what). `reason` explains
+    a loss or a state other than `listening`, in one line.
+    """
+
+    samples: NDArray[np.float32]
+    lost_samples: int = 0
+    reason: str = ""
+    state: State = "listening"
+
+
+class Source(Protocol):
+    """Where sound comes from.
+
+    `live`: blocks come in step with wall time, so a consumer that is too slow must drop; else the source waits for it.
+    `sample_rate` is the native one, in Hz; blocks are 16 kHz mono whatever it is.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def live(self) -> bool: ...  # noqa: D102
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """Blocks in order, waiting for sound; ends at the end of the input or after `close`.
+
+        Raises DeviceLost when a device is gone for good, InputError when the input cannot be read.
+        """
+
+    def close(self) -> None:
+        """Make `blocks` end within 0.5 s. From any thread, any number of times."""
+
+
+def empty() -> NDArray[np.float32]:
+    """No samples, float32 [0]."""
+    return np.zeros(0, np.float32)

@@ -1,0 +1,93 @@
+"""Audio and video files as a source: streamed in real time or as fast as they go, or read whole."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, empty
+from streamer.audio.clock import Clock, Pacer, SystemClock
+from streamer.audio.resample import BlockMaker
+from streamer.audio.track import AudioTrack
+from streamer.errors import InputError
+from streamer.events import SAMPLE_RATE
+
+_DEMO_NAMES = ("demo.flac", "demo.ogg")
+
+
+class FileSource:
+    """The first audio track of a file, decoded as it goes. `realtime`: each block waits until it would have sounded.
+
+    Raises InputError when the file is missing, damaged from the start, or has no sound.
+    """
+
+    def __init__(self, path: str, *, realtime: bool, clock: Clock | None = None) -> None:
+        self.name = Path(path).name
+        self.live = realtime
+        self._track = AudioTrack(path)
+        self.sample_rate = self._track.rate
+        self._closed = threading.Event()
+        self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE) if realtime else None
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """Blocks of at most 50 ms; once. What cannot be decoded is a loss or a `degraded` block, never an exception."""
+        try:
+            for block in _blocks(self._track):
+                if not self._may_go(block):
+                    return
+                yield block
+        finally:
+            self._track.close()
+
+    def close(self) -> None:
+        """End `blocks`."""
+        self._closed.set()
+
+    def _may_go(self, block: AudioBlock) -> bool:
+        if self._pacer is None:
+            return not self._closed.is_set()
+        return self._pacer.wait_for(block.lost_samples + len(block.samples))
+
+
+def read_audio(path: str) -> NDArray[np.float32]:
+    """A whole file as float32 [n], 16 kHz mono; what is broken inside is zeros. Raises InputError as `FileSource`."""
+    track = AudioTrack(path, label="file")
+    try:
+        parts = [part for block in _blocks(track) for part in (np.zeros(block.lost_samples, np.float32), block.samples)]
+    finally:
+        track.close()
+    return np.concatenate(parts) if parts else empty()
+
+
+def demo_path() -> str:
+    """The bundled demo. Raises InputError when this installation has none."""
+    data = Path(__file__).parent.parent / "data"
+    for name in _DEMO_NAMES:
+        if (data / name).is_file():
+            return str(data / name)
+    raise InputError(f"--input demo: {data / _DEMO_NAMES[0]} is missing; install Streamer again, or give a file")
+
+
+def _blocks(track: AudioTrack) -> Iterator[AudioBlock]:
+    maker = BlockMaker(track.rate)
+    for piece in track.pieces():
+        if piece.rate != maker.rate:
+            yield from _cut(maker.change_rate(piece.rate))
+        if piece.lost_frames:
+            yield from _cut(maker.lost(piece.lost_frames, piece.complaint))
+        elif piece.complaint:
+            yield AudioBlock(empty(), reason=piece.complaint, state="degraded")
+        yield from _cut(maker.push(piece.samples))
+    yield from _cut(maker.finish())
+
+
+def _cut(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
+    """The same sound in blocks of at most `BLOCK_SAMPLES`."""
+    for block in blocks:
+        if len(block.samples) <= BLOCK_SAMPLES:
+            yield block
+            continue
+        for at in range(0, len(block.samples), BLOCK_SAMPLES):
+            yield AudioBlock(block.samples[at : at + BLOCK_SAMPLES])
