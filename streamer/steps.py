@@ -19,7 +19,8 @@ class DecodeTask:
     """What the decoder is to write for one window.
 
     `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
-    the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window.
+    the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window. `draft`:
+    tokens that an earlier pass wrote behind the same prefix; they are verified in one step, the hypothesis stays the same.
     """
 
     language: str | None = None
@@ -28,6 +29,7 @@ class DecodeTask:
     prefix: tuple[int, ...] = ()
     max_new_tokens: int = 224
     timestamps: bool = False
+    draft: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

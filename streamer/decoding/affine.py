@@ -1,0 +1,31 @@
+"""Linear layers of the decoder, laid out for the machine that runs them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Affine:
+    """y = x Wᵀ + b. On a CPU in bfloat16 the weight is packed once for oneDNN: half the time of a plain one at batch 1.
+
+    `weight` [out, in] in the compute dtype, `bias` [out] or None. Calling it takes x [..., in] and returns [..., out] in
+    the same dtype. The packed form is what torch's own inductor uses (`torch.ops.mkldnn._linear_pointwise`).
+    """
+
+    __slots__ = ("bias", "packed", "weight")
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None):
+        self.bias = bias
+        self.packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packing_works()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The layer's output [..., out] for x [..., in]."""
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return functional.linear(x, self.weight, self.bias)
+
+
+def _packing_works() -> bool:
+    """Whether this torch was built with oneDNN and this CPU has the bfloat16 instructions that it needs."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,82 @@
+"""The keys and values of a batch of windows, preallocated and addressed by slot.
+
+A slot belongs to one window for one decode. Slots 0..n-1 are in use; when a window is done, the last one in use moves into
+its place, so that a step always works on one contiguous piece and never gathers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FRAME_BLOCK = 250  # encoder frames (5 s): the cross-attention buffers grow by whole blocks
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What decides the buffers' sizes: decoder layers, width, text positions, alignment heads and their width."""
+
+    layers: int
+    width: int
+    positions: int
+    alignment_heads: int
+    head_width: int
+
+
+class KVCache:
+    """Buffers for self-attention, cross-attention and the queries of the alignment heads.
+
+    - `own[layer]` [slots, positions + 1, 2 * width]: key | value of each text position; the last position is scratch, where
+      the padding of a ragged step is written and nothing ever reads.
+    - `cross[layer]` [slots, frames, 2 * width]: key | value of each encoder frame.
+    - `queries` [slots, positions + 1, alignment heads, head width]: what each position asked the audio.
+    - `lengths`: text positions in use, per slot.  `frames`: encoder frames that may be attended, per slot.
+    """
+
+    def __init__(self, shape: CacheShape, *, dtype: torch.dtype, device: torch.device):
+        self.shape = shape
+        self.dtype = dtype
+        self.device = device
+        self.lengths: list[int] = []
+        self.frames: list[int] = []
+        self._slots = 0
+        self._frame_capacity = 0
+        self.own: list[Tensor] = []
+        self.cross: list[Tensor] = []
+        self.queries = torch.empty(0)
+
+    def open(self, frames: list[int]) -> None:
+        """Take one slot for each window; `frames`: the encoder frames of each. The buffers grow when they must."""
+        if len(frames) > self._slots or max(frames) > self._frame_capacity:
+            blocks = -(-max(max(frames), self._frame_capacity) // FRAME_BLOCK)
+            self._allocate(max(len(frames), self._slots), blocks * FRAME_BLOCK)
+        self.lengths = [0] * len(frames)
+        self.frames = list(frames)
+
+    def release(self, slot: int) -> int:
+        """Give the slot back; the last slot in use moves into it. Returns the slot that moved (itself when it was last)."""
+        last = len(self.lengths) - 1
+        if slot != last:
+            length, frames = self.lengths[last], self.frames[last]
+            for own, cross in zip(self.own, self.cross, strict=True):
+                own[slot, :length].copy_(own[last, :length])
+                cross[slot, :frames].copy_(cross[last, :frames])
+            self.queries[slot, :length].copy_(self.queries[last, :length])
+            self.lengths[slot], self.frames[slot] = length, frames
+        self.lengths.pop()
+        self.frames.pop()
+        return last
+
+    def reset(self) -> None:
+        """Forget everything, also what a failed step may have left (a NaN that is masked still spoils a sum)."""
+        self.lengths, self.frames = [], []
+        for buffer in (*self.own, *self.cross, self.queries):
+            buffer.zero_()
+
+    def _allocate(self, slots: int, frames: int) -> None:
+        shape, options = self.shape, {"dtype": self.dtype, "device": self.device}
+        self._slots, self._frame_capacity = slots, frames
+        positions = shape.positions + 1
+        self.own = [torch.zeros(slots, positions, 2 * shape.width, **options) for _ in range(shape.layers)]
+        self.cross = [torch.zeros(slots, frames, 2 * shape.width, **options) for _ in range(shape.layers)]
+        self.queries = torch.zeros(slots, positions, shape.alignment_heads, shape.head_width, **options)

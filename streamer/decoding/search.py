@@ -1,0 +1,284 @@
+"""Greedy decoding of a batch of windows, with drafts that are verified in one step.
+
+Runs on the worker's thread. On one 30 s window with the same float32 weights the tokens equal those of openai-whisper's
+`decode` at temperature 0. A draft (what an earlier pass wrote) is read together with the prefix; of it stays what greedy
+decoding would have written, up to the first difference.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from whisper.tokenizer import Tokenizer
+
+from streamer.decoding.decoder import Decoder
+from streamer.decoding.filters import LogitFilters
+from streamer.decoding.kv_cache import KVCache
+from streamer.errors import EngineError
+from streamer.model.whisper import Model
+from streamer.steps import DecodeTask, Task
+
+RESCORED = 8  # candidates whose logits are computed again in float32 when the weights are narrower
+
+
+@dataclass(frozen=True, slots=True)
+class AudioWindow:
+    """One window's audio features [frames, width], all of which may be attended; the first `real_frames` lie over audio."""
+
+    features: Tensor
+    real_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What greedy decoding wrote behind the forced prefix of one window.
+
+    - `forced`: start of transcript, language, task, time marks or not, and the prefix; without the prompt.
+    - `tokens`: what was written, without end-of-text.  `logprobs`: of each among what the filters allow.
+    - `probabilities`: of each among all text tokens, as openai-whisper gives them for words (0 for a time mark).
+    - `sum_logprob`: of the tokens and of the end of text.
+    - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as input,
+      so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
+    - `steps`: passes through the decoder.  `accepted`: tokens of the draft that stood.
+    """
+
+    forced: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    sum_logprob: float
+    no_speech_probability: float
+    language: str
+    language_probability: float
+    attention: Tensor
+    complete: bool
+    steps: int
+    accepted: int
+
+    @property
+    def mean_logprob(self) -> float:
+        """As openai-whisper's `avg_logprob`: over the tokens and the end of text."""
+        return self.sum_logprob / (len(self.tokens) + 1)
+
+
+@dataclass(slots=True)
+class _Row:
+    """One window while it is being decoded."""
+
+    index: int
+    task: DecodeTask
+    window: AudioWindow
+    tokenizer: Tokenizer
+    language_probability: float
+    prompt: list[int]
+    start: list[int]  # start of transcript, language, task, time marks or not
+    prefix: list[int]
+    budget: int
+    draft: list[int]
+    feed: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    sum_logprob: float = 0.0
+    no_speech_probability: float = 0.0
+    complete: bool = False
+    steps: int = 0
+    accepted: int = 0
+
+    @property
+    def judged(self) -> int:
+        """How many of the last tokens in `feed` have a successor to be judged."""
+        return 1 + len(self.draft)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """The most likely token of one position, its log-probability, and its probability among the text tokens."""
+
+    token: int
+    logprob: float
+    probability: float
+
+
+class GreedySearch:
+    """Decodes windows with one model's decoder. Owns its KV cache: one thread at a time."""
+
+    def __init__(self, model: Model):
+        self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype)
+        self._model = model
+        self._cache: KVCache = self.decoder.new_cache()
+        self._plain = model.tokenizer()
+        self._filters = LogitFilters(self._plain, model.device, timestamp_step_s=30 / model.dims.n_audio_ctx)
+
+    @torch.inference_mode()
+    def decode(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask]) -> list[Decoded]:
+        """Decode all windows together; the result of each is what it would be alone.
+
+        Raises:
+            EngineError: the model's output is not finite, or a task names an unknown language.
+        """
+        if not windows:
+            return []
+        done: list[Decoded | None] = [None] * len(windows)
+        try:
+            self.decoder.open(self._cache, [window.features for window in windows])
+            active = self._rows(windows, tasks)
+            while active:
+                self._step(active)
+                for slot in reversed(range(len(active))):
+                    row = active[slot]
+                    if row.complete or len(row.tokens) >= row.budget:
+                        done[row.index] = self._finished(row, slot)
+                        active[slot] = active[self._cache.release(slot)]
+                        active.pop()
+        except BaseException:
+            self._cache.reset()
+            raise
+        return [item for item in done if item is not None]
+
+    def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask]) -> list[_Row]:
+        languages = self._detect(tasks)
+        rows = []
+        for index, (window, task) in enumerate(zip(windows, tasks, strict=True)):
+            language, probability = languages[index]
+            rows.append(self._row(index, window, task, language, probability))
+        return rows
+
+    def _row(self, index: int, window: AudioWindow, task: DecodeTask, language: str, probability: float) -> _Row:
+        tokenizer = self._named(language, task.task)
+        start = tokenizer.sot_sequence if task.timestamps else tokenizer.sot_sequence_including_notimestamps
+        context = self.decoder.positions
+        prefix = list(task.prefix[-(context - len(start) - 1) :])
+        room = context - len(start) - len(prefix) - 1
+        recent = min(context // 2 - 1, room)
+        prompt = [tokenizer.sot_prev, *task.prompt[-recent:]] if task.prompt and recent > 0 else []
+        budget = min(task.max_new_tokens, context + 1 - len(prompt) - len(start) - len(prefix))
+        draft = list(task.draft[: max(budget - 1, 0)])
+        return _Row(
+            index=index,
+            task=task,
+            window=window,
+            tokenizer=tokenizer,
+            language_probability=probability,
+            prompt=prompt,
+            start=list(start),
+            prefix=prefix,
+            budget=budget,
+            draft=draft,
+            feed=[*prompt, *start, *prefix, *draft],
+        )
+
+    def _named(self, language: str, task: Task) -> Tokenizer:
+        try:
+            return self._model.tokenizer(language, task)
+        except ValueError as error:
+            raise EngineError(f"language {language!r}: Whisper does not know it; give a code such as 'en'") from error
+
+    def _detect(self, tasks: Sequence[DecodeTask]) -> list[tuple[str, float]]:
+        """The language of each window and its probability among all languages (1 where it was given)."""
+        if not self._model.is_multilingual:
+            return [("en", 1.0)] * len(tasks)
+        if all(task.language is not None for task in tasks):
+            return [(task.language or "en", 1.0) for task in tasks]
+        hidden = self.decoder.step(self._cache, [[self._plain.sot]] * len(tasks))[:, 0]
+        self._cache.lengths = [0] * len(tasks)
+        known = torch.tensor(self._plain.all_language_tokens, device=hidden.device)
+        logits = self.decoder.exact_logits(hidden, known.expand(len(tasks), -1))
+        self._require_finite(logits.sum(dim=-1).tolist())
+        probabilities, best = logits.softmax(dim=-1).max(dim=-1)
+        codes = self._plain.all_language_codes
+        found = [(codes[i], p) for i, p in zip(best.tolist(), probabilities.tolist(), strict=True)]
+        return [(task.language, 1.0) if task.language else item for task, item in zip(tasks, found, strict=True)]
+
+    def _step(self, active: list[_Row]) -> None:
+        """Read each row's `feed` and write what greedy decoding puts behind it."""
+        hidden = self.decoder.step(self._cache, [row.feed for row in active])
+        if not active[0].steps:
+            self._hear_silence(active, hidden)
+        wanted = [hidden[slot, len(row.feed) - row.judged : len(row.feed)] for slot, row in enumerate(active)]
+        verdicts = iter(self._judge(torch.cat(wanted), active))
+        for slot, row in enumerate(active):
+            self._accept(row, [next(verdicts) for _ in range(row.judged)])
+            read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
+            self._cache.lengths[slot] = min(self._cache.lengths[slot], read_ahead - (0 if row.complete else 1))
+
+    def _hear_silence(self, active: list[_Row], hidden: Tensor) -> None:
+        """The probability of <|nospeech|> behind the start of the transcript, from the first step."""
+        at_start = torch.stack([hidden[slot, len(row.prompt)] for slot, row in enumerate(active)])
+        probabilities = self.decoder.logits(at_start).softmax(dim=-1)[:, self._plain.no_speech].tolist()
+        for row, probability in zip(active, probabilities, strict=True):
+            row.no_speech_probability = probability
+
+    def _judge(self, hidden: Tensor, active: list[_Row]) -> list[_Verdict]:
+        """What greedy decoding writes behind each of the hidden states [n, width], rows in order."""
+        written, marked = [], []
+        for row in active:
+            said = [*row.prefix, *row.tokens]
+            written += [[*said, *row.draft[:count]] for count in range(row.judged)]
+            marked += [row.task.timestamps] * row.judged
+        logits = self.decoder.logits(hidden)
+        text_mass = logits[:, : self._plain.eot].logsumexp(dim=-1)
+        self._filters.apply(logits, written, marked)
+        mass = logits.logsumexp(dim=-1)
+        score, token = self._best(hidden, logits)
+        token_values = torch.stack([token.float(), score, mass, text_mass], dim=1).tolist()
+        self._require_finite([value for row in token_values for value in row])
+        return [self._verdict(int(values[0]), *values[1:]) for values in token_values]
+
+    def _verdict(self, token: int, score: float, mass: float, text_mass: float) -> _Verdict:
+        logprob = min(score - mass, 0.0)
+        is_text = token < self._plain.eot
+        return _Verdict(token, logprob, math.exp(min(score - text_mass, 0.0)) if is_text else 0.0)
+
+    def _best(self, hidden: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        if self.decoder.dtype == torch.float32:
+            best = logits.max(dim=-1)
+            return best.values, best.indices
+        near = logits.topk(RESCORED, dim=-1)
+        exact = self.decoder.exact_logits(hidden, near.indices).masked_fill(near.values.isneginf(), float("-inf"))
+        best = exact.max(dim=-1)
+        return best.values, near.indices.gather(1, best.indices[:, None])[:, 0]
+
+    def _accept(self, row: _Row, verdicts: list[_Verdict]) -> None:
+        """Take the verdicts up to the first that is not what the draft said; `feed` becomes what is to be read next."""
+        row.steps += 1
+        for count, verdict in enumerate(verdicts):
+            if len(row.tokens) >= row.budget:
+                break
+            row.sum_logprob += verdict.logprob
+            if verdict.token == self._plain.eot:
+                row.complete = True
+                break
+            row.tokens.append(verdict.token)
+            row.logprobs.append(verdict.logprob)
+            row.probabilities.append(verdict.probability)
+            if count >= len(row.draft) or verdict.token != row.draft[count]:
+                break
+            row.accepted += 1
+        row.draft = []
+        row.feed = row.tokens[-1:]
+
+    def _finished(self, row: _Row, slot: int) -> Decoded:
+        attention = self.decoder.attention(self._cache, slot, len(row.prompt), row.window.real_frames)
+        return Decoded(
+            forced=(*row.start, *row.prefix),
+            tokens=tuple(row.tokens),
+            logprobs=tuple(row.logprobs),
+            probabilities=tuple(row.probabilities),
+            sum_logprob=row.sum_logprob,
+            no_speech_probability=row.no_speech_probability,
+            language=row.tokenizer.language or "en",
+            language_probability=row.language_probability,
+            attention=attention,
+            complete=row.complete,
+            steps=row.steps,
+            accepted=row.accepted,
+        )
+
+    def _require_finite(self, values: Sequence[float]) -> None:
+        if not all(map(math.isfinite, values)):
+            raise EngineError(
+                "the decoder's output is not finite: the checkpoint is damaged or --dtype is too narrow for it"
+            )

@@ -1,0 +1,223 @@
+"""The engine: windows of audio in, plain results out. One encoder pass a window feeds the tags and the text.
+
+Owned by the worker's thread, or by whoever drives a `Stream` without threads; it starts none, waits for nothing and reads
+no clock. The windows of all sessions go through it together: encoded in batches of one length, decoded in one batch.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from whisper.audio import HOP_LENGTH
+from whisper.utils import compression_ratio
+
+from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
+from streamer.decoding.alignment import hypothesis_words
+from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.errors import EngineError
+from streamer.events import SAMPLE_RATE
+from streamer.model.whisper import MIN_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
+from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
+
+Context = Literal["auto", "padded", "fit"]
+Work = tuple[MelFrames, StepRequest]
+
+BUCKET_FRAMES = 40  # `fit`: windows are rounded up to 0.4 s, so that those of many sessions share a batch
+STOCK_MIN_CONTEXT_S = 10.0  # `fit` on weights trained on padded windows: whisper.cpp finds shorter ones worse
+MAX_BATCH = 16  # windows in one batch: bounds the memory of the step
+WARM_UP_S = (1.0, 4.0, 10.0)  # windows that the warm-up runs
+
+
+@dataclass(slots=True)
+class _Window:
+    """One request on its way: mel frames of audio and with padding, then what the encoder made of it."""
+
+    mel: MelFrames
+    request: StepRequest
+    real_frames: int
+    total_frames: int
+    heard_frames: int  # encoder frames that the decoder may attend
+    features: Tensor | None = None
+    taps: Tensor | None = None
+    hypothesis: Hypothesis | None = None
+    judgement: tuple[SpanScores, ...] = ()
+
+
+class Engine:
+    """Runs steps on one model.
+
+    `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` encodes the audio there is;
+    `auto` takes `fit` for checkpoints that were trained on variable context.
+    """
+
+    def __init__(self, model: Model, *, context: Context = "auto"):
+        self.model = model
+        self._search = GreedySearch(model)
+        self._fits = context == "fit" or (context == "auto" and model.variable_context)
+        self._longest_frames = 2 * model.dims.n_audio_ctx
+        least_s = model.min_context_s if model.variable_context else STOCK_MIN_CONTEXT_S
+        self._shortest_frames = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), self._longest_frames)
+
+    def step(self, work: Sequence[Work]) -> list[StepResult]:
+        """Carry out the requests, each on the mel frames of its own stream; results in the same order.
+
+        Each window passes the encoder once. A window of less than 12.6 ms (201 samples) is not heard: its result is empty.
+
+        Raises:
+            EngineError: a window is longer than the model hears or its audio is gone, the model's output is not finite, or
+                memory ran out.
+        """
+        windows = [self._window(mel, request) for mel, request in work]
+        heard = [window for window in windows if window.real_frames]
+        try:
+            for batch in _batches_of_one_length(heard):
+                self._encode(batch)
+            self._judge(heard)
+            self._decode([window for window in heard if window.request.decode is not None])
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"{self.model.device}: out of memory in a step of {len(work)} windows; run fewer streams"
+            ) from error
+        return [self._result(window) for window in windows]
+
+    def warm_up(self) -> None:
+        """Run representative steps, so that the first real one is as fast as all others.
+
+        Raises:
+            EngineError: a step failed or gave numbers that are not finite; such a model must not serve.
+        """
+        passes = self.model.encoder_passes
+        noise = np.random.default_rng(0).normal(0.0, 0.05, round(max(WARM_UP_S) * SAMPLE_RATE)).astype(np.float32)
+        mel = MelFrames(self.model.dims.n_mels)
+        mel.append(noise)
+        task = DecodeTask(max_new_tokens=4)
+        work = [(mel, StepRequest(0, round(length * SAMPLE_RATE), (2.0, 5.0, 10.0), task)) for length in WARM_UP_S]
+        try:
+            for item in work:
+                self.step([item])
+            self.step(work)
+        except RuntimeError as error:
+            first_line = str(error).partition("\n")[0]
+            raise EngineError(f"the warm-up of model {self.model.name} failed: {first_line}") from error
+        finally:
+            self.model.encoder_passes = passes  # the counter is about audio that was heard
+
+    def _window(self, mel: MelFrames, request: StepRequest) -> _Window:
+        samples = request.end_sample - request.start_sample
+        real = samples // HOP_LENGTH
+        if real > self._longest_frames:
+            longest_s = self._longest_frames / FRAMES_PER_SECOND
+            raise EngineError(f"a window of {samples / SAMPLE_RATE:.2f} s is too long: the model hears {longest_s:g} s")
+        if samples < MIN_WINDOW_SAMPLES:
+            return _Window(mel, request, 0, 0, 0)
+        if not self._fits:
+            return _Window(mel, request, real, self._longest_frames, self._longest_frames // 2)
+        total = max(_bucket(real, self._longest_frames), self._shortest_frames)
+        heard = total // 2
+        if self.model.variable_context:
+            heard = max(-(-real // 2), 1)
+        return _Window(mel, request, real, total, heard)
+
+    def _encode(self, batch: Sequence[_Window]) -> None:
+        mels = torch.stack([_mel(window) for window in batch])
+        has_head = self.model.head is not None
+        encoded = self.model.encode_windows(
+            mels,
+            real_frames=[_judged_frames(window) for window in batch],
+            tag_spans_s=[max(window.request.tag_spans_s, default=0.0) if has_head else 0.0 for window in batch],
+        )
+        for window, features, taps in zip(batch, encoded.features, encoded.taps, strict=True):
+            window.features, window.taps = features[: window.heard_frames], taps
+
+    def _judge(self, windows: Sequence[_Window]) -> None:
+        """Judge every span of every window; those of one length together."""
+        due: dict[int, list[_Window]] = defaultdict(list)
+        for window in windows:
+            if window.taps is not None:
+                for steps in {_steps(span, window.taps) for span in window.request.tag_spans_s}:
+                    due[steps].append(window)
+        for steps, judged in sorted(due.items()):
+            taps = torch.stack([window.taps[:, -steps:] for window in judged if window.taps is not None])
+            scores = self.model.probabilities(self.model.tag(taps)).cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
+            for window, row in zip(judged, scores, strict=True):
+                window.judgement += (_span_scores(window, steps, row),)
+
+    def _decode(self, windows: Sequence[_Window]) -> None:
+        for begin in range(0, len(windows), MAX_BATCH):
+            batch = windows[begin : begin + MAX_BATCH]
+            audio = [
+                AudioWindow(window.features, _real_positions(window)) for window in batch if window.features is not None
+            ]
+            tasks = [window.request.decode for window in batch if window.request.decode is not None]
+            for window, task, decoded in zip(batch, tasks, self._search.decode(audio, tasks), strict=True):
+                window.hypothesis = self._hypothesis(window.request, task, decoded)
+
+    def _hypothesis(self, request: StepRequest, task: DecodeTask, decoded: Decoded) -> Hypothesis:
+        tokenizer = self.model.tokenizer(decoded.language, task.task)
+        return Hypothesis(
+            words=hypothesis_words(decoded, tokenizer, request.start_sample, request.end_sample),
+            language=decoded.language,
+            language_probability=decoded.language_probability,
+            no_speech_probability=decoded.no_speech_probability,
+            mean_logprob=decoded.mean_logprob,
+            compression_ratio=compression_ratio(tokenizer.decode(list(decoded.tokens)).strip()),
+            complete=decoded.complete,
+        )
+
+    def _result(self, window: _Window) -> StepResult:
+        hypothesis = window.hypothesis
+        if not window.real_frames and window.request.decode is not None:
+            hypothesis = Hypothesis((), window.request.decode.language or "en", 1.0, 1.0, 0.0, 0.0, complete=True)
+        return StepResult(request=window.request, hypothesis=hypothesis, judgement=window.judgement)
+
+
+def _bucket(frames: int, longest: int) -> int:
+    return min(-(-frames // BUCKET_FRAMES) * BUCKET_FRAMES, longest)
+
+
+def _batches_of_one_length(windows: Iterable[_Window]) -> list[list[_Window]]:
+    by_length: dict[int, list[_Window]] = defaultdict(list)
+    for window in windows:
+        by_length[window.total_frames].append(window)
+    return [
+        same[begin : begin + MAX_BATCH]
+        for _, same in sorted(by_length.items())
+        for begin in range(0, len(same), MAX_BATCH)
+    ]
+
+
+def _mel(window: _Window) -> Tensor:
+    """The window's log-mel [n_mels, total frames]: of its samples, or of its samples with zeros behind them."""
+    request = window.request
+    exact = window.total_frames == window.real_frames
+    try:
+        return window.mel.window(request.start_sample, request.end_sample, None if exact else window.total_frames)
+    except ValueError as error:
+        raise EngineError(f"a window cannot be read: {error}") from error
+
+
+def _judged_frames(window: _Window) -> int:
+    """The mel frames that tags may be judged on: those of audio; padding only where there is less than one tap step."""
+    return max(window.real_frames, MIN_FRAMES)
+
+
+def _real_positions(window: _Window) -> int:
+    """The encoder frames that lie over audio."""
+    return max(min(-(-window.real_frames // 2), window.heard_frames), 1)
+
+
+def _steps(span_s: float, taps: Tensor) -> int:
+    return max(1, min(span_steps(span_s), taps.shape[1]))
+
+
+def _span_scores(window: _Window, steps: int, scores: np.ndarray) -> SpanScores:
+    request = window.request
+    end = request.start_sample + _judged_frames(window) // 2 * POSITION_SAMPLES
+    start = max(end - steps * STEP_SAMPLES, request.start_sample)
+    return SpanScores(start_sample=start, end_sample=min(end, request.end_sample), scores=scores)
