@@ -175,7 +175,7 @@ def _block_of(frame: int) -> int:
 
 
 def _edge_frames(samples: NDArray[np.float32], padded_samples: int, frames: list[int]) -> Tensor:
-    """The samples under some frames of a window [len(frames), 400], zero-padded on the right and reflected at the ends."""
+    """The samples under some frames of a window [len(frames), 400]: zeros behind them, reflected at both ends."""
     centres = np.array(frames, dtype=np.int64) * HOP_LENGTH
     position = np.abs(centres[:, None] + np.arange(-_HALF_FFT, _HALF_FFT))
     position = np.where(position < padded_samples, position, 2 * (padded_samples - 1) - position)

@@ -1,0 +1,184 @@
+"""Fetching a file over HTTP so that what lies under its name is always whole and what its publisher promised.
+
+Bytes go to `NAME.part`, which a later call continues (Range, guarded by the server's ETag); the file appears under its
+own name by one rename, after its size and its sha256 have been checked. Runs on whatever thread calls it.
+"""
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamer.errors import DownloadError
+
+CHUNK_BYTES = 1 << 16
+RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a download is; `total_bytes` None while the server does not say."""
+
+    name: str
+    received_bytes: int
+    total_bytes: int | None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a silent server (a read, seconds), how often to try, how long to pause in between."""
+
+    timeout_s: float = 30.0
+    attempts: int = 4
+    pause_s: float = 1.0
+
+
+DEFAULT_PATIENCE = Patience()
+
+
+class _InterruptedError(Exception):
+    """This attempt ended early; another may continue it."""
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None = None,
+    progress: ProgressCallback | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> str:
+    """Fetch `url` to `target`, continuing what an earlier call began, and return its sha256.
+
+    `sha256`: what it has to be. Raises DownloadError: not reachable, refused (404), cut off or stalled more often than
+    `patience` allows, or not what was promised (the bytes are thrown away then).
+    """
+    if not url.startswith(("https://", "http://")):
+        raise DownloadError(f"{url} is no web address: http:// or https:// is needed")
+    part = _Part(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _receive_all(url, part, progress, patience)
+        found = file_sha256(part.path)
+        if sha256 is not None and found != sha256:
+            part.remove()
+            raise DownloadError(f"{url} is not what its publisher promised: sha256 {found}, {sha256} was promised")
+        part.rename()
+    except OSError as error:
+        raise DownloadError(f"{target} cannot be written: {error.strerror or error}") from error
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Part:
+    """The unfinished download of one target, and the ETag of what it is a part of."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f"{target.name}.part")
+        self._etag_path = target.with_name(f"{target.name}.part.etag")
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def etag(self) -> str | None:
+        """The strong ETag under which the part may be continued."""
+        return self._etag_path.read_text(encoding="ascii") if self._etag_path.exists() else None
+
+    def begin(self, etag: str | None) -> None:
+        self.path.write_bytes(b"")
+        if etag is not None and etag.startswith('"') and etag.isascii():
+            self._etag_path.write_text(etag, encoding="ascii")
+        else:
+            self._etag_path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._etag_path.unlink(missing_ok=True)
+
+    def rename(self) -> None:
+        os.replace(self.path, self.target)
+        self._etag_path.unlink(missing_ok=True)
+
+
+def _receive_all(url: str, part: _Part, progress: ProgressCallback | None, patience: Patience) -> None:
+    """Try until the part is whole. Only what made progress or is worth another try is tried again."""
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            return _receive(url, part, progress, patience.timeout_s)
+        except _InterruptedError as interruption:
+            if attempt == patience.attempts:
+                raise DownloadError(f"{url}: {interruption} ({attempt} attempts); another call continues it") from None
+            time.sleep(patience.pause_s)
+
+
+def _receive(url: str, part: _Part, progress: ProgressCallback | None, timeout_s: float) -> None:
+    """One request: continue the part if the server agrees, begin again otherwise."""
+    request = urllib.request.Request(url, headers={"User-Agent": "streamer", "Accept-Encoding": "identity"})
+    offset, etag = part.size(), part.etag()
+    if offset and etag is not None:
+        request.add_header("Range", f"bytes={offset}-")
+        request.add_header("If-Range", etag)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            if response.status == http.HTTPStatus.PARTIAL_CONTENT and _starts_at(response, offset):
+                total = _length(response, offset)
+            else:
+                offset, total = 0, _length(response, 0)
+                part.begin(response.headers.get("ETag"))
+            _copy(response, part, offset, total, progress)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
+            part.remove()  # what is published has changed, or the part is longer than it
+            raise _InterruptedError("the server could not continue what was begun") from None
+        if error.code in RETRIED_STATUSES:
+            raise _InterruptedError(f"the server answered {error.code} {error.reason}") from None
+        raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _InterruptedError(f"no answer within {timeout_s:g} s") from None
+        raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
+    except TimeoutError:
+        raise _InterruptedError(f"nothing more came within {timeout_s:g} s") from None
+    except (http.client.HTTPException, ConnectionError) as error:
+        raise _InterruptedError(f"the connection broke ({type(error).__name__})") from None
+
+
+def _copy(response: Any, part: _Part, offset: int, total: int | None, progress: ProgressCallback | None) -> None:
+    received = offset
+    with part.path.open("r+b") as file:
+        file.seek(offset)
+        while chunk := response.read1(CHUNK_BYTES):
+            file.write(chunk)
+            received += len(chunk)
+            if progress is not None:
+                progress(Progress(part.target.name, received, total))
+        file.truncate()
+    if total is not None and received < total:
+        raise _InterruptedError(f"the connection ended after {received} of {total} bytes")
+    if received == 0:
+        raise DownloadError(f"{response.url}: the file is empty")
+
+
+def _starts_at(response: Any, offset: int) -> bool:
+    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {offset}-")
+
+
+def _length(response: Any, offset: int) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return offset + int(length) if length.isdigit() else None

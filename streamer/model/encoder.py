@@ -1,0 +1,103 @@
+"""Our forward over openai-whisper's audio encoder: any length, a batch, every block's output visible, low precision.
+
+The weights are those of `whisper.model.AudioEncoder`. Query, key and value become one matrix (the module's own weights
+are then views of it), the convolutions become matrix products over strided views (no transposes in between), and
+LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
+
+TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
+
+
+class Encoder:
+    """`whisper.model.AudioEncoder` without its fixed length. Holds views of its weights, no state."""
+
+    def __init__(self, module: AudioEncoder) -> None:
+        """`module`: on its device and in its dtype already, LayerNorms in float32 (`weights.cast_weights`)."""
+        self._conv1 = _Convolution(module.conv1)
+        self._conv2 = _Convolution(module.conv2)
+        self._positions: Tensor = module.positional_embedding
+        self._blocks = [_Block(block) for block in module.blocks]
+        self._ln_post: nn.LayerNorm = module.ln_post
+
+    def blocks(self, mel: Tensor) -> Iterator[Tensor]:
+        """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype."""
+        x = F.gelu(self._conv1(mel.transpose(1, 2)))
+        x = F.gelu(self._conv2(x))
+        x = (x + self._positions[: x.shape[1]]).to(mel.dtype)
+        for block in self._blocks:
+            x = block(x)
+            yield x
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last block's output through `ln_post`: what the decoder attends."""
+        return _layer_norm(x, self._ln_post)
+
+
+def pool_taps(x: Tensor, start: int, steps: int) -> Tensor:
+    """Average the positions [start, start + 20 steps) of x [..., positions, d] by 20: [..., steps, d]."""
+    *leading, _, width = x.shape
+    return x[..., start : start + steps * TAP_POOL, :].reshape(*leading, steps, TAP_POOL, width).mean(-2)
+
+
+class _Convolution:
+    """A width-3 convolution over [B, frames, channels] with one frame of padding, as a matrix product."""
+
+    def __init__(self, module: nn.Conv1d) -> None:
+        out, channels, width = module.weight.shape
+        self._width, self._stride = width, module.stride[0]
+        self._weight = module.weight.permute(0, 2, 1).reshape(out, width * channels).contiguous()
+        self._bias = module.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        batch, frames, channels = x.shape
+        padded = F.pad(x, (0, 0, 1, 1)).contiguous()
+        shape = (batch, (frames - 1) // self._stride + 1, self._width * channels)
+        return F.linear(
+            padded.as_strided(shape, (padded.stride(0), self._stride * channels, 1)), self._weight, self._bias
+        )
+
+
+class _Block:
+    """One residual attention block with query, key and value in one product."""
+
+    def __init__(self, module: ResidualAttentionBlock) -> None:
+        self._heads: int = module.attn.n_head
+        self._qkv_weight, self._qkv_bias = _fuse_qkv(module.attn)
+        self._out: nn.Linear = module.attn.out
+        self._attn_ln: nn.LayerNorm = module.attn_ln
+        self._mlp_ln: nn.LayerNorm = module.mlp_ln
+        self._up: nn.Linear = module.mlp[0]
+        self._down: nn.Linear = module.mlp[2]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        batch, positions, width = x.shape
+        qkv = F.linear(_layer_norm(x, self._attn_ln), self._qkv_weight, self._qkv_bias)
+        q, k, v = qkv.view(batch, positions, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4).unbind()
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + F.linear(attended, self._out.weight, self._out.bias)
+        hidden = F.gelu(F.linear(_layer_norm(x, self._mlp_ln), self._up.weight, self._up.bias))
+        return x + F.linear(hidden, self._down.weight, self._down.bias)
+
+
+def _fuse_qkv(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
+    """One weight [3d, d] and bias [3d] for query, key and value; the module's own become views of them."""
+    query, key, value = attention.query, attention.key, attention.value
+    weight = torch.cat([query.weight.data, key.weight.data, value.weight.data])
+    bias = torch.cat([query.bias.data, torch.zeros_like(query.bias.data), value.bias.data])
+    for part, rows in zip((query, key, value), weight.chunk(3), strict=True):
+        part.weight.data = rows
+    return weight, bias
+
+
+def _layer_norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
+    shape = list(module.normalized_shape)
+    if x.is_cuda and x.dtype != torch.float32:  # the CUDA kernel wants one dtype, the CPU's mixes them in one pass
+        return F.layer_norm(x.float(), shape, module.weight, module.bias, module.eps).to(x.dtype)
+    return F.layer_norm(x, shape, module.weight, module.bias, module.eps)

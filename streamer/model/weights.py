@@ -1,0 +1,119 @@
+"""Reading files of tensors that others made: nothing in them is ever executed, and every refusal is one line."""
+
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from streamer.errors import CheckpointError
+
+Description = TypeVar("Description", bound=BaseModel)
+
+# What `torch.load` raises on files that are cut off, altered, or something else altogether.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    pickle.PickleError,
+    zipfile.BadZipFile,
+)
+
+
+def load_safely(path: Path, what: str) -> Any:
+    """The content of a PyTorch file, on the CPU, tensors and plain values only (`weights_only`).
+
+    `what` names the file's part in errors ("checkpoint", "head"). Raises CheckpointError.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{what} {path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"{what} {path} is not a file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{what} {path} cannot be read: {error.strerror}") from error
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f"{what} {path} ({path.stat().st_size} bytes) is damaged or not a PyTorch file of plain tensors"
+        ) from error
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """A PyTorch file that is one flat state dict of finite floating-point tensors. Raises CheckpointError."""
+    content = load_safely(path, what)
+    return checked_tensors(content, f"{what} {path}")
+
+
+def checked_tensors(content: Any, source: str) -> dict[str, Tensor]:
+    """`content` as a state dict; raises CheckpointError unless it is one, all floating-point and finite."""
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{source} holds no tensors by name: it is a {type(content).__name__}")
+    for key, tensor in content.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{source}: `{key}` is a {type(tensor).__name__}; a tensor is needed")
+        if not tensor.is_floating_point() or tensor.is_sparse:
+            raise CheckpointError(f"{source}: `{key}` is {tensor.dtype}; dense floating-point weights are needed")
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{source}: `{key}` has values that are not finite; the file is damaged")
+    return dict(content)
+
+
+def read_description(path: Path, kind: type[Description]) -> Description:
+    """The JSON beside a weights file, validated; all defaults when there is none. Raises CheckpointError."""
+    if not path.exists():
+        return kind()
+    try:
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"description {path} is not readable JSON: {error}".replace("\n", " ")) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "its content"
+        raise CheckpointError(f"description {path}: {field}: {first['msg']}".replace("\n", " ")) from error
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError, naming the first offenders, unless keys and shapes are exactly the expected ones."""
+    missing = [key for key in expected if key not in tensors]
+    unknown = [key for key in tensors if key not in expected]
+    if missing or unknown:
+        said = [f"lacks {_some(missing)}"] if missing else []
+        said += [f"has the unknown {_some(unknown)}"] if unknown else []
+        raise CheckpointError(f"{source} {' and '.join(said)}")
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source}: `{key}` has shape {list(tensor.shape)} where {list(expected[key].shape)} belongs"
+            )
+
+
+def cast_weights(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Freeze a module's weights on a device in a type; LayerNorms become float32, buffers keep their type."""
+    for part in module.modules():
+        target = torch.float32 if isinstance(part, nn.LayerNorm) else dtype
+        for parameter in part.parameters(recurse=False):
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(device=device, dtype=target)
+        for name, buffer in part.named_buffers(recurse=False):
+            part._buffers[name] = buffer.to(device=device)
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    return ", ".join(f"`{key}`" for key in keys[:2]) + more

@@ -1,0 +1,189 @@
+"""The model: a frozen Whisper with taps and a tagging head, for batches, in the fastest type the machine has.
+
+One thread owns a `Model` (in the live program the worker); nothing in it waits or reads a clock. Weights are those of
+openai-whisper's own module, which the decoder uses as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from whisper.model import ModelDimensions, TextDecoder, Whisper
+from whisper.tokenizer import Tokenizer, get_tokenizer
+
+from streamer.errors import UsageError
+from streamer.model.encoder import TAP_POOL, Encoder, pool_taps
+from streamer.model.head import TaggingHead
+from streamer.model.weights import cast_weights
+
+MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
+POSITION_SAMPLES = 320  # one encoder position: 20 ms
+STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
+STEPS_PER_SECOND = 16_000 / STEP_SAMPLES  # 2.5
+
+
+class MelError(UsageError, ValueError):
+    """A mel spectrogram that the encoder cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWindows:
+    """One encoder pass over a batch of windows.
+
+    `features`: [B, frames/2, d], for the decoder. `taps`: per window [layers, steps, d], the last step ending where the
+    window's real audio ends (to 20 ms), or None where none were due or there was less than one step of audio.
+    """
+
+    features: Tensor
+    taps: tuple[Tensor | None, ...]
+
+
+class Model:
+    """A Whisper backbone and, perhaps, a tagging head. Made by `streamer.load_model`.
+
+    `encoder_passes` counts the items that went through the encoder. `variable_context`: the checkpoint was trained on
+    windows of `min_context_s` to 30 s; one without was trained on windows padded to 30 s.
+    """
+
+    def __init__(
+        self,
+        module: Whisper,
+        *,
+        name: str = "whisper",
+        head: TaggingHead | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        variable_context: bool = False,
+        min_context_s: float = 30.0,
+    ) -> None:
+        """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32)."""
+        self.module: Whisper = module.eval()
+        self.name, self.variable_context, self.min_context_s = name, variable_context, min_context_s
+        self.dims: ModelDimensions = module.dims
+        self.device, self.dtype = torch.device(device), dtype
+        cast_weights(module, dtype, self.device)
+        self._encoder = Encoder(module.encoder)
+        if head is not None:
+            head.check_fits(self.dims.n_audio_layer, self.dims.n_audio_state, name)
+            head.module.place(dtype, self.device)
+        self.head = head
+        self.encoder_passes = 0
+
+    @property
+    def decoder(self) -> TextDecoder:
+        """openai-whisper's text decoder, on `device` and in `dtype` (LayerNorms in float32)."""
+        return self.module.decoder
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether the checkpoint knows other languages than English."""
+        return bool(self.module.is_multilingual)
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """(decoder layer, head) of the cross-attention heads that follow the audio word by word."""
+        return tuple((int(layer), int(head)) for layer, head in self.module.alignment_heads.indices().T.tolist())
+
+    def tokenizer(
+        self, language: str | None = None, task: Literal["transcribe", "translate"] = "transcribe"
+    ) -> Tokenizer:
+        """openai-whisper's tokenizer for this checkpoint; `language` and `task` matter to multilingual ones only."""
+        return get_tokenizer(
+            self.is_multilingual, num_languages=self.module.num_languages, language=language, task=task
+        )
+
+    @torch.inference_mode()
+    def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """One encoder pass over a batch, without padding.
+
+        mel: [B, n_mels, frames], any even number of frames from 40 to 3000, in the model's dtype or float32.
+        Returns features [B, frames/2, d] (after ln_post) and taps [B, layers, frames/40, d]: each block's output,
+        average-pooled by 20, the incomplete last step dropped. Raises MelError for other shapes.
+        """
+        steps = self._checked(mel).shape[2] // MIN_FRAMES
+        taps = []
+        for x in self._encoder.blocks(self._received(mel)):
+            taps.append(pool_taps(x, 0, steps))
+        return self._encoder.features(x), torch.stack(taps, dim=1)
+
+    @torch.inference_mode()
+    def encode_windows(
+        self, mel: Tensor, *, real_frames: Sequence[int] | None = None, tag_spans_s: Sequence[float] = ()
+    ) -> EncodedWindows:
+        """One encoder pass over a batch of windows whose taps are wanted up to the end of their real audio.
+
+        mel: as for `encode`. `real_frames`: per window, how many mel frames hold audio; what follows is padding (None:
+        all). `tag_spans_s`: per window, the longest span that will be judged, 0 for none due (empty: none at all).
+        """
+        batch, frames = self._checked(mel).shape[0], mel.shape[2]
+        real = [frames] * batch if real_frames is None else [min(count, frames) for count in real_frames]
+        spans = tag_spans_s or [0.0] * batch
+        if not len(real) == len(spans) == batch:
+            raise MelError(f"{batch} windows need as many real_frames and tag_spans_s; got {len(real)}, {len(spans)}")
+        steps = [min(span_steps(span), count // MIN_FRAMES) for span, count in zip(spans, real, strict=True)]
+        starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
+        taps: list[list[Tensor]] = [[] for _ in range(batch)]
+        for x in self._encoder.blocks(self._received(mel)):
+            for item, (start, due) in enumerate(zip(starts, steps, strict=True)):
+                if due > 0:
+                    taps[item].append(pool_taps(x[item], start, due))
+        return EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
+
+    @torch.inference_mode()
+    def tag(self, taps: Tensor) -> Tensor:
+        """The head's logits, float32 [B, 527], for taps [B, layers, steps, d]: one judgement over all their steps."""
+        head = self._needed_head()
+        layers, width = self.dims.n_audio_layer, self.dims.n_audio_state
+        if taps.ndim != 4 or taps.shape[1] != layers or taps.shape[3] != width or 0 in taps.shape:
+            raise MelError(f"taps have shape {list(taps.shape)}: [batch, {layers}, steps, {width}] is needed")
+        logits: Tensor = head.module(taps.to(self.device, self.dtype))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated scores in 0..1, float32 [B, 527]: the head's own mapping per class, else the logistic function."""
+        return self._needed_head().probabilities(logits)
+
+    def judge(self, taps: Tensor, spans_s: Sequence[float]) -> list[tuple[int, NDArray[np.float32]]]:
+        """Scores for several spans that all end where the taps of one window [layers, steps, d] end.
+
+        Returns, per span, the samples that were judged (whole steps of 0.4 s; fewer than asked for while the window is
+        shorter) and the calibrated scores, float32 [527].
+        """
+        judged = []
+        for span in spans_s:
+            steps = max(1, min(span_steps(span), taps.shape[1]))
+            scores = self.probabilities(self.tag(taps[None, :, -steps:]))[0]
+            judged.append((steps * STEP_SAMPLES, scores.cpu().numpy()))
+        return judged
+
+    def _needed_head(self) -> TaggingHead:
+        if self.head is None:
+            raise UsageError(f"the model {self.name} has no tagging head: load it with head=PATH (--head)")
+        return self.head
+
+    def _checked(self, mel: Tensor) -> Tensor:
+        bands, longest = self.dims.n_mels, 2 * self.dims.n_audio_ctx
+        if mel.ndim != 3 or mel.shape[1] != bands:
+            raise MelError(f"mel has shape {list(mel.shape)}: [batch, {bands}, frames] is needed")
+        batch, _, frames = mel.shape
+        if batch < 1 or frames % 2 or not MIN_FRAMES <= frames <= longest:
+            raise MelError(
+                f"mel has {batch} items of {frames} frames: at least one item of an even number of frames "
+                f"from {MIN_FRAMES} to {longest} is needed"
+            )
+        if mel.dtype not in (self.dtype, torch.float32):
+            raise MelError(f"mel is {mel.dtype}: {self.dtype} or torch.float32 is needed")
+        return mel
+
+    def _received(self, mel: Tensor) -> Tensor:
+        self.encoder_passes += mel.shape[0]
+        return mel.to(self.device, self.dtype)
+
+
+def span_steps(span_s: float) -> int:
+    """How many whole tap steps of 0.4 s fit into a span."""
+    return int(span_s * STEPS_PER_SECOND + 1e-6)
