@@ -1,0 +1,173 @@
+"""The microphone as a source: native sound in, 16 kHz blocks out, and a watch over a device that falls silent.
+
+The thread that iterates `blocks` (the capture thread) resamples and owns the device; the device's own thread only
+copies into the `CaptureBuffer`, notes the time and wakes it.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.audio.block import AudioBlock, empty
+from streamer.audio.capture import CaptureBuffer, Missing
+from streamer.audio.clock import Clock, SystemClock
+from streamer.audio.devices import Device, choose_device, find_again
+from streamer.audio.portaudio import Backend, OpenStream, PortAudio
+from streamer.audio.resample import BlockMaker
+from streamer.errors import DeviceLost, InputError
+
+_log = logging.getLogger(__name__)
+
+STALL_S = 2.0  # no callback for so long: the device is silent or gone
+FIRST_S = 5.0  # a device that was just opened may take longer (a sound server fills its buffers first)
+BUFFER_S = 10.0
+_RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class Microphone:
+    """A capture device, at its native rate and channels, mixed to mono. It is looked for again, by name, when it goes.
+
+    Raises InputError when no device fits `device` (index, part of a name, or None for the default) or it cannot record.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        device: int | str | None = None,
+        *,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._backend, self._clock, self._stall_s = backend or PortAudio(), clock or SystemClock(), stall_s
+        self._wanted = device
+        self._device = choose_device(self._backend.devices(), device)
+        self._closed, self._wake = threading.Event(), threading.Event()
+        try:
+            self.sample_rate, _ = self._backend.native_format(self._device)
+        except DeviceLost as error:
+            raise InputError(f"--device {self._device.index}: {error}") from None
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self._device.name
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """Blocks as the device delivers them, until `close`; a silence of the device is a `no_audio` block, once.
+
+        When it is back, the time that it was away is a loss, to the sample by the clock.
+        """
+        try:
+            session = _Session(self._backend, self._device, self._clock, self._wake, None)
+        except DeviceLost as error:
+            raise InputError(f"--device {self._device.index}: {error}") from None
+        maker, away = BlockMaker(session.buffer.rate), False
+        try:
+            while True:
+                for block in self._listen(session, maker):
+                    away = False
+                    yield block
+                if self._closed.is_set():
+                    return
+                if not away:
+                    away = True
+                    yield AudioBlock(empty(), reason=f"no sound from {self.name!r}; waiting for it", state="no_audio")
+                session = self._open_again(session)
+                yield from maker.change_rate(session.buffer.rate)
+        finally:
+            session.close()
+
+    def close(self) -> None:
+        """End `blocks` and let go of the device."""
+        self._closed.set()
+        self._wake.set()
+
+    def _listen(self, session: "_Session", maker: BlockMaker) -> Iterator[AudioBlock]:
+        """Blocks until the device ends, falls silent for too long, or the source is closed."""
+        while not self._closed.is_set():
+            ended = session.ended
+            yield from _blocks(maker, session)
+            patience_s = session.patience_s(self._clock.now(), self._stall_s)
+            if ended or patience_s <= 0:
+                _log.warning("%s fell silent", self.name)
+                session.close()
+                session.buffer.settle()
+                yield from _blocks(maker, session)
+                yield from maker.finish()
+                return
+            self._clock.wait(self._wake, patience_s)
+            self._wake.clear()
+
+    def _open_again(self, lost: "_Session") -> "_Session":
+        """Try, ever less often, until the device is back; when closed meanwhile, the old session."""
+        attempt = 0
+        while not self._clock.wait(self._closed, _RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
+            attempt += 1
+            try:
+                self._backend.refresh()
+                devices = self._backend.devices()
+                device = find_again(devices, self._device)
+                if device is None and self._wanted is None and devices:
+                    device = choose_device(devices, None)
+                if device is None:
+                    continue
+                session = _Session(self._backend, device, self._clock, self._wake, lost.silent_since_s)
+            except (DeviceLost, InputError) as error:
+                _log.info("%s is not back: %s", self.name, error)
+                continue
+            self._device = device
+            _log.info("opened %s again", device.name)
+            return session
+        return lost
+
+
+class _Session:
+    """One opening of the device, from start to loss."""
+
+    def __init__(
+        self, backend: Backend, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
+    ) -> None:
+        self._clock, self._wake = clock, wake
+        self.ended = False
+        self._opened_s = clock.now()
+        self._before_s = silent_since_s
+        rate, channels = backend.native_format(device)
+        away = f"{device.name!r} was away"
+        self.buffer = CaptureBuffer(rate, channels, BUFFER_S, silent_since_s, away)
+        self._stream: OpenStream | None = backend.open(device, rate, channels, self._hear, self._end)
+
+    @property
+    def silent_since_s(self) -> float | None:
+        """When the device was last heard, by this session or an earlier one."""
+        return self._before_s if self.buffer.last_heard_s is None else self.buffer.last_heard_s
+
+    def patience_s(self, now_s: float, stall_s: float) -> float:
+        """How much longer to wait for the next callback."""
+        if self.buffer.last_heard_s is None:
+            return self._opened_s + max(FIRST_S, stall_s) - now_s
+        return self.buffer.last_heard_s + stall_s - now_s
+
+    def close(self) -> None:
+        """Let go of the device; any number of times."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _hear(self, frames: NDArray[np.float32], overflowed: bool) -> None:
+        self.buffer.push(frames, self._clock.now(), overflowed)
+        self._wake.set()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._wake.set()
+
+
+def _blocks(maker: BlockMaker, session: _Session) -> Iterator[AudioBlock]:
+    """Everything that the session has ready."""
+    for piece in session.buffer.pop():
+        yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.push(piece)
