@@ -2,7 +2,8 @@
 
 Rules are flat, so that a wrong value is named by its path: `alerts.rules[3].threshold: must lie in 0..1`. A rule of
 one's own with the id of a default rule changes only the fields it names; every other default rule stays in force
-unless `defaults: false`. Whether a label exists is checked where labels are known: `streamer.sound.alerts.compile_rules`.
+unless `defaults: false`. Whether a label exists is checked
+where labels are known: by `streamer.sound.alerts.AlertEngine`.
 """
 
 import re

@@ -1,0 +1,261 @@
+"""Alerts: rules turn evidence into raised, updated, acknowledged and cleared, each alert exactly once.
+
+A pure state machine per rule, driven by sample time:
+
+    IDLE ──evidence──► RAISED ──acknowledge──► ACKNOWLEDGED
+     ▲  └─(cooldown, snooze, quiet hours)          │
+     └────── over, withdrawn or finished ──────────┘
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.errors import ConfigError
+from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
+from streamer.model.labels import LABEL_COUNT, resolve
+from streamer.rules import AlertRule, AlertRules, hours
+from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.triggers import (
+    AlertInput,
+    AlertText,
+    Evidence,
+    LevelTrigger,
+    LostTrigger,
+    PhraseTrigger,
+    SoundTrigger,
+    Trigger,
+)
+
+__all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
+
+logger = logging.getLogger(__name__)
+HEARD_LIMIT = 5  # tags in an alert
+TEXT_AGE_S = 10.0  # text older than this was not said meanwhile
+TEXT_TAIL = 300  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """An alert changed; the fields of the protocol's `alert`, in samples.
+
+    `at_sample`: end of the audio that the decision used. `reason` says why it was cleared (over, withdrawn, finished)
+    or updated (news, repeat); a withdrawn alert also has "withdrawn" as its last label.
+    """
+
+    at_sample: int
+    id: int
+    rule: str
+    severity: Severity
+    state: AlertState
+    start_sample: int
+    end_sample: int | None
+    score: float
+    labels: tuple[str, ...]
+    heard: tuple[Tag, ...]
+    text: str
+    reason: str = ""
+
+
+class _Phase(Enum):
+    RAISED = "raised"
+    ACKNOWLEDGED = "acknowledged"
+
+
+@dataclass(slots=True)
+class _Active:
+    """An alert that stands."""
+
+    id: int
+    phase: _Phase
+    start: int
+    last: int
+    score: float
+    labels: tuple[str, ...]
+    repeat_at: int | None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One rule, its trigger and the alert that stands, if any."""
+
+    rule: AlertRule
+    trigger: Trigger
+    quiet: tuple[tuple[int, int], ...]
+    active: _Active | None = None
+    ended: int = 0  # end of the previous alert
+    free_at: int = 0  # end of the cooldown
+    snoozed_until: int = 0
+
+
+@dataclass(slots=True)
+class AlertEngine:
+    """All rules of a session.
+
+    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
+    `streamer.sound.judgement`. ConfigError where a rule names labels that do not exist.
+    """
+
+    rules: AlertRules = field(default_factory=AlertRules.default)
+    thresholds: NDArray[np.float32] | None = None
+    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
+    _watches: list[_Watch] = field(init=False)
+    _next_id: int = 1
+    _heard: tuple[Tag, ...] = ()
+    _text: str = ""
+    _text_at: int = 0
+
+    def __post_init__(self) -> None:
+        self._watches = [self._watch(rule, f"alerts.rules[{index}]") for index, rule in enumerate(self.rules.rules)]
+        self._watches = [watch for watch in self._watches if watch.rule.enabled]
+
+    def step(self, given: AlertInput) -> list[AlertChange]:
+        """Take what is new since the last step and return what changed, in the order of the rules."""
+        self._remember(given)
+        changes = []
+        for watch in self._watches:
+            changes += self._advance(watch, watch.trigger.step(given), given)
+        return changes
+
+    def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
+        """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
+        for watch in self._watches:
+            if watch.active is not None and watch.active.id == alert_id:
+                return self._acknowledge(watch, watch.active, at_sample)
+        return []
+
+    def snooze(self, rule: str, until_sample: int, at_sample: int | None = None) -> list[AlertChange]:
+        """No new alerts of this rule before `until_sample`; one that stands is acknowledged.
+
+        `at_sample`: now; if None, the alert's last sample is taken. LookupError for a rule that is not in force.
+        """
+        for watch in self._watches:
+            if watch.rule.id == rule:
+                watch.snoozed_until = until_sample
+                active = watch.active
+                return [] if active is None else self._acknowledge(watch, active, at_sample or active.last)
+        raise LookupError(f"no rule in force is called {rule!r}: {', '.join(w.rule.id for w in self._watches)}")
+
+    def finish(self, at_sample: int) -> list[AlertChange]:
+        """The session ends: clear everything that stands."""
+        changes = []
+        for watch in self._watches:
+            if watch.active is not None:
+                changes.append(self._clear(watch, watch.active, at_sample, "finished"))
+        return changes
+
+    def _watch(self, rule: AlertRule, path: str) -> _Watch:
+        spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]
+        return _Watch(rule, self._trigger(rule, path), tuple(hours(span) for span in spans))
+
+    def _general_quiet(self, rule: AlertRule) -> str | None:
+        return None if rule.severity == "critical" else self.rules.quiet_hours
+
+    def _trigger(self, rule: AlertRule, path: str) -> Trigger:
+        if rule.lost:
+            return LostTrigger(rule)
+        if rule.silence_dbfs is not None or rule.loud_dbfs is not None:
+            return LevelTrigger(rule)
+        if rule.phrases or rule.patterns:
+            return PhraseTrigger(rule)
+        members: set[int] = set()
+        for index, name in enumerate(rule.labels):
+            try:
+                members |= resolve(name)
+            except LookupError as error:
+                raise ConfigError(f"{path}.labels[{index}]: {error.args[0]}") from None
+        on = np.full(LABEL_COUNT, 0.5) if self.thresholds is None else self.thresholds
+        if rule.threshold is not None:
+            on = np.full(LABEL_COUNT, rule.threshold)
+        on = np.clip(on, 0.01, 1.0).astype(np.float32)
+        return SoundTrigger(rule, np.array(sorted(members), np.intp), on, self.trained_spans_s)
+
+    def _remember(self, given: AlertInput) -> None:
+        self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
+        for text in given.texts:
+            self._text = f"{text.text} {text.partial}".strip()[-TEXT_TAIL:]
+            self._text_at = given.end_sample
+
+    def _advance(self, watch: _Watch, found: Evidence, given: AlertInput) -> list[AlertChange]:
+        active, at = watch.active, given.end_sample
+        if active is None:
+            return [self._raise(watch, found, at)] if found.raises and self._may_raise(watch, given) else []
+        if found.withdrawn:
+            return [self._clear(watch, active, at, "withdrawn")]
+        if found.lasts or found.raises:
+            return self._hold(watch, active, found, at)
+        active.last = min(max(active.last, found.last_sample), at)
+        return [self._clear(watch, active, at, "over")]
+
+    def _may_raise(self, watch: _Watch, given: AlertInput) -> bool:
+        at, clock = given.end_sample, given.local_time_s
+        if at < watch.free_at or at < watch.snoozed_until:
+            return False
+        return clock is None or not any(_inside(clock, start, end) for start, end in watch.quiet)
+
+    def _raise(self, watch: _Watch, found: Evidence, at: int) -> AlertChange:
+        start = min(max(found.start_sample, watch.ended), at)
+        repeat = None if watch.rule.repeat_s is None else at + round(watch.rule.repeat_s * SAMPLE_RATE)
+        last = max(start, min(found.last_sample, at))
+        watch.active = _Active(self._next_id, _Phase.RAISED, start, last, found.score, found.labels, repeat)
+        self._next_id += 1
+        logger.info("alert %d %s: IDLE -> RAISED at %d", watch.active.id, watch.rule.id, at)
+        return self._change(watch, watch.active, "raised", at)
+
+    def _hold(self, watch: _Watch, active: _Active, found: Evidence, at: int) -> list[AlertChange]:
+        active.last = min(max(active.last, found.last_sample), at)
+        active.score = max(active.score, found.score)
+        added = tuple(name for name in found.labels if name not in active.labels)
+        active.labels += added
+        if added or found.news:
+            return [self._change(watch, active, "updated", at, reason="news")]
+        if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
+            assert watch.rule.repeat_s is not None
+            active.repeat_at = at + round(watch.rule.repeat_s * SAMPLE_RATE)
+            return [self._change(watch, active, "updated", at, reason="repeat")]
+        return []
+
+    def _acknowledge(self, watch: _Watch, active: _Active, at: int) -> list[AlertChange]:
+        if active.phase is _Phase.ACKNOWLEDGED:
+            return []
+        active.phase = _Phase.ACKNOWLEDGED
+        logger.info("alert %d %s: RAISED -> ACKNOWLEDGED at %d", active.id, watch.rule.id, at)
+        return [self._change(watch, active, "acknowledged", at)]
+
+    def _clear(self, watch: _Watch, active: _Active, at: int, reason: str) -> AlertChange:
+        if reason == "withdrawn":
+            active.labels += ("withdrawn",)
+        else:
+            watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
+        watch.active, watch.ended = None, active.last
+        logger.info("alert %d %s: %s -> IDLE at %d (%s)", active.id, watch.rule.id, active.phase.name, at, reason)
+        return self._change(watch, active, "cleared", at, end=active.last, reason=reason)
+
+    def _change(
+        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
+    ) -> AlertChange:
+        fresh = at - self._text_at <= TEXT_AGE_S * SAMPLE_RATE
+        return AlertChange(
+            at_sample=at,
+            id=active.id,
+            rule=watch.rule.id,
+            severity=watch.rule.severity,
+            state=state,
+            start_sample=active.start,
+            end_sample=end,
+            score=active.score,
+            labels=active.labels,
+            heard=self._heard,
+            text=self._text if fresh else "",
+            reason=reason,
+        )
+
+
+def _inside(clock_s: float, start_s: int, end_s: int) -> bool:
+    if start_s <= end_s:
+        return start_s <= clock_s < end_s
+    return clock_s >= start_s or clock_s < end_s

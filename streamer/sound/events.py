@@ -1,0 +1,182 @@
+"""Sound events: when something begins to sound and when it is over, from the tagging head's judgements.
+
+A pure state machine per group of labels, driven by sample time:
+
+    QUIET ──above, confirmed──► SOUNDING ──below for hold_s──► QUIET
+
+Labels that name one thing make one event. Onset and offset use two thresholds (hysteresis); an onset needs `confirm` of
+the last `confirm + 1` judgements, or one that is sure.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.events import SAMPLE_RATE
+from streamer.model.labels import LABEL_COUNT, LabelGroup, event_group
+from streamer.rules import SoundSettings
+from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
+from streamer.steps import SpanScores
+
+__all__ = ["SoundChange", "SoundEvents", "combine"]
+
+logger = logging.getLogger(__name__)
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SoundChange:
+    """A sound event began or ended; the fields of the protocol's `sound`, in samples.
+
+    `at_sample`: end of the audio that the decision used. `end_sample`: None while it lasts, never before the start.
+    """
+
+    at_sample: int
+    id: int
+    label: str
+    state: Literal["start", "end"]
+    start_sample: int
+    end_sample: int | None
+    score: float
+    group: str
+
+
+@dataclass(slots=True)
+class _Track:
+    """One group that is heard or was heard a moment ago. `id` None: not confirmed (QUIET), else SOUNDING."""
+
+    group: LabelGroup
+    recent: deque[bool]
+    id: int | None = None
+    onset: int | None = None  # of the first judgement above, in the run that is being confirmed
+    offset: int = 0  # estimated from the last judgement that was not below
+    score: float = 0.0
+
+
+@dataclass(slots=True)
+class SoundEvents:
+    """Onsets and offsets of everything that the head can name.
+
+    `thresholds`: float [527], the head's calibrated threshold per class (None: `settings.threshold` for all).
+    `trained_spans_s`: spans that the head was trained on, see `streamer.sound.judgement`.
+    """
+
+    settings: SoundSettings = field(default_factory=SoundSettings)
+    thresholds: NDArray[np.float32] | None = None
+    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
+    _tracks: dict[str, _Track] = field(default_factory=dict)
+    _ended: dict[str, int] = field(default_factory=dict)  # group: end of its previous event
+    _next_id: int = 1
+    _judged: int = 0  # end of the last judgement
+    _on: Scores = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = np.full(LABEL_COUNT, self.settings.threshold) if self.thresholds is None else self.thresholds
+        if found.shape != (LABEL_COUNT,):
+            raise ValueError(f"thresholds: must be {LABEL_COUNT} numbers, one per label, have shape {found.shape}")
+        self._on = np.clip(found, 0.01, 1.0).astype(np.float32)
+
+    def combine(self, judgement: Sequence[SpanScores]) -> Scores:
+        """The one score per class, float32 [527], for the `tags` event: what sounds at the judgement's end."""
+        return combine(judgement, self.trained_spans_s)
+
+    def step(
+        self, judgement: tuple[SpanScores, ...], *, silent: bool = False, end_sample: int | None = None
+    ) -> list[SoundChange]:
+        """Take the judgement of one second and return what began or ended.
+
+        `silent`: the audio is digital silence, which counts as scores of zero. An empty judgement that is not silent
+        tells nothing: what sounds goes on until `unheard_s`. Both need `end_sample`.
+        """
+        at = judgement[0].end_sample if judgement else end_sample
+        if at is None:
+            raise ValueError("end_sample: needed where there is no judgement")
+        changes = self._forget(at)
+        if not judgement and not silent:
+            return changes
+        self._judged = at
+        scores = self.combine(judgement)
+        for track in self._heard(scores):
+            changes += self._advance(track, scores, judgement, at)
+        self._tracks = {key: track for key, track in self._tracks.items() if track.id or any(track.recent)}
+        return changes
+
+    def finish(self, at_sample: int) -> list[SoundChange]:
+        """The stream is over: end what still sounds, there if it was heard in the last judgement."""
+        changes = []
+        for track in self._tracks.values():
+            if track.id is not None:
+                lasting = track.recent[-1] and at_sample - self._judged <= SAMPLE_RATE
+                changes.append(self._end(track, at_sample, at_sample if lasting else track.offset))
+        self._tracks.clear()
+        return changes
+
+    def _forget(self, at: int) -> list[SoundChange]:
+        """End everything where nothing was judged for too long."""
+        if at - self._judged <= self.settings.unheard_s * SAMPLE_RATE:
+            return []
+        changes = [self._end(track, at, track.offset) for track in self._tracks.values() if track.id is not None]
+        self._tracks.clear()
+        return changes
+
+    def _heard(self, scores: Scores) -> list[_Track]:
+        """Tracks of all groups that sound, are being confirmed, or show above the lower threshold now."""
+        near = np.flatnonzero(scores >= self._on * self.settings.off_ratio)
+        for index in near:
+            group = event_group(int(index))
+            if group.event == "own" and group.id not in self._tracks:
+                self._tracks[group.id] = _Track(group, deque(maxlen=self.settings.confirm + 1))
+        return list(self._tracks.values())
+
+    def _covered(self, scores: Scores, by: Iterable[_Track], beside: _Track) -> frozenset[int]:
+        """Labels that make no event of their own now, because a more special sound is heard."""
+        found: frozenset[int] = frozenset()
+        for track in by:
+            members = list(track.group.members)
+            if track is not beside and (track.id is not None or bool((scores[members] >= self._on[members]).any())):
+                found |= track.group.general
+        return found
+
+    def _advance(self, track: _Track, scores: Scores, judgement: tuple[SpanScores, ...], at: int) -> list[SoundChange]:
+        members = np.array(sorted(track.group.members - self._covered(scores, self._tracks.values(), track)), np.intp)
+        best = int(members[np.argmax(scores[members] / self._on[members])]) if members.size else None
+        score = float(scores[best]) if best is not None else 0.0
+        threshold = float(self._on[best]) if best is not None else 1.0
+        above = best is not None and score >= threshold
+        track.recent.append(above)
+        if above and track.onset is None and best is not None:
+            track.onset = max(estimated_onset(judgement, best, threshold), self._ended.get(track.group.id, 0))
+        if score >= threshold * self.settings.off_ratio and judgement:
+            track.score = max(track.score, score)
+            track.offset = estimated_offset(judgement)
+        if track.id is None:
+            sure = above and score >= threshold + self.settings.sure * (1 - threshold)
+            if sure or sum(track.recent) >= self.settings.confirm:
+                return [self._start(track, at)]
+            if not any(track.recent):
+                track.onset, track.score = None, 0.0
+            return []
+        if best is not None and at - track.offset < track.group.hold_s * SAMPLE_RATE:
+            return []
+        return [self._end(track, at, track.offset)]
+
+    def _start(self, track: _Track, at: int) -> SoundChange:
+        track.id, self._next_id = self._next_id, self._next_id + 1
+        track.onset = at if track.onset is None else track.onset
+        logger.debug("sound %d %s: QUIET -> SOUNDING at %d", track.id, track.group.id, at)
+        return SoundChange(at, track.id, track.group.name, "start", track.onset, None, track.score, track.group.id)
+
+    def _end(self, track: _Track, at: int, offset: int) -> SoundChange:
+        assert track.id is not None
+        assert track.onset is not None
+        end = min(max(offset, track.onset), at)
+        change = SoundChange(at, track.id, track.group.name, "end", track.onset, end, track.score, track.group.id)
+        logger.debug("sound %d %s: SOUNDING -> QUIET at %d", track.id, track.group.id, at)
+        track.id, track.onset, track.score, self._ended[track.group.id] = None, None, 0.0, end
+        track.recent.clear()
+        return change

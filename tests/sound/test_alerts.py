@@ -1,0 +1,316 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.errors import ConfigError
+from streamer.events import Tag
+from streamer.model.labels import find
+from streamer.rules import parse_rules
+from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
+from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.loudness import dbfs
+from streamer.steps import SpanScores
+
+RATE = 16_000
+SIREN, SMOKE, DOG, GLASS = (find(name).index for name in ("Siren", "Smoke detector, smoke alarm", "Dog", "Shatter"))
+
+
+def engine(*rules, **rest):
+    return AlertEngine(parse_rules({"defaults": False, "rules": list(rules), **rest}))
+
+
+def judged(second, scores, **rest):
+    values = np.zeros(527, np.float32)
+    for index, score in scores.items():
+        values[index] = score
+    spans = tuple(
+        SpanScores(max(0, round((second - span) * RATE)), round(second * RATE), values) for span in (2, 5, 10)
+    )
+    return AlertInput(end_sample=round(second * RATE), judgement=spans, **rest)
+
+
+def run(alerts, seconds, scores_at):
+    return [change for second in seconds for change in alerts.step(judged(second, scores_at(second)))]
+
+
+def states(changes):
+    return [(change.rule, change.state) for change in changes]
+
+
+def t3(phase, onset, last, at, score=0.9):
+    state = CadenceState(CadenceKind.T3, phase, round(onset * RATE), round(last * RATE), score)
+    return AlertInput(end_sample=round(at * RATE), cadence=(state,))
+
+
+SIREN_RULE = {"id": "s", "labels": ["siren"], "severity": "critical"}
+
+
+def test_the_tagger_alone_raises_and_clears():
+    changes = run(AlertEngine(), range(1, 60), lambda second: {SIREN: 0.8} if 21 <= second <= 40 else {})
+    assert states(changes) == [("siren", "raised"), ("siren", "cleared")]
+    raised, cleared = changes
+    assert (raised.severity, raised.end_sample, raised.labels) == ("critical", None, ("Siren",))
+    assert raised.at_sample <= 22 * RATE
+    assert cleared.start_sample == raised.start_sample < cleared.end_sample <= 41 * RATE
+    assert cleared.at_sample <= 43 * RATE
+
+
+def test_the_cadence_alone_raises_and_its_end_clears():
+    alerts = AlertEngine()
+    changes = alerts.step(t3(CadencePhase.CANDIDATE, 20, 22, 22, 0.4))
+    assert changes == []
+    changes = alerts.step(t3(CadencePhase.SOUNDING, 20, 24.5, 24.5))
+    assert states(changes) == [("smoke_alarm", "raised")]
+    assert changes[0].start_sample == 20 * RATE
+    assert changes[0].labels == ("T3 pattern",)
+    assert alerts.step(t3(CadencePhase.SOUNDING, 20, 28, 30)) == []
+    changes = alerts.step(t3(CadencePhase.OVER, 20, 28, 33))
+    assert [(change.state, change.end_sample) for change in changes] == [("cleared", 28 * RATE)]
+
+
+def test_both_together_raise_sooner_than_either():
+    alerts = AlertEngine()
+    weak = judged(22, {SMOKE: 0.3})
+    assert alerts.step(weak) == []
+    assert states(alerts.step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4))) == [("smoke_alarm", "raised")]
+    assert AlertEngine().step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4)) == []
+
+
+def test_flapping_at_the_threshold_is_one_alert():
+    changes = run(engine(SIREN_RULE), range(1, 120), lambda second: {SIREN: 0.52 if second % 2 else 0.48})
+    assert states(changes) == [("s", "raised")]
+    changes = run(engine(SIREN_RULE), range(1, 60), lambda second: {SIREN: 0.55 if second % 3 else 0.2})
+    assert states(changes) == [("s", "raised")]
+
+
+def test_a_short_sound_needs_one_judgement_where_the_rule_says_so():
+    course = {7: 0.65, 8: 0.65}
+    assert states(run(AlertEngine(), range(1, 20), lambda second: {GLASS: course.get(second, 0.0)})) == [
+        ("glass", "raised"),
+        ("glass", "cleared"),
+    ]
+    assert run(AlertEngine(), range(1, 20), lambda second: {SIREN: 0.6 if second == 7 else 0.0}) == []
+
+
+def test_minimum_duration_and_cooldown():
+    rule = {"id": "d", "labels": ["dog"], "min_duration_s": 5, "clear_after_s": 2, "cooldown_s": 20}
+    changes = run(engine(rule), range(1, 60), lambda second: {DOG: 0.9} if 10 <= second <= 13 else {})
+    assert changes == []
+    changes = run(
+        engine(rule), range(1, 60), lambda second: {DOG: 0.9} if 10 <= second <= 20 or 25 <= second <= 50 else {}
+    )
+    assert states(changes) == [("d", "raised"), ("d", "cleared"), ("d", "raised"), ("d", "cleared")]
+    assert changes[0].at_sample >= (changes[0].start_sample + 5 * RATE)
+    assert changes[2].at_sample >= changes[1].at_sample + 20 * RATE
+
+
+def test_repeat_until_acknowledged():
+    alerts = engine({**SIREN_RULE, "repeat_s": 10})
+    changes = run(alerts, range(1, 36), lambda second: {SIREN: 0.9})
+    assert [change.state for change in changes] == ["raised", "updated", "updated", "updated"]
+    seen = alerts.acknowledge(changes[0].id, 36 * RATE)
+    assert [change.state for change in seen] == ["acknowledged"]
+    assert alerts.acknowledge(changes[0].id, 36 * RATE) == alerts.acknowledge(99, 36 * RATE) == []
+    assert run(alerts, range(37, 70), lambda second: {SIREN: 0.9}) == []
+    assert [change.state for change in alerts.finish(70 * RATE)] == ["cleared"]
+
+
+def test_snooze():
+    alerts = engine(SIREN_RULE)
+    assert alerts.snooze("s", 30 * RATE) == []
+    changes = run(alerts, range(1, 40), lambda second: {SIREN: 0.9})
+    assert changes[0].at_sample == 30 * RATE
+    assert [change.state for change in alerts.snooze("s", 90 * RATE, 40 * RATE)] == ["acknowledged"]
+    with pytest.raises(LookupError, match="in force"):
+        alerts.snooze("x", 1)
+
+
+@pytest.mark.parametrize(("clock", "raises"), [("23:30", False), ("03:00", False), ("07:00", True), (None, True)])
+def test_quiet_hours(clock, raises):
+    seconds = None if clock is None else int(clock[:2]) * 3600 + int(clock[3:]) * 60.0
+    rule = {"id": "d", "labels": ["dog"], "confirm": 1}
+    given_input = judged(5, {DOG: 0.9, SIREN: 0.9}, local_time_s=seconds)
+    assert bool(engine({**rule, "quiet_hours": "22:00-07:00"}).step(given_input)) is raises
+    assert bool(engine(rule, quiet_hours="22:00-07:00").step(given_input)) is raises
+    assert engine({**SIREN_RULE, "confirm": 1}, quiet_hours="22:00-07:00").step(given_input)
+
+
+def say(alerts, at, text, partial="", segment=0, **rest):
+    found = AlertText(segment, text, partial, (at - 2) * RATE, at * RATE, **rest)
+    return alerts.step(AlertInput(end_sample=at * RATE, texts=(found,)))
+
+
+PHRASE = {
+    "id": "name",
+    "phrases": ["Anna Lee"],
+    "patterns": [r"\bfi+re\b"],
+    "partial": True,
+    "clear_after_s": 5,
+    "cooldown_s": 0,
+}
+
+
+def test_a_phrase_in_committed_text_raises_once():
+    alerts = engine({**PHRASE, "partial": False})
+    assert say(alerts, 5, "hello", "anna lee") == []
+    changes = say(alerts, 6, "hello Anna, Lee!", word_spans=((0, 100), (60_000, 70_000), (70_000, 80_000)))
+    assert states(changes) == [("name", "raised")]
+    assert (changes[0].start_sample, changes[0].text) == (60_000, "hello Anna, Lee!")
+    assert say(alerts, 7, "hello Anna, Lee! how") == []
+    assert states(say(alerts, 8, "hello Anna, Lee! how is annalee anna lee")) == [("name", "updated")]
+    assert alerts.step(AlertInput(end_sample=12 * RATE)) == []
+    assert states(alerts.step(AlertInput(end_sample=13 * RATE))) == [("name", "cleared")]
+
+
+def test_an_alert_on_a_partial_that_is_withdrawn_is_cleared_and_says_so():
+    alerts = engine(PHRASE)
+    assert states(say(alerts, 5, "there is", "a fire")) == [("name", "raised")]
+    cleared = say(alerts, 6, "there is", "a wire")
+    assert states(cleared) == [("name", "cleared")]
+    assert (cleared[0].reason, cleared[0].labels[-1]) == ("withdrawn", "withdrawn")
+    assert states(say(alerts, 7, "there is", "a fiire")) == [("name", "raised")]
+    assert states(say(alerts, 8, "there is a fire", "")) == [("name", "updated")]
+    assert say(alerts, 9, "there is a fire", "fire") != []
+    assert say(alerts, 10, "there is a fire", "fine") == []
+    assert states(say(alerts, 15, "", "no", segment=1)) == [("name", "cleared")]
+
+
+def test_a_partial_match_of_a_segment_that_is_gone_is_withdrawn():
+    alerts = engine(PHRASE)
+    say(alerts, 5, "", "fire")
+    assert states(say(alerts, 6, "", "so", segment=1)) == [("name", "cleared")]
+
+
+def test_loudness_silence_and_a_lost_microphone():
+    alerts = engine(
+        {"id": "loud", "loud_dbfs": -10, "min_duration_s": 2, "clear_after_s": 1},
+        {"id": "silence", "silence_dbfs": -80, "min_duration_s": 5, "clear_after_s": 0},
+        {"id": "gone", "lost": True, "cooldown_s": 0},
+    )
+    levels = [-30] * 4 + [-5] * 8 + [-30] * 4 + [-120] * 12 + [-40] * 2
+    changes = []
+    for hop, level in enumerate(levels, start=1):
+        changes += alerts.step(AlertInput(end_sample=hop * 8000, loudness_dbfs=level))
+    assert states(changes) == [("loud", "raised"), ("loud", "cleared"), ("silence", "raised"), ("silence", "cleared")]
+    assert (changes[0].start_sample, changes[0].at_sample) == (4 * 8000, 8 * 8000)
+    end = len(levels) * 8000
+    assert states(alerts.step(AlertInput(end_sample=end, lost=True))) == [("gone", "raised")]
+    assert states(alerts.step(AlertInput(end_sample=end + 8000))) == [("gone", "cleared")]
+
+
+def test_dbfs():
+    assert dbfs(np.zeros(100, np.float32)) == dbfs(np.zeros(0, np.float32)) == -120
+    assert dbfs(np.ones(100, np.float32)) == pytest.approx(0)
+    assert dbfs(np.full(100, 0.1, np.float32)) == pytest.approx(-20, abs=1e-3)
+
+
+def test_an_alert_says_what_was_heard_and_said():
+    alerts = engine({**SIREN_RULE, "confirm": 1})
+    say(alerts, 4, "look out", "there")
+    tags = tuple(Tag(index, "x", 0.5) for index in range(8))
+    (raised,) = alerts.step(judged(5, {SIREN: 0.9}, heard=tags))
+    assert (raised.heard, raised.text, raised.score) == (tags[:5], "look out there", pytest.approx(0.9))
+
+
+def test_a_rule_with_an_unknown_label_is_refused_with_its_path():
+    with pytest.raises(
+        ConfigError, match=r"alerts\.rules\[1\]\.labels\[1\]: neither a group nor a label .*near it: Siren"
+    ):
+        engine(SIREN_RULE, {"id": "b", "labels": ["Dog", "Sirenn"]})
+
+
+def test_a_disabled_rule_is_silent():
+    assert run(engine({**SIREN_RULE, "enabled": False}), range(1, 9), lambda second: {SIREN: 0.9}) == []
+
+
+score = st.floats(0, 1, width=32)
+phases = st.sampled_from(list(CadencePhase))
+hop_inputs = st.tuples(
+    st.one_of(st.none(), st.dictionaries(st.sampled_from([SIREN, SMOKE, DOG, GLASS]), score)),
+    st.one_of(st.none(), st.tuples(st.sampled_from(list(CadenceKind)), phases)),
+    st.one_of(
+        st.none(),
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["", "help me", "so help me", "call"]), st.sampled_from(["", "help me"])
+        ),
+    ),
+    st.floats(-120, 0),
+    st.booleans(),
+    st.sampled_from(["", "", "", "ack", "snooze"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(hop_inputs, max_size=60))
+def test_every_alert_is_raised_once_and_cleared_exactly_once(course):
+    rules = {
+        "rules": [
+            {"id": "help", "cooldown_s": 1},
+            {"id": "siren", "repeat_s": 2, "cooldown_s": 1},
+            {"id": "silence", "min_duration_s": 1},
+        ]
+    }
+    alerts, changes, at = AlertEngine(parse_rules(rules)), [], 0
+    for hop, (scores, cadence, text, level, lost, act) in enumerate(course, start=1):
+        at = hop * RATE
+        base = judged(hop, scores) if scores is not None else AlertInput(end_sample=at)
+        states_given = (
+            () if cadence is None else (CadenceState(cadence[0], cadence[1], max(0, at - 3 * RATE), at, 0.7),)
+        )
+        texts = () if text is None else (AlertText(text[0], text[1], text[2], at - RATE, at),)
+        found = alerts.step(
+            AlertInput(
+                end_sample=at,
+                judgement=base.judgement,
+                cadence=states_given,
+                texts=texts,
+                loudness_dbfs=level,
+                lost=lost,
+            )
+        )
+        if act == "ack" and changes:
+            found += alerts.acknowledge(changes[-1].id, at)
+        if act == "snooze":
+            found += alerts.snooze("siren", at + 3 * RATE, at)
+        assert all(change.at_sample == at for change in found)
+        changes += found
+    changes += alerts.finish(at)
+    assert alerts.finish(at) == []
+    standing, ended = {}, {}
+    for change in changes:
+        assert 0 <= change.start_sample <= change.at_sample
+        assert 0 <= change.score <= 1
+        if change.state == "raised":
+            assert change.id not in standing
+            assert change.id not in ended
+            assert change.rule not in {other.rule for other in standing.values()}
+            standing[change.id] = change
+        else:
+            first = standing[change.id]
+            assert (first.rule, first.start_sample) == (change.rule, change.start_sample)
+            assert (change.end_sample is None) == (change.state != "cleared")
+        if change.state == "cleared":
+            assert change.start_sample <= change.end_sample <= change.at_sample
+            ended[change.id] = standing.pop(change.id)
+    assert standing == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from([SIREN, SMOKE, DOG]), score), max_size=40), st.integers(1, 10))
+def test_steps_without_news_change_no_alert(course, hops):
+    """Whether the hop is 1 s or 0.1 s: the judgements decide."""
+    rules = {
+        "defaults": False,
+        "rules": [{"id": "s", "labels": ["siren"]}, {"id": "d", "labels": ["dog"], "cooldown_s": 0}],
+    }
+    whole, split = AlertEngine(parse_rules(rules)), AlertEngine(parse_rules(rules))
+    one, two = [], []
+    for second, scores in enumerate(course, start=1):
+        one += whole.step(judged(second, scores))
+        for hop in range(1, hops):
+            two += split.step(AlertInput(end_sample=round((second - 1 + hop / hops) * RATE)))
+        two += split.step(judged(second, scores))
+    assert [(change.rule, change.state, change.start_sample) for change in one] == [
+        (change.rule, change.state, change.start_sample) for change in two
+    ]
