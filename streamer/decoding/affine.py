@@ -8,8 +8,8 @@ from torch.nn import functional
 class Affine:
     """y = x Wᵀ + b. On a CPU in bfloat16 the weight is packed once for oneDNN: half the time of a plain one at batch 1.
 
-    `weight` [out, in] in the compute dtype, `bias` [out] or None. Calling it takes x [..., in] and returns [..., out] in
-    the same dtype. The packed form is what torch's own inductor uses (`torch.ops.mkldnn._linear_pointwise`).
+    `weight` [out, in] in the compute dtype, `bias` [out] or None. Calling it takes x [..., in] and returns [..., out]
+    in the same dtype. The packed form is what torch's own inductor uses (`torch.ops.mkldnn._linear_pointwise`).
     """
 
     __slots__ = ("bias", "packed", "weight")
@@ -22,10 +22,11 @@ class Affine:
     def __call__(self, x: Tensor) -> Tensor:
         """The layer's output [..., out] for x [..., in]."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return y
         return functional.linear(x, self.weight, self.bias)
 
 
 def _packing_works() -> bool:
     """Whether this torch was built with oneDNN and this CPU has the bfloat16 instructions that it needs."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

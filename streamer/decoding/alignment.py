@@ -1,8 +1,9 @@
 """When each word was said: from the cross-attention that the decode pass left behind.
 
-openai-whisper's method (whisper/timing.py `find_alignment`: normalise over the tokens, median filter, mean over the heads,
-dynamic time warping), without its second pass through the model. Its numba code is not used: that compiles for seconds in
-every process, and on CUDA it asks for triton; the same recurrences are a few array operations for each token here.
+openai-whisper's method (whisper/timing.py `find_alignment`: normalise over the tokens, median filter, mean over the
+heads, dynamic time warping), without its second pass through the model. Its numba code is not used: that compiles for
+seconds in every process, and on CUDA it asks for triton; the same recurrences are a few array operations for each token
+here.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ def hypothesis_words(
 ) -> tuple[HypothesisWord, ...]:
     """The words behind the forced prefix, with their times inside the window [start_sample, end_sample).
 
-    Starts increase strictly, and no word ends before it starts or after the next one starts. A word that was cut off inside
-    a character is shortened to its whole characters. Time marks and words of nothing but space are left out.
+    Starts increase strictly, and no word ends before it starts or after the next one starts. A word that was cut off
+    inside a character is shortened to its whole characters. Time marks and words of nothing but space are left out.
     """
     sequence = (*decoded.forced, *decoded.tokens)
     text = [place for place, token in enumerate(sequence) if token < tokenizer.eot]
@@ -81,7 +82,7 @@ def follow(attention: Tensor) -> Tensor:
 
 
 def median_of_seven(x: Tensor) -> Tensor:
-    """The median over a window of 7 along the last dimension, reflected at its ends; x unchanged where it is shorter than 4."""
+    """The median of 7 neighbours along the last dimension, reflected at its ends; fewer than 4 stay as they are."""
     length, side = x.shape[-1], MEDIAN_WIDTH // 2
     if length <= side:
         return x
@@ -107,8 +108,8 @@ def token_frames(followed: Tensor, text: Sequence[int]) -> list[int]:
 def warp(cost: NDArray[np.float64]) -> list[int]:
     """The column at which each row of `cost` [rows, columns] starts on the cheapest monotone path through all of it.
 
-    Dynamic time warping with steps to the right, down, or both; ties as in openai-whisper (right before down before both).
-    A row's totals are min over k of (total above k + the sum from k on), so they are one running minimum.
+    Dynamic time warping with steps to the right, down, or both; ties as in openai-whisper (right before down before
+    both). A row's totals are min over k of (total above k + the sum from k on), so they are one running minimum.
     """
     rows, columns = cost.shape
     sums = np.zeros((rows, columns + 1))
@@ -130,7 +131,7 @@ def warp(cost: NDArray[np.float64]) -> list[int]:
 
 
 def _timings(decoded: Decoded, tokenizer: Tokenizer, written: list[int], frames: list[int]) -> list[WordTiming]:
-    """The words of the tokens at the places `written`, punctuation joined; a word that was joined has no tokens left."""
+    """The words of the tokens at the places `written`, punctuation joined; what was joined has no tokens left."""
     first = len(decoded.forced)
     texts, tokens = tokenizer.split_to_word_tokens([decoded.tokens[place - first] for place in written])
     timings, begin = [], 0

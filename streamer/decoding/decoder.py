@@ -1,7 +1,7 @@
 """Whisper's text decoder over an explicit KV cache: several windows, several tokens of each, in one step.
 
-The weights are openai-whisper's modules', read once (self-attention's three projections joined, weights packed where the
-machine wants it). Source: openai-whisper 20250625, whisper/model.py (MIT).
+The weights are openai-whisper's modules', read once (self-attention's three projections joined, weights packed where
+the machine wants it). Source: openai-whisper 20250625, whisper/model.py (MIT).
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder block's prepared weights; `alignment`: the numbers of its cross-attention heads that follow the audio."""
+    """One decoder block's prepared weights; `alignment`: its cross-attention heads that follow the audio."""
 
     norm: Norm
     qkv: Affine
@@ -90,15 +90,15 @@ class Decoder:
         cache.open([len(item) for item in features])
         joined = (features[0] if len(features) == 1 else torch.cat(list(features))).to(self.dtype)
         for layer, cross in zip(self.layers, cache.cross, strict=True):
-            rows = layer.cross_kv(joined).split(cache.frames)
+            rows = torch.split(layer.cross_kv(joined), cache.frames)
             for slot, row in enumerate(rows):
                 cross[slot, : len(row)].copy_(row)
 
     def step(self, cache: KVCache, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Read `tokens` (at least one for each slot, in slot order) behind what the cache holds.
 
-        Returns the last hidden states [slots, longest, width]; those behind a row's own tokens mean nothing. The cache's
-        lengths grow by what was read: setting one back takes tokens back.
+        Returns the last hidden states [slots, longest, width]; those behind a row's own tokens mean nothing. The
+        cache's lengths grow by what was read: setting one back takes tokens back.
         """
         places = _Places(cache, tokens, self.positions, self.device)
         x = self.embedding[places.ids] + self.positional[places.embedded]
@@ -124,7 +124,7 @@ class Decoder:
         return torch.einsum("nd,nkd->nk", hidden.float(), self.embedding[tokens].float())
 
     def attention(self, cache: KVCache, slot: int, first: int, frames: int) -> Tensor:
-        """What the alignment heads attended: float32 [heads, rows, frames], each row a distribution over the first `frames`.
+        """What the alignment heads attended: float32 [heads, rows, frames], each row a distribution over `frames`.
 
         Row 0 belongs to text position `first` of the slot; there is a row for each position up to the last one read.
         """
@@ -136,7 +136,9 @@ class Decoder:
                 keys.append(key[:, list(layer.alignment)])
         joined = torch.cat(keys, dim=1).float().permute(1, 2, 0)
         query = cache.queries[slot, first : cache.lengths[slot]].float().transpose(0, 1)
-        return ((query @ joined) * (width // self.heads) ** -0.5).softmax(dim=-1)
+        scores = (query @ joined) * (width // self.heads) ** -0.5
+        distributions: Tensor = scores.softmax(dim=-1)
+        return distributions
 
     def _attend_text(self, layer: Layer, own: Tensor, places: "_Places", x: Tensor) -> Tensor:
         qkv = layer.qkv(layer.norm(x))
@@ -159,17 +161,17 @@ class Decoder:
             self._split(heard[..., self.width :]),
             attn_mask=places.audio_mask,
         )
-        return x + layer.cross_out(mixed.transpose(1, 2).flatten(2)), query.unflatten(-1, (self.heads, -1))
+        return x + layer.cross_out(mixed.transpose(1, 2).flatten(2)), query.view(*query.shape[:2], self.heads, -1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class _Places:
     """Where the tokens of one step stand: ids, positions, masks. Ragged rows are padded on the right.
 
-    Padding is written to the scratch position. A query sees the keys up to its own position, so what an earlier, longer row
-    left behind is never seen.
+    Padding is written to the scratch position. A query sees the keys up to its own position, so what an earlier, longer
+    row left behind is never seen.
     """
 
     def __init__(self, cache: KVCache, tokens: Sequence[Sequence[int]], scratch: int, device: torch.device):

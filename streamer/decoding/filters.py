@@ -1,8 +1,9 @@
 """What openai-whisper forbids the decoder to write, applied to many rows of logits at once.
 
-Source: openai-whisper 20250625, whisper/decoding.py (`SuppressBlank`, `SuppressTokens("-1")`, `ApplyTimestampRules`). One
-difference on purpose: tokens of a forced prefix count as written. So a window whose words are all committed may end at once
-(openai-whisper would forbid the end of text there and so force a word), and time marks go on from those in the prefix.
+Source: openai-whisper 20250625, whisper/decoding.py (`SuppressBlank`, `SuppressTokens("-1")`, `ApplyTimestampRules`).
+One difference on purpose: tokens of a forced prefix count as written. So a window whose words are all committed may end
+at once (openai-whisper would forbid the end of text there and so force a word), and time marks go on from those in the
+prefix.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The keys and values of a batch of windows, preallocated and addressed by slot.
 
-A slot belongs to one window for one decode. Slots 0..n-1 are in use; when a window is done, the last one in use moves into
-its place, so that a step always works on one contiguous piece and never gathers.
+A slot belongs to one window for one decode. Slots 0..n-1 are in use; when a window is done, the last one in use moves
+into its place, so that a step always works on one contiguous piece and never gathers.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class CacheShape:
 class KVCache:
     """Buffers for self-attention, cross-attention and the queries of the alignment heads.
 
-    - `own[layer]` [slots, positions + 1, 2 * width]: key | value of each text position; the last position is scratch, where
-      the padding of a ragged step is written and nothing ever reads.
+    - `own[layer]` [slots, positions + 1, 2 * width]: key | value of each text position; the last position is scratch,
+      where the padding of a ragged step is written and nothing ever reads.
     - `cross[layer]` [slots, frames, 2 * width]: key | value of each encoder frame.
     - `queries` [slots, positions + 1, alignment heads, head width]: what each position asked the audio.
     - `lengths`: text positions in use, per slot.  `frames`: encoder frames that may be attended, per slot.
@@ -54,7 +54,7 @@ class KVCache:
         self.frames = list(frames)
 
     def release(self, slot: int) -> int:
-        """Give the slot back; the last slot in use moves into it. Returns the slot that moved (itself when it was last)."""
+        """Give the slot back: the last one in use moves into it. Returns the slot that was moved or closed."""
         last = len(self.lengths) - 1
         if slot != last:
             length, frames = self.lengths[last], self.frames[last]
@@ -74,9 +74,12 @@ class KVCache:
             buffer.zero_()
 
     def _allocate(self, slots: int, frames: int) -> None:
-        shape, options = self.shape, {"dtype": self.dtype, "device": self.device}
+        shape = self.shape
         self._slots, self._frame_capacity = slots, frames
         positions = shape.positions + 1
-        self.own = [torch.zeros(slots, positions, 2 * shape.width, **options) for _ in range(shape.layers)]
-        self.cross = [torch.zeros(slots, frames, 2 * shape.width, **options) for _ in range(shape.layers)]
-        self.queries = torch.zeros(slots, positions, shape.alignment_heads, shape.head_width, **options)
+        self.own = [self._zeros(slots, positions, 2 * shape.width) for _ in range(shape.layers)]
+        self.cross = [self._zeros(slots, frames, 2 * shape.width) for _ in range(shape.layers)]
+        self.queries = self._zeros(slots, positions, shape.alignment_heads, shape.head_width)
+
+    def _zeros(self, *size: int) -> Tensor:
+        return torch.zeros(size, dtype=self.dtype, device=self.device)

@@ -1,8 +1,8 @@
 """Greedy decoding of a batch of windows, with drafts that are verified in one step.
 
 Runs on the worker's thread. On one 30 s window with the same float32 weights the tokens equal those of openai-whisper's
-`decode` at temperature 0. A draft (what an earlier pass wrote) is read together with the prefix; of it stays what greedy
-decoding would have written, up to the first difference.
+`decode` at temperature 0. A draft (what an earlier pass wrote) is read together with the prefix; of it stays what
+greedy decoding would have written, up to the first difference.
 """
 
 import math
@@ -25,7 +25,7 @@ RESCORED = 8  # candidates whose logits are computed again in float32 when the w
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
-    """One window's audio features [frames, width], all of which may be attended; the first `real_frames` lie over audio."""
+    """One window's audio features [frames, width], all to be attended; the first `real_frames` lie over audio."""
 
     features: Tensor
     real_frames: int
@@ -39,8 +39,8 @@ class Decoded:
     - `tokens`: what was written, without end-of-text.  `logprobs`: of each among what the filters allow.
     - `probabilities`: of each among all text tokens, as openai-whisper gives them for words (0 for a time mark).
     - `sum_logprob`: of the tokens and of the end of text.
-    - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as input,
-      so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
+    - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as
+      input, so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
     - `steps`: passes through the decoder.  `accepted`: tokens of the draft that stood.
     """
 

@@ -1,7 +1,8 @@
 """The engine: windows of audio in, plain results out. One encoder pass a window feeds the tags and the text.
 
-Owned by the worker's thread, or by whoever drives a `Stream` without threads; it starts none, waits for nothing and reads
-no clock. The windows of all sessions go through it together: encoded in batches of one length, decoded in one batch.
+Owned by the worker's thread, or by whoever drives a `Stream` without threads; it starts none, waits for nothing and
+reads no clock. The windows of all sessions go through it together: encoded in batches of one length, decoded in one
+batch.
 """
 
 from collections import defaultdict
@@ -50,8 +51,8 @@ class _Window:
 class Engine:
     """Runs steps on one model.
 
-    `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` encodes the audio there is;
-    `auto` takes `fit` for checkpoints that were trained on variable context.
+    `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` encodes the audio there
+    is; `auto` takes `fit` for checkpoints that were trained on variable context.
     """
 
     def __init__(self, model: Model, *, context: Context = "auto"):
@@ -65,10 +66,12 @@ class Engine:
     def step(self, work: Sequence[Work]) -> list[StepResult]:
         """Carry out the requests, each on the mel frames of its own stream; results in the same order.
 
-        Each window passes the encoder once. A window of less than 12.6 ms (201 samples) is not heard: its result is empty.
+        Each window passes the encoder once. A window of less than 12.6 ms (201 samples) is not heard: its result is
+        empty.
 
         Raises:
-            EngineError: a window is longer than the model hears or its audio is gone, the model's output is not finite, or
+            EngineError: a window is longer than the model hears or its audio is gone, the model's output is not finite,
+            or
                 memory ran out.
         """
         windows = [self._window(mel, request) for mel, request in work]
