@@ -58,18 +58,21 @@ class PortAudio:
 
     def devices(self) -> tuple[Device, ...]:
         """The devices that can record, by index."""
-        hosts = [host["name"] for host in self._sd.query_hostapis()]
         default = self._default_index()
+        try:
+            hosts, rows = self._sd.query_hostapis(), self._sd.query_devices()
+        except self._sd.PortAudioError as error:
+            raise InputError(f"--device: PortAudio cannot list devices: {_first_line(error)}") from None
         return tuple(
             Device(
                 index=index,
                 name=str(row["name"]),
-                host_api=hosts[row["hostapi"]],
+                host_api=str(hosts[row["hostapi"]]["name"]),
                 channels=int(row["max_input_channels"]),
                 rate=round(row["default_samplerate"]),
                 default=index == default,
             )
-            for index, row in enumerate(self._sd.query_devices())
+            for index, row in enumerate(rows)
             if row["max_input_channels"] > 0
         )
 
