@@ -161,7 +161,8 @@ class TerminalView:
             seen = ", seen" if alert.state == "acknowledged" else ""
             banner = f" ALERT {_rule(alert)} ({alert.severity}) since {_clock(alert.start)}{seen} "
             yield Text(_cut(banner, width), _BANNERS[alert.severity])
-        spoken = Text(picture.committed[-MAX_SPOKEN:], "bold")
+        spoken = Text()
+        spoken.append(picture.committed[-MAX_SPOKEN:], "bold")
         if picture.partial:
             spoken.append((" " if picture.committed else "") + picture.partial[-MAX_SPOKEN:], "dim")
         if spoken:

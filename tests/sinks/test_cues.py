@@ -1,0 +1,156 @@
+"""Cues are legible, in order, and true to the words, however the words arrive."""
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.events import Event, Sound, Tags, Transcript, Word
+from streamer.sinks.cues import LINE_CELLS, MAX_LINES, MIN_MS, Cue, CueMaker
+from streamer.sinks.plain_text import cells, clean
+
+
+def spoken(
+    words: list[Word], segment: int = 1, final: bool = False, audio_t: float = 0.0, text: str | None = None
+) -> Event:
+    return Transcript(
+        session="s",
+        seq=1,
+        audio_t=max(audio_t, words[-1].end if words else 0.0),
+        segment=segment,
+        start=words[0].start if words else 0.0,
+        end=words[-1].end if words else 0.0,
+        text=" ".join(word.word for word in words) if text is None else text,
+        partial="" if final else "and so",
+        final=final,
+        words=tuple(words),
+        language="en",
+        speech_probability=1.0,
+    )
+
+
+def sound(label: str, start: float, state: str = "start", audio_t: float | None = None) -> Event:
+    end = None if state == "start" else start + 1
+    at = start + 1 if audio_t is None else audio_t
+    return Sound(session="s", seq=1, audio_t=at, id=1, label=label, state=state, start=start, end=end, score=0.9)
+
+
+def words(text: str, start: float = 0.0, each: float = 0.3) -> list[Word]:
+    return [
+        Word(word, round(start + each * index, 3), round(start + each * (index + 1), 3), 0.9)
+        for index, word in enumerate(text.split())
+    ]
+
+
+def make(*events: Event) -> list[Cue]:
+    maker = CueMaker()
+    return [cue for event in events for cue in maker.step(event)] + maker.finish()
+
+
+def text_of(cues: list[Cue]) -> str:
+    return " ".join(line for cue in cues if not cue.sound for line in cue.lines)
+
+
+def test_a_short_segment_is_one_cue_of_at_least_a_second():
+    assert make(spoken(words("Yes.", start=2.0), final=True)) == [Cue(2000, 3000, ("Yes.",))]
+
+
+def test_long_speech_becomes_cues_while_it_goes_on():
+    said = words("one two three four five six seven eight nine ten " * 8)
+    maker = CueMaker()
+    early = maker.step(spoken(said[:40]))
+    assert early
+    assert all(len(cue.lines) <= MAX_LINES for cue in early)
+    rest = maker.step(spoken(said, final=True)) + maker.finish()
+    assert text_of(early + rest) == " ".join(word.word for word in said)
+
+
+def test_cues_break_at_pauses_and_sentences():
+    said = words("We are here now with you. And then") + words("later we go on", start=9.0)
+    cues = make(spoken(said, final=True))
+    assert [" ".join(cue.lines) for cue in cues] == ["We are here now with you. And then", "later we go on"]
+    slow = words("We are here now with you. And then we go on", each=0.5)
+    assert [" ".join(cue.lines) for cue in make(spoken(slow, final=True))] == [
+        "We are here now with you.",
+        "And then we go on",
+    ]
+
+
+def test_two_lines_are_about_equally_long():
+    (cue,) = make(spoken(words("the quick brown fox jumps over the lazy dog again and", each=0.2), final=True))
+    assert len(cue.lines) == 2
+    assert abs(cells(cue.lines[0]) - cells(cue.lines[1])) < 12
+
+
+def test_sounds_have_cues_of_their_own_between_the_words():
+    said = words("one two three four five six", each=0.5)
+    maker = CueMaker()
+    cues = maker.step(spoken(said[:4])) + maker.step(sound("Siren", 1.2, audio_t=2.0))
+    cues += maker.step(spoken(said, final=True)) + maker.step(sound("Siren", 1.2, "end")) + maker.finish()
+    assert [cue.lines for cue in cues] == [("one two three",), ("[Siren]",), ("four five six",)]
+    assert cues[1].start_ms == 1500
+
+
+def test_a_sound_in_silence_is_shown_soon():
+    maker = CueMaker()
+    assert maker.step(sound("Siren", 5.0)) == []
+    tick = Tags(session="s", seq=2, audio_t=8.0, start=0.0, end=8.0, tags=())
+    assert maker.step(tick) == [Cue(5000, 7000, ("[Siren]",), True)]
+
+
+def test_languages_without_spaces_and_endless_words():
+    said = [Word(char, index * 0.2, index * 0.2 + 0.2, 0.9) for index, char in enumerate("今日は天気がいいですね" * 6)]
+    cues = make(spoken(said, final=True, text="".join(word.word for word in said)))
+    assert "".join(line for cue in cues for line in cue.lines) == "今日は天気がいいですね" * 6
+    assert all(cells(line) <= LINE_CELLS for cue in cues for line in cue.lines)
+    cues = make(spoken([Word("a" * 500, 0.0, 8.0, 0.9)], final=True))
+    assert "".join(line for cue in cues for line in cue.lines) == "a" * 500
+
+
+def test_text_without_word_times_is_not_lost():
+    event = spoken([], final=True, text="hello there", audio_t=3.0)
+    assert text_of(make(event)) == "hello there"
+
+
+def test_no_empty_cues_and_no_control_characters():
+    assert make(spoken([Word("\x1b", 0.0, 0.1, 1.0), Word("  ", 0.1, 0.2, 1.0)], final=True)) == []
+    assert make(sound("\n\n", 1.0)) == []
+    (cue,) = make(spoken([Word("a\n\nb\x1b[2J\u202e", 0.0, 1.0, 1.0)], final=True))
+    assert cue.lines == ("a b [2J",)
+
+
+WORD_TEXT = st.text(st.sampled_from("abcdefgh.!?,-今<>&"), min_size=1, max_size=50)
+SPEECH = st.lists(
+    st.tuples(st.sampled_from(["word", "word", "word", "final", "sound", "show"]), WORD_TEXT, st.integers(0, 4000)),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(script=SPEECH)
+def test_any_speech_gives_legible_cues_in_order(script):
+    """Words with random times, committed in random portions, among random sounds: nothing is lost or out of order."""
+    maker, cues, said, segment, now = CueMaker(), [], [], 1, 0
+    all_words: list[str] = []
+    for what, text, step_ms in script:
+        start, now = now, now + step_ms
+        if what == "word":
+            said.append(Word(text, start / 1000, now / 1000, 0.5))
+            all_words.append(text)
+        elif what == "final":
+            cues += maker.step(spoken(said, segment, True, now / 1000))
+            said, segment = [], segment + 1
+        elif what == "sound":
+            cues += maker.step(sound("Siren", max(0, now - 1500) / 1000, audio_t=now / 1000))
+        else:
+            cues += maker.step(spoken(said, segment, False, now / 1000))
+    cues += maker.step(spoken(said, segment, True, now / 1000)) + maker.finish()
+    for cue in cues:
+        assert cue.start_ms < cue.end_ms
+        assert 1 <= len(cue.lines) <= MAX_LINES
+        assert all(line.strip() and cells(line) <= LINE_CELLS for line in cue.lines)
+    for before, after in itertools.pairwise(cues):
+        assert before.end_ms <= after.start_ms
+        assert before.end_ms - before.start_ms >= min(MIN_MS, 300)
+    assert text_of(cues).replace(" ", "") == clean(" ".join(all_words)).replace(" ", "")
+    assert sum(cue.sound for cue in cues) == sum(what == "sound" for what, _, _ in script)
