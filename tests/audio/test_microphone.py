@@ -1,0 +1,221 @@
+"""The microphone's watch over its device, with a scripted device and a scripted clock."""
+
+import itertools
+
+import numpy as np
+import pytest
+from media_files import ScriptedClock
+
+from streamer.audio.devices import Device
+from streamer.audio.microphone import Microphone
+from streamer.errors import DeviceLost, InputError
+
+USB = Device(3, "Snowball (hw:1,0)", "ALSA", 2, 48_000)
+BUILT_IN = Device(0, "Built-in", "ALSA", 1, 16_000, default=True)
+CALLBACK_S = 0.02
+
+
+class FakeAudio:
+    """An audio system whose devices come and go by script; an open one calls back every 20 ms of the clock."""
+
+    def __init__(self, clock: ScriptedClock, *devices: Device) -> None:
+        self.clock, self.plugged, self.listed = clock, list(devices), list(devices)
+        self.opened: list[Device] = []
+        self.running = None
+        self.refreshed_while_running = False
+
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(self.listed)
+
+    def refresh(self) -> None:
+        self.refreshed_while_running |= self.running is not None
+        self.listed = list(self.plugged)
+
+    def native_format(self, device: Device) -> tuple[int, int]:
+        if device not in self.plugged:
+            raise DeviceLost(f"{device.name!r} cannot be opened")
+        return device.rate, device.channels
+
+    def open(self, device, rate, channels, hear, ended):
+        if device not in self.plugged:
+            raise DeviceLost(f"{device.name!r} cannot be opened")
+        self.opened.append(device)
+        self.running = FakeStream(self, rate, channels, hear, ended)
+        return self.running
+
+    def unplug(self, device: Device, *, tells: bool) -> None:
+        self.plugged.remove(device)
+        stream, self.running = self.running, None
+        stream.alive = False
+        if tells:
+            stream.ended()
+
+
+class FakeStream:
+    def __init__(self, audio, rate, channels, hear, ended) -> None:
+        self.audio, self.hear, self.ended, self.alive = audio, hear, ended, True
+        self.block = np.full((round(rate * CALLBACK_S), channels), 0.25, np.float32)
+        self.next_s = audio.clock.now() + CALLBACK_S
+        audio.clock.at(self.next_s, self.call)
+
+    def call(self) -> None:
+        if self.alive:
+            self.hear(self.block, False)
+            self.next_s += CALLBACK_S
+            self.audio.clock.at(self.next_s, self.call)
+
+    def close(self) -> None:
+        self.alive = False
+        if self.audio.running is self:
+            self.audio.running = None
+
+
+def listen(microphone: Microphone, clock: ScriptedClock, until_s: float):
+    clock.at(until_s, microphone.close)
+    return list(microphone.blocks())
+
+
+def clock_samples(blocks) -> int:
+    return sum(len(block.samples) + block.lost_samples for block in blocks)
+
+
+def test_sound_comes_at_16_khz_mono_and_every_sample_is_there():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN, USB)
+    microphone = Microphone("snow", backend=audio, clock=clock)
+    assert (microphone.name, microphone.sample_rate, microphone.live) == (USB.name, 48_000, True)
+    blocks = listen(microphone, clock, 1.999)
+    # 99 callbacks of 20 ms, less what the resampler's filter still holds
+    assert 0 <= 99 * 320 - clock_samples(blocks) < 16 * 100
+    assert {block.state for block in blocks} == {"listening"}
+    assert np.concatenate([block.samples for block in blocks])[1_000:] == pytest.approx(0.25, abs=1e-3)
+    assert audio.running is None
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_unplugged_and_back_under_another_index(tells):
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN, USB)
+    back = Device(1, "Snowball (hw:4,0)", "ALSA", 2, 48_000)
+    clock.at(1.005, lambda: audio.unplug(USB, tells=tells))
+    clock.at(9.0, lambda: audio.plugged.append(back))
+    blocks = listen(Microphone("snow", backend=audio, clock=clock), clock, 20.0)
+    states = [state for state, _ in itertools.groupby(block.state for block in blocks)]
+    assert states == ["listening", "no_audio", "listening"]
+    silent = [block for block in blocks if block.state == "no_audio"]
+    assert len(silent) == 1
+    assert "Snowball" in silent[0].reason
+    losses = [block for block in blocks if block.lost_samples]
+    assert len(losses) == 1
+    assert "was away" in losses[0].reason
+    assert audio.opened == [USB, back]
+    assert not audio.refreshed_while_running
+    # The clock of the samples is the wall clock again, but for the last callback and the resampler's filter.
+    assert 0 <= 20 * 16_000 - clock_samples(blocks) < 16 * 120
+
+
+def test_the_time_away_is_exact_to_the_sample():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN)
+    clock.at(1.0001, lambda: audio.unplug(BUILT_IN, tells=True))
+    clock.at(4.3217, lambda: audio.plugged.append(BUILT_IN))
+    blocks = listen(Microphone(backend=audio, clock=clock), clock, 10.0)
+    opened_again_s = 1.0001 + 0.25 + 0.5 + 1.0 + 2.0
+    # The last callback was at 1.00 s; the first sound after it was recorded from the moment of the opening on.
+    assert [block.lost_samples for block in blocks if block.lost_samples] == [round((opened_again_s - 1.0) * 16_000)]
+
+
+def test_a_new_rate_after_the_replug_is_taken_up():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, USB)
+    back = Device(2, "Snowball", "ALSA", 1, 16_000)
+    clock.at(1.005, lambda: audio.unplug(USB, tells=True))
+    clock.at(2.0, lambda: audio.plugged.append(back))
+    blocks = listen(Microphone("snow", backend=audio, clock=clock), clock, 12.0)
+    assert abs(clock_samples(blocks) - 12 * 16_000) <= 320 + 1
+
+
+def test_retries_become_rarer_and_close_ends_them():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, USB)
+    clock.at(1.005, lambda: audio.unplug(USB, tells=True))
+    blocks = listen(Microphone(backend=audio, clock=clock), clock, 600.0)
+    assert clock.now() == 600.0
+    assert [block.state for block in blocks].count("no_audio") == 1
+    assert len(clock.waits) < 51 + 170
+    assert max(clock.waits[-100:]) == 4.0
+
+
+def test_a_device_that_never_says_a_word_is_no_audio_and_costs_no_time():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, USB)
+    microphone = Microphone(backend=audio, clock=clock)
+    blocks = microphone.blocks()
+    audio_open = audio.open
+
+    def open_silent(*arguments):
+        stream = audio_open(*arguments)
+        stream.alive = False
+        return stream
+
+    audio.open = open_silent
+    first = next(blocks)
+    assert (first.state, len(first.samples), clock.now()) == ("no_audio", 0, 5.0)
+    audio.open = audio_open
+    heard = next(blocks)
+    assert (heard.state, heard.lost_samples) == ("listening", 0)
+    assert len(heard.samples) > 0
+    blocks.close()
+    assert audio.running is None
+
+
+def test_without_a_wish_the_next_default_takes_over():
+    clock = ScriptedClock()
+    headset = Device(5, "Headset", "ALSA", 1, 16_000, default=True)
+    audio = FakeAudio(clock, headset, Device(0, "Built-in", "ALSA", 1, 16_000))
+    clock.at(1.0001, lambda: audio.unplug(headset, tells=True))
+    microphone = Microphone(backend=audio, clock=clock)
+    listen(microphone, clock, 3.0)
+    assert microphone.name == "Built-in"
+
+
+def test_a_wish_is_never_replaced_by_another_device():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN, USB)
+    clock.at(1.0001, lambda: audio.unplug(USB, tells=True))
+    listen(Microphone(3, backend=audio, clock=clock), clock, 30.0)
+    assert audio.opened == [USB]
+
+
+def test_a_consumer_that_is_too_slow_loses_exactly_what_did_not_fit():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN)
+    microphone = Microphone(backend=audio, clock=clock)
+    blocks = microphone.blocks()
+    got = [next(blocks)]
+    clock.wait(microphone._closed, 30.0)  # the consumer sleeps while the device goes on
+    clock.at(40.0001, microphone.close)
+    got += list(blocks)
+    assert sum(block.lost_samples for block in got) > 15 * 16_000
+    assert abs(clock_samples(got) - 40 * 16_000) <= 320
+
+
+def test_a_device_that_cannot_record_is_refused_by_name():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN, USB)
+    audio.plugged.remove(USB)
+    with pytest.raises(InputError, match="--device 3: 'Snowball"):
+        Microphone(3, backend=audio, clock=clock)
+    microphone = Microphone(0, backend=audio, clock=clock)
+    audio.plugged.clear()
+    with pytest.raises(InputError, match="--device 0: 'Built-in"):
+        next(microphone.blocks())
+
+
+def test_closed_before_it_began_it_gives_nothing():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN)
+    microphone = Microphone(backend=audio, clock=clock)
+    microphone.close()
+    assert list(microphone.blocks()) == []
+    assert audio.running is None
