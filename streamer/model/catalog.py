@@ -1,4 +1,4 @@
-"""What can be pulled: openai-whisper's checkpoints and Whisper-AT's released heads.
+"""What can be had by name: the bundled checkpoint, openai-whisper's, and Whisper-AT's released heads.
 
 Checkpoints: addresses and sha256 are openai-whisper's own. Heads: those of YuanGongND/whisper-at, published without
 checksums, so the hash of the first download is recorded and anything else is refused later. A head is saved again as a
@@ -18,6 +18,7 @@ from streamer.errors import CheckpointError, DownloadError
 from streamer.model.download import Patience, ProgressCallback, fetch, file_sha256
 from streamer.model.head import load_head
 
+BUNDLED = "nano"
 CHECKPOINTS_URL = "https://openaipublic.azureedge.net/main/whisper/models"
 HEADS_URL = "https://www.dropbox.com/s"
 LABELS = "AudioSet's 527 classes in the order of class_labels_indices.csv"
@@ -78,6 +79,17 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamer"
 
 
+def bundled_path() -> Path:
+    """Where the bundled checkpoint lies. Raises CheckpointError when this installation has none."""
+    path = Path(__file__).parents[1] / "data" / f"{BUNDLED}.pt"
+    if not path.is_file():
+        raise CheckpointError(
+            f"model {BUNDLED}: this installation has no bundled checkpoint at {path}: "
+            "give another name, or the path of a .pt (--model)"
+        )
+    return path
+
+
 def official_names() -> list[str]:
     """The names of openai-whisper's checkpoints."""
     return list(whisper.available_models())
@@ -104,14 +116,16 @@ def pull(
 ) -> Path:
     """Fetch what a name stands for unless it is there already, and return its file.
 
-    name: an official checkpoint (its released head comes along) or a released head (`base_ori`, `small_low`, …).
+    name: `nano`, an official checkpoint (its released head comes along) or a released head (`base_ori`, `small_low`).
     root: where to keep it (default `cache_root()`). Raises CheckpointError for an unknown name, DownloadError.
     """
+    if name == BUNDLED:
+        return bundled_path()
     if name in HEADS:
         return pull_head(HEADS[name], root=root, progress=progress, sources=sources)
     if not is_official(name):
         raise CheckpointError(
-            f"{name} is not in the catalogue: nano, {', '.join(official_names())}, {', '.join(HEADS)} are"
+            f"{name} is not in the catalogue: {BUNDLED}, {', '.join(official_names())}, {', '.join(HEADS)} are"
         )
     path = pull_checkpoint(name, root=root, progress=progress, sources=sources)
     head = head_of(name)

@@ -6,7 +6,7 @@ A checkpoint `X.pt` is openai-whisper's format (`dims` and `model_state_dict`); 
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from whisper.model import ModelDimensions, Whisper
 
 from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
+from streamer.model.download import ProgressCallback
 from streamer.model.head import TaggingHead, load_head
 from streamer.model.weights import check_tensors, checked_tensors, load_safely, read_description
 from streamer.model.whisper import Model
 
-BUNDLED = "nano"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 VOCABULARIES = (51864, 51865, 51866)  # English, multilingual, multilingual with Cantonese
 
@@ -50,30 +50,32 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     download_root: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Model:
     """Load a model with its tagging head, ready to run.
 
     name_or_path: "nano" (bundled), an official openai-whisper name (downloaded once and verified), or a `.pt` in
     openai-whisper's format. head: "auto" (the one that belongs to the model, where there is one), a path, None or
     "none". device: "auto", "cpu", "cuda". dtype: "auto" (float16 on CUDA, bfloat16 on CPUs that have it natively, else
-    float32) or a name. download_root: where downloads are kept (default: `catalog.cache_root()`).
+    float32) or a name. download_root: where downloads are kept (default: `catalog.cache_root()`); `progress` is told of
+    them.
 
     Raises CheckpointError (missing, damaged, not fitting), DownloadError, or UsageError (device, dtype), all one line.
     """
     target = _device(device)
     number_type = _dtype(dtype, target)
     root = Path(download_root) if download_root is not None else None
-    name, path, alignment = _locate(str(name_or_path), root)
-    description = read_description(path.with_suffix(".json"), ModelDescription)
-    module = read_whisper(path)
-    if alignment is not None:
-        module.set_alignment_heads(alignment)
+    found = _locate(str(name_or_path), root, progress)
+    description = read_description(found.path.with_suffix(".json"), ModelDescription)
+    module = read_whisper(found.path)
+    if found.official:
+        module.set_alignment_heads(catalog.alignment_heads(found.name))
     elif description.alignment_heads is not None:
-        _set_alignment_heads(module, description.alignment_heads, path.with_suffix(".json"))
+        _set_alignment_heads(module, description.alignment_heads, found.path.with_suffix(".json"))
     return Model(
         module,
-        name=name,
-        head=_find_head(name, path, head, root),
+        name=found.name,
+        head=_find_head(found, head, root, progress),
         device=target,
         dtype=number_type,
         variable_context=description.variable_context,
@@ -81,19 +83,11 @@ def load_model(
     )
 
 
-def bundled_path() -> Path:
-    """Where the bundled checkpoint lies. Raises CheckpointError when this installation has none."""
-    path = Path(__file__).parents[1] / "data" / f"{BUNDLED}.pt"
-    if not path.is_file():
-        raise CheckpointError(
-            f"model {BUNDLED}: this installation has no bundled checkpoint at {path}: "
-            "give another name, or the path of a .pt (--model)"
-        )
-    return path
-
-
 def read_whisper(path: Path) -> Whisper:
-    """A checkpoint in openai-whisper's format as its own module, float32 on the CPU. Raises CheckpointError."""
+    """A checkpoint in openai-whisper's format as its own module on the CPU, weights in the file's types.
+
+    Position tables become float32. Raises CheckpointError with one line when it is missing, damaged or odd.
+    """
     source = f"checkpoint {path}"
     content = load_safely(path, "checkpoint")
     if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= content.keys():
@@ -103,7 +97,8 @@ def read_whisper(path: Path) -> Whisper:
     with _WithoutInitialisation():
         module = Whisper(dims)
     check_tensors(tensors, module.state_dict(), source)
-    module.load_state_dict(tensors)
+    module.load_state_dict({key: tensor.contiguous() for key, tensor in tensors.items()}, assign=True)
+    module.encoder.positional_embedding = module.encoder.positional_embedding.float()
     return module
 
 
@@ -173,38 +168,49 @@ def _set_alignment_heads(module: Whisper, heads: tuple[tuple[int, int], ...], so
     module.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
 
 
-def _locate(name: str, root: Path | None) -> tuple[str, Path, bytes | None]:
-    """The model's name, its file, and its alignment heads where openai-whisper knows them."""
-    if name == BUNDLED:
-        return name, bundled_path(), None
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a model lies. `official`: `name` is openai-whisper's, which knows its alignment heads."""
+
+    name: str
+    path: Path
+    official: bool = False
+
+
+def _locate(name: str, root: Path | None, progress: ProgressCallback | None) -> _Found:
+    if name == catalog.BUNDLED:
+        return _Found(name, catalog.bundled_path())
     if catalog.is_official(name):
-        return name, catalog.pull_checkpoint(name, root=root), catalog.alignment_heads(name)
+        return _Found(name, catalog.pull_checkpoint(name, root=root, progress=progress), official=True)
     path = Path(name).expanduser()
     if path.suffix != ".pt" and not path.exists():
-        raise CheckpointError(
-            f"model {name} is neither a known name ({BUNDLED}, {', '.join(catalog.official_names())}) nor a file"
-        )
-    return path.stem, path, None
+        known = ", ".join([catalog.BUNDLED, *catalog.official_names()])
+        raise CheckpointError(f"model {name} is neither a known name ({known}) nor a file")
+    return _Found(path.stem, path)
 
 
-def _find_head(name: str, path: Path, head: str | Path | None, root: Path | None) -> TaggingHead | None:
+def _find_head(
+    found: _Found, head: str | Path | None, root: Path | None, progress: ProgressCallback | None
+) -> TaggingHead | None:
     if head is None or str(head) == "none":
         return None
     if str(head) != "auto":
         return load_head(Path(head).expanduser())
-    beside = path.with_name(f"{path.stem}_at.pth")
+    beside = found.path.with_name(f"{found.path.stem}_at.pth")
     if beside.is_file():
         return load_head(beside)
-    if not catalog.is_official(name):
+    if not found.official:
         return None
-    released = catalog.head_of(name)
+    released = catalog.head_of(found.name)
     if released is None:
-        _log.warning("no tagging head was ever released for %s: captions only", name)
+        _log.warning("no tagging head was ever released for %s: captions only", found.name)
         return None
     try:
-        return load_head(catalog.pull_head(released, root=root))
+        return load_head(catalog.pull_head(released, root=root, progress=progress))
     except DownloadError as error:
-        raise DownloadError(f"{error}; `streamer pull {name}` fetches the head, `--head none` goes without") from error
+        raise DownloadError(
+            f"{error}; `streamer pull {found.name}` fetches the head, `--head none` goes without"
+        ) from error
 
 
 def _device(device: str | torch.device) -> torch.device:

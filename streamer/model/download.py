@@ -7,6 +7,7 @@ own name by one rename, after its size and its sha256 have been checked. Runs on
 import hashlib
 import http.client
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -155,7 +156,7 @@ def _receive(url: str, part: _Part, progress: ProgressCallback | None, timeout_s
         raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
     except TimeoutError:
         raise _InterruptedError(f"nothing more came within {timeout_s:g} s") from None
-    except (http.client.HTTPException, ConnectionError) as error:
+    except (http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
         raise _InterruptedError(f"the connection broke ({type(error).__name__})") from None
 
 

@@ -99,7 +99,8 @@ class HeadModule(nn.Module):
     def _weighted(self, x: Tensor) -> Tensor:
         """The weighted average over the layers (dimension 1)."""
         weights = (self.layer_weight / self.layer_weight.sum()).to(x.dtype)
-        return torch.tensordot(x, weights, dims=([1], [0]))
+        averaged: Tensor = torch.tensordot(x, weights, dims=([1], [0]))
+        return averaged
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,18 +41,15 @@ def load_safely(path: Path, what: str) -> Any:
 
     `what` names the file's part in errors ("checkpoint", "head"). Raises CheckpointError.
     """
-    if not path.exists():
-        raise CheckpointError(f"{what} {path} does not exist")
-    if not path.is_file():
-        raise CheckpointError(f"{what} {path} is not a file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # about odd files, refused below
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{what} {path} does not exist") from error
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise CheckpointError(f"{what} {path} cannot be read: {error.strerror}") from error
     except _UNREADABLE as error:
-        raise CheckpointError(
-            f"{what} {path} ({path.stat().st_size} bytes) is damaged or not a PyTorch file of plain tensors"
-        ) from error
+        raise CheckpointError(f"{what} {path} is damaged or not a PyTorch file of plain tensors") from error
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from whisper.model import ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
@@ -146,19 +144,6 @@ class Model:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated scores in 0..1, float32 [B, 527]: the head's own mapping per class, else the logistic function."""
         return self._needed_head().probabilities(logits)
-
-    def judge(self, taps: Tensor, spans_s: Sequence[float]) -> list[tuple[int, NDArray[np.float32]]]:
-        """Scores for several spans that all end where the taps of one window [layers, steps, d] end.
-
-        Returns, per span, the samples that were judged (whole steps of 0.4 s; fewer than asked for while the window is
-        shorter) and the calibrated scores, float32 [527].
-        """
-        judged = []
-        for span in spans_s:
-            steps = max(1, min(span_steps(span), taps.shape[1]))
-            scores = self.probabilities(self.tag(taps[None, :, -steps:]))[0]
-            judged.append((steps * STEP_SAMPLES, scores.cpu().numpy()))
-        return judged
 
     def _needed_head(self) -> TaggingHead:
         if self.head is None:

@@ -1,0 +1,144 @@
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from publisher import Publisher, open_publisher
+
+from streamer.errors import DownloadError
+from streamer.model.download import Patience, Progress, fetch, file_sha256
+
+CONTENT = bytes(range(256)) * 1500
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+QUICK = Patience(timeout_s=5, attempts=3, pause_s=0)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with open_publisher() as publisher:
+        yield publisher
+
+
+def left_behind(target: Path) -> list[str]:
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+def test_a_whole_file_arrives_with_its_progress(publisher: Publisher, tmp_path: Path) -> None:
+    url, target, seen = publisher.publish("a.bin", CONTENT), tmp_path / "new" / "a.bin", list[Progress]()
+    assert fetch(url, target, sha256=SHA256, progress=seen.append, patience=QUICK) == SHA256
+    assert target.read_bytes() == CONTENT
+    assert file_sha256(target) == SHA256
+    assert left_behind(target) == ["a.bin"]
+    assert seen[-1] == Progress("a.bin", len(CONTENT), len(CONTENT))
+    assert [step.received_bytes for step in seen] == sorted(step.received_bytes for step in seen)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(0, 200_000), max_size=2),
+    ranges=st.booleans(),
+    etags=st.booleans(),
+    lengths=st.booleans(),
+)
+def test_cut_connections_are_continued_or_begun_again(
+    cuts: list[int], ranges: bool, etags: bool, lengths: bool, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.ranges, publisher.etags, publisher.lengths = ranges, etags, lengths
+    publisher.cut_after = list(cuts)
+    url, target = publisher.publish("a.bin", CONTENT), tmp_path / "a.bin"
+    if cuts and not lengths:  # a cut cannot be told from the end: the hash tells
+        with pytest.raises(DownloadError, match=r"not what its publisher promised|is empty"):
+            fetch(url, target, sha256=SHA256, patience=QUICK)
+        publisher.cut_after.clear()
+        assert not target.exists()
+    fetch(url, target, sha256=SHA256, patience=QUICK)
+    assert target.read_bytes() == CONTENT
+    assert left_behind(target) == ["a.bin"]
+    target.unlink()
+
+
+def test_a_later_call_continues_an_earlier_one(publisher: Publisher, tmp_path: Path) -> None:
+    url, target = publisher.publish("a.bin", CONTENT), tmp_path / "a.bin"
+    publisher.cut_after = [1000, 2000, 3000]
+    with pytest.raises(DownloadError, match=r"ended after 6000 of 384000 bytes \(3 attempts\); another call continues"):
+        fetch(url, target, patience=QUICK)
+    assert not target.exists()
+    assert fetch(url, target, patience=QUICK) == SHA256
+    assert publisher.asked == [None, "bytes=1000-", "bytes=3000-", "bytes=6000-"]
+
+
+def test_a_part_of_another_version_is_thrown_away(publisher: Publisher, tmp_path: Path) -> None:
+    url, target = publisher.publish("a.bin", CONTENT[::-1]), tmp_path / "a.bin"
+    publisher.cut_after = [5000]
+    with pytest.raises(DownloadError):
+        fetch(url, target, patience=Patience(attempts=1))
+    publisher.publish("a.bin", CONTENT)
+    assert fetch(url, target, patience=QUICK) == SHA256
+    assert publisher.asked == [None, "bytes=5000-"]
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(publisher: Publisher, tmp_path: Path) -> None:
+    url, target = publisher.publish("a.bin", CONTENT), tmp_path / "a.bin"
+    (tmp_path / "a.bin.part").write_bytes(b"x" * (len(CONTENT) + 5))
+    (tmp_path / "a.bin.part.etag").write_text(f'"{hashlib.md5(CONTENT).hexdigest()}"')
+    assert fetch(url, target, patience=QUICK) == SHA256
+    assert left_behind(target) == ["a.bin"]
+
+
+def test_altered_bytes_are_refused_and_not_kept(publisher: Publisher, tmp_path: Path) -> None:
+    url, target = publisher.publish("a.bin", CONTENT[:-1] + b"?"), tmp_path / "a.bin"
+    target.write_bytes(b"what was here before")
+    with pytest.raises(DownloadError, match=f"not what its publisher promised: sha256 .*, {SHA256} was promised"):
+        fetch(url, target, sha256=SHA256, patience=QUICK)
+    assert left_behind(target) == ["a.bin"]
+    assert target.read_bytes() == b"what was here before"
+
+
+def test_a_stalled_server_is_given_up(publisher: Publisher, tmp_path: Path) -> None:
+    url, target = publisher.publish("a.bin", CONTENT), tmp_path / "a.bin"
+    publisher.stall_after = 700
+    with pytest.raises(DownloadError, match=r"nothing more came within 0.2 s \(2 attempts\)"):
+        fetch(url, target, patience=Patience(timeout_s=0.2, attempts=2, pause_s=0))
+    assert (tmp_path / "a.bin.part").stat().st_size == 1400  # and what came is kept
+    publisher.stall_after = None
+    assert fetch(url, target, sha256=SHA256, patience=QUICK) == SHA256
+
+
+def test_what_is_not_there_is_not_tried_again(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"/gone\.bin: the server answered 404"):
+        fetch(f"{publisher.url}/gone.bin", tmp_path / "a.bin", patience=QUICK)
+    assert len(publisher.asked) == 1
+    assert left_behind(tmp_path / "a.bin") == []
+
+
+def test_a_busy_server_is_tried_again(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.statuses = [503, 429]
+    assert fetch(publisher.publish("a.bin", CONTENT), tmp_path / "a.bin", patience=QUICK) == SHA256
+    publisher.statuses = [500, 500, 500]
+    with pytest.raises(DownloadError, match="answered 500"):
+        fetch(f"{publisher.url}/a.bin", tmp_path / "b.bin", patience=QUICK)
+
+
+def test_an_empty_file_is_refused(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="is empty"):
+        fetch(publisher.publish("a.bin", b""), tmp_path / "a.bin", patience=QUICK)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with open_publisher() as publisher:
+        url = publisher.publish("a.bin", CONTENT)
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        fetch(url, tmp_path / "a.bin", patience=QUICK)
+
+
+def test_only_web_addresses(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no web address"):
+        fetch("file:///etc/passwd", tmp_path / "a.bin")
+
+
+def test_a_place_that_cannot_be_written(publisher: Publisher, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DownloadError, match=r"file/a\.bin cannot be written"):
+        fetch(publisher.publish("a.bin", CONTENT), tmp_path / "file" / "a.bin", patience=QUICK)
