@@ -1,0 +1,1 @@
+"""`nano`, the bundled model: made from a small manifest and synthesis in under an hour on two cores."""

@@ -1,0 +1,105 @@
+"""The settings of `streamer train nano`: one YAML file, every key checked."""
+
+from pathlib import Path
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from streamer.errors import ConfigError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Part):
+    """The recordings (the train split of `manifest`), AudioSet's classes, and how much speech is synthesised."""
+
+    manifest: Path
+    labels: Path = Path(__file__).parents[2] / "data" / "audioset_labels.csv"
+    without_speaker: str = ""
+    voices: int = Field(260, ge=1)
+    espeak: int = Field(4000, ge=1)
+    flite: int = Field(700, ge=1)
+    seed: int = 11
+
+
+class Network(_Part):
+    """The sizes of the model."""
+
+    width: int = Field(128, multiple_of=8)
+    encoder_layers: int = Field(4, ge=1)
+    decoder_layers: int = Field(2, ge=2)
+    encoder_heads: int = 2
+    decoder_heads: int = 4
+
+
+class Composition(_Part):
+    """How windows are composed; the shares of `lengths_s` need not add up to 1."""
+
+    audio_s: float = 90.0
+    lengths_s: tuple[float, ...] = (2, 3, 4, 6, 8, 10, 15, 20, 30)
+    shares: tuple[float, ...] = (0.08, 0.09, 0.1, 0.13, 0.14, 0.2, 0.1, 0.08, 0.08)
+    short_steps: int = 250
+    padded: float = Field(0.16, ge=0, le=1)
+    timestamps: float = Field(0.3, ge=0, le=1)
+    speech: float = 0.84
+    alarm: float = 0.25
+    sound: float = 0.45
+    noisy: float = 0.75
+    workers: int = Field(1, ge=1)
+
+
+class Schedule(_Part):
+    """The loop. `minutes` ends it early at a saved state; `steps` is what the learning rate is planned for."""
+
+    steps: int = Field(3000, ge=1)
+    warmup: int = 100
+    learning_rate: float = 1.8e-3
+    final_rate: float = 3e-5
+    weight_decay: float = 0.02
+    average: float = 0.997
+    ctc: float = 0.3
+    spoken: float = 0.7
+    align: float = 0.3
+    tags: float = 0.15
+    spec_mask: float = 0.4
+    save_every: int = 100
+    threads: int = Field(2, ge=1)
+    bfloat16: bool = True
+    seed: int = 5
+
+
+class Head(_Part):
+    """The tagging head's own stage: `groups` of 16 windows whose taps are computed once."""
+
+    groups: int = Field(150, ge=5)
+    steps: int = Field(1500, ge=1)
+    seed: int = 21
+
+
+class Settings(_Part):
+    """Everything that decides what `streamer train nano` makes."""
+
+    data: Data
+    network: Network = Network()
+    composition: Composition = Composition()
+    schedule: Schedule = Schedule()
+    head: Head = Head()
+    out: Path
+
+
+def load(path: Path) -> Settings:
+    """The settings in a YAML file; paths are relative to the working directory. Raises ConfigError naming the key."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}; it must name a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path}: not YAML ({str(error).splitlines()[0]})") from error
+    try:
+        return Settings.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

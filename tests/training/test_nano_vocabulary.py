@@ -1,0 +1,75 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisper.tokenizer import get_tokenizer
+
+from streamer.training.nano.clips import TimedWord
+from streamer.training.nano.vocabulary import IGNORED, Faults, lesson, used_tokens
+from streamer.training.nano.words import vocabulary
+
+WORDS = used_tokens()
+TURNS = (
+    (TimedWord("seven", 8_000, 16_000), TimedWord("maria", 16_000, 24_000)),
+    (TimedWord("one", 48_000, 56_000),),
+)
+
+
+def whisper_text(tokens):
+    return get_tokenizer(multilingual=False).decode_with_timestamps([int(WORDS.used[token]) for token in tokens])
+
+
+def plan(**options):
+    options = {"timestamps": False, "open_end": False, "random": np.random.default_rng(0), "faults": None} | options
+    return lesson(WORDS, options.pop("turns", TURNS), **options)
+
+
+def test_words_are_spelled_as_whisper_spells_them():
+    tokenizer = get_tokenizer(multilingual=False)
+    for word in vocabulary():
+        assert [int(WORDS.used[token]) for token in WORDS.words[word]] == tokenizer.encode(" " + word)
+    assert len(WORDS.used) + WORDS.unused == 51864
+    assert WORDS.text([*WORDS.words["maria"], *WORDS.words["six"], WORDS.eot]) == ["maria", "six"]
+
+
+def test_plain_text_follows_no_timestamps_and_ends_with_end_of_text():
+    item = plan()
+    assert whisper_text(item.inputs) == "<|startoftranscript|><|notimestamps|> seven maria one"
+    assert whisper_text(item.targets) == "<|notimestamps|> seven maria one<|endoftext|>"
+    assert item.heard[1] == (25, 50)
+    assert item.told[2] == (25, 50)
+
+
+def test_timestamps_frame_each_utterance():
+    item = plan(timestamps=True)
+    assert whisper_text(item.targets) == "<|0.50|> seven maria<|1.50|><|3.00|> one<|3.50|><|endoftext|>"
+    assert item.inputs[1:] == item.targets[:-1]
+
+
+def test_a_late_first_utterance_starts_at_zero_as_whisper_demands():
+    assert whisper_text(plan(turns=TURNS[1:], timestamps=True).targets).startswith("<|0.00|> one<|3.50|>")
+
+
+def test_of_an_utterance_that_goes_on_only_its_start_is_written():
+    item = plan(timestamps=True, open_end=True)
+    assert whisper_text(item.targets) == "<|0.50|> seven maria<|1.50|><|3.00|><|endoftext|>"
+
+
+def test_silence_asks_for_no_speech_and_then_the_end():
+    for timestamps in (False, True):
+        item = plan(turns=(), timestamps=timestamps)
+        assert item.targets == [WORDS.no_speech, WORDS.eot]
+        assert item.heard == [(0, 0), (0, 0)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 100_000), timestamps=st.booleans())
+def test_faults_disturb_inputs_but_never_what_is_asked_for(seed, timestamps):
+    faults = Faults(items=1.0, replaced=0.3, dropped=0.1, doubled=0.1, prompts=0.5)
+    item = plan(random=np.random.default_rng(seed), timestamps=timestamps, faults=faults)
+    clean = plan(timestamps=timestamps)
+    start = item.inputs.index(WORDS.sot)
+    assert all(target == IGNORED for target in item.targets[:start])
+    asked = item.targets[start:]
+    assert set(asked) == set(clean.targets)
+    assert asked[-1] == WORDS.eot
+    assert len(item.inputs) == len(item.targets) == len(item.heard) == len(item.told)
