@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 STALL_S = 2.0  # no callback for so long: the device is silent or gone
 FIRST_S = 5.0  # a device that was just opened may take longer (a sound server fills its buffers first)
 BUFFER_S = 10.0
+_GRACE_S = 0.25  # after a late wake-up (a suspended process, a busy machine) callbacks may be about to come
 _RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -93,14 +94,15 @@ class Microphone:
             ended = session.ended
             yield from _blocks(maker, session)
             patience_s = session.patience_s(self._clock.now(), self._stall_s)
-            if ended or patience_s <= 0:
+            if ended or (patience_s <= 0 and not self._clock.wait(self._wake, _GRACE_S)):
                 _log.warning("%s fell silent", self.name)
                 session.close()
                 session.buffer.settle()
                 yield from _blocks(maker, session)
                 yield from maker.finish()
                 return
-            self._clock.wait(self._wake, patience_s)
+            if patience_s > 0:
+                self._clock.wait(self._wake, patience_s)
             self._wake.clear()
 
     def _open_again(self, lost: "_Session") -> "_Session":

@@ -82,6 +82,8 @@ class StdinSource:
             self._fd = (stream or sys.stdin.buffer).fileno()
         except (OSError, ValueError, AttributeError):
             raise InputError("--input -: standard input is closed; pipe raw s16le 16 kHz mono PCM into it") from None
+        if os.isatty(self._fd):
+            raise InputError("--input -: standard input is a terminal; pipe raw s16le 16 kHz mono PCM into it")
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE * _HEAD_START) if realtime else None

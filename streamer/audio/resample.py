@@ -84,12 +84,6 @@ class BlockMaker:
             self._emitted += count
             yield AudioBlock(empty(), count, reason)
 
-    def lost_16k(self, count: int, reason: str, rate: int) -> Iterator[AudioBlock]:
-        """`count` 16 kHz samples never came, and what follows is at `rate` Hz."""
-        yield from self.change_rate(rate)
-        if count > 0:
-            yield AudioBlock(empty(), count, reason)
-
     def change_rate(self, rate: int) -> Iterator[AudioBlock]:
         """What follows is at `rate` Hz."""
         yield from self.finish()

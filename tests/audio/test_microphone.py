@@ -160,7 +160,7 @@ def test_a_device_that_never_says_a_word_is_no_audio_and_costs_no_time():
 
     audio.open = open_silent
     first = next(blocks)
-    assert (first.state, len(first.samples), clock.now()) == ("no_audio", 0, 5.0)
+    assert (first.state, len(first.samples), clock.now()) == ("no_audio", 0, 5.25)
     audio.open = audio_open
     heard = next(blocks)
     assert (heard.state, heard.lost_samples) == ("listening", 0)
@@ -198,6 +198,20 @@ def test_a_consumer_that_is_too_slow_loses_exactly_what_did_not_fit():
     got += list(blocks)
     assert sum(block.lost_samples for block in got) > 15 * 16_000
     assert abs(clock_samples(got) - 40 * 16_000) <= 320
+
+
+def test_waking_up_late_is_no_stall():
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN)
+    microphone = Microphone(backend=audio, clock=clock)
+    blocks = microphone.blocks()
+    got = [next(blocks)]
+    clock.now_s += 5.0  # the process was suspended; the sound server kept everything
+    clock.at(10.0001, microphone.close)
+    got += list(blocks)
+    assert audio.opened == [BUILT_IN]
+    assert {block.state for block in got} == {"listening"}
+    assert clock_samples(got) == 10 * 16_000
 
 
 def test_a_device_that_cannot_record_is_refused_by_name():

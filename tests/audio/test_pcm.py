@@ -123,6 +123,15 @@ def test_close_ends_a_source_that_waits_for_bytes():
         source.close()
 
 
+def test_a_terminal_or_a_closed_stdin_is_refused(monkeypatch):
+    leader, terminal = os.openpty()
+    with os.fdopen(leader, "rb"), os.fdopen(terminal, "rb") as keyboard, pytest.raises(InputError, match="a terminal"):
+        StdinSource(keyboard, realtime=True)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="is closed"):
+        StdinSource(realtime=True)
+
+
 def test_a_stdin_that_is_no_file_is_refused_in_one_line():
     with pytest.raises(InputError, match="--input -") as caught:
         StdinSource(io.BytesIO(b""), realtime=False)
