@@ -108,8 +108,8 @@ def token_frames(followed: Tensor, text: Sequence[int]) -> list[int]:
 def warp(cost: NDArray[np.float64]) -> list[int]:
     """The column at which each row of `cost` [rows, columns] starts on the cheapest monotone path through all of it.
 
-    Dynamic time warping with steps to the right, down, or both; ties as in openai-whisper (right before down before
-    both). A row's totals are min over k of (total above k + the sum from k on), so they are one running minimum.
+    Dynamic time warping with steps to the right, down, or both; where they tie, a path comes from the left. A row's
+    totals are min over k of (total above k + the sum from k on), so they are one running minimum.
     """
     rows, columns = cost.shape
     sums = np.zeros((rows, columns + 1))
@@ -120,8 +120,8 @@ def warp(cost: NDArray[np.float64]) -> list[int]:
         above = np.minimum(totals[row, :-1], totals[row, 1:])
         totals[row + 1, 1:] = np.minimum.accumulate(above - sums[row, :-1]) + sums[row, 1:]
     both, down, right = totals[:-1, :-1], totals[:-1, 1:], totals[1:, :-1]
-    goes_both = (both < down) & (both < right)
-    leaves = goes_both | ((down < both) & (down < right))  # where a path enters the row from the one above
+    goes_both = both <= down
+    leaves = np.minimum(both, down) < right  # where a path enters the row from the one above
     entries = np.maximum.accumulate(np.where(leaves, np.arange(columns), 0), axis=1)
     starts, column = [0] * rows, columns - 1
     for row in range(rows - 1, 0, -1):
