@@ -68,7 +68,7 @@ class WindowSettings(_Section):
     """When the encoder runs and what it sees."""
 
     hop_s: float = Field(0.5, description="one encoder pass a hop while someone speaks")
-    context_s: float = Field(10.0, ge=10, le=28, description="seconds of audio before the end of a window")
+    context_s: float = Field(10.0, ge=2, le=28, description="seconds of audio before the end of a window")
     segment_max_s: float = Field(30.0, ge=5, le=30)
 
     @field_validator("hop_s")
@@ -89,15 +89,19 @@ class GuardSettings(_Section):
     """Guards against invented text; each can be switched off."""
 
     voice: bool = Field(True, description="a word needs frames that the gate heard as voiced")
-    silence: bool = Field(True, description="no-speech probability and mean log-probability, as in openai-whisper")
+    silence: bool = Field(True, description="the model's own no-speech probability")
+    confidence: bool = Field(True, description="mean log-probability; and unsure words that were seen only once")
     loops: bool = Field(True, description="repeated n-grams and highly compressible text end the hypothesis")
     budget: bool = Field(True, description="no more words than anybody can say in the time")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
-    no_speech_probability: float = Field(0.6, ge=0, le=1)
+    doubt: bool = Field(True, description="the last three together: each may be just good enough, but not all")
+    no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this, or than the words', is silence")
     mean_logprob: float = Field(-1.0, ge=-20, le=0)
+    unconfirmed_probability: float = Field(0.4, ge=0, le=1)
     compression_ratio: float = Field(2.4, ge=1, le=100)
     tokens_per_second: float = Field(10.0, ge=1, le=100)
-    speech_score: float = Field(0.1, ge=0, le=1)
+    speech_score: float = Field(0.3, ge=0, le=1)
+    trust: float = Field(0.35, ge=0, le=1, description="least Speech score x speech probability x word probability")
 
 
 class TagSettings(_Section):

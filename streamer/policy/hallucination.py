@@ -5,6 +5,7 @@ counted per guard and explained in the debug log; each guard can be switched off
 """
 
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -74,28 +75,46 @@ class Guards:
             return ()
         reason = self._objection(hypothesis, around)
         if reason:
-            return self._cut(words, 0, reason, around)
+            return self._cut(words, 0, reason, around.end_sample)
         if self._settings.loops:
-            words = self._cut(words, _loop_start(words), "loop", around)
+            words = self._cut(words, _loop_start(words), "loop", around.end_sample)
         if self._settings.budget:
-            words = self._cut(words, self._affordable(words, around), "budget", around)
+            words = self._cut(words, self._affordable(words, around), "budget", around.end_sample)
         if self._settings.voice:
-            words = self._cut(words, _unvoiced_start(words, around), "unvoiced", around)
+            words = self._cut(words, _unvoiced_start(words, around), "unvoiced", around.end_sample)
         return words
 
     def _objection(self, hypothesis: Hypothesis, around: Surroundings) -> str:
         limits = self._settings
-        if (
-            limits.silence
-            and hypothesis.no_speech_probability > limits.no_speech_probability
-            and hypothesis.mean_logprob < limits.mean_logprob
-        ):
+        if limits.silence and self._silent(hypothesis):
             return "silence"
+        if limits.confidence and hypothesis.mean_logprob < limits.mean_logprob:
+            return "confidence"
         if limits.loops and hypothesis.compression_ratio > limits.compression_ratio:
             return "compression"
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
+        if limits.doubt and self._trust(hypothesis, around) < limits.trust:
+            return "doubt"
         return ""
+
+    def _trust(self, hypothesis: Hypothesis, around: Surroundings) -> float:
+        """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words."""
+        speech = 1.0 if around.speech_score is None else around.speech_score
+        return speech * (1 - hypothesis.no_speech_probability) * math.exp(hypothesis.mean_logprob)
+
+    def _silent(self, hypothesis: Hypothesis) -> bool:
+        """The model itself thinks that nobody speaks, or thinks so more than it believes its words."""
+        believed = math.exp(hypothesis.mean_logprob)
+        return hypothesis.no_speech_probability > min(self._settings.no_speech_probability, believed)
+
+    def confirm(self, words: Words, at_sample: int) -> Words:
+        """What of words that only one hypothesis holds may be committed at the end of the utterance."""
+        if not self._settings.confidence:
+            return words
+        least = self._settings.unconfirmed_probability
+        count = next((index for index, word in enumerate(words) if word.probability < least), len(words))
+        return self._cut(words, count, "unconfirmed", at_sample)
 
     def _affordable(self, words: Words, around: Surroundings) -> int:
         seconds = max(0, around.end_sample - around.committed_end) / SAMPLE_RATE
@@ -107,11 +126,11 @@ class Guards:
                 return count
         return len(words)
 
-    def _cut(self, words: Words, count: int, reason: str, around: Surroundings) -> Words:
+    def _cut(self, words: Words, count: int, reason: str, at_sample: int) -> Words:
         if count < len(words):
             self.suppressed[reason] += 1
             text = "".join(word.text for word in words[count:])
-            log.debug("guard %s withholds %r at sample %d", reason, text, around.end_sample)
+            log.debug("guard %s withholds %r at sample %d", reason, text, at_sample)
         return words[:count]
 
 

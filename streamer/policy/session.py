@@ -142,7 +142,7 @@ class TextSession:
         segment = self._segment
         if segment is None:
             return []
-        self._commit(self._policy.close(), plan.at_sample)
+        self._commit(self.guards.confirm(self._policy.close(), plan.at_sample), plan.at_sample)
         changes = self._finish_segment(plan.at_sample)
         self._segment = None
         return changes

@@ -158,7 +158,10 @@ def test_guards_explain_what_they_withhold(caplog):
         loop = [word("ha", index * 100, index * 100 + 50) for index in range(12)]
         session.step(hypothesis(loop), 8000, 0.9)
         session.step(hypothesis(said, ratio=3.0), 8000, 0.9)
-    assert session.guards.suppressed == {"silence": 1, "speech_tag": 1, "loop": 1, "compression": 1}
+        session.step(hypothesis(said, logprob=-0.7, no_speech=0.3), 8000, 0.5)
+        session.step(hypothesis(said, logprob=-1.2), 8000, 0.9)
+    expected = {"silence": 1, "speech_tag": 1, "loop": 1, "compression": 1, "doubt": 1, "confidence": 1}
+    assert session.guards.suppressed == expected
     assert "guard silence withholds ' thanks' at sample 8000" in caplog.text
 
 

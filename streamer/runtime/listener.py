@@ -1,0 +1,119 @@
+"""The listener: samples in, plans out. Pure and synchronous; the listener thread of the live program calls it.
+
+Whatever the chunks, samples are conditioned, judged and planned in frames of 20 ms, so the plans are the same. It owns
+the conditioner, the voice detector and the planner of one stream, and nothing else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.audio.conditioning import Conditioner, Report
+from streamer.config import Settings
+from streamer.events import State
+from streamer.vad.planner import Hop, Plan, Planner
+from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLost:
+    """The samples [start_sample, end_sample) are zeros in place of what was lost; known at `at_sample`."""
+
+    at_sample: int
+    start_sample: int
+    end_sample: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """The conditioner found something in the signal."""
+
+    at_sample: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The source's state from `at_sample` on."""
+
+    at_sample: int
+    state: State
+    detail: str
+
+
+ListenerPlan = Plan | AudioLost | Noticed | StateChanged
+
+
+class Listener:
+    """One per stream. `position` is the end of the audio taken so far, in absolute samples."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._conditioner = Conditioner()
+        self._detector = VoiceDetector(settings.vad)
+        self._planner = Planner(settings)
+        self._rest = np.zeros(0, np.float32)
+        self._framed = 0  # samples that went through the planner
+        self._lost: list[AudioLost] = []  # announced once the frames that hold them are planned
+
+    @property
+    def position(self) -> int:
+        """End of the audio taken so far."""
+        return self._framed + len(self._rest)
+
+    def step(self, samples: NDArray[np.float32]) -> list[ListenerPlan]:
+        """Take float32 [n], 16 kHz mono, any n; what is due by now, in order."""
+        samples = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
+        whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = samples[whole:]
+        plans: list[ListenerPlan] = []
+        for frame in samples[:whole].reshape(-1, FRAME_SAMPLES):
+            plans += self._frame(frame)
+        return plans
+
+    def lost(self, count: int, reason: str) -> list[ListenerPlan]:
+        """`count` samples went missing: zeros take their place and a gap is announced with the exact samples."""
+        start = self.position
+        self._lost.append(AudioLost(start + count, start, start + count, reason))
+        plans: list[ListenerPlan] = []
+        while count:
+            piece = min(count, FRAME_SAMPLES * 50)
+            plans += self.step(np.zeros(piece, np.float32))
+            count -= piece
+        return plans
+
+    def state(self, state: State, detail: str) -> StateChanged:
+        """The plan that passes on a change of the source's state, in its place among the others."""
+        return StateChanged(self._framed, state, detail)
+
+    def finish(self) -> list[ListenerPlan]:
+        """The input ended: the rest of the audio, then the end of an open segment."""
+        rest, self._rest = self._rest, np.zeros(0, np.float32)
+        plans: list[ListenerPlan] = []
+        if len(rest):
+            frame = np.zeros(FRAME_SAMPLES, np.float32)
+            frame[: len(rest)] = rest
+            conditioned, reports = self._conditioner.step(frame)
+            self._framed += len(rest)
+            plans += [Noticed(self._framed, report) for report in reports]
+            rest = conditioned[: len(rest)]
+        plans += self._announced()
+        return plans + list(self._planner.finish(rest))
+
+    def _frame(self, frame: NDArray[np.float32]) -> list[ListenerPlan]:
+        conditioned, reports = self._conditioner.step(frame)
+        self._framed += FRAME_SAMPLES
+        plans: list[ListenerPlan] = [Noticed(self._framed, report) for report in reports]
+        plans += self._announced()
+        return plans + list(self._planner.step(conditioned, self._detector.step(conditioned)))
+
+    def _announced(self) -> list[ListenerPlan]:
+        due = [lost for lost in self._lost if lost.end_sample <= self._framed]
+        self._lost = [lost for lost in self._lost if lost.end_sample > self._framed]
+        return [AudioLost(self._framed, lost.start_sample, lost.end_sample, lost.reason) for lost in due]
+
+
+def is_text_hop(plan: ListenerPlan) -> bool:
+    """Whether the decoder is due at the end of this plan."""
+    return isinstance(plan, Hop) and plan.text

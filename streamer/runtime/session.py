@@ -1,0 +1,285 @@
+"""One session: plans and worker results in, numbered events out (pure; no threads, clocks, tensors).
+
+    for plan in listener.step(samples):
+        request = session.begin(plan)                      # None: nothing for the model to do
+        result = engine.step([(mel, request)])[0] if request else None
+        events += session.complete(plan, result)
+
+Every event's `audio_t` is the end of the audio that was known when it was decided: the end of the plan's audio.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.audio.conditioning import Trouble
+from streamer.config import Settings
+from streamer.events import SAMPLE_RATE, Alert, Event, Gap, Sound, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.model.labels import group, labels
+from streamer.policy.session import TextChange, TextModel, TextSession
+from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
+from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
+from streamer.sound.cadence import CadenceDetector
+from streamer.sound.events import SoundChange, SoundEvents
+from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.loudness import dbfs
+from streamer.steps import SpanScores, StepRequest, StepResult
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+
+SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
+TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
+HEARD_TAGS = 5  # of the top tags an alert carries
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFacts:
+    """What a session must know of the tagging head: calibrated thresholds [527] (None: none) and its training spans."""
+
+    thresholds: NDArray[np.float32] | None = None
+    trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
+
+
+class Session:
+    """One stream's text, sounds and alerts, and the numbers of its events.
+
+    `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        text: TextModel,
+        head: HeadFacts | None,
+        *,
+        name: str = "s1",
+        local_time: Callable[[], float] | None = None,
+    ) -> None:
+        self.name = name
+        self._local_time = local_time
+        self._settings = settings
+        self.text = TextSession(settings, text)
+        facts = head or HeadFacts()
+        self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
+        self._cadence = CadenceDetector()
+        self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
+        self._texts: list[AlertText] = []  # changes that the alerts have not seen
+        self._lost = False
+        self._troubled_until: int | None = None
+        self._speech_indices = sorted(group("speech"))
+        self._speech_score: float | None = None
+        self._no_speech_probability = 0.0
+        self._scores: NDArray[np.float32] | None = None
+        self._seq = 0
+        self._audio_sample = 0
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest event, 0 before the first."""
+        return self._seq
+
+    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+        """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
+        if not isinstance(plan, Hop):
+            return None
+        self.text.hear(plan)
+        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._sounds else ()
+        start, decode = self.text.prepare(plan.end_sample, plan.text and text)
+        if not spans and decode is None:
+            return None
+        return StepRequest(start, plan.end_sample, spans, decode)
+
+    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+        """The events of this plan, given what the model found."""
+        self._audio_sample = max(self._audio_sample, plan.end_sample if isinstance(plan, Hop) else plan.at_sample)
+        match plan:
+            case Hop():
+                return self._hop(plan, result)
+            case SegmentOpened():
+                self.text.open(plan)
+                return []
+            case SegmentClosed():
+                return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
+            case AudioLost():
+                return [self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)]
+            case Noticed():
+                return self._noticed(plan)
+            case StateChanged():
+                return self.status(plan.state, plan.detail, plan.at_sample)
+
+    def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
+        """A `status` event, and the alerts that hang on it (a lost microphone)."""
+        at = self._audio_sample if at_sample is None else at_sample
+        self._lost = state == "no_audio"
+        return [self._make(Status, at, state=state, detail=detail), *self._alerts(at)]
+
+    def flush(self) -> list[Event]:
+        """A client asks for what there is: the open segment becomes final."""
+        return self._transcripts(self.text.flush(self._audio_sample), self._audio_sample)
+
+    def acknowledge(self, alert_id: int) -> list[Event]:
+        """Somebody has seen this alert."""
+        return self._alert_events(self.alerts.acknowledge(alert_id, self._audio_sample), self._audio_sample)
+
+    def finish(self, detail: str = "") -> list[Event]:
+        """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
+        at = self._audio_sample
+        events = self._transcripts(self.text.close(SegmentClosed(at, at)), at)
+        events += self._alerts(at) if events else []
+        events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
+        events += self._alert_events(self.alerts.finish(at), at)
+        return [*events, self._make(Status, at, state="stopped", detail=detail)]
+
+    def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
+        at = hop.end_sample
+        judgement = result.judgement if result else ()
+        if judgement:
+            self._speech_score = self._speech(judgement)
+        elif hop.judge and hop.silent:
+            self._speech_score = 0.0 if self._sounds else None
+        events = self._recovered(at)
+        if result and result.hypothesis:
+            self._no_speech_probability = result.hypothesis.no_speech_probability
+            events += self._transcripts(self.text.step(result.hypothesis, at, self._speech_score), at)
+        if hop.judge and self._sounds and (judgement or hop.silent):
+            self._scores = self._sounds.combine(judgement)
+            events.append(self._tags(judgement, at))
+            events += self._sound_events(self._sounds.step(judgement, silent=hop.silent, end_sample=at), at)
+        given = AlertInput(
+            end_sample=at,
+            judgement=tuple(judgement),
+            scores=self._scores if judgement else None,
+            silent=hop.judge and hop.silent,
+            cadence=tuple(self._cadence.step(hop.samples, at)),
+            heard=self._top(HEARD_TAGS),
+            loudness_dbfs=dbfs(hop.samples),
+        )
+        return events + self._alerts(at, given)
+
+    def _speech(self, judgement: Sequence[SpanScores]) -> float:
+        spans = [span for span in judgement if span.end_sample - span.start_sample <= SPEECH_SPAN_S * SAMPLE_RATE]
+        return max(float(span.scores[self._speech_indices].max()) for span in spans or judgement[:1])
+
+    def _tags(self, judgement: Sequence[SpanScores], at: int) -> Event:
+        assert self._scores is not None
+        start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+        return self._make(Tags, at, start=seconds(start), end=seconds(at), tags=self._top(self._settings.tags.limit))
+
+    def _top(self, limit: int) -> tuple[Tag, ...]:
+        """The best tags now, of at least the least score."""
+        if self._scores is None:
+            return ()
+        order = np.argsort(-self._scores, kind="stable")[:limit]
+        names = labels()
+        return tuple(
+            Tag(int(index), names[int(index)].name, round(float(self._scores[index]), 4))
+            for index in order
+            if self._scores[index] >= self._settings.tags.min_score
+        )
+
+    def _alerts(self, at: int, given: AlertInput | None = None) -> list[Event]:
+        clock = self._local_time() if self._local_time else None
+        given = replace(
+            given or AlertInput(end_sample=at), texts=tuple(self._texts), lost=self._lost, local_time_s=clock
+        )
+        self._texts.clear()
+        return self._alert_events(self.alerts.step(given), at)
+
+    def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
+        return [
+            self._make(
+                Alert,
+                at,
+                id=change.id,
+                rule=change.rule,
+                severity=change.severity,
+                state=change.state,
+                start=seconds(change.start_sample),
+                end=None if change.end_sample is None else seconds(change.end_sample),
+                score=round(change.score, 4),
+                labels=change.labels,
+                heard=change.heard,
+                text=change.text,
+            )
+            for change in changes
+        ]
+
+    def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
+        self._texts += [
+            AlertText(
+                change.segment,
+                change.text,
+                change.partial,
+                change.start_sample,
+                change.end_sample,
+                change.final,
+                tuple((word.start_sample, word.end_sample) for word in change.words),
+            )
+            for change in changes
+        ]
+        return [
+            self._make(
+                Transcript,
+                at,
+                segment=change.segment,
+                start=seconds(change.start_sample),
+                end=seconds(change.end_sample),
+                text=change.text,
+                partial=change.partial,
+                final=change.final,
+                words=tuple(
+                    Word(
+                        word.text.strip(),
+                        seconds(word.start_sample),
+                        seconds(word.end_sample),
+                        round(word.probability, 4),
+                    )
+                    for word in change.words
+                ),
+                language=change.language,
+                speech_probability=round(self._speech_probability(), 4),
+            )
+            for change in changes
+        ]
+
+    def _speech_probability(self) -> float:
+        return 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
+
+    def _sound_events(self, changes: Iterable[SoundChange], at: int) -> list[Event]:
+        return [
+            self._make(
+                Sound,
+                at,
+                id=change.id,
+                label=change.label,
+                state=change.state,
+                start=seconds(change.start_sample),
+                end=None if change.end_sample is None else seconds(change.end_sample),
+                score=round(change.score, 4),
+            )
+            for change in changes
+        ]
+
+    def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> Event:
+        return self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+
+    def _noticed(self, plan: Noticed) -> list[Event]:
+        report = plan.report
+        if report.trouble is Trouble.NOT_FINITE:
+            return [self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)]
+        self._troubled_until = plan.at_sample + TROUBLE_SAMPLES
+        return self.status("degraded", report.detail, plan.at_sample)
+
+    def _recovered(self, at: int) -> list[Event]:
+        """`listening` again, a while after the last trouble with the signal."""
+        if self._troubled_until is None or at < self._troubled_until:
+            return []
+        self._troubled_until = None
+        return self.status("listening", at_sample=at)
+
+    def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
+        self._audio_sample = max(self._audio_sample, at_sample)
+        self._seq += 1
+        return kind(session=self.name, seq=self._seq, audio_t=seconds(self._audio_sample), **fields)

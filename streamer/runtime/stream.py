@@ -1,0 +1,130 @@
+"""The whole engine without threads, devices or clocks: samples in, events out.
+
+`Stream` is what the live program, `--speed 0`, `streamer transcribe` and other people's programs run. Its two halves
+are the listener (samples → plans) and the `Hearing` (plans + model → events); the live program runs them on two
+threads.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamer.audio.mel import MelFrames
+from streamer.config import Settings
+from streamer.errors import InputError
+from streamer.events import SAMPLE_RATE, Event, State
+from streamer.model.whisper import Model
+from streamer.policy.session import TextModel
+from streamer.runtime.engine import Engine
+from streamer.runtime.listener import Listener, ListenerPlan
+from streamer.runtime.session import HeadFacts, Session
+from streamer.steps import StepRequest, StepResult
+from streamer.vad.planner import Hop
+
+MEL_KEPT_SAMPLES = 31 * SAMPLE_RATE  # the longest window and its edges
+
+
+class Hearing:
+    """One stream's mel frames and session, beside a model that many streams share. One thread owns it."""
+
+    def __init__(self, model: Model, settings: Settings, name: str = "s1") -> None:
+        self.mel = MelFrames(model.dims.n_mels)
+        self.session = Session(settings, text_model(model), head_facts(model), name=name)
+
+    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+        """Take the plan's audio; what the model has to do for it, if anything."""
+        if isinstance(plan, Hop):
+            self.mel.append(plan.samples)
+            self.mel.discard_before(max(0, plan.end_sample - MEL_KEPT_SAMPLES))
+        return self.session.begin(plan, text=text, judge=judge)
+
+    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+        """The plan's events."""
+        return self.session.complete(plan, result)
+
+
+class Stream:
+    """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
+
+    `settings` None: the defaults. Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
+    """
+
+    def __init__(self, model: Model, settings: Settings | None = None, *, name: str = "s1") -> None:
+        settings = settings or Settings()
+        self._engine = Engine(model, context=settings.model.context)
+        self._listener = Listener(settings)
+        self._hearing = Hearing(model, settings, name)
+        self._state: State = "starting"
+
+    @property
+    def session(self) -> Session:
+        """The session, for acknowledging alerts and flushing text."""
+        return self._hearing.session
+
+    @property
+    def level_samples(self) -> int:
+        """How much audio was taken so far, in samples."""
+        return self._listener.position
+
+    def push(self, samples: ArrayLike) -> list[Event]:
+        """Take samples, float32 [n] in -1..1, 16 kHz mono, any n; the events that are due by now.
+
+        Raises InputError for arrays of another shape or kind, and after `finish`.
+        """
+        return self._begun() + self._carry_out(self._listener.step(_mono(samples)))
+
+    def lost(self, count: int, reason: str) -> list[Event]:
+        """`count` samples were lost before the next ones: a `gap` says so and the clock goes on."""
+        return self._begun() + self._carry_out(self._listener.lost(count, reason))
+
+    def status(self, state: State, detail: str) -> list[Event]:
+        """The source's state changed."""
+        return self._begun() + self._carry_out([self._listener.state(state, detail)])
+
+    def finish(self) -> list[Event]:
+        """The audio is over: the last words, the ends of sounds and alerts, `status` `stopped`. Once."""
+        events = self._begun() + self._carry_out(self._listener.finish())
+        self._state = "stopped"
+        return events + self._hearing.session.finish()
+
+    def _begun(self) -> list[Event]:
+        if self._state == "stopped":
+            raise InputError("this Stream is finished: make a new one for more audio")
+        if self._state == "listening":
+            return []
+        self._state = "listening"
+        return self._hearing.session.status("listening")
+
+    def _carry_out(self, plans: Sequence[ListenerPlan]) -> list[Event]:
+        events: list[Event] = []
+        for plan in plans:
+            request = self._hearing.begin(plan)
+            result = self._engine.step([(self._hearing.mel, request)])[0] if request else None
+            events += self._hearing.complete(plan, result)
+        return events
+
+
+def text_model(model: Model) -> TextModel:
+    """What the text session needs to know of the model."""
+    tokenizer = model.tokenizer("en" if model.is_multilingual else None)
+    return TextModel(
+        encode=lambda text: tuple(tokenizer.encode(text)),
+        fixed_language=None if model.is_multilingual else "en",
+        carries_prompt=not model.variable_context,
+    )
+
+
+def head_facts(model: Model) -> HeadFacts | None:
+    """What the session needs to know of the model's head; None without one."""
+    if model.head is None:
+        return None
+    thresholds = model.head.description.thresholds
+    return HeadFacts(None if thresholds is None else np.array(thresholds, np.float32))
+
+
+def _mono(samples: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(samples)
+    if array.ndim != 1 or array.dtype.kind not in "f":
+        raise InputError(f"samples: must be a float32 array of one dimension, is {array.dtype} {list(array.shape)}")
+    return array.astype(np.float32, copy=False)
