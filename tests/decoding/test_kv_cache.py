@@ -1,11 +1,17 @@
+from functools import cache
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_whisper import random_model
 
 from streamer.decoding.decoder import Decoder
+from streamer.model.whisper import Model
 
-MODEL = random_model(0)
+
+@cache
+def model() -> Model:
+    return random_model(0)
 
 
 def features(seed: int, frames: int) -> torch.Tensor:
@@ -19,20 +25,20 @@ def features(seed: int, frames: int) -> torch.Tensor:
 @settings(max_examples=25, deadline=None)
 @torch.inference_mode()
 def test_tokens_read_in_ragged_pieces_give_what_the_module_gives_for_the_whole(pieces, seed):
-    """Rows of different length, read in different pieces, over audio of different length; rows leave when they are done."""
-    decoder = Decoder(MODEL.decoder, MODEL.alignment_heads, torch.float32)
-    cache = decoder.new_cache()
+    """Rows of different length, in different pieces, over audio of different length; rows leave when they are done."""
+    decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    held = decoder.new_cache()
     audio = [features(seed + row, 20 + 7 * row) for row in range(len(pieces))]
     texts = [[(31 * seed + 17 * row + i) % 50_000 for i in range(sum(sizes))] for row, sizes in enumerate(pieces)]
-    expected = [MODEL.decoder(torch.tensor([text]), heard[None])[0] for text, heard in zip(texts, audio, strict=True)]
-    decoder.open(cache, audio)
+    expected = [model().decoder(torch.tensor([text]), heard[None])[0] for text, heard in zip(texts, audio, strict=True)]
+    decoder.open(held, audio)
     rows = list(range(len(pieces)))  # slot -> row
     read = [0] * len(pieces)
     turn = 0
     while rows:
         sizes = [pieces[row][turn] for row in rows]
         fed = [texts[row][read[row] : read[row] + size] for row, size in zip(rows, sizes, strict=True)]
-        hidden = decoder.step(cache, fed)
+        hidden = decoder.step(held, fed)
         for slot, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             logits = decoder.logits(hidden[slot, :size])
             torch.testing.assert_close(logits, expected[row][read[row] : read[row] + size], atol=2e-3, rtol=1e-3)
@@ -40,31 +46,31 @@ def test_tokens_read_in_ragged_pieces_give_what_the_module_gives_for_the_whole(p
         turn += 1
         for slot in reversed(range(len(rows))):
             if turn == len(pieces[rows[slot]]):
-                rows[slot] = rows[cache.release(slot)]
+                rows[slot] = rows[held.release(slot)]
                 rows.pop()
-    assert cache.lengths == []
+    assert held.lengths == []
 
 
 @torch.inference_mode()
 def test_tokens_can_be_taken_back():
-    decoder = Decoder(MODEL.decoder, MODEL.alignment_heads, torch.float32)
-    cache = decoder.new_cache()
-    decoder.open(cache, [features(1, 50), features(2, 30)])
-    decoder.step(cache, [[1, 2, 3], [4, 5]])
-    expected = decoder.step(cache, [[6], [7]])
-    cache.lengths = [2, 1]
-    decoder.step(cache, [[3, 99, 98], [5, 97, 96]])
-    cache.lengths = [3, 2]
-    torch.testing.assert_close(decoder.step(cache, [[6], [7]]), expected)
+    decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    held = decoder.new_cache()
+    decoder.open(held, [features(1, 50), features(2, 30)])
+    decoder.step(held, [[1, 2, 3], [4, 5]])
+    expected = decoder.step(held, [[6], [7]])
+    held.lengths = [2, 1]
+    decoder.step(held, [[3, 99, 98], [5, 97, 96]])
+    held.lengths = [3, 2]
+    torch.testing.assert_close(decoder.step(held, [[6], [7]]), expected)
 
 
 def test_buffers_grow_and_stay():
-    decoder = Decoder(MODEL.decoder, MODEL.alignment_heads, torch.float32)
-    cache = decoder.new_cache()
-    cache.open([100])
-    assert cache.cross[0].shape == (1, 250, 128)
-    cache.open([600, 10, 10])
-    held = cache.cross[0]
-    assert held.shape == (3, 750, 128)
-    cache.open([20])
-    assert cache.cross[0] is held
+    decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    held = decoder.new_cache()
+    held.open([100])
+    assert held.cross[0].shape == (1, 250, 128)
+    held.open([600, 10, 10])
+    buffer = held.cross[0]
+    assert buffer.shape == (3, 750, 128)
+    held.open([20])
+    assert held.cross[0] is buffer
