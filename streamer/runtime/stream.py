@@ -5,7 +5,7 @@ are the listener (samples → plans) and the `Hearing` (plans + model → events
 threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,9 +28,11 @@ MEL_KEPT_SAMPLES = 31 * SAMPLE_RATE  # the longest window and its edges
 class Hearing:
     """One stream's mel frames and session, beside a model that many streams share. One thread owns it."""
 
-    def __init__(self, model: Model, settings: Settings, name: str = "s1") -> None:
+    def __init__(
+        self, model: Model, settings: Settings, name: str = "s1", local_time: Callable[[], float] | None = None
+    ) -> None:
         self.mel = MelFrames(model.dims.n_mels)
-        self.session = Session(settings, text_model(model), head_facts(model), name=name)
+        self.session = Session(settings, text_model(model), head_facts(model), name=name, local_time=local_time)
 
     def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""

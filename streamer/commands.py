@@ -1,0 +1,144 @@
+"""The subcommands of `streamer` beside `run`. Each imports what it needs, so that `--help` is quick."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.config import Settings, read_file, validate
+from streamer.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamer.model.download import Progress
+    from streamer.model.whisper import Model
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def add(subcommands: Any) -> None:
+    """Add all subcommands to argparse's subparsers."""
+    _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
+    _add(subcommands, "devices", devices, "list the capture devices")
+    check = _add(subcommands, "check-config", check_config, "check settings files")
+    check.add_argument("files", nargs="+", metavar="FILE", type=Path)
+    _add(subcommands, "schema", schema, "the JSON schema of the settings")
+    fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
+    fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
+
+
+def _add(
+    subcommands: Any, name: str, command: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subcommands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """`streamer doctor`: a line for each check; status 1 when something is missing."""
+    from streamer.doctor import Verdict, checks
+
+    found = checks()
+    marks = {Verdict.OK: "ok  ", Verdict.WARN: "warn", Verdict.MISSING: "MISS"}
+    for check in found:
+        sys.stdout.write(f"{marks[check.verdict]}  {check.what}: {check.detail}\n")
+        if check.mend:
+            sys.stdout.write(f"        mend: {check.mend}\n")
+    return 1 if any(check.verdict is Verdict.MISSING for check in found) else 0
+
+
+def devices(options: argparse.Namespace) -> int:
+    """`streamer devices` and `--list-devices`: index, name, host API, channels, native rate; * marks the default."""
+    from streamer.doctor import list_devices
+
+    rows = list_devices()
+    for device in rows:
+        mark = "*" if device.default else " "
+        sys.stdout.write(
+            f"{mark}{device.index:3d}  {device.name}  [{device.host_api}, {device.channels} ch, {device.rate} Hz]\n"
+        )
+    if not rows:
+        sys.stderr.write("no capture device was found; `streamer doctor` says what may be missing\n")
+    return 0
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """`streamer check-config FILE…`: the first wrong key of the first wrong file, or one line for each good one."""
+    for path in options.files:
+        validate(read_file(path), where=f"{path}: ")
+        sys.stdout.write(f"{path}: ok\n")
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """`streamer schema`: the JSON schema of the settings."""
+    sys.stdout.write(json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def pull(options: argparse.Namespace) -> int:
+    """`streamer pull NAME`: fetch and verify; the file's path is the last line."""
+    from streamer.model import catalog
+
+    with download_bar() as progress:
+        path = catalog.pull(options.name, progress=progress)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def load(settings: Settings) -> "Model":
+    """The model of the settings, with a progress bar if it must be fetched. Raises CheckpointError, UsageError."""
+    import torch
+
+    from streamer.model.checkpoint import load_model
+
+    given = settings.model
+    torch.set_num_threads(given.threads or max(1, min(8, torch.get_num_threads())))
+    head = None if given.head == "none" else given.head
+    with download_bar() as progress:
+        model = load_model(given.name, head=head, device=given.compute, dtype=given.dtype, progress=progress)
+    _check_language(settings, model)
+    return model
+
+
+def _check_language(settings: Settings, model: "Model") -> None:
+    from whisper.tokenizer import LANGUAGES
+
+    language, task = settings.speech.language, settings.speech.task
+    if language is not None and language not in LANGUAGES:
+        raise UsageError(f"--language: {language!r} is not a language code that Whisper knows, for example en, de, fr")
+    if not model.is_multilingual and language not in (None, "en"):
+        raise UsageError(f"--language: the model {model.name} knows English only; take a multilingual one such as base")
+    if not model.is_multilingual and task == "translate":
+        raise UsageError(f"--task: the model {model.name} cannot translate; take a multilingual one such as base")
+
+
+class download_bar:  # noqa: N801  used as a function
+    """A progress bar on stderr that appears with the first progress of a download."""
+
+    def __enter__(self) -> Callable[["Progress"], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+        return self._show
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def _show(self, progress: "Progress") -> None:
+        if not self._tasks:
+            self._bar.start()
+        if progress.name not in self._tasks:
+            self._tasks[progress.name] = self._bar.add_task(progress.name, total=progress.total_bytes)
+        self._bar.update(self._tasks[progress.name], completed=progress.received_bytes, total=progress.total_bytes)

@@ -1,0 +1,73 @@
+"""Sound that clients send to `/ingest`: each sender is a source with a pipeline and a session of its own."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from streamer.audio.block import AudioBlock, Source, empty
+from streamer.audio.pcm import PcmDecoder
+from streamer.audio.resample import to_16k
+from streamer.runtime.pipeline import Pipeline
+from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
+
+READ_S = 0.2
+MAX_SENDERS = 32
+LOST = "the sender was faster than it can be taken"
+
+
+class IngestSource:
+    """A `Source` over the queue of one sender. `stall_s`: so long without sound is `no_audio`."""
+
+    def __init__(self, queue: PcmQueue, stall_s: float) -> None:
+        self.name = queue.session
+        self.live = True
+        self.sample_rate = queue.start.sample_rate
+        self._queue, self._stall_s = queue, stall_s
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """Blocks until the sender stops or goes away."""
+        start = self._queue.start
+        decoder = PcmDecoder(start.encoding, start.sample_rate, start.channels)
+        heard_s, silent = time.monotonic(), False
+        while not self._queue.ended:
+            piece = self._queue.read(READ_S)
+            if piece is None:
+                if not silent and time.monotonic() - heard_s > self._stall_s:
+                    silent = True
+                    yield AudioBlock(empty(), state="no_audio", reason="the sender is silent")
+                continue
+            heard_s, silent = time.monotonic(), False
+            lost = to_16k(piece.lost_frames, start.sample_rate)
+            yield AudioBlock(decoder.push(piece.pcm), lost, LOST if lost else "")
+        yield AudioBlock(decoder.finish())
+
+    def close(self) -> None:
+        """End `blocks`."""
+        self._queue.close()
+
+
+class Ingests:
+    """Opens a pipeline for every sender. `open` runs in the server's event loop, `sweep` in the main thread."""
+
+    def __init__(self, make: Callable[[Source, str], Pipeline], closed: Callable[[str], None], stall_s: float) -> None:
+        """`make` builds the pipeline of a source under a stem for its name; `closed` hears of sessions that ended."""
+        self._make, self._closed, self._stall_s = make, closed, stall_s
+        self._open: dict[str, Pipeline] = {}
+        self._count = 0
+
+    def open(self, start: IngestStart) -> PcmQueue:
+        """A session for one more sender. Raises IngestFullError when there are too many."""
+        if len(self._open) >= MAX_SENDERS:
+            raise IngestFullError(f"ingest: {MAX_SENDERS} senders are heard already; try later")
+        self._count += 1
+        queue = PcmQueue(start, f"in{self._count}")
+        pipeline = self._make(IngestSource(queue, self._stall_s), queue.session)
+        queue.session = pipeline.name
+        self._open[pipeline.name] = pipeline
+        pipeline.start()
+        return queue
+
+    def sweep(self) -> None:
+        """Close the sessions of senders that are done."""
+        for name in [name for name, pipeline in self._open.items() if pipeline.done]:
+            del self._open[name]
+            self._closed(name)

@@ -1,0 +1,116 @@
+"""The outlet: one thread that writes events to files and to the terminal, so that a slow disk never delays the model.
+
+Full-queue rule: 10,000 events wait; then the worker waits, because files lose nothing. What cannot be written is said
+once, on stderr; the other sinks go on.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+
+from streamer.config import OutputSettings
+from streamer.errors import StreamerError
+from streamer.events import Event
+from streamer.sinks.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
+from streamer.sinks.terminal import TerminalView
+
+log = logging.getLogger(__name__)
+
+LIMIT_EVENTS = 10_000
+
+
+class Sinks:
+    """The files and the terminal view of one run. Not for several threads."""
+
+    def __init__(self, output: OutputSettings, view: TerminalView | None) -> None:
+        """Create the files; UsageError names the option of one that cannot be."""
+        self.view = view
+        self.failed = False
+        self._jsonl = JsonlWriter(output.jsonl) if output.jsonl else None
+        writers: list[EventWriter | None] = [
+            self._jsonl,
+            SrtWriter(output.srt) if output.srt else None,
+            VttWriter(output.vtt) if output.vtt else None,
+        ]
+        self._writers = [writer for writer in writers if writer]
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether whoever read our JSONL on stdout went away."""
+        return self._jsonl is not None and self._jsonl.broken
+
+    def write(self, event: Event) -> None:
+        """Give one event to every sink."""
+        for writer in list(self._writers):
+            try:
+                writer.write(event)
+            except StreamerError as error:
+                log.error("%s", error)
+                self.failed = True
+                self._writers.remove(writer)
+        if self.view:
+            self.view.show(event)
+
+    def close(self) -> None:
+        """Finish the files and leave the terminal."""
+        for writer in self._writers:
+            try:
+                writer.close()
+            except StreamerError as error:
+                log.error("%s", error)
+                self.failed = True
+        if self.view:
+            self.view.close()
+
+
+class Outlet:
+    """The thread that owns `sinks`."""
+
+    def __init__(self, sinks: Sinks) -> None:
+        self._sinks = sinks
+        self._queue: queue.Queue[Event | tuple[float | None, float] | None] = queue.Queue(LIMIT_EVENTS)
+        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Queue events (worker thread); waits while 10,000 wait already."""
+        for event in events:
+            self._queue.put(event)
+
+    def meter(self, level_dbfs: float | None, lag_s: float) -> None:
+        """Show level and lag soon; dropped when the queue is busy."""
+        if self._sinks.view and self._queue.empty():
+            self._queue.put((level_dbfs, lag_s))
+
+    def stop(self, timeout_s: float) -> bool:
+        """Write what is queued, close the sinks, end the thread; False when it did not end in time."""
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                if isinstance(item, tuple):
+                    if self._sinks.view:
+                        self._sinks.view.show_meter(*item)
+                else:
+                    self._sinks.write(item)
+        except Exception as error:  # the top of the thread
+            log.error("outlet: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+            self._sinks.failed = True
+            self._drain()
+        finally:
+            self._sinks.close()
+
+    def _drain(self) -> None:
+        """Nothing can be written any more: keep taking events, so that the worker does not wait for ever."""
+        while self._queue.get() is not None:
+            pass

@@ -1,0 +1,138 @@
+"""One live stream: source → capture thread → ring buffer → listener thread → lane → (the shared) worker thread.
+
+The capture thread only copies blocks into the ring and notes losses and states; the listener thread owns the
+`Listener`. A failure of either ends this stream with its last words committed; `failure` says why.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from streamer.audio.block import Source
+from streamer.audio.ring import RingBuffer, RingRead
+from streamer.config import Settings
+from streamer.events import SAMPLE_RATE, State
+from streamer.runtime.lane import Emit, Lane
+from streamer.runtime.listener import Listener, ListenerPlan
+from streamer.runtime.stream import Hearing
+from streamer.runtime.worker import Worker
+from streamer.vad.planner import Hop
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.2  # how long the listener waits for sound before it looks for a change of the source's state
+READ_SAMPLES = SAMPLE_RATE  # most that the listener takes at once
+
+
+class Pipeline:
+    """Carries `source` to `worker`; events go to `emit`, in the worker's thread."""
+
+    def __init__(self, source: Source, settings: Settings, worker: Worker, hearing: Hearing, emit: Emit) -> None:
+        self.source = source
+        self.name = hearing.session.name
+        self.failure: Exception | None = None
+        self.level_dbfs: float | None = None
+        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
+        self._listener = Listener(settings)
+        self._states: deque[tuple[int, State, str]] = deque()
+        self._state: tuple[State, str] = ("starting", "")
+        self._last_audio_s = time.monotonic()
+        self.lane: Lane = worker.add(hearing, emit)
+        self._threads = [
+            threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
+            threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        self.lane.ask(lambda session: session.status("starting", self.source.name))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether the last event of this stream was emitted."""
+        return self.lane.done.is_set()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of audio that were captured and are not judged yet."""
+        return (self._ring.end - self._listener.position) / SAMPLE_RATE + self.lane.lag_s
+
+    @property
+    def last_audio_age_s(self) -> float:
+        """Seconds since the source delivered sound."""
+        return time.monotonic() - self._last_audio_s
+
+    def stop(self, patience_s: float) -> bool:
+        """End the source, commit the last words; after `patience_s` without asking the model. False: it did not end."""
+        self.source.close()
+        if not self.lane.done.wait(patience_s):
+            self.lane.hurry()
+        return self.lane.done.wait(1.0)
+
+    def _capture(self) -> None:
+        try:
+            for block in self.source.blocks():
+                if (block.state, block.reason if block.state != "listening" else "") != self._state:
+                    self._state = (block.state, block.reason if block.state != "listening" else "")
+                    self._states.append((self._ring.end, *self._state))
+                self._ring.lost(block.lost_samples, block.reason)
+                if len(block.samples):
+                    self._ring.write(block.samples)
+                    self._last_audio_s = time.monotonic()
+        except Exception as error:  # noqa: BLE001  the top of the thread
+            self._fail("capture", error)
+        finally:
+            self._ring.finish()
+
+    def _listen(self) -> None:
+        try:
+            position = 0
+            while True:
+                self._ring.wait_until(position + 1, WAIT_S)
+                self.lane.put(self._state_plans(position))
+                end = min(self._ring.end, position + READ_SAMPLES)
+                if end > position:
+                    self._put(self._plans(self._ring.read(position, end)))
+                    position = end
+                    self._ring.release(position)
+                elif self._ring.ended:
+                    break
+            self._put(self._listener.finish())
+        except Exception as error:  # noqa: BLE001  the top of the thread
+            self._fail("listener", error)
+            self.source.close()
+        finally:
+            self.lane.finish()
+
+    def _fail(self, where: str, error: Exception) -> None:
+        log.error("%s: %s", where, error, exc_info=log.isEnabledFor(logging.DEBUG))
+        self.failure = self.failure or error
+        detail = f"{where}: {error}"
+        self.lane.ask(lambda session: session.status("degraded", detail))
+
+    def _state_plans(self, position: int) -> list[ListenerPlan]:
+        plans: list[ListenerPlan] = []
+        while self._states and self._states[0][0] <= position:
+            _, state, detail = self._states.popleft()
+            plans.append(self._listener.state(state, detail))
+        return plans
+
+    def _plans(self, read: RingRead) -> list[ListenerPlan]:
+        plans: list[ListenerPlan] = []
+        start = read.start_sample
+        position = start
+        for lost in read.lost:
+            plans += self._listener.step(read.samples[position - start : lost.start_sample - start])
+            plans += self._listener.lost(lost.end_sample - lost.start_sample, lost.reason)
+            position = lost.end_sample
+        return plans + self._listener.step(read.samples[position - start :])
+
+    def _put(self, plans: Sequence[ListenerPlan]) -> None:
+        for plan in plans:
+            if isinstance(plan, Hop):
+                self.level_dbfs = plan.level_db
+        self.lane.put(plans)
