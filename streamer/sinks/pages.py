@@ -10,7 +10,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
-_ASSETS = ("feed.js", "viewer.js", "viewer.css", "overlay.js", "overlay.css", "icon.svg")
+_ASSETS = ("feed.js", "viewer.js", "alerts.js", "viewer.css", "overlay.js", "overlay.css", "icon.svg")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def test_half_a_cue_is_taken_back_when_the_disk_fills_up(tmp_path, monkeypatch):
 
 def test_a_reader_of_stdout_that_goes_away_is_no_error():
     program = (
-        "import sys; sys.path.insert(0, 'tests/sinks')\n"
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
         "from test_captions import script; from streamer.sinks.captions import JsonlWriter\n"
         "writer = JsonlWriter('-')\n"
         "for _ in range(2000):\n"

@@ -1,0 +1,301 @@
+"""The pages in a real browser, served by the real server, fed with a made-up minute."""
+
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright  # noqa: E402
+from scene import SIREN_TAGS, Scene, minute  # noqa: E402
+
+from streamer.sinks.listening import Actions, ServerOptions  # noqa: E402
+from streamer.sinks.messages import Ack, SessionHealth, SessionInfo  # noqa: E402
+from streamer.sinks.server_thread import ServerThread  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages and fails on any error in them and on any request to elsewhere."""
+    contexts, troubles = [], []
+
+    def open_page(**options) -> Page:
+        context = browser.new_context(**{"viewport": DESK, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda entry: troubles.append(entry.text) if "Refused" in entry.text else None)
+        page.on("request", lambda made: None if "//127.0.0.1:" in made.url else troubles.append(made.url))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ServerThread]]:
+    running: list[ServerThread] = []
+
+    def start(actions: Actions | None = None, **options) -> ServerThread:
+        server = ServerThread(ServerOptions(**{"port": 0, **options}), actions)
+        server.start()
+        running.append(server)
+        server.open_session(SessionInfo("kitchen", "nano", "nano_at", 16_000))
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+
+
+def test_viewer_shows_the_minute(serve, opened):
+    said: list[Ack] = []
+    server = serve(Actions(ack=said.append, health=lambda: {"kitchen": SessionHealth(0.1, 0.4, -20.0)}))
+    events = list(minute())
+    for event in events[:-1]:
+        server.publish(event)
+    page = opened()
+    page.goto(server.url)
+    expect(page.locator("#captions span").last).to_have_text("Is that the smoke alarm?")
+    server.publish(events[-1])
+    expect(page.locator("#now")).to_have_text("Yes, it is coming from the kitchen, can you")
+    assert page.locator("#captions").get_attribute("role") == "log"
+    assert page.locator("#now").get_attribute("aria-hidden") == "true"
+    assert texts(page, "#captions p")[0].endswith("Good evening everyone, and thank you for coming.")
+    assert texts(page, "#captions .heard span") == ["[Doorbell]", "[Smoke detector]"]
+    assert "0.4 s of sound was lost" in page.inner_text("#captions .note")
+    assert texts(page, "#sounds li") == ["[Smoke detector]"]
+    assert page.locator("#tags li").count() == len(SIREN_TAGS)
+    assert page.inner_text("#state") == "Listening"
+    expect(page.locator("#level")).to_be_visible()
+
+    banner = page.locator("#alerts .alert")
+    assert banner.count() == 1
+    assert "Critical: Smoke alarm" in banner.inner_text()
+    page.get_by_role("button", name="Acknowledge").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Acknowledge")).to_be_disabled()
+    scene = Scene(seq=events[-1].seq, at=40.0, alerts={2: next(e for e in events if e.type == "alert" and e.id == 2)})
+    server.publish(scene.alert(2, "smoke_alarm", "critical", "acknowledged"))
+    expect(banner.locator(".seen")).to_have_text("Acknowledged")
+    assert said == [Ack(2, "kitchen")]
+    scene.at = 45.0
+    server.publish(scene.alert(2, "smoke_alarm", "critical", "cleared"))
+    expect(banner).to_have_count(0)
+    assert "0:31 Smoke alarm" in page.inner_text("#timeline li:first-child")
+    assert "for 14 s · acknowledged" in page.inner_text("#timeline li:first-child")
+
+
+CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text("utf-8").split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_viewer_is_legible_also_on_a_phone(serve, opened, scheme):
+    server = serve()
+    scene = Scene()
+    for event in [
+        scene.status("degraded", "clipping"),
+        *scene.speak("A sentence that is long enough to need more than one line on the screen of a telephone."),
+        scene.speak("x" * 200).__next__(),
+        scene.gap(1.0),
+        scene.sound("Siren", 1),
+        scene.tags(*SIREN_TAGS),
+        scene.alert(1, "siren", "warning"),
+        scene.alert(2, "doorbell", "info"),
+        scene.alert(3, "smoke_alarm", "critical", text="w" * 300),
+    ]:
+        server.publish(event)
+    page = opened(viewport=PHONE, color_scheme=scheme, reduced_motion="reduce")
+    page.goto(server.url)
+    expect(page.locator("#alerts .alert")).to_have_count(3)
+    page.locator("summary").click()
+    assert page.evaluate(CONTRASTS) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.locator("summary").click()
+    expect(page.locator("#state")).to_have_text("Degraded: clipping")
+
+
+def test_text_is_never_markup(serve, opened):
+    server = serve()
+    nasty = '<img src=x onerror="document.title=1"><script>document.title=2</script>&amp;'
+    scene = Scene()
+    for event in [
+        scene.status("degraded", nasty),
+        *scene.speak(nasty),
+        scene.sound(nasty, 1),
+        scene.alert(1, nasty, "critical", text=nasty),
+        scene.say(nasty, nasty),
+    ]:
+        server.publish(event)
+    for path in ("", "overlay?lines=4"):
+        page = opened()
+        page.goto(server.url + path)
+        if path:
+            page.wait_for_timeout(400)
+            server.publish(scene.say(nasty, nasty))
+            expect(page.locator("#captions")).to_contain_text("<img src=x")
+        else:
+            expect(page.locator("#captions")).to_contain_text(nasty)
+            expect(page.locator("#alerts")).to_contain_text(nasty)
+        assert page.locator("img, body script").count() == 0
+        assert page.title() not in "12"
+
+
+def test_after_a_break_nothing_comes_twice_and_nothing_is_missing(serve, opened):
+    server, scene, routes = serve(), Scene(), []
+
+    def join(route: WebSocketRoute) -> None:
+        routes.append((route, route.connect_to_server()))
+
+    page = opened()
+    page.route_web_socket(re.compile("/ws"), join)
+    page.goto(server.url)
+    for event in scene.speak("before the break"):
+        server.publish(event)
+    expect(page.locator("#captions span")).to_have_text("before the break")
+    for side in routes[0]:
+        side.close(code=3000)
+    for event in [*scene.speak("during the break"), *scene.speak("after it")]:
+        server.publish(event)
+    expect(page.locator("#captions p")).to_have_count(3)
+    assert texts(page, "#captions span") == ["before the break", "during the break", "after it"]
+    assert len(routes) == 2
+
+
+def test_a_new_run_of_the_server_starts_anew_and_says_so(serve, opened):
+    first = serve()
+    scene = Scene()
+    for event in scene.speak("one two three four five six"):
+        first.publish(event)
+    page = opened()
+    page.goto(first.url)
+    expect(page.locator("#captions span")).to_have_text("one two three four five six")
+    port = first.port
+    first.stop(1012, "restarting")
+    second = serve(port=port)
+    for event in Scene().speak("seven"):
+        second.publish(event)
+    expect(page.locator("#captions p").last).to_contain_text("seven")
+    assert texts(page, "#captions .note") == ["The server was started anew."]
+    expect(page.locator("#now")).to_have_text("")
+
+
+def test_silence_of_the_server_is_said_big_and_plain(serve, opened):
+    server = serve()
+    server.publish(Scene().status())
+    page = opened()
+    page.clock.install()
+    page.goto(server.url)
+    expect(page.locator("#state")).to_have_text("Listening")
+    page.clock.fast_forward(16_000)
+    expect(page.locator("#trouble")).to_contain_text("Not listening")
+    assert page.locator("#trouble").get_attribute("role") == "alert"
+    server.publish(Scene(seq=1).status())
+    expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_no_audio_is_said_too(serve, opened):
+    server, scene = serve(), Scene()
+    page = opened()
+    page.goto(server.url)
+    for event in (scene.status(), scene.status("no_audio", "unplugged")):
+        server.publish(event)
+    expect(page.locator("#trouble")).to_contain_text("No sound arrives")
+    server.publish(scene.status())
+    expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_the_token_goes_with_the_page(serve, opened):
+    server = serve(token="a long & odd token")
+    page = opened()
+    assert page.goto(server.url).status == 401
+    page.goto(f"{server.url}?token=a+long+%26+odd+token")
+    server.publish(Scene().status())
+    expect(page.locator("#state")).to_have_text("Listening")
+
+
+def test_overlay_appends_words_and_shows_nothing_else(serve, opened):
+    server, scene = serve(), Scene()
+    page = opened(viewport={"width": 1280, "height": 720})
+    page.goto(f"{server.url}overlay?lines=2&chars=30&hold=3600")
+    page.wait_for_timeout(500)
+    sentence = "the quick brown fox jumps over the lazy dog and then it runs away into the dark forest"
+    seen: list[list[str]] = []
+    for event in scene.speak(sentence):
+        server.publish(event)
+        shown = f"{event.text} {event.partial}".split()[-1]
+        expect(page.locator(".line").last).to_contain_text(shown)
+        seen.append([line.rstrip() for line in page.locator(".line > span:first-child").all_inner_texts()])
+        assert page.locator(".line").count() <= 2
+        assert all(len(line) <= 30 for line in texts(page, ".line"))
+    for before, after in itertools.pairwise(seen):
+        kept = [line for line in before if line]
+        assert not kept or any(line.startswith(kept[-1]) for line in after), "a committed line was laid out anew"
+    for event in [
+        scene.sound("Siren", 1),
+        scene.tags(*SIREN_TAGS),
+        scene.alert(1, "siren", "critical"),
+        scene.gap(1.0),
+    ]:
+        server.publish(event)
+    expect(page.locator(".sound")).to_have_text("[Siren]")
+    assert len(page.inner_text("body").splitlines()) == 2
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgba(0, 0, 0, 0)"
+    server.stop()
+    page.wait_for_timeout(300)
+    assert page.locator("body > *").count() == 1
+
+
+def test_overlay_options(serve, opened):
+    server, scene = serve(), Scene()
+    page = opened(viewport={"width": 640, "height": 360})
+    look = "size=33&color=ffe066&background=%23112233&font=serif&position=top&align=left&uppercase=1"
+    page.goto(f"{server.url}overlay?lines=4&chars=60&partial=0&sounds=0&hold=1&{look}&session=kitchen")
+    page.wait_for_timeout(500)
+    for event in [scene.sound("Siren", 1), scene.say("words that are here to stay " * 5, partial="not shown")]:
+        server.publish(event)
+    expect(page.locator(".line")).to_have_count(4)
+    style = page.evaluate(
+        "(() => { const s = getComputedStyle(document.querySelector('.line')); "
+        "return [s.fontSize, s.color, s.backgroundColor, s.fontFamily, s.textTransform]; })()"
+    )
+    assert style == ["33px", "rgb(255, 224, 102)", "rgb(17, 34, 51)", "serif", "uppercase"]
+    assert "NOT SHOWN" not in page.inner_text("body")
+    assert "SIREN" not in page.inner_text("body")
+    box = page.locator("#captions").bounding_box()
+    assert box is not None
+    assert box["y"] < 40
+    assert box["x"] + box["width"] <= 640
+    expect(page.locator(".line")).to_have_count(0)
