@@ -158,15 +158,17 @@ class Hub:
     def subscribe(self, connection: Connection, wish: Subscribe) -> None:
         """Change what a connection gets; with `since_seq`, go there first, leaving out what it already had.
 
-        A `since_seq` beyond the newest event belongs to an earlier run of the server: then all there is comes.
+        A `since_seq` beyond the newest event of all sessions belongs to an earlier run of the server: then all there
+        is comes.
         Raises MessageError when a connection goes back too often.
         """
+        newest_of_all = max((item.history.last_seq for item in self._sessions.values()), default=0)
         for name, item in self._sessions.items():
             position, newest = connection.positions.setdefault(name, _all(item.history)), item.history.last_seq
             if connection.wants_session(name):
                 position.end_epoch(connection.types, item.history.oldest_seq)
             if wish.since_seq is not None:
-                position.seq = wish.since_seq if wish.since_seq <= newest else -1
+                position.seq = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
             elif not connection.wants_session(name):
                 position.seq = newest
             position.began, position.live_from = position.seq, newest

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.sinks.hub import HubLimits
 from streamer.sinks.listening import Actions, ServerOptions
@@ -35,6 +36,7 @@ class ServerThread:
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self._server = Server(options, actions, limits)
+        self._host = options.host
         self._on_failure = on_failure
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
@@ -48,7 +50,8 @@ class ServerThread:
     def start(self) -> None:
         """Start the thread and return once the server listens; `port` and `url` are known then."""
         self._thread.start()
-        self._listening.wait(START_S)
+        if not self._listening.wait(START_S):
+            raise ConfigError(f"--host: {self._host!r} gives no answer; try 127.0.0.1")
         if self._refused is not None:
             self._thread.join()
             raise self._refused

@@ -39,7 +39,7 @@ class _Picture:
     partial: str = ""
     state: str = "starting"
     detail: str = ""
-    level_dbfs: float | None = None
+    level_dbfs: int | None = None
     lag_s: float = 0.0
 
 
@@ -101,8 +101,11 @@ class TerminalView:
 
     def show_meter(self, level_dbfs: float | None, lag_s: float) -> None:
         """Show how loud it is (dB below full scale; None: unknown) and how many seconds the worker is behind."""
-        self._picture.level_dbfs, self._picture.lag_s = level_dbfs, lag_s
-        self._refresh()
+        level = None if level_dbfs is None else round(level_dbfs)
+        lag = round(lag_s, 1)
+        if (level, lag) != (self._picture.level_dbfs, self._picture.lag_s):
+            self._picture.level_dbfs, self._picture.lag_s = level, lag
+            self._refresh()
 
     def close(self) -> None:
         """Leave the terminal as a normal one; any number of times."""
@@ -189,7 +192,7 @@ def _status(picture: _Picture, width: int) -> str:
     state = _STATES[picture.state] + (f": {picture.detail}" if picture.detail else "")
     parts = [state, f"lag {picture.lag_s:.1f} s"]
     if picture.level_dbfs is not None and width >= 2 * METER_CELLS:
-        share = 1 - max(QUIET_DBFS, min(0.0, picture.level_dbfs)) / QUIET_DBFS
+        share = 1 - max(QUIET_DBFS, min(0, picture.level_dbfs)) / QUIET_DBFS
         filled = round(share * METER_CELLS)
         parts.insert(0, "▮" * filled + "▯" * (METER_CELLS - filled) + f" {max(picture.level_dbfs, -99):4.0f} dB")
     return "  ".join(parts)

@@ -83,9 +83,9 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where a person on this machine finds the viewer, without the token."""
+        """Where a person on this machine finds the viewer: no slash at the end, no token."""
         host = "localhost" if self._options.host in ("", "0.0.0.0", "::") else self._options.host
-        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def open_session(self, info: SessionInfo) -> None:
         """Announce a session before its first event. Raises ValueError for a name that was used before."""

@@ -126,10 +126,11 @@ export class Feed {
     if (first && this.backlog === 0) {
       for (const item of wanted) this.newest.set(item.session, item.last_seq);
     }
-    if (wanted.length === 0) return null;
-    return Math.min(
-      ...wanted.map((item) => this.newest.get(item.session) ?? Math.max(0, item.last_seq - this.backlog)),
-    );
+    const starts = wanted
+      .map((item) => [this.newest.get(item.session) ?? Math.max(0, item.last_seq - this.backlog), item.last_seq])
+      .filter(([start, last]) => start < last)
+      .map(([start]) => start);
+    return starts.length > 0 ? Math.min(...starts) : null;
   }
 
   miss(gap) {

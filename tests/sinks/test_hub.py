@@ -256,8 +256,9 @@ class Model:
                 self.passed[name] = set()
         self.types = types
         if since is not None:
-            for name, events in self.events.items():
-                self.mark[name] = since if since <= max(events, default=0) else 0
+            newest = max(max(events, default=0) for events in self.events.values())
+            for name in self.events:
+                self.mark[name] = since if since <= newest else 0
 
 
 @settings(max_examples=300, deadline=None)

@@ -161,7 +161,7 @@ def test_text_is_never_markup(serve, opened):
         server.publish(event)
     for path in ("", "overlay?lines=4"):
         page = opened()
-        page.goto(server.url + path)
+        page.goto(f"{server.url}/{path}")
         if path:
             page.wait_for_timeout(400)
             server.publish(scene.say(nasty, nasty))
@@ -241,7 +241,7 @@ def test_the_token_goes_with_the_page(serve, opened):
     server = serve(token="a long & odd token")
     page = opened()
     assert page.goto(server.url).status == 401
-    page.goto(f"{server.url}?token=a+long+%26+odd+token")
+    page.goto(f"{server.url}/?token=a+long+%26+odd+token")
     server.publish(Scene().status())
     expect(page.locator("#state")).to_have_text("Listening")
 
@@ -249,7 +249,7 @@ def test_the_token_goes_with_the_page(serve, opened):
 def test_overlay_appends_words_and_shows_nothing_else(serve, opened):
     server, scene = serve(), Scene()
     page = opened(viewport={"width": 1280, "height": 720})
-    page.goto(f"{server.url}overlay?lines=2&chars=30&hold=3600")
+    page.goto(f"{server.url}/overlay?lines=2&chars=30&hold=3600")
     page.wait_for_timeout(500)
     sentence = "the quick brown fox jumps over the lazy dog and then it runs away into the dark forest"
     seen: list[list[str]] = []
@@ -282,7 +282,7 @@ def test_overlay_options(serve, opened):
     server, scene = serve(), Scene()
     page = opened(viewport={"width": 640, "height": 360})
     look = "size=33&color=ffe066&background=%23112233&font=serif&position=top&align=left&uppercase=1"
-    page.goto(f"{server.url}overlay?lines=4&chars=60&partial=0&sounds=0&hold=1&{look}&session=kitchen")
+    page.goto(f"{server.url}/overlay?lines=4&chars=60&partial=0&sounds=0&hold=1&{look}&session=kitchen")
     page.wait_for_timeout(500)
     for event in [scene.sound("Siren", 1), scene.say("words that are here to stay " * 5, partial="not shown")]:
         server.publish(event)
