@@ -17,12 +17,14 @@ LINE_CELLS = 42
 MAX_LINES = 2
 MIN_MS = 1_000
 MAX_MS = 7_000
-SOUND_MS = 2_000
+SOUND_MS = 1_500
 PAUSE_MS = 1_500  # a pause between words that ends a cue
 SENTENCE_MS = 2_000  # a cue of at least this length ends with its sentence
-MAX_LATE_MS = 2_000
-HURRIED_MS = 300  # how short a cue may be that would otherwise come later than that
-SETTLE_MS = 3_000  # a sound's cue waits this long for words that were spoken before it but are still being decoded
+MAX_LATE_MS = 2_500
+HURRIED_MS = 500  # how short a cue may be that would otherwise come later than that
+SPLIT_MS = 1_500  # a cue that is at least this long ends for a sound; a shorter one is not torn apart
+SETTLE_MS = 3_000  # a sound's cue waits this long for words that were spoken before it
+MAX_SETTLE_MS = 8_000  # and this long while such words are known to be decoded, but not committed yet
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…")
 
 
@@ -56,6 +58,7 @@ class CueMaker:
         self._waiting: list[Cue] = []  # a heap by start: closed, but not given out yet
         self._now_ms = 0
         self._spoken_ms = -1  # start of the newest word
+        self._partial_ms: int | None = None  # start of the open segment while it has uncommitted words
         self._last_end_ms = 0
 
     def step(self, event: Event) -> list[Cue]:
@@ -82,6 +85,7 @@ class CueMaker:
         for word in words[self._used :]:
             self._add(self._piece(word, event.text))
         self._used = max(self._used, len(words))
+        self._partial_ms = round(event.start * 1000) if event.partial and not event.final else None
         if event.final:
             self._close_cue()
 
@@ -110,12 +114,15 @@ class CueMaker:
                 len(_lines(text)) > MAX_LINES
                 or piece.start_ms - last.end_ms >= PAUSE_MS
                 or piece.end_ms - start > MAX_MS
-                or any(cue.sound and start < cue.start_ms <= piece.start_ms for cue in self._waiting)
+                or (piece.start_ms - start >= SPLIT_MS and self._interrupted(start, piece.start_ms))
                 or (last.text.endswith(_SENTENCE_ENDS) and last.end_ms - start >= SENTENCE_MS)
             ):
                 self._close_cue()
         self._open.append(piece)
         self._spoken_ms = max(self._spoken_ms, piece.start_ms)
+
+    def _interrupted(self, start_ms: int, end_ms: int) -> bool:
+        return any(cue.sound and start_ms < cue.start_ms <= end_ms for cue in self._waiting)
 
     def _close_cue(self) -> None:
         """Close the open cue; text too long for one (a single endless word) becomes several."""
@@ -136,8 +143,8 @@ class CueMaker:
             start = max(cue.start_ms, self._last_end_ms)
             shortest = MIN_MS if start - cue.start_ms <= MAX_LATE_MS else HURRIED_MS
             end = cue.end_ms
-            if cue.sound and self._waiting:
-                end = min(end, self._waiting[0].start_ms)
+            if cue.sound:
+                end = min([end, *(waiting.start_ms for waiting in self._waiting[:1]), *self._coming()])
             self._last_end_ms = end = max(end, start + shortest)
             yield replace(cue, start_ms=start, end_ms=end)
 
@@ -147,7 +154,16 @@ class CueMaker:
             return True
         if self._open and self._open[0].start_ms <= cue.start_ms:
             return False
-        return self._spoken_ms >= cue.start_ms or self._now_ms >= cue.start_ms + SETTLE_MS
+        behind = self._partial_ms is not None and self._partial_ms <= cue.start_ms
+        patience_ms = MAX_SETTLE_MS if behind else SETTLE_MS
+        return self._spoken_ms >= cue.start_ms or self._now_ms >= cue.start_ms + patience_ms
+
+    def _coming(self) -> Iterator[int]:
+        """Where speech that is not in a cue yet begins."""
+        if self._open:
+            yield self._open[0].start_ms
+        elif self._partial_ms is not None:
+            yield max(self._partial_ms, self._spoken_ms)
 
 
 def _joined(pieces: Sequence[_Piece]) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import Event, Sound, Tags, Transcript, Word
-from streamer.sinks.cues import LINE_CELLS, MAX_LINES, MIN_MS, Cue, CueMaker
+from streamer.sinks.cues import HURRIED_MS, LINE_CELLS, MAX_LINES, MIN_MS, Cue, CueMaker
 from streamer.sinks.plain_text import cells, clean
 
 
@@ -91,11 +91,27 @@ def test_sounds_have_cues_of_their_own_between_the_words():
     assert cues[1].start_ms == 1500
 
 
+def test_a_short_phrase_is_not_torn_apart_by_a_sound():
+    said = words("four nine one", each=0.4)
+    cues = make(spoken(said[:2]), sound("Thunder", 0.5, audio_t=1.2), spoken(said, final=True))
+    assert [cue.lines for cue in cues] == [("four nine one",), ("[Thunder]",)]
+
+
+def test_a_sound_waits_for_words_that_are_being_decoded():
+    maker = CueMaker()
+    tick = Tags(session="s", seq=2, audio_t=5.0, start=0.0, end=5.0, tags=())
+    early = maker.step(spoken([], audio_t=1.0)) + maker.step(sound("Siren", 1.2)) + maker.step(tick)
+    assert early == []
+    said = words("one two three", start=0.2)
+    cues = maker.step(spoken(said, final=True, audio_t=5.5)) + maker.finish()
+    assert [cue.lines for cue in cues] == [("one two three",), ("[Siren]",)]
+
+
 def test_a_sound_in_silence_is_shown_soon():
     maker = CueMaker()
     assert maker.step(sound("Siren", 5.0)) == []
     tick = Tags(session="s", seq=2, audio_t=8.0, start=0.0, end=8.0, tags=())
-    assert maker.step(tick) == [Cue(5000, 7000, ("[Siren]",), True)]
+    assert maker.step(tick) == [Cue(5000, 6500, ("[Siren]",), True)]
 
 
 def test_languages_without_spaces_and_endless_words():
@@ -151,6 +167,6 @@ def test_any_speech_gives_legible_cues_in_order(script):
         assert all(line.strip() and cells(line) <= LINE_CELLS for line in cue.lines)
     for before, after in itertools.pairwise(cues):
         assert before.end_ms <= after.start_ms
-        assert before.end_ms - before.start_ms >= min(MIN_MS, 300)
+        assert before.end_ms - before.start_ms >= min(MIN_MS, HURRIED_MS)
     assert text_of(cues).replace(" ", "") == clean(" ".join(all_words)).replace(" ", "")
     assert sum(cue.sound for cue in cues) == sum(what == "sound" for what, _, _ in script)
