@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
-from streamer.decoding.affine import Affine
+from streamer.decoding.affine import Affine, Vocabulary
 from streamer.decoding.kv_cache import CacheShape, KVCache
 
 
@@ -63,10 +63,9 @@ class Decoder:
         self.dtype = dtype
         self.heads: int = module.blocks[0].attn.n_head
         self.positions, self.width = module.positional_embedding.shape
-        self.vocabulary = embedding.shape[0]
         self.embedding = embedding.to(dtype)
         self.positional = module.positional_embedding.detach().to(dtype)
-        self.logits_layer = Affine(self.embedding)
+        self.vocabulary = Vocabulary(self.embedding)
         self.norm = Norm(module.ln)
         grouped: dict[int, list[int]] = {}
         for layer, head in sorted(alignment_heads):
@@ -116,8 +115,8 @@ class Decoder:
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits float32 [n, vocabulary] of hidden states [n, width]."""
-        return self.logits_layer(hidden).float()
+        """Logits float32 [n, vocabulary] of hidden states [n, width]; only near the truth unless `vocabulary.exact`."""
+        return self.vocabulary(hidden)
 
     def exact_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits float32 [n, k] of chosen `tokens` [n, k], computed in float32 whatever the compute dtype is."""

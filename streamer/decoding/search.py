@@ -14,13 +14,13 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
 from streamer.decoding.decoder import Decoder
-from streamer.decoding.filters import LogitFilters
+from streamer.decoding.filters import NEVER, LogitFilters
 from streamer.decoding.kv_cache import KVCache
 from streamer.errors import EngineError
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
 
-RESCORED = 8  # candidates whose logits are computed again in float32 when the weights are narrower
+RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,14 @@ class _Verdict:
 
 
 class GreedySearch:
-    """Decodes windows with one model's decoder. Owns its KV cache: one thread at a time."""
+    """Decodes windows with one model's decoder. Owns its KV cache: one thread at a time.
+
+    `passes`: decoder steps so far.  `written`: tokens so far.  `accepted`: those of them that a draft had right.
+    """
 
     def __init__(self, model: Model):
         self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype)
+        self.passes = self.written = self.accepted = 0
         self._model = model
         self._cache: KVCache = self.decoder.new_cache()
         self._plain = model.tokenizer()
@@ -195,51 +199,55 @@ class GreedySearch:
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""
         hidden = self.decoder.step(self._cache, [row.feed for row in active])
-        if not active[0].steps:
-            self._hear_silence(active, hidden)
+        self.passes += 1
+        first = not active[0].steps
+        starts = [hidden[slot, len(row.prompt)][None] for slot, row in enumerate(active)] if first else []
         wanted = [hidden[slot, len(row.feed) - row.judged : len(row.feed)] for slot, row in enumerate(active)]
-        verdicts = iter(self._judge(torch.cat(wanted), active))
+        states = torch.cat([*starts, *wanted])
+        logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
+        self._mend(states, logits)
+        if first:
+            self._hear_silence(active, states[: len(active)], logits[: len(active)])
+        verdicts = iter(self._judge(states[len(starts) :], logits[len(starts) :], active))
         for slot, row in enumerate(active):
             self._accept(row, [next(verdicts) for _ in range(row.judged)])
             read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
             self._cache.lengths[slot] = min(self._cache.lengths[slot], read_ahead - (0 if row.complete else 1))
 
-    def _hear_silence(self, active: list[_Row], hidden: Tensor) -> None:
-        """The probability of <|nospeech|> behind the start of the transcript, from the first step."""
-        at_start = torch.stack([hidden[slot, len(row.prompt)] for slot, row in enumerate(active)])
-        probabilities = self.decoder.logits(at_start).softmax(dim=-1)[:, self._plain.no_speech].tolist()
+    def _hear_silence(self, active: list[_Row], hidden: Tensor, logits: Tensor) -> None:
+        """The probability of <|nospeech|> behind the start of the transcript, whose states and logits these are."""
+        silence = torch.full((len(active), 1), self._plain.no_speech, device=hidden.device)
+        score = self.decoder.exact_logits(hidden, silence)[:, 0]
+        probabilities = (score - logits.logsumexp(dim=-1)).exp().clamp(max=1.0).tolist()
         for row, probability in zip(active, probabilities, strict=True):
             row.no_speech_probability = probability
 
-    def _judge(self, hidden: Tensor, active: list[_Row]) -> list[_Verdict]:
+    def _judge(self, hidden: Tensor, logits: Tensor, active: list[_Row]) -> list[_Verdict]:
         """What greedy decoding writes behind each of the hidden states [n, width], rows in order."""
         written, marked = [], []
         for row in active:
             said = [*row.prefix, *row.tokens]
             written += [[*said, *row.draft[:count]] for count in range(row.judged)]
             marked += [row.task.timestamps] * row.judged
-        logits = self.decoder.logits(hidden)
         text_mass = logits[:, : self._plain.eot].logsumexp(dim=-1)
         self._filters.apply(logits, written, marked)
-        mass = logits.logsumexp(dim=-1)
-        score, token = self._best(hidden, logits)
-        token_values = torch.stack([token.float(), score, mass, text_mass], dim=1).tolist()
-        self._require_finite([value for row in token_values for value in row])
-        return [self._verdict(int(values[0]), *values[1:]) for values in token_values]
+        self._mend(hidden, logits)  # the filters may have left none of those that were mended before
+        best = logits.max(dim=-1)
+        found = torch.stack([best.indices.float(), best.values, logits.logsumexp(dim=-1), text_mass], dim=1).tolist()
+        self._require_finite([value for values in found for value in values])
+        return [self._verdict(int(values[0]), *values[1:]) for values in found]
 
     def _verdict(self, token: int, score: float, mass: float, text_mass: float) -> _Verdict:
         logprob = min(score - mass, 0.0)
         is_text = token < self._plain.eot
         return _Verdict(token, logprob, math.exp(min(score - text_mass, 0.0)) if is_text else 0.0)
 
-    def _best(self, hidden: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        if self.decoder.dtype == torch.float32:
-            best = logits.max(dim=-1)
-            return best.values, best.indices
-        near = logits.topk(RESCORED, dim=-1)
-        exact = self.decoder.exact_logits(hidden, near.indices).masked_fill(near.values.isneginf(), float("-inf"))
-        best = exact.max(dim=-1)
-        return best.values, near.indices.gather(1, best.indices[:, None])[:, 0]
+    def _mend(self, hidden: Tensor, logits: Tensor) -> None:
+        """Compute the largest logits again in float32, in place, where the vocabulary's are only near the truth."""
+        if not self.decoder.vocabulary.exact:
+            near = logits.topk(RESCORED, dim=-1)
+            exact = self.decoder.exact_logits(hidden, near.indices).masked_fill_(near.values.isneginf(), NEVER)
+            logits.scatter_(1, near.indices, exact)
 
     def _accept(self, row: _Row, verdicts: list[_Verdict]) -> None:
         """Take the verdicts up to the first that is not what the draft said; `feed` becomes what is to be read next."""
@@ -262,6 +270,8 @@ class GreedySearch:
 
     def _finished(self, row: _Row, slot: int) -> Decoded:
         attention = self.decoder.attention(self._cache, slot, len(row.prompt), row.window.real_frames)
+        self.written += len(row.tokens)
+        self.accepted += row.accepted
         return Decoded(
             forced=(*row.start, *row.prefix),
             tokens=tuple(row.tokens),

@@ -57,7 +57,7 @@ class Engine:
 
     def __init__(self, model: Model, *, context: Context = "auto"):
         self.model = model
-        self._search = GreedySearch(model)
+        self.search = GreedySearch(model)
         self._fits = context == "fit" or (context == "auto" and model.variable_context)
         self._longest_frames = 2 * model.dims.n_audio_ctx
         least_s = model.min_context_s if model.variable_context else STOCK_MIN_CONTEXT_S
@@ -158,7 +158,7 @@ class Engine:
                 AudioWindow(window.features, _real_positions(window)) for window in batch if window.features is not None
             ]
             tasks = [window.request.decode for window in batch if window.request.decode is not None]
-            for window, task, decoded in zip(batch, tasks, self._search.decode(audio, tasks), strict=True):
+            for window, task, decoded in zip(batch, tasks, self.search.decode(audio, tasks), strict=True):
                 window.hypothesis = self._hypothesis(window.request, task, decoded)
 
     def _hypothesis(self, request: StepRequest, task: DecodeTask, decoded: Decoded) -> Hypothesis:

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from random_whisper import random_model
+
+from streamer.decoding.affine import Affine, Vocabulary
+from streamer.decoding.search import AudioWindow, GreedySearch
+from streamer.steps import DecodeTask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (1, 1, 64)])
+def test_a_layer_is_the_plain_product_in_every_type(dtype, shape):
+    weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(shape)
+    for offset in (None, bias.to(dtype)):
+        y = Affine(weight.to(dtype), offset)(x.to(dtype))
+        assert y.dtype == dtype
+        expected = x @ weight.T + (0 if offset is None else bias)
+        torch.testing.assert_close(y.float(), expected, atol=0.2 if dtype != torch.float32 else 1e-4, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_logits_are_near_the_truth_whatever_the_size_of_a_row(dtype):
+    embedding = torch.randn(1000, 64).to(dtype)
+    x = (torch.randn(4, 64) * torch.tensor([[1e-3], [1.0], [50.0], [0.0]])).to(dtype)
+    vocabulary = Vocabulary(embedding)
+    y = vocabulary(x)
+    expected = x.float() @ embedding.float().T
+    spread = expected.std(dim=1, keepdim=True) + 1e-6
+    assert y.dtype == torch.float32
+    assert ((y - expected).abs() / spread).max() < (1e-3 if vocabulary.exact else 0.1)
+    alone = torch.cat([vocabulary(row[None]) for row in x])
+    torch.testing.assert_close(y, alone, atol=1e-2, rtol=1e-2)  # a row's logits do not depend on its neighbours
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_not_finite(value):
+    x = torch.ones(1, 64)
+    x[0, 3] = value
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not Vocabulary(torch.randn(100, 64).to(dtype))(x.to(dtype)).isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_eight_bits_write_what_sixteen_write(seed):
+    model = random_model(seed, dtype=torch.bfloat16, ending=2.0)
+    search, plain = GreedySearch(model), GreedySearch(model)
+    plain.decoder.vocabulary = lambda x: x.float() @ plain.decoder.embedding.float().T  # every logit exact
+    plain.decoder.vocabulary.exact = True
+    windows = [AudioWindow(torch.randn(200, 64, generator=torch.Generator().manual_seed(i)), 200) for i in range(3)]
+    tasks = [DecodeTask(language="en", max_new_tokens=25)] * 3
+    for ours, theirs in zip(search.decode(windows, tasks), plain.decode(windows, tasks), strict=True):
+        assert ours.tokens == theirs.tokens
+        assert ours.mean_logprob == pytest.approx(theirs.mean_logprob, abs=0.02)
+        assert ours.no_speech_probability == pytest.approx(theirs.no_speech_probability, rel=0.2, abs=1e-9)
