@@ -15,6 +15,8 @@ from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 from streamer.decoding.affine import Affine, Vocabulary
 from streamer.decoding.kv_cache import CacheShape, KVCache
 
+PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
+
 
 class Norm:
     """LayerNorm with float32 weights over x of any dtype; the result has the dtype of x."""
@@ -72,6 +74,7 @@ class Decoder:
             grouped.setdefault(layer, []).append(head)
         self.layers = [_layer(block, tuple(grouped.get(i, ())), dtype) for i, block in enumerate(module.blocks)]
         self.alignment_heads = len(alignment_heads)
+        self._block = PACKED_BLOCK if self.layers[0].qkv.packed else 1
 
     def new_cache(self) -> KVCache:
         """An empty cache that fits this decoder."""
@@ -84,12 +87,15 @@ class Decoder:
         )
         return KVCache(shape, dtype=self.dtype, device=self.device)
 
-    def open(self, cache: KVCache, features: Sequence[Tensor]) -> None:
-        """Give each window a slot and write its cross-attention keys and values; features: [frames, width] each."""
-        cache.open([len(item) for item in features])
+    def open(self, cache: KVCache, features: Sequence[Tensor], frames: Sequence[int]) -> None:
+        """Give each window a slot and write its cross-attention keys and values.
+
+        features: [frames, width] each; `frames`: how many of them may be attended.
+        """
+        cache.open(frames, max(map(len, features)))
         joined = (features[0] if len(features) == 1 else torch.cat(list(features))).to(self.dtype)
         for layer, cross in zip(self.layers, cache.cross, strict=True):
-            rows = torch.split(layer.cross_kv(joined), cache.frames)
+            rows = torch.split(layer.cross_kv(joined), [len(item) for item in features])
             for slot, row in enumerate(rows):
                 cross[slot, : len(row)].copy_(row)
 
@@ -99,7 +105,7 @@ class Decoder:
         Returns the last hidden states [slots, longest, width]; those behind a row's own tokens mean nothing. The
         cache's lengths grow by what was read: setting one back takes tokens back.
         """
-        places = _Places(cache, tokens, self.positions, self.device)
+        places = _Places(cache, tokens, self.positions, self._block)
         x = self.embedding[places.ids] + self.positional[places.embedded]
         asked = []
         for index, layer in enumerate(self.layers):
@@ -167,24 +173,27 @@ class Decoder:
 
 
 class _Places:
-    """Where the tokens of one step stand: ids, positions, masks. Ragged rows are padded on the right.
+    """Where the tokens of one step stand: ids, positions, masks. Rows are padded on the right.
 
-    Padding is written to the scratch position. A query sees the keys up to its own position, so what an earlier, longer
-    row left behind is never seen.
+    A query sees the keys up to its own position, so what padding or an earlier, longer row left behind is never seen.
+    The padding of ragged rows goes to the scratch position, that of even ones to where the next tokens will be written.
     """
 
-    def __init__(self, cache: KVCache, tokens: Sequence[Sequence[int]], scratch: int, device: torch.device):
+    def __init__(self, cache: KVCache, tokens: Sequence[Sequence[int]], scratch: int, block: int):
+        device, starts, slots = cache.device, cache.lengths, len(tokens)
         longest = max(map(len, tokens))
-        starts, slots = cache.lengths, len(tokens)
-        self.end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
+        self.even = all(len(row) == longest for row in tokens) and all(start == starts[0] for start in starts)
+        if longest > 1 and starts[0] + longest + block <= scratch:
+            longest = -(-longest // block) * block
+        self.first, self.longest = starts[0], longest
         self.frames = max(cache.frames)
         self.ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
-        self.first, self.longest = starts[0], longest
-        self.even = all(len(row) == longest for row in tokens) and all(start == starts[0] for start in starts)
         if self.even:
+            self.end = starts[0] + longest
             self.embedded = torch.arange(starts[0], self.end, device=device)
             self.text_mask = self._even_mask(device)
         else:
+            self.end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
             padded = [
                 [*range(start, start + len(row)), *[scratch] * (longest - len(row))]
                 for start, row in zip(starts, tokens, strict=True)

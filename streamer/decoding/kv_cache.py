@@ -4,6 +4,7 @@ A slot belongs to one window for one decode. Slots 0..n-1 are in use; when a win
 into its place, so that a step always works on one contiguous piece and never gathers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,10 +46,13 @@ class KVCache:
         self.cross: list[Tensor] = []
         self.queries = torch.empty(0)
 
-    def open(self, frames: list[int]) -> None:
-        """Take one slot for each window; `frames`: the encoder frames of each. The buffers grow when they must."""
-        if len(frames) > self._slots or max(frames) > self._frame_capacity:
-            blocks = -(-max(max(frames), self._frame_capacity) // FRAME_BLOCK)
+    def open(self, frames: Sequence[int], longest: int) -> None:
+        """Take one slot for each window; the buffers grow when they must.
+
+        `frames`: the encoder frames of each window that may be attended; `longest`: the most that will be written.
+        """
+        if len(frames) > self._slots or longest > self._frame_capacity:
+            blocks = -(-max(longest, self._frame_capacity) // FRAME_BLOCK)
             self._allocate(max(len(frames), self._slots), blocks * FRAME_BLOCK)
         self.lengths = [0] * len(frames)
         self.frames = list(frames)

@@ -25,10 +25,19 @@ RESCORED = 16  # candidates whose logits are computed again in float32 where the
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
-    """One window's audio features [frames, width], all to be attended; the first `real_frames` lie over audio."""
+    """One window's audio features [frames, width], of which the first `real_frames` lie over audio.
+
+    `heard_frames`: how many of them the decoder may attend (None: all).
+    """
 
     features: Tensor
     real_frames: int
+    heard_frames: int | None = None
+
+    @property
+    def frames(self) -> int:
+        """The frames that the decoder may attend."""
+        return len(self.features) if self.heard_frames is None else self.heard_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,8 @@ class GreedySearch:
             return []
         done: list[Decoded | None] = [None] * len(windows)
         try:
-            self.decoder.open(self._cache, [window.features for window in windows])
+            features = [window.features for window in windows]
+            self.decoder.open(self._cache, features, [window.frames for window in windows])
             active = self._rows(windows, tasks)
             while active:
                 self._step(active)

@@ -134,7 +134,7 @@ class Engine:
             tag_spans_s=[max(window.request.tag_spans_s, default=0.0) if has_head else 0.0 for window in batch],
         )
         for window, features, taps in zip(batch, encoded.features, encoded.taps, strict=True):
-            window.features, window.taps = features[: window.heard_frames], taps
+            window.features, window.taps = features, taps
 
     def _judge(self, windows: Sequence[_Window]) -> None:
         """Judge every span of every window; those of one length together."""
@@ -155,7 +155,9 @@ class Engine:
         for begin in range(0, len(windows), MAX_BATCH):
             batch = windows[begin : begin + MAX_BATCH]
             audio = [
-                AudioWindow(window.features, _real_positions(window)) for window in batch if window.features is not None
+                AudioWindow(window.features, _real_positions(window), window.heard_frames)
+                for window in batch
+                if window.features is not None
             ]
             tasks = [window.request.decode for window in batch if window.request.decode is not None]
             for window, task, decoded in zip(batch, tasks, self.search.decode(audio, tasks), strict=True):

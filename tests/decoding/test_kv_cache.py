@@ -21,17 +21,19 @@ def features(seed: int, frames: int) -> torch.Tensor:
 @given(
     pieces=st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4), min_size=1, max_size=4),
     seed=st.integers(0, 999),
+    block=st.sampled_from([1, 8]),
 )
 @settings(max_examples=25, deadline=None)
 @torch.inference_mode()
-def test_tokens_read_in_ragged_pieces_give_what_the_module_gives_for_the_whole(pieces, seed):
+def test_tokens_read_in_ragged_pieces_give_what_the_module_gives_for_the_whole(pieces, seed, block):
     """Rows of different length, in different pieces, over audio of different length; rows leave when they are done."""
     decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    decoder._block = block  # as with packed weights
     held = decoder.new_cache()
     audio = [features(seed + row, 20 + 7 * row) for row in range(len(pieces))]
     texts = [[(31 * seed + 17 * row + i) % 50_000 for i in range(sum(sizes))] for row, sizes in enumerate(pieces)]
     expected = [model().decoder(torch.tensor([text]), heard[None])[0] for text, heard in zip(texts, audio, strict=True)]
-    decoder.open(held, audio)
+    decoder.open(held, audio, [len(heard) for heard in audio])
     rows = list(range(len(pieces)))  # slot -> row
     read = [0] * len(pieces)
     turn = 0
@@ -55,7 +57,7 @@ def test_tokens_read_in_ragged_pieces_give_what_the_module_gives_for_the_whole(p
 def test_tokens_can_be_taken_back():
     decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
     held = decoder.new_cache()
-    decoder.open(held, [features(1, 50), features(2, 30)])
+    decoder.open(held, [features(1, 50), features(2, 30)], [50, 20])
     decoder.step(held, [[1, 2, 3], [4, 5]])
     expected = decoder.step(held, [[6], [7]])
     held.lengths = [2, 1]
@@ -67,10 +69,10 @@ def test_tokens_can_be_taken_back():
 def test_buffers_grow_and_stay():
     decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
     held = decoder.new_cache()
-    held.open([100])
+    held.open([100], 100)
     assert held.cross[0].shape == (1, 250, 128)
-    held.open([600, 10, 10])
+    held.open([600, 10, 10], 620)
     buffer = held.cross[0]
     assert buffer.shape == (3, 750, 128)
-    held.open([20])
+    held.open([20], 40)
     assert held.cross[0] is buffer

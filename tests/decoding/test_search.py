@@ -171,8 +171,9 @@ def test_a_forced_prefix_is_continued_as_if_it_had_been_written(cut):
 
 
 @pytest.mark.parametrize(("prompt", "prefix", "budget"), [(400, 430, 5), (0, 600, 5), (223, 300, 224), (9, 3, 0)])
-def test_what_does_not_fit_into_the_context_is_cut_without_failing(prompt, prefix, budget):
-    search = GreedySearch(random_model(12))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_does_not_fit_into_the_context_is_cut_without_failing(prompt, prefix, budget, dtype):
+    search = GreedySearch(random_model(12, dtype=dtype))
     task = DecodeTask(
         language="en", prompt=tuple(range(prompt)), prefix=tuple(range(1000, 1000 + prefix)), max_new_tokens=budget
     )
