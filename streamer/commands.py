@@ -134,7 +134,8 @@ class download_bar:  # noqa: N801  used as a function
         return self._show
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._tasks:
+            self._bar.stop()
 
     def _show(self, progress: "Progress") -> None:
         if not self._tasks:

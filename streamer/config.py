@@ -125,12 +125,19 @@ class ServerSettings(_Section):
     enabled: bool = True
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8765, ge=0, le=65535)
-    token: str | None = Field(None, min_length=8, repr=False)
+    token: str | None = Field(None, repr=False)
     tls_cert: str | None = None
     tls_key: str | None = None
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     max_clients: int = Field(64, ge=1, le=10_000)
+
+    @field_validator("token")
+    @classmethod
+    def _hard_to_guess(cls, value: str | None) -> str | None:
+        if value is not None and not (len(value) >= 8 and value.isascii() and value.isprintable()):
+            raise ValueError("must be at least 8 printable ASCII characters (--token)")
+        return value
 
     @model_validator(mode="after")
     def _both_tls_files(self) -> "ServerSettings":

@@ -100,11 +100,12 @@ class Lane:
 
     def take(self) -> Job | None:
         """The next plan, and what of it is still worth asking the model for."""
-        if not self._plans:
-            return None
-        plan = self._plans.popleft()
-        self._queued_samples -= _samples(plan)
-        self._ready.notify_all()
+        with self._ready:
+            if not self._plans:
+                return None
+            plan = self._plans.popleft()
+            self._queued_samples -= _samples(plan)
+            self._ready.notify_all()
         if not isinstance(plan, Hop):
             return Job(plan)
         if self._hurry:

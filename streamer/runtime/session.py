@@ -68,6 +68,7 @@ class Session:
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
         self._troubled_until: int | None = None
+        self._told_of_offset = False
         self._speech_indices = sorted(group("speech"))
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
@@ -269,6 +270,9 @@ class Session:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
             return [self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)]
+        if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
+            told, self._told_of_offset = self._told_of_offset, True
+            return [] if told else self.status("listening", report.detail, plan.at_sample)
         self._troubled_until = plan.at_sample + TROUBLE_SAMPLES
         return self.status("degraded", report.detail, plan.at_sample)
 

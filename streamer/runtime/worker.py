@@ -64,7 +64,7 @@ class Worker:
             self.failure = error
         finally:
             for lane in self.lanes():
-                lane.done.set()
+                self._finish(lane)
             with self._ready:
                 self._ready.notify_all()
 

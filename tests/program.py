@@ -1,0 +1,104 @@
+"""Running the real program in a subprocess, as a person would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import wave
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG_S = 120
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run_stream.py"), *arguments]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
+def run(*arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        timeout=LONG_S,
+        cwd=ROOT,
+        env=environment(env),
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_wav(path: Path, samples: NDArray[np.float32], rate: int = 16_000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+class Program:
+    """The program, running; its stdout is read line by line, its stderr collected."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(env),
+        )
+        self.stderr: list[str] = []
+        self._said = threading.Condition()
+        threading.Thread(target=self._read_stderr, daemon=True).start()
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(10)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Events as they are printed (`--jsonl -`)."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            yield json.loads(line)
+
+    def wait_for_stderr(self, text: str) -> str:
+        """The first line of stderr with this text."""
+        with self._said:
+            found = self._said.wait_for(lambda: [line for line in self.stderr if text in line], LONG_S)
+            assert found, "".join(self.stderr)
+            return str(found[0])
+
+    def signal(self, number: int = signal.SIGINT) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = LONG_S) -> int:
+        return self._process.wait(timeout_s)
+
+    def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._said:
+                self.stderr.append(line)
+                self._said.notify_all()

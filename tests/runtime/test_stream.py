@@ -1,0 +1,184 @@
+"""The whole engine on a small random model with a random head: chunking, cuts, losses, silence, PROTOCOL's promises."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from protocol import check_session
+from random_whisper import random_whisper
+
+from streamer.config import GuardSettings, Settings, WindowSettings
+from streamer.errors import InputError
+from streamer.model.head import TaggingHead
+from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.whisper import Model
+from streamer.runtime.stream import Stream
+
+RATE = 16_000
+OPEN_GUARDS = GuardSettings(silence=False, confidence=False, doubt=False, speech_tag=False, loops=False)
+SETTINGS = Settings(guards=OPEN_GUARDS)
+
+
+@functools.cache
+def model(head: bool = True) -> Model:
+    torch.manual_seed(1)
+    random_head = TaggingHead("random", HeadModule(HeadShape(HeadKind.TL_TR, layers=2, width=64, classes=527)))
+    for parameter in random_head.module.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.3)
+    return Model(
+        random_whisper(3, vocabulary=51864, ending=2.0),
+        name="random",
+        head=random_head if head else None,
+        dtype=torch.float32,
+        variable_context=True,
+        min_context_s=1.0,
+    )
+
+
+@functools.cache
+def voices(seed: int = 0, seconds: float = 9.0) -> NDArray[np.float32]:
+    """Bursts of a buzzing tone with a changing pitch, which webrtcvad takes for a voice, with pauses between."""
+    generator = np.random.default_rng(seed)
+    count = round(seconds * RATE)
+    t = np.arange(count) / RATE
+    pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * t) + 10 * generator.standard_normal()
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    buzz = sum(np.sin(order * phase) / order for order in range(1, 25))
+    on = (np.sin(2 * np.pi * 0.31 * t + generator.uniform(0, 6)) > -0.4) * (np.sin(2 * np.pi * 3 * t) > -0.6)
+    return (0.1 * buzz * on + 0.0005 * generator.standard_normal(count)).astype(np.float32)
+
+
+def run(samples: NDArray[np.float32], config: Settings = SETTINGS, cuts: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    stream = Stream(model(), config)
+    events = []
+    for piece in np.split(samples, sorted(cut % (len(samples) + 1) for cut in cuts)):
+        events += stream.push(piece)
+    return [event.to_dict() for event in events + stream.finish()]
+
+
+@functools.cache
+def whole() -> list[dict[str, Any]]:
+    return run(voices())
+
+
+def test_there_is_something_to_compare():
+    kinds = [event["type"] for event in whole()]
+    assert kinds.count("tags") == 9
+    assert kinds.count("transcript") > 3
+    assert any(event["type"] == "transcript" and event["words"] for event in whole())
+    check_session(whole())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(0, 200_000), max_size=40).map(tuple))
+def test_any_chunking_gives_the_same_events(cuts):
+    assert run(voices(), cuts=cuts) == whole()
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(1, 9 * RATE))
+def test_a_cut_stream_gives_the_first_events_of_the_whole(cut):
+    cut_events = run(voices()[:cut])
+    check_session(cut_events)
+    before = [event for event in whole() if event["audio_t"] < cut / RATE]
+    assert cut_events[: len(before)] == before
+
+
+@pytest.mark.parametrize("hop_s", [0.2, 1.0])
+def test_at_most_one_pass_a_hop(hop_s):
+    counted = model()
+    config = SETTINGS.model_copy(
+        update={"window": WindowSettings(hop_s=hop_s), "vad": SETTINGS.vad.model_copy(update={"hangover_ms": 1000})}
+    )
+    before = counted.encoder_passes
+    check_session(run(voices(), config))
+    assert 9 <= counted.encoder_passes - before <= 9 / hop_s
+
+
+def test_digital_silence_is_not_encoded_and_the_clock_goes_on():
+    counted = model()
+    before = counted.encoder_passes
+    events = run(np.zeros(5 * RATE, np.float32))
+    assert counted.encoder_passes == before
+    assert [event["tags"] for event in events if event["type"] == "tags"] == [[]] * 5
+    check_session(events)
+
+
+def test_faint_noise_is_heard_though_nobody_speaks():
+    counted = model()
+    before = counted.encoder_passes
+    faint = (np.random.default_rng(0).standard_normal(5 * RATE) * 1e-4).astype(np.float32)
+    events = run(faint)
+    assert counted.encoder_passes - before == 5
+    assert [event["end"] for event in events if event["type"] == "tags"] == [1, 2, 3, 4, 5]
+    assert not [event for event in events if event["type"] == "transcript"]
+
+
+def test_lost_samples_are_a_gap_with_exact_samples_and_the_clock_goes_on():
+    stream = Stream(model(), SETTINGS)
+    events = stream.push(voices()[:20_000])
+    events += stream.lost(10_001, "the wire was cut")
+    events += stream.push(voices()[20_000:40_000])
+    found = [event.to_dict() for event in events + stream.finish()]
+    check_session(found)
+    (gap,) = [event for event in found if event["type"] == "gap"]
+    assert (gap["start"], gap["end"]) == (20_000 / RATE, round(30_001 / RATE, 6))
+    assert gap["reason"] == "the wire was cut"
+    assert found[-1]["audio_t"] == round(50_001 / RATE, 6)
+
+
+def test_values_that_are_not_finite_become_a_gap_and_go_no_further():
+    broken = voices().copy()
+    broken[30_000:30_010] = np.nan
+    broken[50_000] = np.inf
+    events = run(broken)
+    check_session(events)
+    gaps = [(event["start"], event["end"]) for event in events if event["type"] == "gap"]
+    assert gaps == [(30_000 / RATE, 30_010 / RATE), (50_000 / RATE, round(50_001 / RATE, 6))]
+
+
+def test_text_is_the_same_with_and_without_a_head():
+    config = Settings(guards=OPEN_GUARDS)
+    with_head = [e.to_dict() for e in _events(Stream(model(), config))]
+    without = [e.to_dict() for e in _events(Stream(model(head=False), config))]
+    texts = [
+        [(event["text"], event["partial"]) for event in events if event["type"] == "transcript"]
+        for events in (with_head, without)
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0]
+    assert not [event for event in without if event["type"] in ("tags", "sound")]
+
+
+def _events(stream: Stream) -> list[Any]:
+    return stream.push(voices()) + stream.finish()
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros((2, 3), np.float32), np.zeros(3, np.int16), [["a"]], np.zeros(4, np.complex64)]
+)
+def test_wrong_samples_are_refused_in_one_line(samples):
+    with pytest.raises(InputError, match=r"samples: must be a float32 array of one dimension") as caught:
+        Stream(model()).push(samples)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_finished_stream_takes_no_more():
+    stream = Stream(model())
+    assert [event.type for event in stream.finish()] == ["status", "status"]
+    with pytest.raises(InputError, match="finished"):
+        stream.push(np.zeros(10, np.float32))
+
+
+def test_acknowledge_and_flush_work_between_pushes():
+    stream = Stream(model(), SETTINGS)
+    events = stream.push(voices()[: 3 * RATE])
+    events += stream.session.flush()
+    events += stream.session.acknowledge(999)
+    events += stream.push(voices()[3 * RATE :]) + stream.finish()
+    check_session([event.to_dict() for event in events])

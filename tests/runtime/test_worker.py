@@ -1,0 +1,165 @@
+"""Lanes and the worker thread: order, catching up, failures, shutdown. The engine only answers, or fails."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from protocol import check_session
+from random_whisper import random_model
+
+from streamer.config import Settings
+from streamer.errors import EngineError
+from streamer.events import Status
+from streamer.runtime.lane import JUDGEMENTS_BEHIND, Lane
+from streamer.runtime.listener import Listener
+from streamer.runtime.stream import Hearing
+from streamer.runtime.worker import Worker
+from streamer.steps import StepResult
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+
+SAMPLES = np.full(8000, 0.1, np.float32)
+
+
+def hop(number: int, *, text: bool = True) -> Hop:
+    end = number * 8000
+    return Hop(end, SAMPLES, (True,) * 25, text, end % 16_000 == 0, False, -20.0)
+
+
+def utterance(number: int) -> list[Any]:
+    end = number * 8000
+    return [SegmentOpened(end, end - 8000), hop(number), SegmentClosed(end + 4000, end), hop(number + 1, text=False)]
+
+
+class Answers:
+    """An engine that finds nothing, or raises what it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.requests: list[Any] = []
+
+    def step(self, work: Any) -> list[StepResult]:
+        if self.failures:
+            self.failures -= 1
+            raise EngineError("out of memory in a step of 1 windows; run fewer streams")
+        self.requests += [request for _, request in work]
+        return [StepResult(request) for _, request in work]
+
+
+def lane_with(engine: Answers) -> tuple[Worker, Lane, list[Any]]:
+    worker, events = Worker(engine), []  # type: ignore[arg-type]
+    return worker, worker.add(Hearing(random_model(1), Settings()), events.extend), events
+
+
+def test_plans_are_carried_out_in_order_and_the_session_is_finished():
+    worker, lane, events = lane_with(Answers())
+    worker.start()
+    listener = Listener(Settings())
+    lane.put(listener.step(np.full(20_000, 0.01, np.float32)))
+    lane.put(listener.finish())
+    lane.finish()
+    assert lane.done.wait(10)
+    assert worker.stop(5)
+    check_session([event.to_dict() for event in events])
+    assert events[-1].audio_t == 1.25
+
+
+def test_a_worker_that_is_behind_decodes_the_last_hop_of_an_utterance_only():
+    _, lane, _ = lane_with(Answers())
+    plans = [SegmentOpened(960, 0), hop(1), hop(2), hop(3), SegmentClosed(30_000, 24_000), hop(4, text=False)]
+    lane.put(plans)
+    jobs = [lane.take() for _ in plans]
+    assert [job.text for job in jobs if isinstance(job.plan, Hop)] == [False, False, True, True]
+    assert lane.take() is None
+
+
+def test_tags_of_seconds_that_are_far_behind_are_left_out_and_counted():
+    _, lane, _ = lane_with(Answers())
+    lane.put([hop(number) for number in range(1, 13)])
+    judged = [job.judge for _ in range(12) if (job := lane.take()) and job.plan.judge]
+    assert judged == [False] * (6 - JUDGEMENTS_BEHIND) + [True] * JUDGEMENTS_BEHIND
+    assert lane.skipped_judgements == 6 - JUDGEMENTS_BEHIND
+
+
+def test_a_full_lane_makes_the_listener_wait():
+    worker, lane, _ = lane_with(Answers())
+    done = threading.Event()
+
+    def put() -> None:
+        lane.put([hop(number) for number in range(1, 40)])
+        done.set()
+
+    threading.Thread(target=put, daemon=True).start()
+    assert not done.wait(0.2)
+    assert lane.lag_s == 10
+    worker.start()
+    assert done.wait(10)
+    worker.stop(5)
+
+
+def test_a_window_that_fails_is_said_and_the_stream_goes_on():
+    engine = Answers(failures=2)
+    worker, lane, events = lane_with(engine)
+    for number in (1, 3, 5):
+        lane.put(utterance(number))
+    lane.finish()
+    worker.start()
+    assert lane.done.wait(10)
+    worker.stop(5)
+    said = [event for event in events if isinstance(event, Status)]
+    assert [event.state for event in said] == ["degraded", "degraded", "listening", "stopped"]
+    assert "out of memory" in said[0].detail
+    assert worker.failure is None
+    assert engine.requests
+
+
+def test_a_model_that_keeps_failing_ends_the_worker_and_every_lane_with_its_last_words():
+    worker, lane, events = lane_with(Answers(failures=99))
+    for number in (1, 3, 5, 7):
+        lane.put(utterance(number))
+    worker.start()
+    assert lane.done.wait(10)
+    assert isinstance(worker.failure, EngineError)
+    assert events[-1].state == "stopped"
+    check_session([event.to_dict() for event in events])
+
+
+def test_actions_run_on_the_worker_thread():
+    worker, lane, events = lane_with(Answers())
+    names = []
+    lane.ask(lambda session: names.append(threading.current_thread().name) or session.status("listening"))
+    lane.finish()
+    worker.start()
+    assert lane.done.wait(10)
+    worker.stop(5)
+    assert names == ["worker"]
+    assert [event.state for event in events] == ["listening", "stopped"]
+
+
+def test_hurry_leaves_the_model_out():
+    engine = Answers()
+    worker, lane, _ = lane_with(engine)
+    lane.put([SegmentOpened(960, 0), *(hop(number) for number in range(1, 10))])
+    lane.hurry()
+    lane.finish()
+    worker.start()
+    assert lane.done.wait(10)
+    worker.stop(5)
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_many_lanes_share_one_step(number):
+    engine = Answers()
+    sizes = []
+    step = engine.step
+    engine.step = lambda work: sizes.append(len(work)) or step(work)  # type: ignore[method-assign]
+    worker = Worker(engine)  # type: ignore[arg-type]
+    lanes = [worker.add(Hearing(random_model(1), Settings()), [].extend) for _ in range(number)]
+    for lane in lanes:
+        lane.put([SegmentOpened(960, 0), hop(1), hop(2)])
+        lane.finish()
+    worker.start()
+    assert all(lane.done.wait(10) for lane in lanes)
+    worker.stop(5)
+    assert set(sizes) == {number}

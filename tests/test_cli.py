@@ -1,0 +1,199 @@
+"""The command line as people and scripts use it: every wrong use is one line and status 2, every right one works."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from program import ROOT, Program, command, environment, events_of, run, write_wav
+from protocol import check_session
+from random_whisper import ENGLISH, random_whisper
+
+import streamer.cli
+from streamer.config import Settings
+
+sys.path.append(str(Path(__file__).parent / "model"))
+from backbones import save_whisper
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = save_whisper(
+        tmp_path_factory.mktemp("model") / "small.pt", random_whisper(3, vocabulary=ENGLISH, ending=2.0)
+    )
+    path.with_suffix(".json").write_text(json.dumps({"variable_context": True, "min_context_s": 1}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    t = np.arange(4 * 16_000) / 16_000
+    buzz = sum(np.sin(2 * np.pi * 130 * order * t) / order for order in range(1, 25)) * (
+        np.sin(2 * np.pi * 0.4 * t) > 0
+    )
+    return str(write_wav(tmp_path_factory.mktemp("sound") / "buzz.wav", (0.1 * buzz).astype(np.float32)))
+
+
+def refused(capsys, *arguments, says, status=2):
+    assert streamer.cli.main(list(arguments)) == status
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1, shown.err
+    assert shown.err.startswith("streamer: ")
+    assert says in shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--speed", "2"), "--speed: must be 1 (real time) or 0"),
+        (("--port", "many"), "--port: must be a number from 0 to 65535"),
+        (("--port", "70000"), "server.port"),
+        (("--dtype", "int4"), "--dtype: must be one of auto, float32"),
+        (("--task", "sing"), "--task: must be one of transcribe, translate"),
+        (("--inptu", "x"), "--inptu"),
+        (("--input", "no.wav"), "--input no.wav: no such file"),
+        (("--input", ""), "--input"),
+        (("--input", "."), "--input ."),
+        (("--config", "no.yaml"), "--config no.yaml: cannot be read"),
+        (("--set", "window.hop=1"), "window.hop: unknown key"),
+        (("--set", "nonsense"), "--set nonsense: must be KEY=VALUE"),
+        (("--token", "short"), "--token"),
+        (("--device", "3", "--input", "x.wav"), "--device and --input"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_it(capsys, arguments, says):
+    refused(capsys, "run", *arguments, says=says)
+
+
+def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_path):
+    given = ("run", "--no-server", "--speed", "0")
+    refused(capsys, *given, "--input", model, says="--input")
+    refused(capsys, *given, "--input", sound, "--model", "enormous", says="enormous")
+    refused(capsys, *given, "--input", sound, "--model", sound, says="buzz.wav")
+    refused(capsys, *given, "--input", sound, "--model", model, "--head", "no.pth", says="no.pth")
+    refused(capsys, *given, "--input", sound, "--model", model, "--language", "de", says="--language")
+    refused(capsys, *given, "--input", sound, "--model", model, "--language", "xx", says="--language")
+    refused(capsys, *given, "--input", sound, "--model", model, "--task", "translate", says="--task")
+    for option in ("--jsonl", "--srt", "--vtt"):
+        refused(capsys, *given, "--input", sound, "--model", model, option, "/no/where", says=option)
+    refused(capsys, "run", "--input", sound, "--model", model, "--host", "0.0.0.0", says="--token")
+    refused(capsys, "check-config", str(tmp_path / "no.yaml"), says="no.yaml")
+
+
+def test_subcommands_that_only_tell(capsys):
+    assert streamer.cli.main(["run", "--print-config"]) == 0
+    assert "hop_s: 0.5" in capsys.readouterr().out
+    assert streamer.cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Settings"
+    assert streamer.cli.main(["check-config", str(ROOT / "configs" / "default.yaml")]) == 0
+    assert capsys.readouterr().out.endswith("default.yaml: ok\n")
+
+
+def test_help_names_every_option_of_the_contract(capsys):
+    with pytest.raises(SystemExit) as left:
+        streamer.cli.main(["run", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for option in [
+        "--device",
+        "--list-devices",
+        "--input",
+        "--speed",
+        "--model",
+        "--head",
+        "--language",
+        "--task",
+        "--prompt",
+        "--compute",
+        "--dtype",
+        "--config",
+        "--set",
+        "--print-config",
+        "--jsonl",
+        "--srt",
+        "--vtt",
+        "--stay",
+        "--host",
+        "--port",
+        "--token",
+        "--tls-cert",
+        "--tls-key",
+        "--no-server",
+        "--quiet",
+    ]:
+        assert option in text
+
+
+def test_the_same_input_gives_the_same_bytes_and_every_file_is_whole(model, sound, tmp_path):
+    options = ("--input", sound, "--model", model, "--speed", "0", "--no-server", "--dtype", "float32")
+    options += ("--set", "guards.confidence=false", "--set", "guards.doubt=false", "--set", "guards.silence=false")
+    first = run(*options, "--jsonl", "-", "--srt", str(tmp_path / "a.srt"), "--vtt", str(tmp_path / "a.vtt"))
+    assert first.returncode == 0, first.stderr
+    events = events_of(first.stdout)
+    check_session(events)
+    assert events[0]["session"] == "s1"
+    again = run(*options, "--jsonl", str(tmp_path / "b.jsonl"), "--quiet")
+    assert (tmp_path / "b.jsonl").read_text() == first.stdout
+    assert again.stdout == ""
+    assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT")
+
+
+def test_raw_pcm_on_stdin(model):
+    pcm = np.zeros(16_000 + 7, "<i2").tobytes() + b"\x01"
+    done = run("--input", "-", "--model", model, "--speed", "0", "--no-server", "--jsonl", "-", stdin=pcm)
+    assert done.returncode == 0, done.stderr
+    events = events_of(done.stdout)
+    check_session(events)
+    assert events[-1]["audio_t"] == round(16_007 / 16_000, 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, number):
+    arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--jsonl", "-")
+    with Program(*arguments, "--srt", str(tmp_path / "a.srt")) as program:
+        events = []
+        for event in program.events():
+            events.append(event)
+            if event["type"] == "tags" or event["audio_t"] >= 1:
+                program.signal(number)
+                break
+        assert program.wait(5) == 0
+        events += list(program.events())
+    check_session(events)
+    assert events[-1]["audio_t"] < 4
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(model, sound):
+    options = ("--input", sound, "--model", model, "--speed", "0", "--no-server", "--jsonl", "-", "--quiet")
+    with subprocess.Popen(
+        command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+        assert process.wait(60) == 0
+
+
+def test_a_port_in_use_is_one_line(model, sound):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        live = run("--input", sound, "--model", model, "--port", port)
+        assert live.returncode == 2
+        assert "--port" in live.stderr
+        assert live.stderr.count("\n") == 1
+
+
+def test_settings_reach_the_options():
+    fields = Settings.model_fields
+    for path in streamer.cli.SETTINGS.values():
+        section, key = path.split(".")
+        assert key in fields[section].annotation.model_fields
