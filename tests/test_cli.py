@@ -99,33 +99,9 @@ def test_help_names_every_option_of_the_contract(capsys):
         streamer.cli.main(["run", "--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
-    for option in [
-        "--device",
-        "--list-devices",
-        "--input",
-        "--speed",
-        "--model",
-        "--head",
-        "--language",
-        "--task",
-        "--prompt",
-        "--compute",
-        "--dtype",
-        "--config",
-        "--set",
-        "--print-config",
-        "--jsonl",
-        "--srt",
-        "--vtt",
-        "--stay",
-        "--host",
-        "--port",
-        "--token",
-        "--tls-cert",
-        "--tls-key",
-        "--no-server",
-        "--quiet",
-    ]:
+    for option in streamer.cli.SETTINGS:
+        assert f"--{option.replace('_', '-')}" in text
+    for option in ("--list-devices", "--config", "--set", "--print-config", "--no-server"):
         assert option in text
 
 

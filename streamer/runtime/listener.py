@@ -112,8 +112,3 @@ class Listener:
         due = [lost for lost in self._lost if lost.end_sample <= self._framed]
         self._lost = [lost for lost in self._lost if lost.end_sample > self._framed]
         return [AudioLost(self._framed, lost.start_sample, lost.end_sample, lost.reason) for lost in due]
-
-
-def is_text_hop(plan: ListenerPlan) -> bool:
-    """Whether the decoder is due at the end of this plan."""
-    return isinstance(plan, Hop) and plan.text

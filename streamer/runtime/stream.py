@@ -64,11 +64,6 @@ class Stream:
         """The session, for acknowledging alerts and flushing text."""
         return self._hearing.session
 
-    @property
-    def level_samples(self) -> int:
-        """How much audio was taken so far, in samples."""
-        return self._listener.position
-
     def push(self, samples: ArrayLike) -> list[Event]:
         """Take samples, float32 [n] in -1..1, 16 kHz mono, any n; the events that are due by now.
 
