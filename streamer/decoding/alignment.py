@@ -76,8 +76,9 @@ def follow(attention: Tensor) -> Tensor:
     Each frame's weights are normalised over the rows, smoothed over 7 frames and averaged over the heads. The largest
     score of a row is its attended frame (AlignAtt, arXiv 2305.11408, as in SimulStreaming).
     """
-    deviation, mean = torch.std_mean(attention, dim=-2, keepdim=True, unbiased=False)
-    scores = (attention - mean) / deviation.clamp_min(torch.finfo(torch.float32).tiny)
+    centred = attention - attention.mean(dim=-2, keepdim=True)
+    deviation = centred.square().mean(dim=-2, keepdim=True).sqrt_()
+    scores = centred.div_(deviation.clamp_min_(torch.finfo(torch.float32).tiny))
     return median_of_seven(scores).mean(dim=0).cpu()
 
 

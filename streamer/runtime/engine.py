@@ -66,13 +66,11 @@ class Engine:
     def step(self, work: Sequence[Work]) -> list[StepResult]:
         """Carry out the requests, each on the mel frames of its own stream; results in the same order.
 
-        Each window passes the encoder once. A window of less than 12.6 ms (201 samples) is not heard: its result is
-        empty.
+        Each window passes the encoder once. One of less than 12.6 ms (201 samples) is not heard: its result is empty.
 
         Raises:
-            EngineError: a window is longer than the model hears or its audio is gone, the model's output is not finite,
-            or
-                memory ran out.
+            EngineError: a window is longer than the model hears or its audio is gone, the model failed (for want of
+                memory, say), or its output is not finite.
         """
         windows = [self._window(mel, request) for mel, request in work]
         heard = [window for window in windows if window.real_frames]
@@ -81,10 +79,10 @@ class Engine:
                 self._encode(batch)
             self._judge(heard)
             self._decode([window for window in heard if window.request.decode is not None])
-        except torch.OutOfMemoryError as error:
-            raise EngineError(
-                f"{self.model.device}: out of memory in a step of {len(work)} windows; run fewer streams"
-            ) from error
+        except RuntimeError as error:  # what torch raises, for want of memory as for anything else
+            first_line = str(error).partition("\n")[0]
+            said = f"model {self.model.name} failed on {len(work)} windows ({self.model.device}): {first_line}"
+            raise EngineError(said) from error
         return [self._result(window) for window in windows]
 
     def warm_up(self) -> None:
@@ -98,14 +96,14 @@ class Engine:
         mel = MelFrames(self.model.dims.n_mels)
         mel.append(noise)
         task = DecodeTask(max_new_tokens=4)
-        work = [(mel, StepRequest(0, round(length * SAMPLE_RATE), (2.0, 5.0, 10.0), task)) for length in WARM_UP_S]
+        lengths_s = WARM_UP_S if self._fits else WARM_UP_S[-1:]  # padded windows are all of one length
+        work = [(mel, StepRequest(0, round(length * SAMPLE_RATE), (2.0, 5.0, 10.0), task)) for length in lengths_s]
         try:
             for item in work:
                 self.step([item])
             self.step(work)
-        except RuntimeError as error:
-            first_line = str(error).partition("\n")[0]
-            raise EngineError(f"the warm-up of model {self.model.name} failed: {first_line}") from error
+        except EngineError as error:
+            raise EngineError(f"the warm-up failed: {error}") from error
         finally:
             self.model.encoder_passes = passes  # the counter is about audio that was heard
 
