@@ -34,7 +34,7 @@ from streamer.sinks.messages import Ack, Flush, MessageError, Ping, SessionInfo,
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
 LEVEL_S = 0.25
-HOLD_S = 0.25  # a client that subscribes within this time gets its replay before the live events
+HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
 STALL_S = 15.0  # a client that takes no message for so long is too slow
 CLOSE_S = 3.0  # how long a closing handshake may take
 MAX_EVENTS_MESSAGE = 64 * 2**10  # bytes, from a client on /ws

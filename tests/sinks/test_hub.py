@@ -257,8 +257,8 @@ class Model:
         self.types = types
         if since is not None:
             newest = max(max(events, default=0) for events in self.events.values())
-            for name in self.events:
-                self.mark[name] = since if since <= newest else 0
+            for name, events in self.events.items():
+                self.mark[name] = min(since, max(events, default=0)) if since <= newest else 0
 
 
 @settings(max_examples=300, deadline=None)

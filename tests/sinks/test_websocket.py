@@ -102,7 +102,7 @@ def test_hello_then_live_events(serve):
         assert receive(one) == receive(two) == json.loads(status(1).to_json())
 
 
-def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve):
+def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve, monkeypatch):
     server = serve()
     with client(server) as first:
         for seq in range(1, 6):
@@ -113,6 +113,7 @@ def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve):
     with client(server, f"/ws?since_seq={last}") as again:
         server.publish(status(9))
         assert [message.get("seq") for message in events(again, 9)] == [None, 6, 7, 8, 9]
+    monkeypatch.setattr(websocket, "HOLD_S", 60.0)
     with client(server) as asking:
         server.publish(status(10))
         asking.send(json.dumps({"type": "subscribe", "since_seq": 7, "types": ["status", "bogus"]}))

@@ -32,6 +32,7 @@ DESK, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)
     with sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
@@ -73,6 +74,18 @@ def serve() -> Iterator[Callable[..., ServerThread]]:
     yield start
     for server in running:
         server.stop()
+
+
+def join(page: Page, address: str) -> None:
+    """Open a page and wait until it has subscribed."""
+    said: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: said.append(frame)))
+    page.goto(address)
+    for _ in range(1000):
+        if said:
+            return
+        page.wait_for_timeout(20)
+    pytest.fail("the page did not subscribe")
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -161,9 +174,8 @@ def test_text_is_never_markup(serve, opened):
         server.publish(event)
     for path in ("", "overlay?lines=4"):
         page = opened()
-        page.goto(f"{server.url}/{path}")
+        join(page, f"{server.url}/{path}")
         if path:
-            page.wait_for_timeout(400)
             server.publish(scene.say(nasty, nasty))
             expect(page.locator("#captions")).to_contain_text("<img src=x")
         else:
@@ -176,11 +188,11 @@ def test_text_is_never_markup(serve, opened):
 def test_after_a_break_nothing_comes_twice_and_nothing_is_missing(serve, opened):
     server, scene, routes = serve(), Scene(), []
 
-    def join(route: WebSocketRoute) -> None:
+    def relay(route: WebSocketRoute) -> None:
         routes.append((route, route.connect_to_server()))
 
     page = opened()
-    page.route_web_socket(re.compile("/ws"), join)
+    page.route_web_socket(re.compile("/ws"), relay)
     page.goto(server.url)
     for event in scene.speak("before the break"):
         server.publish(event)
@@ -249,8 +261,7 @@ def test_the_token_goes_with_the_page(serve, opened):
 def test_overlay_appends_words_and_shows_nothing_else(serve, opened):
     server, scene = serve(), Scene()
     page = opened(viewport={"width": 1280, "height": 720})
-    page.goto(f"{server.url}/overlay?lines=2&chars=30&hold=3600")
-    page.wait_for_timeout(500)
+    join(page, f"{server.url}/overlay?lines=2&chars=30&hold=3600")
     sentence = "the quick brown fox jumps over the lazy dog and then it runs away into the dark forest"
     seen: list[list[str]] = []
     for event in scene.speak(sentence):
@@ -282,8 +293,8 @@ def test_overlay_options(serve, opened):
     server, scene = serve(), Scene()
     page = opened(viewport={"width": 640, "height": 360})
     look = "size=33&color=ffe066&background=%23112233&font=serif&position=top&align=left&uppercase=1"
-    page.goto(f"{server.url}/overlay?lines=4&chars=60&partial=0&sounds=0&hold=1&{look}&session=kitchen")
-    page.wait_for_timeout(500)
+    page.clock.install()
+    join(page, f"{server.url}/overlay?lines=4&chars=60&partial=0&sounds=0&hold=60&{look}&session=kitchen")
     for event in [scene.sound("Siren", 1), scene.say("words that are here to stay " * 5, partial="not shown")]:
         server.publish(event)
     expect(page.locator(".line")).to_have_count(4)
@@ -298,4 +309,5 @@ def test_overlay_options(serve, opened):
     assert box is not None
     assert box["y"] < 40
     assert box["x"] + box["width"] <= 640
+    page.clock.fast_forward(61_000)
     expect(page.locator(".line")).to_have_count(0)
