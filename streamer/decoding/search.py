@@ -215,10 +215,11 @@ class GreedySearch:
         wanted = [hidden[slot, len(row.feed) - row.judged : len(row.feed)] for slot, row in enumerate(active)]
         states = torch.cat([*starts, *wanted])
         logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
-        self._mend(states, logits)
+        mended = self._mend(states, logits)
         if first:
             self._hear_silence(active, states[: len(active)], logits[: len(active)])
-        verdicts = iter(self._judge(states[len(starts) :], logits[len(starts) :], active))
+        mended = None if mended is None else mended[len(starts) :]
+        verdicts = iter(self._judge(states[len(starts) :], logits[len(starts) :], mended, active))
         for slot, row in enumerate(active):
             self._accept(row, [next(verdicts) for _ in range(row.judged)])
             read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
@@ -232,8 +233,11 @@ class GreedySearch:
         for row, probability in zip(active, probabilities, strict=True):
             row.no_speech_probability = probability
 
-    def _judge(self, hidden: Tensor, logits: Tensor, active: list[_Row]) -> list[_Verdict]:
-        """What greedy decoding writes behind each of the hidden states [n, width], rows in order."""
+    def _judge(self, hidden: Tensor, logits: Tensor, mended: Tensor | None, active: list[_Row]) -> list[_Verdict]:
+        """What greedy decoding writes behind each of the hidden states [n, width], rows in order.
+
+        `mended`: the tokens [n, k] whose logits are true already (None: all are).
+        """
         written, marked = [], []
         for row in active:
             said = [*row.prefix, *row.tokens]
@@ -241,8 +245,10 @@ class GreedySearch:
             marked += [row.task.timestamps] * row.judged
         text_mass = logits[:, : self._plain.eot].logsumexp(dim=-1)
         self._filters.apply(logits, written, marked)
-        self._mend(hidden, logits)  # the filters may have left none of those that were mended before
         best = logits.max(dim=-1)
+        if mended is not None and not (mended == best.indices[:, None]).any(dim=1).all():
+            self._mend(hidden, logits)  # the filters left something else in front
+            best = logits.max(dim=-1)
         found = torch.stack([best.indices.float(), best.values, logits.logsumexp(dim=-1), text_mass], dim=1).tolist()
         self._require_finite([value for values in found for value in values])
         return [self._verdict(int(values[0]), *values[1:]) for values in found]
@@ -252,12 +258,17 @@ class GreedySearch:
         is_text = token < self._plain.eot
         return _Verdict(token, logprob, math.exp(min(score - text_mass, 0.0)) if is_text else 0.0)
 
-    def _mend(self, hidden: Tensor, logits: Tensor) -> None:
-        """Compute the largest logits again in float32, in place, where the vocabulary's are only near the truth."""
-        if not self.decoder.vocabulary.exact:
-            near = logits.topk(RESCORED, dim=-1)
-            exact = self.decoder.exact_logits(hidden, near.indices).masked_fill_(near.values.isneginf(), NEVER)
-            logits.scatter_(1, near.indices, exact)
+    def _mend(self, hidden: Tensor, logits: Tensor) -> Tensor | None:
+        """Compute the largest logits again in float32, in place, where the vocabulary's are only near the truth.
+
+        Returns the tokens [n, k] that were mended, None where every logit is true.
+        """
+        if self.decoder.vocabulary.exact:
+            return None
+        near = logits.topk(RESCORED, dim=-1)
+        exact = self.decoder.exact_logits(hidden, near.indices).masked_fill_(near.values.isneginf(), NEVER)
+        logits.scatter_(1, near.indices, exact)
+        return near.indices
 
     def _accept(self, row: _Row, verdicts: list[_Verdict]) -> None:
         """Take the verdicts up to the first that is not what the draft said; `feed` becomes what is to be read next."""
