@@ -1,6 +1,7 @@
 """The subcommands of `streamer` beside `run`. Each imports what it needs, so that `--help` is quick."""
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -24,6 +25,14 @@ def add(subcommands: Any) -> None:
     check = _add(subcommands, "check-config", check_config, "check settings files")
     check.add_argument("files", nargs="+", metavar="FILE", type=Path)
     _add(subcommands, "schema", schema, "the JSON schema of the settings")
+    files = _add(subcommands, "transcribe", transcribe, "captions and sounds of whole files")
+    files.add_argument("files", nargs="+", metavar="FILE", type=Path, help="audio or video")
+    files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
+    files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
+    for option in ("model", "head", "language", "task", "prompt", "compute", "dtype"):
+        files.add_argument(f"--{option}", help="as in `streamer run`")
+    files.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
+    files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
 
@@ -86,6 +95,36 @@ def pull(options: argparse.Namespace) -> int:
         path = catalog.pull(options.name, progress=progress)
     sys.stdout.write(f"{path}\n")
     return 0
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """`streamer transcribe FILE…`: status 2 when a file cannot be read; the others are done all the same."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from streamer.cli import SETTINGS
+    from streamer.config import resolve
+    from streamer.transcribe import check_targets, target_of
+    from streamer.transcribe import transcribe as transcribe_file
+
+    given = {path: found for name, path in SETTINGS.items() if (found := getattr(options, name, None)) is not None}
+    settings = resolve([Path(path) for path in options.config], options.set, given)
+    check_targets(options.files, options.format, options.output)
+    model, failed = load(settings), 0
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for file in options.files:
+            try:
+                show = functools.partial(_advance, bar, bar.add_task(file.name, total=None))
+                target = target_of(file, options.format, options.output)
+                transcribe_file(model, settings, file, options.format, target, show)
+            except UsageError as error:
+                failed += 1
+                bar.console.print(f"streamer: {error}", markup=False, highlight=False, soft_wrap=True)
+    return 2 if failed else 0
+
+
+def _advance(bar: Any, task: Any, done_s: float, total_s: float | None) -> None:
+    bar.update(task, completed=done_s, total=total_s)
 
 
 def load(settings: Settings) -> "Model":

@@ -82,7 +82,8 @@ class WindowSettings(_Section):
 class PolicySettings(_Section):
     """How text becomes committed."""
 
-    name: Literal["agreement"] = "agreement"
+    name: Literal["agreement", "alignatt"] = "agreement"
+    frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
 
 
 class GuardSettings(_Section):

@@ -23,10 +23,12 @@ class FileSource:
     Raises InputError when the file is missing, damaged from the start, or has no sound.
     """
 
-    def __init__(self, path: str, *, realtime: bool, clock: Clock | None = None) -> None:
+    def __init__(self, path: str, *, realtime: bool, clock: Clock | None = None, label: str = "--input") -> None:
+        """`label` names the file in errors: the option that gave it."""
         self.name = Path(path).name
         self.live = realtime
-        self._track = AudioTrack(path)
+        self._track = AudioTrack(path, label)
+        self.duration_s = self._track.duration_s
         self.sample_rate = self._track.rate
         self._closed = threading.Event()
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE) if realtime else None

@@ -65,6 +65,11 @@ class AudioTrack:
         """The native sample rate, in Hz."""
         return self._first.sample_rate if self._first is not None else self._stream.codec_context.sample_rate
 
+    @property
+    def duration_s(self) -> float | None:
+        """How long the file says it is, in seconds; None if it does not say."""
+        return None if self._container.duration is None else self._container.duration / 1_000_000
+
     def pieces(self) -> Iterator[Piece]:
         """Everything that can be decoded, in order; once."""
         if self._first is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import LocalAgreement, Policy, Words
+from streamer.policy.alignatt import AlignAtt
 from streamer.policy.hallucination import Guards, Surroundings, VoicedTrack, token_budget
 from streamer.policy.language import LanguageHold
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
@@ -65,13 +66,20 @@ class _Segment:
     shown: tuple[str, str] = ("", "")  # text and partial of the last change
 
 
+def make_policy(settings: Settings) -> Policy:
+    """The policy of the settings, fresh."""
+    if settings.policy.name == "alignatt":
+        return AlignAtt(round(settings.policy.frontier_s * SAMPLE_RATE))
+    return LocalAgreement()
+
+
 class TextSession:
     """One per stream."""
 
     def __init__(self, settings: Settings, model: TextModel) -> None:
         self._settings = settings
         self._model = model
-        self._policy: Policy = LocalAgreement()
+        self._policy = make_policy(settings)
         self.guards = Guards(settings.guards)
         self._language = LanguageHold(settings.speech.language or model.fixed_language)
         self._voiced = VoicedTrack(FRAME_SAMPLES)

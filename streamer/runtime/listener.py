@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamer.audio.conditioning import Conditioner, Report
 from streamer.config import Settings
 from streamer.events import State
-from streamer.vad.planner import Hop, Plan, Planner
+from streamer.vad.planner import Plan, Planner
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
 
 
