@@ -24,14 +24,15 @@ FIELDS = {
 COMMON = {"v", "type", "session", "seq", "audio_t"}
 
 
-def check_session(events: list[dict[str, Any]], *, complete: bool = True) -> None:
-    """Assert every invariant; `complete`: the session ended."""
+def check_session(events: list[dict[str, Any]], *, complete: bool = True, merged: bool = False) -> None:
+    """Assert every invariant; `complete`: the session ended; `merged`: partials that were superseded may be missing."""
     for index, event in enumerate(events):
         assert event["v"] == 1
         assert set(event) == COMMON | FIELDS[event["type"]], event
-        assert event["seq"] == events[0]["seq"] + index
+        assert merged or event["seq"] == events[0]["seq"] + index
         assert event["session"] == events[0]["session"]
         if index:
+            assert event["seq"] > events[index - 1]["seq"]
             assert event["audio_t"] >= events[index - 1]["audio_t"]
     check_transcripts([event for event in events if event["type"] == "transcript"], complete)
     check_tags([event for event in events if event["type"] == "tags"])

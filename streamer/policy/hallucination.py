@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from streamer.config import GuardSettings
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import Words, bare
+from streamer.policy.voiced import VoicedTrack
 from streamer.steps import Hypothesis
 
 log = logging.getLogger(__name__)
@@ -32,33 +33,8 @@ class Surroundings:
 
     committed_end: int
     end_sample: int
-    voiced: "VoicedTrack"
+    voiced: VoicedTrack
     speech_score: float | None
-
-
-class VoicedTrack:
-    """Which 20 ms frames of the last 40 s the gate heard as voiced."""
-
-    KEEP_FRAMES = 2000
-
-    def __init__(self, frame_samples: int) -> None:
-        self._frame_samples = frame_samples
-        self._flags: list[bool] = []
-        self._first = 0  # index of the first kept frame
-
-    def append(self, flags: tuple[bool, ...]) -> None:
-        """Take the next frames, in order."""
-        self._flags.extend(flags)
-        surplus = len(self._flags) - self.KEEP_FRAMES
-        if surplus > self.KEEP_FRAMES // 4:
-            del self._flags[:surplus]
-            self._first += surplus
-
-    def any(self, start_sample: int, end_sample: int) -> bool:
-        """Whether a frame that touches [start_sample, end_sample) is voiced; True for what is not kept any more."""
-        first = start_sample // self._frame_samples - self._first
-        last = -(-end_sample // self._frame_samples) - self._first
-        return first < 0 or any(self._flags[first:last])
 
 
 class Guards:

@@ -15,8 +15,9 @@ from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import LocalAgreement, Policy, Words
 from streamer.policy.alignatt import AlignAtt
-from streamer.policy.hallucination import Guards, Surroundings, VoicedTrack, token_budget
+from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
+from streamer.policy.voiced import VoicedTrack
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 GRID_SAMPLES = 160  # windows start on the grid of the mel frames
 WINDOW_MAX_SAMPLES = 30 * SAMPLE_RATE
+PAUSE_SAMPLES = SAMPLE_RATE // 5  # so long without voice is a good place for a window to begin
+PAUSE_SEARCH_SAMPLES = 3 * SAMPLE_RATE // 2  # and is worth so much more audio
 UNCOMMITTED_MAX_SAMPLES = 15 * SAMPLE_RATE  # audio that waits longer for an agreement is committed or given up
 UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
 PROMPT_TOKENS = 200  # of what scrolled off
@@ -91,6 +94,7 @@ class TextSession:
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
+        self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._segment: _Segment | None = None
         self._numbers = 0
 
@@ -114,10 +118,10 @@ class TextSession:
         start = max(0, end_sample - self._context_samples)
         if text and self._segment:
             start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
-        start = self._word_boundary(start, end_sample)
+        start = self._boundary(start, end_sample)
         if not (text and self._segment):
             return start, None
-        prefix = tuple(token for word in self._recent if word.start_sample >= start for token in word.tokens)
+        prefix = tuple(token for word in self._recent if word.end_sample > start for token in word.tokens)
         speech = self._settings.speech
         waiting_s = (end_sample - self._committed_end) / SAMPLE_RATE
         budget = token_budget(waiting_s, self._settings.guards.tokens_per_second)
@@ -126,6 +130,7 @@ class TextSession:
             task=speech.task,
             prompt=self._prompt(start),
             prefix=prefix,
+            draft=tuple(token for word in self._draft for token in word.tokens),
             max_new_tokens=budget if self._settings.guards.budget else 224,
         )
 
@@ -140,6 +145,7 @@ class TextSession:
         decision = self._policy.step(words, end_sample)
         self._commit(decision.commit, end_sample)
         partial = self._force(decision.partial, end_sample)
+        self._draft = hypothesis.words[len(words) - len(partial) :]
         changes = self._change(partial, end_sample)
         if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
             changes += self._roll(partial, end_sample)
@@ -150,6 +156,7 @@ class TextSession:
         segment = self._segment
         if segment is None:
             return []
+        self._draft = ()
         self._commit(self.guards.confirm(self._policy.close(), plan.at_sample), plan.at_sample)
         changes = self._finish_segment(plan.at_sample)
         self._segment = None
@@ -163,20 +170,25 @@ class TextSession:
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes
 
-    def _word_boundary(self, start: int, end_sample: int) -> int:
-        """`start`, or the start of the committed word that it would cut in two (its end, when the window is full)."""
-        for word in self._recent:
-            if word.start_sample < start < word.end_sample:
-                whole = word.start_sample // GRID_SAMPLES * GRID_SAMPLES
-                fits = end_sample - whole <= WINDOW_MAX_SAMPLES
-                start = whole if fits else -(-word.end_sample // GRID_SAMPLES) * GRID_SAMPLES
-                break
-        start = max(0, start // GRID_SAMPLES * GRID_SAMPLES)
-        # A word that starts between two grid points belongs to the window that starts at the one before it.
-        return start
+    def _boundary(self, start: int, end_sample: int) -> int:
+        """`start`, or an earlier place where nobody speaks, so that the window does not begin inside a word.
+
+        Best is a pause a little earlier; else the start of the committed word that `start` would cut in two, or its end
+        when the window is full.
+        """
+        earliest = max(0, start - PAUSE_SEARCH_SAMPLES, end_sample - WINDOW_MAX_SAMPLES)
+        pause = self._voiced.pause_before(start, earliest, PAUSE_SAMPLES)
+        if pause is not None:
+            start = min(start, pause)
+        word = next((word for word in self._recent if word.start_sample < start < word.end_sample), None)
+        if word is not None:
+            whole = word.start_sample // GRID_SAMPLES * GRID_SAMPLES
+            fits = pause is None and end_sample - whole <= WINDOW_MAX_SAMPLES
+            start = whole if fits else word.end_sample if pause is None else start
+        return max(0, start // GRID_SAMPLES * GRID_SAMPLES)
 
     def _prompt(self, window_start: int) -> tuple[int, ...]:
-        gone = [word for word in self._recent if word.start_sample < window_start and word.end_sample <= window_start]
+        gone = [word for word in self._recent if word.end_sample <= window_start]
         tokens = self._scrolled + tuple(token for word in gone for token in word.tokens)
         return self._user_prompt + (tokens[-PROMPT_TOKENS:] if self._carries else ())
 
@@ -184,7 +196,9 @@ class TextSession:
         segment = self._segment
         assert segment is not None
         for word in words:
-            start = min(max(word.start_sample, self._committed_end, segment.start), end_sample)
+            # Attention reaches back into the pause before a word; the gate knows where the voice began.
+            start = self._voiced.first_voiced(max(word.start_sample, self._committed_end), word.end_sample)
+            start = min(max(start, segment.start), end_sample)
             end = min(max(word.end_sample, start), end_sample)
             settled = replace(word, start_sample=start, end_sample=end)
             segment.words.append(settled)

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from streamer.audio.block import AudioBlock, Source, empty
-from streamer.audio.pcm import PcmDecoder
-from streamer.audio.resample import to_16k
+from streamer.audio.pcm import mix_to_mono
+from streamer.audio.resample import BlockMaker
 from streamer.runtime.pipeline import Pipeline
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 
@@ -26,7 +28,7 @@ class IngestSource:
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks until the sender stops or goes away."""
         start = self._queue.start
-        decoder = PcmDecoder(start.encoding, start.sample_rate, start.channels)
+        maker = BlockMaker(start.sample_rate)
         heard_s, silent = time.monotonic(), False
         while not self._queue.ended:
             piece = self._queue.read(READ_S)
@@ -36,9 +38,10 @@ class IngestSource:
                     yield AudioBlock(empty(), state="no_audio", reason="the sender is silent")
                 continue
             heard_s, silent = time.monotonic(), False
-            lost = to_16k(piece.lost_frames, start.sample_rate)
-            yield AudioBlock(decoder.push(piece.pcm), lost, LOST if lost else "")
-        yield AudioBlock(decoder.finish())
+            if piece.lost_frames:
+                yield from maker.lost(piece.lost_frames, LOST)
+            yield from maker.push(mix_to_mono(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels)))
+        yield from maker.finish()
 
     def close(self) -> None:
         """End `blocks`."""

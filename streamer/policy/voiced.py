@@ -1,0 +1,52 @@
+"""Which 20 ms frames the gate heard as voiced: for guards, for word times, and for where a window may begin (pure)."""
+
+
+class VoicedTrack:
+    """The flags of the last 40 s and more; what is older counts as unknown."""
+
+    KEEP_FRAMES = 2000
+
+    def __init__(self, frame_samples: int) -> None:
+        self._frame_samples = frame_samples
+        self._flags: list[bool] = []
+        self._first = 0  # index of the first kept frame
+
+    def append(self, flags: tuple[bool, ...]) -> None:
+        """Take the next frames, in order."""
+        self._flags.extend(flags)
+        surplus = len(self._flags) - self.KEEP_FRAMES
+        if surplus > self.KEEP_FRAMES // 4:
+            del self._flags[:surplus]
+            self._first += surplus
+
+    def any(self, start_sample: int, end_sample: int) -> bool:
+        """Whether a frame that touches [start_sample, end_sample) is voiced; True for what is not kept any more."""
+        first = start_sample // self._frame_samples - self._first
+        last = -(-end_sample // self._frame_samples) - self._first
+        return first < 0 or any(self._flags[first:last])
+
+    def first_voiced(self, start_sample: int, end_sample: int) -> int:
+        """Start of the first voiced frame in [start_sample, end_sample), `start_sample` when none is known."""
+        first = max(0, start_sample // self._frame_samples - self._first)
+        last = end_sample // self._frame_samples - self._first
+        for index in range(first, min(last, len(self._flags))):
+            if self._flags[index]:
+                return max(start_sample, (index + self._first) * self._frame_samples)
+        return start_sample
+
+    def pause_before(self, sample: int, earliest: int, least_samples: int) -> int | None:
+        """A point in the last pause of `least_samples` or more that begins in [earliest, sample); None without one.
+
+        The point lies at the pause's end less half of `least_samples`, and never behind `sample`.
+        """
+        index = min(sample // self._frame_samples - self._first, len(self._flags))
+        lowest = max(0, earliest // self._frame_samples - self._first)
+        least = -(-least_samples // self._frame_samples)
+        length = 0
+        while index > lowest:
+            index -= 1
+            length = 0 if self._flags[index] else length + 1
+            if length >= least:
+                end = index + length
+                return max(0, (end + self._first) * self._frame_samples - least_samples // 2)
+        return None

@@ -1,0 +1,129 @@
+"""The running program and its clients: pages, replay, acknowledging, senders on /ingest, a wrong token."""
+
+import asyncio
+import json
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from program import Program, write_wav
+from protocol import check_session
+from random_whisper import ENGLISH, random_whisper
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+
+sys.path.append(str(Path(__file__).parent / "model"))
+from backbones import save_whisper
+
+TOKEN = "a token for tests"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The program on a file, in real time, with a small random model and head, staying up afterwards."""
+    folder = tmp_path_factory.mktemp("server")
+    model = save_whisper(folder / "small.pt", random_whisper(3, vocabulary=ENGLISH, ending=2.0))
+    model.with_suffix(".json").write_text(json.dumps({"variable_context": True, "min_context_s": 1}))
+    head = HeadModule(HeadShape(HeadKind.LAST_MLP, 64)).state_dict()
+    torch.save({f"at_model.{key}": value for key, value in head.items()}, folder / "small_at.pth")
+    sound = write_wav(folder / "noise.wav", (np.random.default_rng(0).standard_normal(48_000) * 0.1).astype(np.float32))
+    arguments = ("--input", str(sound), "--model", str(model), "--port", "0", "--stay", "--token", TOKEN)
+    with Program(*arguments) as running:
+        line = running.wait_for_stderr("captions and sounds: http://")
+        running.address = line.split("captions and sounds: http://")[1].split("/")[0]
+        yield running
+        running.signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+
+
+def fetch(address: str, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+async def until(client, wanted, limit_s=30):
+    messages = []
+    async with asyncio.timeout(limit_s):
+        async for text in client:
+            messages.append(json.loads(text))
+            if wanted(messages[-1]):
+                return messages
+    raise AssertionError(messages)
+
+
+def test_pages_want_the_token(program):
+    for path in ("/", "/overlay"):
+        assert fetch(program.address, f"{path}?token={TOKEN.replace(' ', '%20')}") == 200
+        assert fetch(program.address, path) == 401
+    assert fetch(program.address, "/nothing") in (401, 404)
+
+
+def test_a_stranger_is_closed_with_1008(program):
+    async def scenario():
+        with pytest.raises(ConnectionClosed) as closed:
+            async with connect(f"ws://{program.address}/ws?token=wrong%20token") as client:
+                await client.recv()
+        return closed.value.rcvd.code
+
+    assert asyncio.run(scenario()) == 1008
+
+
+def test_a_late_client_gets_the_whole_session_by_since_seq(program):
+    async def scenario():
+        address = f"ws://{program.address}/ws?since_seq=0&token={TOKEN.replace(' ', '%20')}"
+        async with connect(address) as client:
+            return await until(client, lambda message: message.get("state") == "stopped")
+
+    hello, *messages = asyncio.run(scenario())
+    assert hello["type"] == "hello"
+    assert hello["sessions"][0]["model"] == "small"
+    assert hello["sessions"][0]["head"] == "small_at"
+    check_session([message for message in messages if "seq" in message], merged=True)
+
+
+def test_a_sender_on_ingest_is_a_session_of_its_own(program):
+    samples = (np.random.default_rng(1).standard_normal(2 * 44_100) * 8000).astype("<i2")
+    token = f"token={TOKEN.replace(' ', '%20')}"
+
+    async def scenario():
+        async with connect(f"ws://{program.address}/ws?{token}") as listener:
+            await listener.recv()
+            async with connect(f"ws://{program.address}/ingest?{token}") as sender:
+                start = {"type": "start", "sample_rate": 44_100, "encoding": "pcm_s16le", "channels": 1}
+                await sender.send(json.dumps(start))
+                pcm = samples.tobytes()
+                for index in range(0, len(pcm), 8191):  # odd pieces
+                    await sender.send(pcm[index : index + 8191])
+                await sender.send(json.dumps({"type": "stop"}))
+                return await until(listener, lambda message: message.get("state") == "stopped")
+
+    messages = [message for message in asyncio.run(scenario()) if "seq" in message]
+    names = {message["session"] for message in messages}
+    assert len(names) == 1
+    assert names.pop().startswith("in1-")
+    check_session(messages, merged=True)
+    assert messages[-1]["audio_t"] == 2.0
+    assert [message["end"] for message in messages if message["type"] == "tags"] == [1.0, 2.0]
+
+
+def test_wrong_messages_get_an_error_and_the_connection_stays(program):
+    async def scenario():
+        async with connect(f"ws://{program.address}/ws?token={TOKEN.replace(' ', '%20')}") as client:
+            await client.recv()
+            answers = []
+            for message in ("{", '{"type":"dance"}', '{"type":"ack","id":1,"session":"nobody"}', '{"type":"ping"}'):
+                await client.send(message)
+                answers += await until(client, lambda found: found["type"] in ("error", "pong"))
+            return [answer["type"] for answer in answers if answer["type"] in ("error", "pong")]
+
+    assert asyncio.run(scenario()) == ["error", "error", "error", "pong"]
