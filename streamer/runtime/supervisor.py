@@ -61,7 +61,6 @@ class Program:
                 engine.warm_up()
                 if not output.quiet:
                     sinks.view = TerminalView(sys.stderr if output.jsonl == "-" else sys.stdout)
-                self._announce(server)
                 if self._settings.audio.speed == 0:
                     self._run_at_once(model, sinks, server)
                 else:
@@ -82,6 +81,7 @@ class Program:
         """Speed 0: one thread, the reader waits for every hop, nothing is dropped."""
         stream = Stream(model, self._settings)
         self._open(server, model, stream.session.name)
+        self._announce(server)
 
         def emit(events: Sequence[Event]) -> None:
             for event in events:
@@ -126,6 +126,7 @@ class Program:
                 server.close_session(name)
 
         main = make(self._source, "s1")
+        self._announce(server)
         main.start()
         ingests = self._ingests = Ingests(make, closed, self._settings.audio.stall_s)
         while not self._stop.wait(WATCH_S) and not sinks.reader_gone and worker.failure is None:
