@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Before torch starts: waiting threads that spin slow everything down on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    options = None
     try:
         options = parser().parse_args([argument for argument in arguments if argument != "--debug"])
         return int(options.command(options) or 0)
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StreamerError as error:
         return _say(error, 1, debug)
     except KeyboardInterrupt:
-        return 130
+        return 0 if options is not None and options.name == "run" else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -124,8 +127,6 @@ def run_options(run: Parser) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """`streamer run`."""
-    # Before torch starts: waiting threads that spin slow everything down on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from streamer import commands
     from streamer.audio.source import open_source
     from streamer.config import resolve

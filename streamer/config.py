@@ -68,7 +68,9 @@ class WindowSettings(_Section):
     """When the encoder runs and what it sees."""
 
     hop_s: float = Field(0.5, description="one encoder pass a hop while someone speaks")
-    context_s: float = Field(10.0, ge=2, le=28, description="seconds of audio before the end of a window")
+    context_s: float | None = Field(
+        None, ge=2, le=28, description="seconds a window looks back; null: as the model says"
+    )
     segment_max_s: float = Field(30.0, ge=5, le=30)
 
     @field_validator("hop_s")

@@ -198,6 +198,7 @@ def _save_again(head: ReleasedHead, raw: Path, target: Path, url: str, sha256: s
         "low_width": module.shape.low_width,
         "labels": LABELS,
         "thresholds": None,
+        "trained_spans_s": [10.0],  # AudioSet's clips
         "source": url,
         "source_sha256": sha256,
         "sha256": file_sha256(fresh),

@@ -34,6 +34,8 @@ class ModelDescription(BaseModel):
 
     `variable_context`: trained on windows of `min_context_s` to 30 s, so that none needs padding. `alignment_heads`:
     [decoder layer, head] of the cross-attention that follows the words; by default the last half of the layers.
+    `previous_text`: trained with earlier text before the transcript, as official models are (default: unless
+    `variable_context`). `context_s`: how much audio a live window holds at best (default 10).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -41,6 +43,8 @@ class ModelDescription(BaseModel):
     variable_context: bool = False
     min_context_s: float = Field(2.0, ge=0.4, le=30)
     alignment_heads: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
+    previous_text: bool | None = None
+    context_s: float = Field(10.0, ge=2, le=28)
 
 
 def load_model(
@@ -80,6 +84,8 @@ def load_model(
         dtype=number_type,
         variable_context=description.variable_context,
         min_context_s=description.min_context_s if description.variable_context else 30.0,
+        previous_text=description.previous_text,
+        context_s=description.context_s,
     )
 
 

@@ -38,6 +38,7 @@ class HeadDescription(BaseModel):
     backbone: str | None = None
     thresholds: tuple[float, ...] | None = Field(None, min_length=CLASSES, max_length=CLASSES)
     calibration: Calibration | None = None
+    trained_spans_s: tuple[float, ...] | None = Field(None, min_length=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Model:
     """A Whisper backbone and, perhaps, a tagging head. Made by `streamer.load_model`.
 
     `encoder_passes` counts the items that went through the encoder. `variable_context`: the checkpoint was trained on
-    windows of `min_context_s` to 30 s; one without was trained on windows padded to 30 s.
+    windows of `min_context_s` to 30 s; one without was trained on windows padded to 30 s. `previous_text`: it was
+    trained with earlier text before the transcript. `context_s`: how much audio a live window holds best.
     """
 
     def __init__(
@@ -57,10 +58,14 @@ class Model:
         dtype: torch.dtype = torch.float32,
         variable_context: bool = False,
         min_context_s: float = 30.0,
+        previous_text: bool | None = None,
+        context_s: float = 10.0,
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32)."""
         self.module: Whisper = module.eval()
         self.name, self.variable_context, self.min_context_s = name, variable_context, min_context_s
+        self.previous_text = not variable_context if previous_text is None else previous_text
+        self.context_s = context_s
         self.dims: ModelDimensions = module.dims
         self.device, self.dtype = torch.device(device), dtype
         cast_weights(module, dtype, self.device)

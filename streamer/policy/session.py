@@ -53,12 +53,14 @@ class TextModel:
     """What the text session must know of the model: nothing that needs torch.
 
     `encode` turns text into tokens; `fixed_language`: the only one it speaks ("en" for English-only models), else None;
-    `carries_prompt`: it was trained with previous text before the transcript.
+    `carries_prompt`: it was trained with previous text before the transcript; `context_s`: how much audio a window
+    holds at best, where the settings do not say.
     """
 
     encode: Callable[[str], tuple[int, ...]]
     fixed_language: str | None
     carries_prompt: bool
+    context_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class TextSession:
         self._user_prompt = model.encode(" " + settings.speech.prompt.strip()) if settings.speech.prompt.strip() else ()
         carry = settings.speech.carry_prompt
         self._carries = model.carries_prompt if carry == "auto" else carry == "on"
-        self._context_samples = round(settings.window.context_s * SAMPLE_RATE)
+        self._context_samples = round((settings.window.context_s or model.context_s) * SAMPLE_RATE)
         self._segment_max_samples = round(settings.window.segment_max_s * SAMPLE_RATE)
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()

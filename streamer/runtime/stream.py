@@ -19,6 +19,7 @@ from streamer.policy.session import TextModel
 from streamer.runtime.engine import Engine
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.session import HeadFacts, Session
+from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.steps import StepRequest, StepResult
 from streamer.vad.planner import Hop
 
@@ -108,7 +109,8 @@ def text_model(model: Model) -> TextModel:
     return TextModel(
         encode=lambda text: tuple(tokenizer.encode(text)),
         fixed_language=None if model.is_multilingual else "en",
-        carries_prompt=not model.variable_context,
+        carries_prompt=model.previous_text,
+        context_s=model.context_s,
     )
 
 
@@ -116,8 +118,9 @@ def head_facts(model: Model) -> HeadFacts | None:
     """What the session needs to know of the model's head; None without one."""
     if model.head is None:
         return None
-    thresholds = model.head.description.thresholds
-    return HeadFacts(None if thresholds is None else np.array(thresholds, np.float32))
+    described = model.head.description
+    thresholds = None if described.thresholds is None else np.array(described.thresholds, np.float32)
+    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S)
 
 
 def _mono(samples: ArrayLike) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ from streamer.sinks.terminal import TerminalView
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-FLUSH_S = 2.5  # for the last words; then the model is not asked any more
+FLUSH_S = 2.0  # for the last words; then the model is not asked any more
 LoadModel = Callable[[], Model]
 
 
@@ -45,6 +45,7 @@ class Program:
         self._settings, self._source, self._load = settings, source, load
         self._port_given = port_given
         self._stop = threading.Event()
+        self._hearing = False  # from here on a signal means: flush, then leave
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
         self._failure: Exception | None = None
@@ -61,6 +62,7 @@ class Program:
                 engine.warm_up()
                 if not output.quiet:
                     sinks.view = TerminalView(sys.stderr if output.jsonl == "-" else sys.stdout)
+                self._hearing = True
                 if self._settings.audio.speed == 0:
                     self._run_at_once(model, sinks, server)
                 else:
@@ -139,8 +141,8 @@ class Program:
             started = time.monotonic()
             pipeline.stop(patience_s)
             patience_s = max(0.0, patience_s - (time.monotonic() - started))
-        worker.stop(1.0)
-        outlet.stop(1.0)
+        worker.stop(0.3)
+        outlet.stop(0.7)
         self._failure = worker.failure or main.failure
 
     def _server(self) -> ServerThread | None:
@@ -205,9 +207,10 @@ class Program:
         """Ctrl-C and SIGTERM ask for a clean end; a second one ends at once."""
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
+            again = self._stop.is_set()
             self._stop.set()
+            if again or not self._hearing:
+                raise KeyboardInterrupt
             self._source.close()
 
         if threading.current_thread() is not threading.main_thread():
