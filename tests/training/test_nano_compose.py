@@ -52,7 +52,11 @@ def test_a_cut_word_is_written_when_enough_of_it_is_heard(heard, written):
 
 def test_changed_voices_keep_their_word_times_inside():
     clip = word("seven", 3, 0.6)
-    for changed, length in ((resampled(clip, 1.25), 0.48), (stretched(clip, 1.5), 0.9), (formants_moved(clip, 1.2), 0.6)):
+    for changed, length in (
+        (resampled(clip, 1.25), 0.48),
+        (stretched(clip, 1.5), 0.9),
+        (formants_moved(clip, 1.2), 0.6),
+    ):
         assert len(changed.audio) / SAMPLE_RATE == pytest.approx(length, abs=0.05)
         assert changed.words[0].end <= len(changed.audio)
         assert np.isfinite(changed.audio).all()

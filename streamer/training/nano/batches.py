@@ -7,7 +7,7 @@ before the mel (openai-whisper's `pad_or_trim` of audio) or with zeros after it 
 import multiprocessing as mp
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from multiprocessing.queues import Queue
 from queue import Full
@@ -66,13 +66,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What batches look like. `lengths_s` and their `shares`; `audio_s` of audio a step; the first steps are short."""
+    """What batches look like. `lengths_s` and their `shares`; `audio_s` of audio a step.
+
+    The first `short_steps` have easy windows of 2 to 3 s; until `long_steps` they grow to real ones of 2 to 30 s.
+    """
 
     seed: int
     audio_s: float
     lengths_s: tuple[float, ...]
     shares: tuple[float, ...]
     short_steps: int
+    long_steps: int
     padded: float
     timestamps: float
     recipe: Recipe
@@ -86,7 +90,7 @@ def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int) -> Bat
     padding, seconds = _shape(plan, step, random)
     count = int(seconds * 50) * (SAMPLE_RATE // 50)
     size = max(2, round(plan.audio_s / (30.0 if padding is not Padding.NONE else seconds)))
-    recipe = plan.easy if step < plan.short_steps else plan.recipe
+    recipe = _recipe(plan, step)
     windows = [compose(bank, count, random, recipe) for _ in range(size)]
     share = 0.6 if padding is not Padding.NONE else plan.timestamps
     lessons = [
@@ -108,14 +112,28 @@ def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int) -> Bat
     )
 
 
+def _grown(plan: Plan, step: int) -> float:
+    """How far the growth from easy to real windows has come: 0 to 1."""
+    return float(np.clip((step - plan.short_steps) / max(1, plan.long_steps - plan.short_steps), 0, 1))
+
+
+def _recipe(plan: Plan, step: int) -> Recipe:
+    grown = _grown(plan, step)
+    easy, real = asdict(plan.easy), asdict(plan.recipe)
+    return Recipe(**{name: (1 - grown) * easy[name] + grown * real[name] for name in real})
+
+
 def _shape(plan: Plan, step: int, random: np.random.Generator) -> tuple[Padding, float]:
     """How this step's windows are padded, and their seconds."""
     if step < plan.short_steps:
         return Padding.NONE, float(random.choice(np.array([2.0, 2.5, 3.0])))
-    if random.random() < plan.padded:
+    grown = _grown(plan, step)
+    if grown >= 0.6 and random.random() < plan.padded:
         seconds = 30.0 if random.random() < 0.35 else float(random.uniform(2, 30))
         return (Padding.AUDIO if random.random() < 0.4 else Padding.MEL), seconds
-    seconds = float(random.choice(np.array(plan.lengths_s), p=np.array(plan.shares) / sum(plan.shares)))
+    lengths, shares = np.array(plan.lengths_s), np.array(plan.shares)
+    shares = np.where(lengths <= 3 * 10**grown + 1e-6, shares, 0.0)
+    seconds = float(random.choice(lengths, p=shares / shares.sum()))
     return Padding.NONE, min(30.0, round(seconds * random.uniform(0.85, 1.15), 2)) if seconds < 30 else 30.0
 
 
@@ -178,7 +196,8 @@ def _work(
                 queue.put(batch, timeout=5)
                 break
             except Full:
-                if os.getppid() != parent:  # the training was killed
+                if os.getppid() != parent:  # the training was killed: nobody reads what waits in the pipe
+                    queue.cancel_join_thread()
                     return
 
 

@@ -4,7 +4,7 @@ A window is cut from a longer timeline, so words and sounds at its edges are cut
 counts when at least 70 % of it can be heard.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,20 @@ MARGIN = int(0.7 * SAMPLE_RATE)  # of the timeline on both sides of the window
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How often things happen in a window."""
+    """How often things happen in a window.
+
+    `dense`: somebody talks nearly all the time; `plain`: its voices are as they were recorded, without other pitch, microphone or room; `recorded`: the share of
+    utterances that are recordings of people.
+    """
 
     speech: float = 0.86
     alarm: float = 0.25
     sound: float = 0.45
     noisy: float = 0.75
     digital_silence: float = 0.03
+    dense: float = 0.6
+    plain: float = 0.12
+    recorded: float = 0.56
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +67,11 @@ def compose(bank: Bank, count: int, random: np.random.Generator, recipe: Recipe)
     total = count + 2 * MARGIN
     audio = np.zeros(total, np.float32)
     activity = np.zeros((-(-total // GRID), CLASSES), bool)
-    level = 10 ** (random.uniform(-34, -14) / 20)
+    plain = random.random() < recipe.plain
+    level = 10 ** (random.uniform(-34, -14) / 20) if not plain else 10 ** (random.uniform(-25, -19) / 20)
     turns: list[tuple[TimedWord, ...]] = []
     if random.random() < recipe.speech:
-        turns = _add_speech(bank, audio, level, random)
+        turns = _add_speech(bank, audio, level, replace(recipe, plain=float(plain)), random)
     elif random.random() < recipe.digital_silence / (1 - recipe.speech + 1e-6):
         return Window(np.zeros(count, np.float32), (), np.zeros((-(-count // GRID), CLASSES), bool), False)
     if random.random() < recipe.sound:
@@ -76,8 +84,9 @@ def compose(bank: Bank, count: int, random: np.random.Generator, recipe: Recipe)
         audio += noise(total, random) * level * 10 ** (-snr_db / 20)
     elif random.random() < 0.8:
         audio += noise(total, random) * 10 ** (-random.uniform(60, 90) / 20)
-    window = through_line(audio[MARGIN : MARGIN + count], random)
-    if random.random() < 0.25:
+    window = audio[MARGIN : MARGIN + count]
+    window = window if plain else through_line(window, random)
+    if not plain and random.random() < 0.25:
         window = window * 10 ** (random.uniform(-25, 15) / 20)
     heard, cut = _cut(turns, count)
     for turn in turns:
@@ -102,38 +111,47 @@ def _cut(turns: list[tuple[TimedWord, ...]], count: int) -> tuple[tuple[tuple[Ti
     return tuple(heard), cut
 
 
-def _add_speech(bank: Bank, audio: Audio, level: float, random: np.random.Generator) -> list[tuple[TimedWord, ...]]:
+def _add_speech(
+    bank: Bank, audio: Audio, level: float, recipe: Recipe, random: np.random.Generator
+) -> list[tuple[TimedWord, ...]]:
     """Fill the timeline with turns; the times of the returned words are on the timeline."""
     turns: list[tuple[TimedWord, ...]] = []
-    wide = random.random() < 0.25
-    place = int(random.uniform(0, 6 if wide else 2.5) * SAMPLE_RATE)
-    room = random.random() < 0.5
+    dense = random.random() < recipe.dense
+    place = int(random.uniform(0, 0.6 if dense else 5.0) * SAMPLE_RATE)
+    room, plain = random.random() < 0.5, random.random() < recipe.plain
     while place < len(audio):
-        clip = _turn(bank, random, len(audio) - place)
-        wave = filtered(clip.audio, random, narrow=0.35 if "espeak" in clip.voice or "flite" in clip.voice else 0.1)
-        wave = in_room(wave, random) if room else wave
+        clip = _turn(bank, random, len(audio) - place, recipe.recorded)
+        wave = clip.audio
+        if not plain:
+            clip = _changed(clip, len(audio) - place, random)
+            synthetic = ":" in clip.voice
+            wave = filtered(clip.audio, random, narrow=0.35 if synthetic else 0.1)
+            wave = in_room(wave, random) if room else wave
         wave = wave * (level * 10 ** (random.normal(0, 2.5) / 20) / rms(wave))
         end = min(len(audio), place + len(wave))
         audio[place:end] += wave[: end - place]
         words = tuple(TimedWord(word.text, word.start + place, word.end + place) for word in clip.words)
         turns.append(tuple(word for word in words if word.start < len(audio)))
-        pause = random.uniform(2, 9) if random.random() < 0.12 else 0.7 + random.exponential(1.0)
+        pause = 0.7 + random.exponential(0.2 if dense else 2.0)
         place += len(wave) + int(pause * SAMPLE_RATE)
     return [turn for turn in turns if turn]
 
 
-def _turn(bank: Bank, random: np.random.Generator, room: int) -> Clip:
-    """One utterance by one voice, with the voice changed as a whole; what lies after `room` samples is left out."""
+def _turn(bank: Bank, random: np.random.Generator, room: int, recorded: float) -> Clip:
+    """One utterance by one voice; what lies after `room` samples is left out."""
     kind = random.random()
-    if kind < 0.58:
+    if kind < recorded:
         clip = _digit_run(bank.speakers[random.integers(0, len(bank.speakers))], random, room)
-        spread = 0.12
-    elif kind < 0.70:
+    elif kind < recorded + 0.3 * (1 - recorded):
         clip = _digit_run(bank.voices[random.integers(0, len(bank.voices))], random, room)
-        spread = 0.08
     else:
         clip = bank.sentences[random.integers(0, len(bank.sentences))]
-        spread = 0.08
+    return Clip(clip.audio[:room], clip.words, clip.voice)
+
+
+def _changed(clip: Clip, room: int, random: np.random.Generator) -> Clip:
+    """The same by another voice: pitch, formants and tempo moved, more so for the few recorded speakers."""
+    spread = 0.08 if ":" in clip.voice else 0.12
     if random.random() < 0.8:
         clip = resampled(clip, float(np.clip(np.exp(random.normal(0, spread)), 0.72, 1.38)))
     if random.random() < 0.35:
@@ -148,7 +166,7 @@ def _digit_run(words: dict[str, tuple[Clip, ...]], random: np.random.Generator, 
     parts, timed, place = [], [], 0
     names = sorted(words)
     tight = random.uniform(0.03, 0.25)
-    for _ in range(int(random.integers(1, 9))):
+    for _ in range(int(random.integers(1, 10))):
         clips = words[names[random.integers(0, len(names))]]
         clip = clips[random.integers(0, len(clips))]
         wave = clip.audio * np.float32(0.1 * 10 ** (random.normal(0, 2) / 20) / rms(clip.audio))

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +64,11 @@ def plan_of(settings: Settings) -> Plan:
         lengths_s=part.lengths_s,
         shares=part.shares,
         short_steps=part.short_steps,
+        long_steps=part.long_steps,
         padded=part.padded,
         timestamps=part.timestamps,
         recipe=recipe,
-        easy=replace(recipe, speech=0.97, alarm=recipe.alarm / 3, sound=recipe.sound / 3, noisy=recipe.noisy / 2),
+        easy=Recipe(speech=0.97, alarm=0.03, sound=0.08, noisy=0.2, dense=1.0, plain=0.9, recorded=0.75),
         faults=Faults(),
     )
 

@@ -31,17 +31,18 @@ class Network(_Part):
     width: int = Field(128, multiple_of=8)
     encoder_layers: int = Field(4, ge=1)
     decoder_layers: int = Field(2, ge=2)
-    encoder_heads: int = 2
+    encoder_heads: int = 4
     decoder_heads: int = 4
 
 
 class Composition(_Part):
     """How windows are composed; the shares of `lengths_s` need not add up to 1."""
 
-    audio_s: float = 90.0
+    audio_s: float = 64.0
     lengths_s: tuple[float, ...] = (2, 3, 4, 6, 8, 10, 15, 20, 30)
     shares: tuple[float, ...] = (0.08, 0.09, 0.1, 0.13, 0.14, 0.2, 0.1, 0.08, 0.08)
-    short_steps: int = 250
+    short_steps: int = 300
+    long_steps: int = 900
     padded: float = Field(0.16, ge=0, le=1)
     timestamps: float = Field(0.3, ge=0, le=1)
     speech: float = 0.84
@@ -56,13 +57,13 @@ class Schedule(_Part):
 
     steps: int = Field(3000, ge=1)
     warmup: int = 100
-    learning_rate: float = 1.8e-3
+    learning_rate: float = 1.5e-3
     final_rate: float = 3e-5
     weight_decay: float = 0.02
     average: float = 0.997
     ctc: float = 0.3
-    spoken: float = 0.7
-    align: float = 0.3
+    spoken: float = 3.0
+    align: float = 0.1
     tags: float = 0.15
     spec_mask: float = 0.4
     save_every: int = 100

@@ -33,6 +33,7 @@ RECIPES = (
     Recipe(speech=0.6, alarm=0.1, sound=0.4, noisy=0.7),
 )
 LENGTHS_S = (2.0, 3.2, 5.0, 5.0, 10.0, 10.0, 20.0)
+SMOOTHED = 0.97  # what a positive label counts as
 NEVER_A, NEVER_B = 0.0, -20.0  # a class that was never trained
 
 
@@ -86,7 +87,7 @@ def train_head(
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
         logits, labels, sure = _judgement(head, [taps[i] for i in random.integers(0, len(taps), 4)], random)
-        loss = tag_loss(logits, labels * 0.97 + 0.0, sure)
+        loss = tag_loss(logits, labels * SMOOTHED, sure)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()

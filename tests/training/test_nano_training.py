@@ -1,0 +1,126 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nano_bank import small_bank
+
+from streamer.errors import ConfigError, InputError
+from streamer.training.nano import loop, tagging
+from streamer.training.nano.batches import make_batch, stream
+from streamer.training.nano.clips import is_validation, read_recordings
+from streamer.training.nano.make import audioset_labels
+from streamer.training.nano.publish import write_backbone, write_head
+from streamer.training.nano.settings import Data, load
+from streamer.training.nano.validation import shipped_form, validate
+from streamer.training.nano.vocabulary import used_tokens
+from streamer.training.nano.words import vocabulary
+
+WORDS = used_tokens()
+PHONES = loop.Phones({word: (1 + index % 7, 2) for index, word in enumerate(vocabulary())}, 8)
+BANK = small_bank()
+
+
+def settings_in(folder: Path, steps: int = 4):
+    path = folder / "config.yaml"
+    path.write_text(
+        f"""
+data: {{manifest: none.csv}}
+out: {folder / "out"}
+network: {{width: 16, encoder_layers: 1, decoder_layers: 2, encoder_heads: 2, decoder_heads: 2}}
+composition: {{audio_s: 6, short_steps: 1, padded: 0.0, lengths_s: [2, 3], shares: [0.5, 0.5]}}
+schedule: {{steps: {steps}, warmup: 2, save_every: 2, threads: 1}}
+"""
+    )
+    return load(path)
+
+
+def train(settings, bank=BANK):
+    run = loop.start(settings, WORDS, PHONES)
+    loop.train(run, bank, WORDS, PHONES, settings, lambda line: None)
+    return run
+
+
+def test_a_killed_run_that_goes_on_gives_the_same_weights(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = train(settings_in(tmp_path / "whole"))
+
+    settings = settings_in(tmp_path / "killed")
+    run = loop.start(settings, WORDS, PHONES)
+    lines = iter(stream(BANK, WORDS, loop.plan_of(settings), first=0, last=4))
+    for _ in range(2):
+        loop.step(run, next(lines), WORDS, PHONES, settings.schedule)
+    loop.save(run, settings.out)
+    loop.step(run, next(lines), WORDS, PHONES, settings.schedule)  # lost with the kill
+    lines.close()
+
+    resumed = train(settings)
+    assert resumed.step == whole.step == 4
+    for ours, theirs in zip(resumed.average.parameters(), whole.average.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
+    plan = loop.plan_of(settings_in(tmp_path))
+    first, second = (make_batch(BANK, WORDS, plan, 7) for _ in range(2))
+    other = make_batch(BANK, WORDS, replace(plan, seed=99), 7)
+    assert np.array_equal(first.audio, second.audio)
+    assert np.array_equal(first.tokens, second.tokens)
+    assert first.audio.shape != other.audio.shape or not np.array_equal(first.audio, other.audio)
+
+
+def test_workers_deliver_in_order(tmp_path):
+    plan = loop.plan_of(settings_in(tmp_path))
+    assert [batch.step for batch in stream(BANK, WORDS, plan, first=3, last=8, workers=2)] == [3, 4, 5, 6, 7]
+
+
+def test_the_shipped_files_are_written_and_load(tmp_path):
+    import whisper
+
+    settings = settings_in(tmp_path, steps=1)
+    run = train(settings)
+    shipped = shipped_form(run.average, WORDS)
+    assert set(validate(shipped, BANK, count=2).scores) == {"quiet", "as trained", "no speech"}
+    taps = tagging.cache(shipped, BANK, groups=3, seed=1, of=4)
+    head = tagging.train_head(run.average.head, taps, steps=4, seed=1)
+    trained = tagging.trained_classes(BANK)
+    calibration = tagging.calibrate(head, taps, trained, seed=2)
+    assert len(calibration["thresholds"]) == 527
+    never = sorted(set(range(527)) - set(trained.tolist()))
+    assert all(calibration["calibration"]["a"][index] == 0 for index in never)
+    assert all(calibration["calibration"]["b"][index] <= -20 for index in never)
+    write_backbone(run.average, WORDS, tmp_path / "shipped")
+    write_head(run.average, calibration, tmp_path / "shipped")
+    assert whisper.load_model(str(tmp_path / "shipped" / "nano.pt")).dims.n_vocab == 51864
+
+
+def test_settings_name_the_key_that_is_wrong(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("data: {manifest: m.csv}\nout: o\nschedule: {step: 3}\n")
+    with pytest.raises(ConfigError, match=r"schedule\.step"):
+        load(path)
+    with pytest.raises(ConfigError, match="--config"):
+        load(tmp_path / "missing.yaml")
+
+
+def test_the_package_lists_audiosets_classes():
+    labels = audioset_labels(Data(manifest=Path("m.csv")).labels)
+    assert labels["Speech"] == 0
+    assert labels["Siren"] == 396
+    assert len(labels) == 527
+
+
+def test_a_manifest_is_checked(tmp_path):
+    with pytest.raises(InputError, match="no such manifest"):
+        read_recordings(tmp_path / "none.csv", {}, part="train")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("path,kind\na,b\n")
+    with pytest.raises(InputError, match="category"):
+        read_recordings(bad, {}, part="train")
+
+
+def test_validation_takes_about_one_recording_in_twelve():
+    share = np.mean([is_validation(f"digits/{i}.flac") for i in range(5000)])
+    assert 0.06 < share < 0.11
