@@ -1,49 +1,34 @@
-"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, siren sweeps."""
+"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, siren sweeps.
 
-from dataclasses import dataclass
-from enum import Enum, StrEnum
+The signal goes through one spectrogram on a fixed grid of frames; each pattern is judged at fixed frames, so that the
+chunking of the input changes nothing. A pattern is CANDIDATE, SOUNDING, or OVER (said once).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.sound.beeps import BeepDetector
+from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.spectrum import Spectrogram
 
-class CadenceKind(StrEnum):
-    """A pattern that standards or usage prescribe."""
-
-    T3 = "t3"
-    T4 = "t4"
-    WAIL = "wail"
-    YELP = "yelp"
-    HILO = "hilo"
-
-    @property
-    def readable(self) -> str:
-        """What stands among an alert's labels."""
-        return {"t3": "T3 pattern", "t4": "T4 pattern", "hilo": "hi-lo"}.get(self.value, self.value)
-
-
-class CadencePhase(Enum):
-    """CANDIDATE: it may be one, worth something only beside the tagger. SOUNDING: sure. OVER: just ended, said once."""
-
-    CANDIDATE = "candidate"
-    SOUNDING = "sounding"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class CadenceState:
-    """One pattern at the end of a hop: where it began, the end of its last beep or sweep so far, score in 0..1."""
-
-    kind: CadenceKind
-    phase: CadencePhase
-    onset_sample: int
-    last_sample: int
-    score: float
+__all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
 
 
 class CadenceDetector:
     """The patterns in a stream; the same for any chunking."""
 
+    def __init__(self) -> None:
+        self._spectrogram = Spectrogram()
+        self._beeps = BeepDetector()
+
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
-        """Take the conditioned samples up to `end_sample` and return the patterns in sight."""
-        return []
+        """Take the conditioned samples, float32 [n] at 16 kHz, up to `end_sample` and return the patterns in sight.
+
+        A gap of more than 0.25 s before these samples (`end_sample` tells) makes the patterns start afresh.
+        """
+        levels, broken = self._spectrogram.push(samples, end_sample)
+        if broken:
+            self._beeps.reset()
+        first = self._spectrogram.next_frame - levels.shape[0]
+        self._beeps.push(levels, first)
+        return [state for pattern in self._beeps.patterns for state in pattern.states()]

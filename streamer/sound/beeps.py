@@ -1,0 +1,159 @@
+"""T3 and T4: the beep patterns of smoke and carbon monoxide alarms (ISO 8201, UL 217, UL 2034)."""
+
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from streamer.events import SAMPLE_RATE
+from streamer.sound.cadence_state import CadenceKind, Pattern
+from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
+from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
+
+KEPT_FRAMES = 640  # 10 s
+ALARM_TONES_HZ = ((440.0, 610.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
+T3_FRAMES = 480  # 7.7 s
+T4_SETTLED = 1600  # samples after the best fit until it counts
+T4_REMEMBERED = 8  # groups that a later one may belong to
+T4_EVERY = 2  # frames between looks for a T4 group
+T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
+T4_TIMEOUT_S = 8.0  # a period is 5.7 s
+T4_PERIOD_S = (5.1, 6.4)
+T4_REMINDER_S = 90.0  # after some minutes a CO alarm beeps once a minute: one group is then enough
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A group of four beeps that was found: samples, how it fits, and when."""
+
+    start: int
+    end: int
+    fit: Fit
+    found: int
+
+
+class BeepDetector:
+    """T3 and T4 in the bins where smoke and CO alarms sound."""
+
+    def __init__(self) -> None:
+        bins = [np.arange(int(low / BIN_HZ), int(high / BIN_HZ) + 1) for low, high in ALARM_TONES_HZ]
+        self._bins = np.concatenate(bins)
+        self.t3 = Pattern(CadenceKind.T3, T3_TIMEOUT_S)
+        self.t4 = Pattern(CadenceKind.T4, T4_TIMEOUT_S)
+        self._best: _Group | None = None  # of the groups found within a moment
+        self._groups: deque[_Group] = deque(maxlen=T4_REMEMBERED)
+        self._t4_bin: tuple[int, int] | None = None  # bin and last sample of the T4 that was sure
+        self.patterns = (self.t3, self.t4)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the spectrogram (a gap), not the patterns that sound."""
+        self._levels: Decibels = np.full((KEPT_FRAMES, self._bins.size), FLOOR_DB, np.float32)
+        self._tonality: Decibels = np.zeros_like(self._levels)
+
+    def push(self, levels: Decibels, first_frame: int) -> None:
+        """Take frames number `first_frame` and following: float32 [n, 257] dB."""
+        around = sum(levels[:, self._bins + step] for step in (-4, -3, 3, 4)) / 4
+        history = np.concatenate([self._levels, levels[:, self._bins]])
+        tones = np.concatenate([self._tonality, levels[:, self._bins] - around])
+        for offset in range(levels.shape[0]):
+            frame, kept = first_frame + offset, slice(offset + 1, offset + 1 + KEPT_FRAMES)
+            now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+            if frame % T4_EVERY == 0:
+                self._look_for_t4(history[kept], tones[kept], now)
+            if frame % BLOCK == BLOCK - 1:
+                self._look_for_t3(history[kept], tones[kept], now)
+            self.t3.tick(now)
+            self.t4.tick(now)
+        self._levels, self._tonality = history[levels.shape[0] :], tones[levels.shape[0] :]
+
+    def _look_for_t3(self, recent: Decibels, tones: Decibels, now: int) -> None:
+        history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)
+        found = fit(history, t3_templates())
+        if found is not None:
+            onset, last = _place(found, now)
+            self.t3.confirm(onset, last, min(1.0, found.quality_db / 10))
+        elif self.t3.onset is None:
+            group = fit(history, t3_groups())
+            if group is not None:
+                onset, last = _place(group, now)
+                self.t3.propose(onset, last, last + 3 * SAMPLE_RATE)
+
+    def _look_for_t4(self, recent: Decibels, tones: Decibels, now: int) -> None:
+        found = fit(History(recent, tones, recent), t4_templates())
+        if found is not None:
+            group = _Group(*_place(found, now), found, now)
+            if self._best is None or group.fit.rank > self._best.fit.rank:
+                self._best = group
+        if self._best is not None and now - self._best.found >= T4_SETTLED:
+            self._take(self._best, recent, now)
+            self._best = None
+
+    def _take(self, group: _Group, recent: Decibels, now: int) -> None:
+        first = next((known for known in self._groups if self._pair(known, group, recent, now)), None)
+        if first is not None or self._again(group):
+            self.t4.confirm((first or group).start, group.end, min(1.0, group.fit.quality_db / 10))
+            self._t4_bin = group.fit.column, group.end
+        else:
+            self.t4.propose(group.start, group.end, group.end + 6 * SAMPLE_RATE)
+        self._groups.append(group)
+
+    def _again(self, group: _Group) -> bool:
+        if self._t4_bin is None:
+            return False
+        column, end = self._t4_bin
+        return abs(column - group.fit.column) <= 2 and group.end - end <= T4_REMINDER_S * SAMPLE_RATE
+
+    def _pair(self, first: _Group, second: _Group, recent: Decibels, now: int) -> bool:
+        apart_s = (second.start - first.start) / SAMPLE_RATE
+        if not T4_PERIOD_S[0] <= apart_s <= T4_PERIOD_S[1]:
+            return False
+        if abs(first.fit.column - second.fit.column) > 2 or abs(first.fit.level_db - second.fit.level_db) > 8:
+            return False
+        ago = [(now - sample) // FRAME_HOP for sample in (first.end + 4000, second.start - 3000)]
+        pause = recent[-ago[0] : -ago[1], second.fit.column] - second.fit.level_db
+        return bool(np.mean(pause > -4) < 0.3)
+
+
+def _place(found: Fit, now: int) -> tuple[int, int]:
+    """First beep's start and last beep's end in samples."""
+    return (
+        max(0, now - round(found.choice.start_s * SAMPLE_RATE)),
+        max(0, now - round(found.choice.end_s * SAMPLE_RATE)),
+    )
+
+
+@cache
+def t3_templates() -> Templates:
+    """Four beeps in a row with one long pause among them, in every order, so that a masked beep costs a second only."""
+    found = []
+    for speed in SPEEDS:
+        for pause in (1.5, 2.0):
+            for rotation in (1, 2, 3):
+                gaps = [0.5, 0.5, 0.5]
+                gaps[3 - rotation] = pause
+                starts = np.concatenate([[0.0], np.cumsum([0.5 + gap for gap in gaps])]) * speed
+                beeps = [(float(start), float(start + 0.5 * speed)) for start in starts]
+                found.append(template(beeps, 0.35 * speed, 0.16, 0.07, FRAME_RATE / BLOCK))
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0)
+
+
+@cache
+def t3_groups() -> Templates:
+    """One group of three beeps and the first part of the long pause: a candidate."""
+    found = []
+    for speed in SPEEDS:
+        beeps = [(number * speed, (number + 0.5) * speed) for number in range(3)]
+        found.append(template(beeps, 0.35 * speed, 0.8, 0.07, FRAME_RATE / BLOCK))
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0)
+
+
+@cache
+def t4_templates() -> Templates:
+    """One group of four short beeps with silence around it."""
+    found = []
+    for speed in SPEEDS:
+        beeps = [(0.2 * number * speed, (0.2 * number + 0.1) * speed) for number in range(4)]
+        found.append(template(beeps, 0.4, 0.3, 0.014, FRAME_RATE))
+    return together(found, least_db=6.5, tilt_db=4.0, off_most_db=-3.0)

@@ -1,0 +1,54 @@
+"""A streaming spectrogram on a fixed grid: the same frames for any chunking."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_SAMPLES = 512  # 32 ms: beeps of 0.1 s stay apart, a tone stands 20 dB above noise of its own power
+FRAME_HOP = 256  # 16 ms, 62.5 frames a second
+FRAME_RATE = 16_000 / FRAME_HOP
+BIN_HZ = 16_000 / FRAME_SAMPLES  # 31.25 Hz
+FLOOR_DB = -110.0  # quieter than this is nothing
+BRIDGED_SAMPLES = 4_000  # a gap of up to 0.25 s is bridged with zeros, a longer one starts afresh
+
+Decibels = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Spectrogram:
+    """Level in dB (0: a full-scale sine) of each frame and bin. Frame i covers samples [256 i, 256 i + 512)."""
+
+    next_frame: int = 0
+    _rest: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    _at: int | None = None  # absolute index behind the last sample taken
+    _window: NDArray[np.float32] = field(default_factory=lambda: np.hanning(FRAME_SAMPLES + 1)[:-1].astype(np.float32))
+
+    def push(self, samples: NDArray[np.float32], end_sample: int) -> tuple[Decibels, bool]:
+        """Frames float32 [n, 257] that became complete, the first of them being number `next_frame - n`.
+
+        The second value is True where samples are missing before these: what came earlier does not connect.
+        """
+        start = end_sample - samples.size
+        missing = 0 if self._at is None else start - self._at
+        broken = self._at is None or not 0 <= missing <= BRIDGED_SAMPLES
+        if broken:
+            self.next_frame = start // FRAME_HOP
+            self._rest = np.concatenate([np.zeros(start % FRAME_HOP, np.float32), samples])
+        else:
+            self._rest = np.concatenate([self._rest, np.zeros(missing, np.float32), samples])
+        self._at = end_sample
+        count = max(0, (self._rest.size - FRAME_SAMPLES) // FRAME_HOP + 1)
+        frames = np.lib.stride_tricks.sliding_window_view(self._rest, FRAME_SAMPLES)[::FRAME_HOP] if count else None
+        levels = (
+            self._levels(frames[:count]) if frames is not None else np.zeros((0, FRAME_SAMPLES // 2 + 1), np.float32)
+        )
+        self._rest = self._rest[count * FRAME_HOP :].copy()
+        self.next_frame += count
+        return levels, broken
+
+    def _levels(self, frames: NDArray[np.float32]) -> Decibels:
+        spectrum = np.fft.rfft(frames * self._window)
+        power = (spectrum.real**2 + spectrum.imag**2) * np.float32((4 / FRAME_SAMPLES) ** 2)
+        levels: Decibels = (10 * np.log10(power + 10 ** (FLOOR_DB / 10))).astype(np.float32)
+        return levels
