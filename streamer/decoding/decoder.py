@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
-from streamer.decoding.affine import Affine, Vocabulary
+from streamer.decoding.affine import Vocabulary
 from streamer.decoding.kv_cache import CacheShape, KVCache
+from streamer.model.affine import Affine
 
 PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
 

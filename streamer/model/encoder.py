@@ -2,7 +2,8 @@
 
 The weights are those of `whisper.model.AudioEncoder`. Query, key and value become one matrix (the module's own weights
 are then views of it), the convolutions become matrix products over strided views (no transposes in between), and
-LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs.
+LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs. On CPUs in bfloat16 the matrices are packed once
+(`affine.Affine`), and GELU and the residual sums happen in the product's own pass.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
+
+from streamer.model.affine import Affine
 
 TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
 
@@ -28,8 +31,7 @@ class Encoder:
 
     def blocks(self, mel: Tensor) -> Iterator[Tensor]:
         """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype."""
-        x = F.gelu(self._conv1(mel.transpose(1, 2)))
-        x = F.gelu(self._conv2(x))
+        x = self._conv2(self._conv1(mel.transpose(1, 2)))
         x = (x + self._positions[: x.shape[1]]).to(mel.dtype)
         for block in self._blocks:
             x = block(x)
@@ -47,21 +49,20 @@ def pool_taps(x: Tensor, start: int, steps: int) -> Tensor:
 
 
 class _Convolution:
-    """A width-3 convolution over [B, frames, channels] with one frame of padding, as a matrix product."""
+    """A width-3 convolution over [B, frames, channels] with one frame of padding and GELU, as a matrix product."""
 
     def __init__(self, module: nn.Conv1d) -> None:
         out, channels, width = module.weight.shape
         self._width, self._stride = width, module.stride[0]
-        self._weight = module.weight.permute(0, 2, 1).reshape(out, width * channels).contiguous()
-        self._bias = module.bias
+        assert module.bias is not None
+        self._affine = Affine(module.weight.permute(0, 2, 1).reshape(out, width * channels).contiguous(), module.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         batch, frames, channels = x.shape
         padded = F.pad(x, (0, 0, 1, 1)).contiguous()
         shape = (batch, (frames - 1) // self._stride + 1, self._width * channels)
-        return F.linear(
-            padded.as_strided(shape, (padded.stride(0), self._stride * channels, 1)), self._weight, self._bias
-        )
+        rows = padded.as_strided(shape, (padded.stride(0), self._stride * channels, 1))
+        return self._affine.gelu(rows.contiguous() if self._affine.packed else rows)
 
 
 class _Block:
@@ -69,21 +70,20 @@ class _Block:
 
     def __init__(self, module: ResidualAttentionBlock) -> None:
         self._heads: int = module.attn.n_head
-        self._qkv_weight, self._qkv_bias = _fuse_qkv(module.attn)
-        self._out: nn.Linear = module.attn.out
+        self._qkv = Affine(*_fuse_qkv(module.attn))
+        self._out = Affine(module.attn.out.weight, module.attn.out.bias)
         self._attn_ln: nn.LayerNorm = module.attn_ln
         self._mlp_ln: nn.LayerNorm = module.mlp_ln
-        self._up: nn.Linear = module.mlp[0]
-        self._down: nn.Linear = module.mlp[2]
+        self._up = Affine(module.mlp[0].weight, module.mlp[0].bias)
+        self._down = Affine(module.mlp[2].weight, module.mlp[2].bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         batch, positions, width = x.shape
-        qkv = F.linear(_layer_norm(x, self._attn_ln), self._qkv_weight, self._qkv_bias)
+        qkv = self._qkv(_layer_norm(x, self._attn_ln))
         q, k, v = qkv.view(batch, positions, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4).unbind()
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + F.linear(attended, self._out.weight, self._out.bias)
-        hidden = F.gelu(F.linear(_layer_norm(x, self._mlp_ln), self._up.weight, self._up.bias))
-        return x + F.linear(hidden, self._down.weight, self._down.bias)
+        x = self._out.added(attended, x)
+        return self._down.added(self._up.gelu(_layer_norm(x, self._mlp_ln)), x)
 
 
 def _fuse_qkv(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:

@@ -131,10 +131,16 @@ class Model:
         starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
         taps: list[list[Tensor]] = [[] for _ in range(batch)]
         for x in self._encoder.blocks(self._received(mel)):
-            for item, (start, due) in enumerate(zip(starts, steps, strict=True)):
-                if due > 0:
-                    taps[item].append(pool_taps(x[item], start, due))
+            self.collect_taps(x, starts, steps, taps)
         return EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
+
+    def collect_taps(
+        self, x: Tensor, starts: Sequence[int], steps: Sequence[int], taps: Sequence[list[Tensor]]
+    ) -> None:
+        """Append to each window's `taps` what is due of one block's output x [B, positions, d]."""
+        for item, (start, due) in enumerate(zip(starts, steps, strict=True)):
+            if due > 0:
+                taps[item].append(pool_taps(x[item], start, due))
 
     @torch.inference_mode()
     def tag(self, taps: Tensor) -> Tensor:
