@@ -1,0 +1,77 @@
+"""What a benchmark ran on: the machine, its load, the versions of what matters."""
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("streamer", "torch", "openai-whisper", "faster-whisper", "ctranslate2", "numpy")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def facts(threads: int) -> dict[str, Any]:
+    """The machine as plain values: date (UTC), processor, cores, threads in use, load average, versions."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": processor(),
+        "flags": processor_flags(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "load_1_5_15_min": [round(value, 2) for value in load()],
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def load() -> tuple[float, float, float]:
+    """Load averages over 1, 5 and 15 minutes; zeros where the system has none."""
+    return os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> list[str]:
+    """Those instruction sets that matter here and that the processor has."""
+    have = set(_cpuinfo("flags").split())
+    return [flag for flag in FLAGS if flag in have]
+
+
+def resident_mib() -> float:
+    """Memory of this process in MiB (resident); 0 where /proc does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def sentence(machine: Mapping[str, Any]) -> str:
+    """The machine in one line of a document, with a word on its load."""
+    one, five, _ = machine["load_1_5_15_min"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    busy = "a quiet machine" if one < 0.6 else "a LOADED machine: other programs had a share of its cores"
+    return (
+        f"{machine['date']}; {machine['processor']} ({', '.join(machine['flags'])}), {machine['cores']} cores, "
+        f"{machine['threads']} threads in use; load average before the run {one} (1 min), {five} (5 min): {busy}; {versions}."
+    )
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

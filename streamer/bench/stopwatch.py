@@ -1,0 +1,36 @@
+"""Where the time of a step goes: methods of live objects, timed; what is inside another is counted once."""
+
+import time
+from collections import defaultdict
+from typing import Any
+
+
+class Stopwatch:
+    """`seconds` by part, wall-clock. `watch` puts itself around a bound method of one object for good."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner: list[float] = []  # per call under way, the seconds that parts inside it took
+
+    def watch(self, owner: Any, method: str, part: str) -> None:
+        """Count the time of `owner.method` as `part`, less that of other watched methods inside it."""
+        inside = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return inside(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - start
+                self.seconds[part] += took - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += took
+
+        setattr(owner, method, timed)
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last time, and start anew."""
+        taken = dict(self.seconds)
+        self.seconds.clear()
+        return taken
