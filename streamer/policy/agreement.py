@@ -1,66 +1,21 @@
-"""LocalAgreement-2 (Liu et al. 2020; whisper_streaming, Macháček et al. 2023), behind the interface of every policy.
+"""LocalAgreement-2 (Liu et al. 2020; whisper_streaming, Macháček et al. 2023).
 
 What two successive hypotheses agree on, from the committed text onwards, is committed; the rest is shown as partial.
 """
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
+from streamer.policy.decision import Decision, OpenTail, Words
 from streamer.steps import HypothesisWord
 
-Words = tuple[HypothesisWord, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a hypothesis leads to: words that are committed now, and the tail that may still change."""
-
-    commit: Words
-    partial: Words
-
-
-class Policy(Protocol):
-    """Decides which words of the hypotheses of successive windows are final. Pure; one per stream."""
-
-    def step(self, words: Words, end_sample: int) -> Decision:
-        """Take the hypothesis, behind the committed words, of the window that ends at `end_sample`."""
-
-    def close(self) -> Words:
-        """The utterance is over: what of the last hypothesis is to be committed. Leaves nothing behind."""
-
-    def drop(self, count: int) -> None:
-        """The first `count` words of the last hypothesis were committed from outside (the buffer was full)."""
-
-    def reset(self) -> None:
-        """Forget the last hypothesis."""
-
-
-class LocalAgreement:
+class LocalAgreement(OpenTail):
     """Commits the longest common prefix of words of two successive hypotheses."""
-
-    def __init__(self) -> None:
-        self._tail: Words = ()
 
     def step(self, words: Words, end_sample: int) -> Decision:
         """Commit what this hypothesis and the last one agree on; words come from the newer one."""
-        agreed = common_prefix(self._tail, words)
-        self._tail = words[agreed:]
-        return Decision(words[:agreed], self._tail)
-
-    def close(self) -> Words:
-        """All of the last hypothesis: no more audio will contradict it."""
-        words, self._tail = self._tail, ()
-        return words
-
-    def drop(self, count: int) -> None:
-        """The first `count` words of the tail are committed already."""
-        self._tail = self._tail[count:]
-
-    def reset(self) -> None:
-        """Forget the last hypothesis."""
-        self._tail = ()
+        return self._split(words, common_prefix(self._tail, words))
 
 
 def common_prefix(first: Sequence[HypothesisWord], second: Sequence[HypothesisWord]) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from streamer.config import GuardSettings
 from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import Words, bare
+from streamer.policy.agreement import bare
+from streamer.policy.decision import Words
 from streamer.policy.voiced import VoicedTrack
 from streamer.steps import Hypothesis
 

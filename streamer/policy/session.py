@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import LocalAgreement, Policy, Words
+from streamer.policy.agreement import LocalAgreement
 from streamer.policy.alignatt import AlignAtt
+from streamer.policy.decision import Policy, Words
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
 from streamer.policy.voiced import VoicedTrack

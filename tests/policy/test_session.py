@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.config import GuardSettings, Settings, WindowSettings
+from streamer.config import GuardSettings, PolicySettings, Settings, WindowSettings
 from streamer.policy.session import TextModel, TextSession
 from streamer.steps import Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, Planner, SegmentClosed, SegmentOpened
@@ -33,9 +33,15 @@ def speech(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(speech(), st.randoms(use_true_random=False), st.booleans(), st.sampled_from([5.0, 30.0]))
-def test_promises_hold(flags, random, stable, segment_max_s):
-    config = Settings(window=WindowSettings(segment_max_s=segment_max_s))
+@given(
+    speech(),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+    st.sampled_from([5.0, 30.0]),
+    st.sampled_from(["agreement", "alignatt"]),
+)
+def test_promises_hold(flags, random, stable, segment_max_s, policy):
+    config = Settings(window=WindowSettings(segment_max_s=segment_max_s), policy=PolicySettings(name=policy))
     session, planner = TextSession(config, MODEL), Planner(config)
     changes, audio_t = [], []
     tail: list[str] = []
