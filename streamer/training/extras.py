@@ -11,5 +11,7 @@ def evaluation_library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        package = {"sklearn": "scikit-learn"}.get(name.partition(".")[0], name.partition(".")[0])
+        package = {"sklearn": "scikit-learn", "scipy": "scikit-learn"}.get(
+            name.partition(".")[0], name.partition(".")[0]
+        )
         raise UsageError(f"{package} is needed here: pip install 'streamer[eval]' ({error})") from error

@@ -1,0 +1,261 @@
+"""`streamer verify --model NAME`: proof on real weights, on the machine at hand, in one report.
+
+    streamer verify --model base --audio talk.flac --refs talk.txt --out build/verify
+
+Pulls the weights and the head and checks their hashes, compares with openai-whisper on the same float32 weights and
+audio, measures streaming against offline word errors, speed, and the largest official size that this machine runs live.
+Without --audio the bundled demo is heard.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import whisper
+from numpy.typing import NDArray
+
+from streamer.audio.files import demo_path
+from streamer.audio.mel import MelFrames
+from streamer.bench import machine
+from streamer.bench.weights import SIZES, random_model, random_whisper
+from streamer.errors import InputError
+from streamer.events import SAMPLE_RATE
+from streamer.model import catalog
+from streamer.model.checkpoint import load_model
+from streamer.model.download import ProgressCallback, file_sha256
+from streamer.model.whisper import Model
+from streamer.runtime.engine import Engine
+from streamer.steps import DecodeTask, StepRequest
+from streamer.training.asr_evaluation import Utterance, WordErrors, file_utterances, judge, writer
+from streamer.training.parity import Parity, compare
+from streamer.training.reports import Report, Table, write_report
+
+HOP_S = 0.5  # what a step of the live engine may take
+CONTEXT_S = 10.0
+PREFIX_TOKENS, NEW_TOKENS = 36, 4  # of a hop in running speech (FIELD-NOTES)
+REPEATS = 5
+LIVE_SIZES = ("tiny", "base", "small", "medium", "large-v3-turbo", "large-v3")
+
+Clock = Callable[[], float]
+Facts = dict[str, Any]
+
+
+def main(
+    model: str,
+    out: Path,
+    *,
+    audio: Sequence[Path] = (),
+    refs: Sequence[Path] = (),
+    head: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    sizes: Sequence[str] = LIVE_SIZES,
+    download_progress: ProgressCallback | None = None,
+    progress: bool = True,
+) -> Report:
+    """Verify a model; verify.json and verify.md in `out`. `refs` empty: no word errors of `audio`.
+
+    Raises DownloadError or CheckpointError where the weights are not what they should be, InputError for the audio.
+    """
+    utterances = _utterances(audio, refs)
+    exact = load_model(model, head=head, device="cpu", dtype="float32", progress=download_progress)
+    files = file_facts(model, head, exact)
+    parity = compare(exact, [utterance.audio() for utterance in utterances])
+    live = load_model(model, head=head, device=device, dtype=dtype)
+    spoken = [utterance for utterance in utterances if utterance.text]
+    errors = {
+        name: sum(judge(writer(live, name), spoken, label=name, progress=progress).values(), WordErrors())
+        for name in (("stream", "whisper") if spoken else ())
+    }
+    report = _report(live, files, parity, errors, speed(live), largest_live(sizes, live.device, live.dtype))
+    write_report(report, out)
+    return report
+
+
+def file_facts(name: str, head: str, model: Model) -> list[Facts]:
+    """Path, size, sha256 of the checkpoint and the head, and whether the hash is what it was promised to be."""
+    known = name == catalog.BUNDLED or catalog.is_official(name)
+    checkpoint = catalog.pull(name) if known else Path(name).expanduser()
+    found = [_file("checkpoint", checkpoint, _promised(name, checkpoint))]
+    if model.head is not None:
+        path = Path(head).expanduser() if head != "auto" else checkpoint.with_name(f"{checkpoint.stem}_at.pth")
+        released = catalog.head_of(name) if head == "auto" and not path.is_file() else None
+        path = catalog.pull_head(released) if released is not None else path
+        found.append(_file("head", path, _described(path)))
+    return found
+
+
+def _promised(name: str, path: Path) -> str | None:
+    if catalog.is_official(name):
+        return str(whisper._MODELS[name]).split("/")[-2]
+    return _described(path)
+
+
+def _described(path: Path) -> str | None:
+    """The hash that the JSON beside a file gives."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = content.get("sha256") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _file(part: str, path: Path, promised: str | None) -> Facts:
+    found = file_sha256(path)
+    verdict = "nothing to compare with" if promised is None else "as promised" if promised == found else "DIFFERENT"
+    return {"part": part, "path": str(path), "bytes": path.stat().st_size, "sha256": found, "hash": verdict}
+
+
+def speed(model: Model, clock: Clock = time.perf_counter) -> Facts:
+    """Milliseconds (medians) of one live step with a context of 10 s, and of the encoder alone for 10 and 30 s."""
+    found: Facts = {"step_10s_ms": step_ms(model, clock), "device": str(model.device), "dtype": str(model.dtype)}
+    for seconds in (10, 30):
+        mel = torch.zeros(1, model.dims.n_mels, seconds * 100)
+        found[f"encoder_{seconds}s_ms"] = _median_ms(lambda: model.encode(mel), model, clock)  # noqa: B023
+    return found
+
+
+def step_ms(model: Model, clock: Clock = time.perf_counter) -> float:
+    """Milliseconds of one hop of running speech: 10 s of audio, tags of three spans, 36 forced and 4 new tokens."""
+    frames = MelFrames(model.dims.n_mels)
+    frames.append(_noise(CONTEXT_S))
+    prefix = tuple(range(1000, 1000 + PREFIX_TOKENS))
+    task = DecodeTask(language="en", prefix=prefix, max_new_tokens=NEW_TOKENS)
+    spans = (2.0, 5.0, 10.0) if model.head is not None else ()
+    request = StepRequest(0, round(CONTEXT_S * SAMPLE_RATE), spans, task)
+    engine = Engine(model, context="fit")
+    return _median_ms(lambda: engine.step([(frames, request)]), model, clock)
+
+
+def largest_live(
+    sizes: Sequence[str], device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter
+) -> list[Facts]:
+    """The time of a live step for random weights of the official sizes, from small to large, up to the first that takes
+    longer than a hop. The cost does not depend on the weights' values.
+    """
+    found: list[Facts] = []
+    for size in sizes:
+        needed = 2.2 * 4 * _parameters(size)
+        if device.type == "cpu" and needed > machine_memory():
+            found.append(
+                {"size": size, "step_ms": None, "live": False, "note": f"needs {needed / 2**30:.0f} GiB to try"}
+            )
+            break
+        model = random_model(random_whisper(size), size, device=device, dtype=dtype)
+        took = step_ms(model, clock)
+        found.append({"size": size, "step_ms": took, "live": took < HOP_S * 1000, "note": ""})
+        if not found[-1]["live"]:
+            break
+    return found
+
+
+def machine_memory() -> float:
+    """Bytes of memory that are free now; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return float("inf")
+
+
+def _parameters(size: str) -> int:
+    layers, width, _, text_layers, _, vocabulary = SIZES[size]
+    return 12 * layers * width**2 + 16 * text_layers * width**2 + vocabulary * width
+
+
+def _median_ms(work: Callable[[], object], model: Model, clock: Clock) -> float:
+    times = []
+    for _ in range(REPEATS + 1):
+        begin = clock()
+        work()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(clock() - begin)
+    return 1000 * statistics.median(times[1:])  # the first one warms up
+
+
+def _noise(seconds: float) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(0, 0.05, round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+def _utterances(audio: Sequence[Path], refs: Sequence[Path]) -> list[Utterance]:
+    if audio and refs:
+        return file_utterances(audio, refs)
+    if audio:
+        return [Utterance(path, "", "files") for path in audio]
+    if refs:
+        raise InputError("--refs: belong to recordings: give --audio too")
+    demo = Path(demo_path())
+    return [Utterance(demo, _demo_text(demo), "demo")]
+
+
+def _demo_text(demo: Path) -> str:
+    try:
+        words = json.loads(demo.with_suffix(".json").read_text(encoding="utf-8")).get("words", [])
+    except (OSError, ValueError):
+        return ""
+    return " ".join(word["word"] for word in words)
+
+
+def _report(
+    model: Model, files: list[Facts], parity: Parity, errors: dict[str, WordErrors], fast: Facts, live: list[Facts]
+) -> Report:
+    facts = machine.facts(torch.get_num_threads())
+    able = [item["size"] for item in live if item["live"]]
+    sections: list[tuple[str, Table | str]] = [
+        ("Machine", machine.sentence(facts)),
+        ("Files", _table(files)),
+        ("Against openai-whisper", _said(parity)),
+    ]
+    if errors:
+        rows = tuple(
+            (name, each.words, each.rate, each.substitutions, each.insertions, each.deletions)
+            for name, each in errors.items()
+        )
+        sections.append(
+            ("Word errors", Table(("listener", "words", "WER", "substituted", "inserted", "left out"), rows))
+        )
+        difference = (errors["stream"].rate or 0.0) - (errors["whisper"].rate or 0.0)
+        sections.append(("Streaming minus offline", f"{difference:+.3f} WER"))
+    sections += [("Speed (ms)", _table([fast])), ("Largest size that runs live", _table(live))]
+    sections.append((f"Largest within a hop of {HOP_S:g} s", able[-1] if able else "none"))
+    return Report(
+        name="verify",
+        title=f"{model.name} on this machine",
+        figures={
+            "model": model.name,
+            "head": model.head.name if model.head else None,
+            "machine": facts,
+            "files": files,
+            "parity": asdict(parity) | {"holds": parity.holds},
+            "word_errors": {name: asdict(each) | {"wer": each.rate} for name, each in errors.items()},
+            "speed": fast,
+            "live": live,
+            "largest_live": able[-1] if able else None,
+        },
+        sections=tuple(sections),
+    )
+
+
+def _said(parity: Parity) -> str:
+    logits = "no head" if parity.logits is None else f"logits {parity.logits:.1e}"
+    text = (
+        f"{parity.windows} windows of 30 s, float32, largest differences: mel {parity.mel:.1e}, features "
+        f"{parity.features:.1e}, taps {parity.taps:.1e}, {logits}. Tokens equal in {parity.same_tokens}. "
+        f"{'Parity holds.' if parity.holds else 'PARITY DOES NOT HOLD.'}"
+    )
+    if parity.first_other is not None:
+        text += f" First that differ: ours {parity.first_other[0]!r}, openai-whisper {parity.first_other[1]!r}."
+    return text
+
+
+def _table(rows: Sequence[Facts]) -> Table:
+    columns = tuple(rows[0]) if rows else ()
+    return Table(columns, tuple(tuple(row[name] for name in columns) for row in rows))

@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import sound, write_backbone, write_wav
+
+from streamer.errors import InputError
+from streamer.model.checkpoint import load_model
+from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.training import verify
+from streamer.training.calibration import Fit
+from streamer.training.head_training import write_head
+from streamer.training.parity import compare
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    write_backbone(folder)
+    fit = Fit((1.0,) * 527, (0.0,) * 527, (0.5,) * 527, ())
+    write_head(folder / "tiny_at.pth", HeadModule(HeadShape(HeadKind.TL_TR, 64)), fit, {"kind": "tl_tr"})
+    write_wav(folder / "a.wav", np.concatenate([sound("Siren", 2, 0), sound("Rain", 1.5, 1)]))
+    (folder / "a.txt").write_text("one two")
+    return folder
+
+
+def test_equal_weights_give_equal_results(place):
+    model = load_model(place / "tiny.pt", device="cpu", dtype="float32")
+    parity = compare(model, [sound("Siren", 33.3, 0).astype(np.float32)])
+    assert parity.windows == 2
+    assert parity.same_tokens == 2
+    assert parity.holds
+    assert parity.logits is not None
+
+
+def test_a_difference_is_seen(place):
+    model = load_model(place / "tiny.pt", device="cpu", dtype="float32")
+    with torch.no_grad():
+        model._encoder._ln_post = torch.nn.LayerNorm(64)
+        model._encoder._ln_post.weight.fill_(1.5)
+    parity = compare(model, [sound("Siren", 5.0, 0).astype(np.float32)])
+    assert not parity.holds
+    assert parity.features > 1e-3
+
+
+def test_the_report_names_everything(place, tmp_path):
+    report = verify.main(
+        str(place / "tiny.pt"),
+        tmp_path,
+        audio=[place / "a.wav"],
+        refs=[place / "a.txt"],
+        device="cpu",
+        dtype="float32",
+        sizes=(),
+        progress=False,
+    )
+    assert report.figures["parity"]["holds"]
+    assert set(report.figures["word_errors"]) == {"stream", "whisper"}
+    checkpoint, head = report.figures["files"]
+    assert checkpoint["hash"] == "nothing to compare with"
+    assert head["hash"] == "as promised"
+    assert json.loads((tmp_path / "verify.json").read_text())["model"] == "tiny"
+    assert "Parity holds" in (tmp_path / "verify.md").read_text()
+
+
+def test_an_altered_head_is_told(place):
+    described = json.loads((place / "tiny_at.json").read_text())
+    (place / "tiny_at.json").write_text(json.dumps(described | {"sha256": "0" * 64}))
+    model = load_model(place / "tiny.pt", device="cpu", dtype="float32")
+    assert verify.file_facts(str(place / "tiny.pt"), "auto", model)[1]["hash"] == "DIFFERENT"
+
+
+def test_sizes_stop_at_the_first_that_is_too_slow():
+    ticks = iter(0.6 * tick for tick in range(1000))
+    found = verify.largest_live(("tiny", "base"), torch.device("cpu"), torch.float32, clock=lambda: next(ticks))
+    assert [(item["size"], item["live"]) for item in found] == [("tiny", False)]
+
+
+def test_refs_without_audio_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--audio"):
+        verify._utterances([], [tmp_path / "a.txt"])
