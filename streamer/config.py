@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from streamer.delivery_settings import DeliverySettings
 from streamer.errors import ConfigError
 from streamer.rules import AlertRules, SoundSettings
 
@@ -172,6 +173,7 @@ class Settings(_Section):
     tags: TagSettings = TagSettings()
     sounds: SoundSettings = SoundSettings()
     alerts: AlertRules = Field(default_factory=AlertRules.default)
+    delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()
 
@@ -184,8 +186,13 @@ class Settings(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _deliveries_name_rules(self) -> "Settings":
+        self.delivery.check_rules(frozenset(rule.id for rule in self.alerts.rules))
+        return self
+
     def to_yaml(self) -> str:
-        """All settings in force as YAML, for --print-config; the token is not shown."""
+        """All settings in force as YAML, for --print-config; the token and addresses with secrets are not shown."""
         data = self.model_dump(mode="json")
         if data["server"]["token"]:
             data["server"]["token"] = "********"
@@ -270,8 +277,14 @@ def _line(error: ValidationError, where: str) -> str:
         return f"{where}{path}: unknown key; known here: {', '.join(_known(first['loc']))}"
     if first["type"] == "value_error" and (not path or message.startswith(path)):
         return f"{where}{message}"
-    given = "" if path.endswith("token") else f"; is {first['input']!r}"
-    return f"{where}{path}: {message[:1].lower() + message[1:]}{given}"
+    return f"{where}{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
+
+
+def _given(path: str, value: Any) -> str:
+    """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them."""
+    if path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float)):
+        return ""
+    return f"; is {value!r}"
 
 
 def _known(loc: tuple[int | str, ...]) -> list[str]:

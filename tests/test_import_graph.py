@@ -16,6 +16,8 @@ ONLY_IN = {
     "sounddevice": {"audio/portaudio.py"},
     "websockets": {"sinks/websocket.py", "sinks/network_source.py"},
     "webrtcvad": {"vad/webrtc.py"},
+    "apprise": {"sinks/notify.py"},
+    "paho": {"sinks/mqtt.py"},
     "av": {"audio/track.py"},
     "soxr": {"audio/resample.py"},
 }

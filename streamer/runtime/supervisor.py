@@ -25,6 +25,7 @@ from streamer.runtime.outlet import Outlet, Sinks
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
+from streamer.sinks.deliveries import Deliveries, open_deliveries
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.sinks.listening import Actions, ServerOptions
 from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
 FLUSH_S = 2.0  # for the last words; then the model is not asked any more
+DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
+DELIVER_UNHURRIED_S = 10.0  # where the input just ended
 LoadModel = Callable[[], Model]
 
 
@@ -54,6 +57,8 @@ class Program:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
         output = self._settings.output
         sinks = Sinks(output, None)
+        at_once = self._settings.audio.speed == 0
+        deliveries = open_deliveries(self._settings, live=not at_once, run=session_name("s1") if at_once else None)
         with self._signals():
             server = self._server()
             try:
@@ -63,10 +68,12 @@ class Program:
                 if not output.quiet:
                     sinks.view = TerminalView(sys.stderr if output.jsonl == "-" else sys.stdout)
                 self._hearing = True
-                if self._settings.audio.speed == 0:
-                    self._run_at_once(model, sinks, server)
+                deliveries.start()
+                if at_once:
+                    self._run_at_once(model, sinks, server, deliveries)
                 else:
-                    self._run_live(engine, sinks, server)
+                    self._run_live(engine, sinks, server, deliveries)
+                deliveries.stop(DELIVER_S if self._stop.is_set() else DELIVER_UNHURRIED_S)
                 if output.stay and server and not self._failure:
                     self._stop.wait()
             finally:
@@ -79,13 +86,14 @@ class Program:
             return 1
         return 1 if sinks.failed else 0
 
-    def _run_at_once(self, model: Model, sinks: Sinks, server: ServerThread | None) -> None:
+    def _run_at_once(self, model: Model, sinks: Sinks, server: ServerThread | None, deliveries: Deliveries) -> None:
         """Speed 0: one thread, the reader waits for every hop, nothing is dropped."""
         stream = Stream(model, self._settings)
         self._open(server, model, stream.session.name)
         self._announce(server)
 
         def emit(events: Sequence[Event]) -> None:
+            deliveries.put(events)
             for event in events:
                 sinks.write(event)
                 if server:
@@ -103,13 +111,14 @@ class Program:
                 break
         emit(stream.finish())
 
-    def _run_live(self, engine: Engine, sinks: Sinks, server: ServerThread | None) -> None:
+    def _run_live(self, engine: Engine, sinks: Sinks, server: ServerThread | None, deliveries: Deliveries) -> None:
         outlet = Outlet(sinks)
         worker = Worker(engine)
         outlet.start()
         worker.start()
 
         def emit(events: Sequence[Event]) -> None:
+            deliveries.put(events)
             for event in events:
                 if server:
                     server.publish(event)
@@ -118,6 +127,7 @@ class Program:
         def make(source: Source, stem: str) -> Pipeline:
             name = session_name(stem)
             hearing = Hearing(engine.model, self._settings, name, local_time=seconds_after_midnight)
+            source = deliveries.tap(name, source)
             pipeline = self._pipelines[name] = Pipeline(source, self._settings, worker, hearing, emit)
             self._open(server, engine.model, name)
             return pipeline

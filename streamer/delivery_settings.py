@@ -1,0 +1,218 @@
+"""The settings of deliveries: who is told of alerts, how, and what is kept. Nothing goes over a network by default.
+
+Secrets come from environment variables that the settings name (`…_env`); an address may stand in the settings itself
+and is then never shown. A wrong value is named by its path: `delivery.webhooks[0].url: must …`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from streamer.errors import ConfigError
+from streamer.events import AlertState, Severity
+
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
+ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+TOPIC_PATTERN = r"^[^+#\x00/\s][^+#\x00\s]{0,99}$"
+HOST_PATTERN = r"^[A-Za-z0-9._:-]{1,253}$"
+MAX_TARGETS = 20  # of each kind
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, description="in log lines and for the folder of what waits")]
+EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class _Selection(_Section):
+    """Which alerts a target gets: of at least this severity, of these rules (none named: all), in these states."""
+
+    min_severity: Severity = "info"
+    rules: tuple[str, ...] = ()
+    states: tuple[AlertState, ...] = Field(("raised", "cleared"), min_length=1)
+    waiting: int = Field(1000, ge=10, le=100_000, description="so many wait at most; see docs/alerts.md")
+
+    @model_validator(mode="after")
+    def _raised_first(self) -> "_Selection":
+        if "raised" not in self.states:
+            raise ValueError("states: must hold raised; an end without its beginning says nothing")
+        return self
+
+
+class PushSettings(_Selection):
+    """A push or desktop service by its apprise URL, for example `ntfy://topic`, `tgram://…`, `dbus://`."""
+
+    name: Name
+    url: SecretStr | None = Field(None, description="an apprise URL; never shown")
+    url_env: EnvName | None = Field(None, description="the environment variable that holds it")
+    timeout_s: float = Field(15.0, ge=1, le=120)
+    give_up_s: float = Field(3600.0, ge=10, le=86_400, description="an alert that old is not sent any more")
+
+    @model_validator(mode="after")
+    def _one_url(self) -> "PushSettings":
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("must have exactly one of url, url_env")
+        return self
+
+
+class WebhookSettings(_Selection):
+    """An HTTP(S) address that gets each alert as signed JSON and, if it fails, gets it later, also after a restart."""
+
+    name: Name
+    url: SecretStr | None = Field(None, description="http:// or https://; never shown, it may hold a token")
+    url_env: EnvName | None = Field(None, description="the environment variable that holds it")
+    secret_env: EnvName | None = Field(None, description="the environment variable with the key of the signature")
+    states: tuple[AlertState, ...] = Field(("raised", "updated", "acknowledged", "cleared"), min_length=1)
+    timeout_s: float = Field(10.0, ge=0.5, le=120)
+    retry_first_s: float = Field(1.0, ge=0.05, le=60, description="pause after the first failure, doubled each time")
+    retry_max_s: float = Field(30.0, ge=0.05, le=3600)
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_web_address(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _one_url(self) -> "WebhookSettings":
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("must have exactly one of url, url_env")
+        return self
+
+
+class MqttSettings(_Section):
+    """A broker, with Home Assistant's discovery. `host` null: none."""
+
+    host: str | None = Field(None, pattern=HOST_PATTERN)
+    port: int | None = Field(None, ge=1, le=65535, description="null: 8883 with TLS, else 1883")
+    username: str | None = Field(None, min_length=1)
+    password_env: EnvName | None = Field(None, description="the environment variable that holds the password")
+    tls: bool = False
+    ca_file: str | None = Field(None, description="PEM; null: the system's authorities")
+    device: str | None = Field(None, pattern=NAME_PATTERN, description="id of this machine; null: its host name")
+    device_name: str = Field("Streamer", min_length=1, max_length=60)
+    discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN)
+    base_topic: str = Field("streamer", pattern=TOPIC_PATTERN)
+    refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
+    expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
+    retry_max_s: float = Field(10.0, ge=1, le=300)
+    waiting: int = Field(1000, ge=10, le=100_000)
+
+    @model_validator(mode="after")
+    def _refreshed_in_time(self) -> "MqttSettings":
+        if self.expire_after_s < 2 * self.refresh_s:
+            raise ValueError(f"expire_after_s: must be at least twice refresh_s ({self.refresh_s:g} s)")
+        if self.password_env is not None and self.username is None:
+            raise ValueError("username: must be given with password_env")
+        return self
+
+
+class CommandSettings(_Selection):
+    """A program that is started for each alert: arguments as they are, no shell; the event as JSON on its stdin."""
+
+    name: Name
+    argv: tuple[str, ...] = Field(min_length=1, max_length=100, description="the program and its arguments")
+    timeout_s: float = Field(30.0, ge=0.1, le=3600, description="then it and what it started are ended")
+    at_once: int = Field(2, ge=1, le=16, description="so many run at once, of one alert one after the other")
+
+    @field_validator("argv")
+    @classmethod
+    def _can_be_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value[0].strip() or any("\0" in part for part in value):
+            raise ValueError("must be a program and its arguments, without NUL characters")
+        return value
+
+
+class HistorySettings(_Section):
+    """What is kept of alerts on this machine, for `streamer alerts history`, `mark` and `tune`."""
+
+    record: Literal["never", "live", "always"] = Field("live", description="live: not when files are read at speed 0")
+    path: str | None = Field(None, description="JSON lines; null: streamer/alerts.jsonl in the user's state folder")
+    max_mb: float = Field(5.0, ge=0.05, le=1000, description="then the oldest alerts go, those that were marked last")
+    clips: bool = Field(False, description="keep the sound around each alert, as WAV files beside the history")
+    clip_before_s: float = Field(4.0, ge=0, le=15)
+    clip_after_s: float = Field(4.0, ge=0, le=15)
+    clips_max_mb: float = Field(100.0, ge=1, le=100_000)
+
+
+class DeliverySettings(_Section):
+    """Everything that is done with alerts beside showing them."""
+
+    push: tuple[PushSettings, ...] = Field((), max_length=MAX_TARGETS)
+    webhooks: tuple[WebhookSettings, ...] = Field((), max_length=MAX_TARGETS)
+    mqtt: MqttSettings = MqttSettings()
+    commands: tuple[CommandSettings, ...] = Field((), max_length=MAX_TARGETS)
+    history: HistorySettings = HistorySettings()
+    spool: str | None = Field(None, description="folder of what webhooks still have to get; null: in the state folder")
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> "DeliverySettings":
+        for kind in ("push", "webhooks", "commands"):
+            names = [target.name for target in getattr(self, kind)]
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    raise ValueError(f"delivery.{kind}[{index}].name: must be used once only, {name!r} is used twice")
+        return self
+
+    def check_rules(self, known: frozenset[str]) -> None:
+        """ValueError where a target names a rule that is not among `known`."""
+        for kind in ("push", "webhooks", "commands"):
+            for index, target in enumerate(getattr(self, kind)):
+                for place, rule in enumerate(target.rules):
+                    if rule not in known:
+                        where = f"delivery.{kind}[{index}].rules[{place}]"
+                        raise ValueError(f"{where}: no rule is called {rule!r}; `streamer alerts explain` lists them")
+
+    def secret_names(self) -> frozenset[str]:
+        """The environment variables that hold secrets: other programs do not get them."""
+        named = [self.mqtt.password_env, *(push.url_env for push in self.push)]
+        named += [name for hook in self.webhooks for name in (hook.url_env, hook.secret_env)]
+        return frozenset(name for name in named if name is not None)
+
+
+def check_web_address(url: str) -> str:
+    """The address; ValueError (which does not show it) unless it is http(s) with a host and without a user."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and parts.username is None
+    except ValueError:
+        good = False
+    if not good or any(char.isspace() or not char.isprintable() or not char.isascii() for char in url):
+        raise ValueError("must be a web address such as https://example.org/hook, without user and password in it")
+    return url
+
+
+def secret(name: str, path: str, environment: Mapping[str, str] = os.environ) -> str:
+    """What the environment variable `name` holds. ConfigError that names the setting `path` where it holds nothing."""
+    value = environment.get(name, "")
+    if not value:
+        raise ConfigError(f"{path}: the environment variable {name} is not set; set it or name another one")
+    return value
+
+
+def address(
+    url: SecretStr | None,
+    url_env: str | None,
+    path: str,
+    environment: Mapping[str, str] = os.environ,
+    check: Callable[[str], str] = str,
+) -> str:
+    """The URL of a target, from its settings or from the environment. ConfigError names the setting, never the URL."""
+    if url is not None:
+        return url.get_secret_value()
+    assert url_env is not None
+    try:
+        return check(secret(url_env, f"{path}.url_env", environment).strip())
+    except ValueError as error:
+        raise ConfigError(f"{path}.url_env: the environment variable {url_env} {error}") from None
+
+
+def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's Streamer keeps what must last: $XDG_STATE_HOME/streamer, else ~/.local/state/streamer."""
+    return Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "streamer"

@@ -1,0 +1,138 @@
+"""Alerts that wait to be delivered to one target, and what goes when too many wait.
+
+Pure: no threads, files or clock. `put` takes an alert's change in, `take` hands out what is next, `done`, `back` or
+`abandon` says what became of it. The most severe goes first, otherwise the oldest; changes of one alert keep their
+order, and of one alert only one change is out at a time.
+
+Full-queue rule. When more than `limit` wait:
+1. the oldest `updated` or `acknowledged` goes (later changes say more);
+2. else the least severe and oldest alert whose `raised` still waits goes as a whole, so that nobody is told of the end
+   of something whose beginning was never told; what comes of it later goes too;
+3. else (all that wait are ends of alerts that were delivered as raised) nothing goes. Every rule has at most one alert
+   that stands, so no more can wait beyond the limit than alerts stand.
+Whoever calls `put` says in the log what went.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamer.events import Alert, Tag
+
+_RANK = {"info": 0, "warning": 1, "critical": 2}
+_PASSING = ("updated", "acknowledged")
+AlertKey = tuple[str, int]  # session, id
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One change of an alert on its way. `number`: order of arrival; `made_at`: Unix time; `key`: see `parcel_key`."""
+
+    number: int
+    alert: Alert
+    key: str
+    made_at: float
+
+    @property
+    def alert_key(self) -> AlertKey:
+        """Which alert it belongs to."""
+        return (self.alert.session, self.alert.id)
+
+
+def parcel_key(alert: Alert, run: str | None = None) -> str:
+    """What a receiver knows a repeated delivery by: `session:id:state`, with the event's number where states repeat.
+
+    `run` takes the session's place where the session's name is the same in every run.
+    """
+    key = f"{run or alert.session}:{alert.id}:{alert.state}"
+    return f"{key}:{alert.seq}" if alert.state == "updated" else key
+
+
+def read_alert(data: dict[str, Any]) -> Alert:
+    """The alert of an event's JSON form. Raises KeyError, TypeError or ValueError where it is none."""
+    if data["type"] != Alert.type:
+        raise ValueError(f"type: must be alert, is {data['type']!r}")
+    fields = {name: value for name, value in data.items() if name not in ("v", "type")}
+    fields["labels"] = tuple(fields["labels"])
+    fields["heard"] = tuple(Tag(**tag) for tag in fields["heard"])
+    return Alert(**fields)
+
+
+class AlertQueue:
+    """The parcels of one target, oldest first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parcels: dict[int, Parcel] = {}
+        self._out: dict[AlertKey, int] = {}
+        self._dropped: set[AlertKey] = set()
+
+    def __len__(self) -> int:
+        return len(self._parcels)
+
+    def waiting(self) -> tuple[Parcel, ...]:
+        """All parcels that were neither delivered nor dropped."""
+        return tuple(self._parcels.values())
+
+    def put(self, parcel: Parcel) -> list[Parcel]:
+        """Take a parcel in; the parcels that went for it (perhaps itself)."""
+        key = parcel.alert_key
+        if key in self._dropped:
+            if parcel.alert.state == "cleared":
+                self._dropped.discard(key)
+            return []
+        self._parcels[parcel.number] = parcel
+        return self._make_room() if len(self._parcels) > self._limit else []
+
+    def forget(self, key: AlertKey) -> None:
+        """The alert is over and nothing more will be put of it."""
+        self._dropped.discard(key)
+
+    def take(self) -> Parcel | None:
+        """The next parcel, which is out until `done`, `back` or `abandon`; None: nothing, or all alerts are out."""
+        best: Parcel | None = None
+        seen: set[AlertKey] = set()
+        for parcel in self._parcels.values():
+            if parcel.alert_key in self._out or parcel.alert_key in seen:
+                continue
+            seen.add(parcel.alert_key)  # only the oldest of each alert
+            if best is None or _RANK[parcel.alert.severity] > _RANK[best.alert.severity]:
+                best = parcel
+        if best is not None:
+            self._out[best.alert_key] = best.number
+        return best
+
+    def done(self, parcel: Parcel) -> None:
+        """It was delivered."""
+        self._parcels.pop(parcel.number, None)
+        self._out.pop(parcel.alert_key, None)
+
+    def back(self, parcel: Parcel) -> None:
+        """It was not delivered and waits again, at its place."""
+        self._out.pop(parcel.alert_key, None)
+
+    def abandon(self, parcel: Parcel) -> list[Parcel]:
+        """It will never be delivered. What went: it alone, or with its `raised` the whole alert."""
+        self._out.pop(parcel.alert_key, None)
+        return self._drop_alert(parcel.alert_key) if parcel.alert.state == "raised" else self._drop([parcel])
+
+    def _make_room(self) -> list[Parcel]:
+        free = [parcel for parcel in self._parcels.values() if self._out.get(parcel.alert_key) != parcel.number]
+        for parcel in free:
+            if parcel.alert.state in _PASSING:
+                return self._drop([parcel])
+        raised = [parcel for parcel in free if parcel.alert.state == "raised"]
+        if not raised:
+            return []
+        victim = min(raised, key=lambda parcel: (_RANK[parcel.alert.severity], parcel.number))
+        return self._drop_alert(victim.alert_key)
+
+    def _drop_alert(self, key: AlertKey) -> list[Parcel]:
+        gone = self._drop([parcel for parcel in self._parcels.values() if parcel.alert_key == key])
+        if not any(parcel.alert.state == "cleared" for parcel in gone):
+            self._dropped.add(key)
+        return gone
+
+    def _drop(self, parcels: list[Parcel]) -> list[Parcel]:
+        for parcel in parcels:
+            del self._parcels[parcel.number]
+        return parcels
