@@ -16,7 +16,7 @@ from streamer.model.tagging import HeadKind
 from streamer.model.whisper import Model
 from streamer.training.evaluation import SpanScore, evaluate_head
 from streamer.training.features import TapSet, cached_taps
-from streamer.training.head_settings import HeadTraining
+from streamer.training.head_settings import HeadTraining, read_settings
 from streamer.training.head_training import split_clips, train_head
 from streamer.training.manifests import of_split, read_manifest
 from streamer.training.processes import Processes
@@ -45,8 +45,9 @@ class Compared:
 
 
 def main(
-    settings: HeadTraining,
+    config: Path,
     out: Path,
+    overrides: Sequence[str] = (),
     *,
     kinds: Sequence[HeadKind] = KINDS,
     rates: Sequence[float] = (5e-4, 2e-3),
@@ -57,8 +58,10 @@ def main(
 ) -> Report:
     """Compare kinds of heads under one recipe; heads.json and heads.md in `out`, the trained heads beside them.
 
-    `beside`: existing heads for the same backbone. Raises as `head_training.train_head`.
+    `config` and `overrides`: as for `head_training.main` (its `out`, `head` and `recipe.rate` do not matter); `beside`:
+    existing heads for the same backbone. Raises as `head_training.main`.
     """
+    settings = read_settings(config, HeadTraining, tuple(overrides))
     model = load_model(settings.model, head=None, device=settings.device, dtype=settings.dtype)
     group = Processes(0, 1, model.device)
     recipe, cache = settings.features.recipe(), settings.features.cache
