@@ -136,18 +136,15 @@ class Delivery:
             threading.Thread(target=self._top, args=(self._send_all,), name=f"delivery-{target.name}", daemon=True)
             for _ in range(senders)
         ]
+        if spool is not None:
+            self._take_up(spool.left())
         self._clerk = threading.Thread(
             target=self._top, args=(self._file_all,), name=f"clerk-{target.name}", daemon=True
         )
 
     def start(self) -> None:
-        """Take up what an earlier run left, and start the threads."""
+        """Start the threads."""
         if self._spool is not None:
-            for parcel in self._spool.left():
-                self._number = max(self._number, parcel.number)
-                self._say_gone(self._queue.put(parcel))
-            if self._queue.waiting():
-                log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
             self._clerk.start()
         for thread in self._senders:
             thread.start()
@@ -203,6 +200,14 @@ class Delivery:
             if self._spool is not None:
                 self._spool.close()
         return ended
+
+    def _take_up(self, left: Iterable[Parcel]) -> None:
+        """What an earlier run did not deliver comes first."""
+        for parcel in left:
+            self._number = max(self._number, parcel.number)
+            self._say_gone(self._queue.put(parcel))
+        if self._queue.waiting():
+            log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
 
     def _top(self, work: Callable[[], None]) -> None:
         try:
