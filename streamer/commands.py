@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamer import bench_commands
 from streamer.config import Settings, read_file, validate
 from streamer.errors import UsageError
 
@@ -35,6 +36,7 @@ def add(subcommands: Any) -> None:
     files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
+    bench_commands.add(subcommands)
 
 
 def _add(

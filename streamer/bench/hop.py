@@ -1,8 +1,9 @@
 """`streamer bench hop`: what one hop of 0.5 s costs on this machine, beside what the known programs pay for it.
 
-Random weights of the official sizes; 10 s of context, a forced prefix of 36 tokens, exactly 4 new ones (teacher-forced),
-a TL-Tr head on every second hop (spans of 2, 5 and 10 s). The peers decode the window anew, padded to 30 s, 40 tokens.
-All run in one process with the same threads, one after the other in every round; ratios are of medians over the rounds.
+Random weights of the official sizes; 10 s of context, a forced prefix of 36 tokens, exactly 4 new ones
+(teacher-forced), a TL-Tr head on every second hop (spans of 2, 5 and 10 s). The peers decode the window anew, padded
+to 30 s, 40 tokens. All run in one process with the same threads, one after the other in every round; ratios are of
+medians over the rounds.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
 from streamer.bench import machine
-from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsent, Samples
+from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
 from streamer.bench.report import Report, Table
 from streamer.bench.stopwatch import Stopwatch
 from streamer.bench.teacher import Teacher
@@ -148,9 +149,7 @@ def measure_size(size: str, plan: Plan) -> dict[str, Any]:
     return {"dtype": str(dtype).removeprefix("torch."), "absent": absent, **_summary(quiet, busy)}
 
 
-def _hoppers(
-    module: Whisper, size: str, dtype: torch.dtype, context_s: float
-) -> dict[str, Callable[[], Cost]]:
+def _hoppers(module: Whisper, size: str, dtype: torch.dtype, context_s: float) -> dict[str, Callable[[], Cost]]:
     model = random_model(module, size, device=torch.device("cpu"), dtype=dtype)
     watch, teacher = Stopwatch(), Teacher(model)
     for owner, method, part in (
@@ -176,7 +175,7 @@ def _peers(plan: Plan, module: Whisper, folder: Path) -> tuple[list[Peer], dict[
             continue
         try:
             peers.append(makers[name]())
-        except PeerAbsent as error:
+        except PeerAbsentError as error:
             absent[name] = str(error)
     return peers, absent
 
@@ -190,7 +189,9 @@ def _loops(peers: Sequence[Peer], context_s: float) -> dict[str, Callable[[], Co
             written = peer.decode(audio, PREFIX_TOKENS + NEW_TOKENS)
             cost = Cost(time.perf_counter() - wall, time.process_time() - cpu, {})
             if len(written) != PREFIX_TOKENS + NEW_TOKENS:
-                raise PeerAbsent(f"{peer.name} wrote {len(written)} tokens where {PREFIX_TOKENS + NEW_TOKENS} are due")
+                raise PeerAbsentError(
+                    f"{peer.name} wrote {len(written)} tokens where {PREFIX_TOKENS + NEW_TOKENS} are due"
+                )
             return cost
 
         return run
@@ -239,7 +240,7 @@ def _summary(quiet: Mapping[str, list[Cost]], busy: Mapping[str, list[Cost]]) ->
 
 
 def _median(costs: Sequence[Cost], what: str) -> float:
-    return statistics.median(getattr(cost, what) for cost in costs)
+    return float(statistics.median(getattr(cost, what) for cost in costs))
 
 
 def _ratios(seconds: Mapping[str, float], ours: str) -> dict[str, float | None]:
@@ -269,24 +270,8 @@ def report(result: Mapping[str, Any]) -> Report:
         about=" ".join((__doc__ or "").split("\n\n")[1].split()),
         result=result,
         tables=(
-            Table(
-                "Milliseconds a hop (median; wall clock), and how many times the peers cost of it",
-                ("size", *names, *(f"{peer} / ours" for peer in PEERS), *(f"{peer} / padded" for peer in PEERS)),
-                [
-                    [size, *(row["hop_ms"].get(name) for name in names), *row["ratios"].values()]
-                    + [*row["padded_ratios"].values()]
-                    for size, row in sizes.items()
-                ],
-            ),
-            Table(
-                "The same in processor time, which other programs on the machine disturb less",
-                ("size", *names, *(f"{peer} / ours" for peer in PEERS), *(f"{peer} / padded" for peer in PEERS)),
-                [
-                    [size, *(row["hop_cpu_ms"].get(name) for name in names), *row["cpu_ratios"].values()]
-                    + [*row["padded_cpu_ratios"].values()]
-                    for size, row in sizes.items()
-                ],
-            ),
+            _cost_table("Milliseconds a hop (median; wall clock), and how many times the peers cost of it", sizes, ""),
+            _cost_table("The same in processor time, which other programs on the machine disturb less", sizes, "cpu_"),
             Table(
                 "Where our milliseconds go, averaged over a hop with tags and one without",
                 ("size, context", *PARTS, "taps + head"),
@@ -302,14 +287,27 @@ def report(result: Mapping[str, Any]) -> Report:
             Table(
                 "Beside a process that spins: milliseconds a hop, in brackets over the same without it",
                 ("size", *names),
-                [
-                    [size, *(_beside(row, name) for name in names)]
-                    for size, row in sizes.items()
-                    if row["busy_ms"]
-                ],
+                [[size, *(_beside(row, name) for name in names)] for size, row in sizes.items() if row["busy_ms"]],
             ),
         ),
         draw=lambda figure: _draw(figure, sizes),
+    )
+
+
+def _cost_table(caption: str, sizes: Mapping[str, Any], clock: str) -> Table:
+    names = (*CONTEXTS, *PEERS)
+    return Table(
+        caption,
+        ("size", *names, *(f"{peer} / ours" for peer in PEERS), *(f"{peer} / padded" for peer in PEERS)),
+        [
+            [
+                size,
+                *(row[f"hop_{clock}ms"].get(name) for name in names),
+                *row[f"{clock}ratios"].values(),
+                *row[f"padded_{clock}ratios"].values(),
+            ]
+            for size, row in sizes.items()
+        ],
     )
 
 

@@ -58,7 +58,8 @@ def sentence(machine: Mapping[str, Any]) -> str:
     busy = "a quiet machine" if one < 0.6 else "a LOADED machine: other programs had a share of its cores"
     return (
         f"{machine['date']}; {machine['processor']} ({', '.join(machine['flags'])}), {machine['cores']} cores, "
-        f"{machine['threads']} threads in use; load average before the run {one} (1 min), {five} (5 min): {busy}; {versions}."
+        f"{machine['threads']} threads in use; load average before the run {one} (1 min), {five} (5 min): "
+        f"{busy}; {versions}."
     )
 
 

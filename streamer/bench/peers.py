@@ -6,6 +6,7 @@ faster-whisper (extra `bench`) reads a converted copy of the weights in 8 bits; 
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from streamer.errors import StreamerError
 Samples = NDArray[np.float32]
 
 
-class PeerAbsent(StreamerError):
+class PeerAbsentError(StreamerError):
     """A peer that is not installed, or cannot run here."""
 
 
@@ -62,7 +63,7 @@ class FasterWhisper:
     name = "faster-whisper"
 
     def __init__(self, module: Whisper, folder: Path, threads: int, *, compute_type: str = "int8") -> None:
-        """Converts `module` into `folder`. Raises PeerAbsent when the extra `bench` is not installed."""
+        """Converts `module` into `folder`. Raises PeerAbsentError when the extra `bench` is not installed."""
         convert(module, folder)
         from faster_whisper import WhisperModel
 
@@ -89,13 +90,13 @@ class FasterWhisper:
 def convert(module: Whisper, folder: Path) -> None:
     """Write openai-whisper's weights as a model folder of CTranslate2, with the tokenizer beside it.
 
-    Raises PeerAbsent when CTranslate2 or faster-whisper is not installed.
+    Raises PeerAbsentError when CTranslate2 or faster-whisper is not installed.
     """
     try:
         import faster_whisper  # noqa: F401
         from ctranslate2.specs import WhisperSpec
     except ImportError:
-        raise PeerAbsent("faster-whisper is not installed: pip install 'streamer[bench]'") from None
+        raise PeerAbsentError("faster-whisper is not installed: pip install 'streamer[bench]'") from None
     dims = module.dims
     spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
     _encoder(spec.encoder, module.encoder)
@@ -125,7 +126,9 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> list[str]:
     ranks = {number: word for word, number in encoding._mergeable_ranks.items()}
     special = {number: word for word, number in encoding._special_tokens.items()}
     return [
-        "".join(letters[byte] for byte in ranks[number]) if number in ranks else special.get(number, f"<|unused{number}|>")
+        "".join(letters[byte] for byte in ranks[number])
+        if number in ranks
+        else special.get(number, f"<|unused{number}|>")
         for number in range(size)
     ]
 
@@ -161,7 +164,7 @@ def _merged_from(ranks: dict[bytes, int], word: bytes, rank: int) -> list[bytes]
     """The two parts that byte-pair encoding joins last to make `word`; empty when there are not two."""
     parts = [bytes([byte]) for byte in word]
     while len(parts) > 2:
-        joined = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
         best = min(range(len(joined)), key=joined.__getitem__)
         if joined[best] >= rank:
             break

@@ -5,24 +5,32 @@ The peer is openai-whisper's own `transcribe`, offline, temperature 0, on the sa
 """
 
 import json
-import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
-from streamer.config import Settings
+from streamer.bench import captions, machine
+from streamer.bench.captions import percentile, plain_words
+from streamer.bench.report import Report, Table
+from streamer.config import GuardSettings, PolicySettings, Settings
 from streamer.errors import InputError
-from streamer.events import SAMPLE_RATE, Event, Tags, Transcript, Word
+from streamer.events import SAMPLE_RATE, Event, Tags, Transcript
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 
 SPEECH_TOP = 3
+POLICIES = ("agreement", "alignatt")
+COLUMNS = (
+    *("wer", "offline_wer", "commit_p50_s", "commit_p95_s", "partial_p50_s", "partial_p95_s", "erasure"),
+    *("retractions", "invented_per_minute", "offline_invented_per_minute"),
+)
 
 
 @dataclass(slots=True)
@@ -42,6 +50,7 @@ class SceneScore:
     commit_latency_s: list[float] = field(default_factory=list)
     partial_latency_s: list[float] = field(default_factory=list)
     withdrawn: int = 0
+    retractions: int = 0
 
     def as_row(self) -> dict[str, Any]:
         """The scene as one row of the table."""
@@ -60,6 +69,7 @@ class SceneScore:
             "commit_p95_s": percentile(self.commit_latency_s, 95),
             "partial_p50_s": percentile(self.partial_latency_s, 50),
             "erasure": self.withdrawn / max(1, len(self.heard)),
+            "retractions": self.retractions,
         }
 
 
@@ -70,22 +80,9 @@ def word_error_rate(reference: Sequence[str], heard: Sequence[str]) -> float | N
     return float(jiwer.wer(" ".join(reference), " ".join(heard))) if reference else None
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """A percentile, None of nothing."""
-    return float(np.percentile(values, share)) if values else None
-
-
-def plain_words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.findall(r"[\w']+", text.lower())
-
-
 def run_scene(model: Model, settings: Settings, path: Path, *, offline: bool = True) -> tuple[SceneScore, list[Event]]:
     """Stream one scene through the engine as fast as it goes and score its events."""
-    try:
-        truth = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path.with_suffix('.json')}: must hold the scene's words and events") from None
+    truth = read_truth(path)
     audio = read_audio(str(path))
     before = model.encoder_passes
     stream = Stream(model, settings)
@@ -105,8 +102,27 @@ def run_scene(model: Model, settings: Settings, path: Path, *, offline: bool = T
         spoken_seconds=spoken,
         speech_seen=seen,
     )
-    latencies(score, truth["words"], events)
+    found = captions.read([(event, event.audio_t) for event in events])
+    score.withdrawn, score.retractions = found.withdrawn, found.retractions
+    score.commit_latency_s, score.partial_latency_s = captions.latencies(truth["words"], found)
     return score, events
+
+
+def read_truth(path: Path) -> dict[str, Any]:
+    """The scene's words and sound events. Raises InputError when the JSON beside it is missing or says neither."""
+    try:
+        truth = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return {"words": list(truth["words"]), "events": list(truth.get("events", []))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path.with_suffix('.json')}: must hold the scene's words and events") from None
+
+
+def find_scenes(folder: Path) -> list[Path]:
+    """The scenes in a folder, in order of their names. Raises InputError when there are none."""
+    found = sorted(path for path in folder.glob("*.flac") if path.with_suffix(".json").is_file())
+    if not found:
+        raise InputError(f"--scenes {folder}: must be a folder with NAME.flac and NAME.json files")
+    return found
 
 
 def offline_words(model: Model, audio: NDArray[np.float32]) -> list[str]:
@@ -147,45 +163,6 @@ def speech_seconds(words: Sequence[dict[str, Any]], events: Sequence[Event]) -> 
     return spoken, seen
 
 
-def latencies(score: SceneScore, words: Sequence[dict[str, Any]], events: Sequence[Event]) -> None:
-    """Match committed words to the truth by order and time; note commit and first-partial latency, and erasure."""
-    committed: list[tuple[Word, float]] = []
-    partials: list[tuple[list[str], float]] = []
-    counts: dict[int, int] = {}
-    tail: list[str] = []
-    for event in events:
-        if not isinstance(event, Transcript):
-            continue
-        known = counts.get(event.segment, 0)
-        fresh = event.words[known:]
-        committed += [(word, event.audio_t) for word in fresh]
-        counts[event.segment] = len(event.words)
-        now = [*(plain for word in fresh for plain in plain_words(word.word)), *plain_words(event.partial)]
-        kept = 0
-        while kept < min(len(tail), len(now)) and tail[kept] == now[kept]:
-            kept += 1
-        score.withdrawn += len(tail) - kept
-        tail = plain_words(event.partial)
-        partials.append((now, event.audio_t))
-    for truth in words:
-        match = next(
-            (
-                (word, at)
-                for word, at in committed
-                if plain_words(word.word) == [truth["word"]] and abs(word.end - truth["end"]) < 0.5
-            ),
-            None,
-        )
-        if match is None:
-            continue
-        score.commit_latency_s.append(match[1] - truth["end"])
-        first = next(
-            (at for shown, at in partials if at >= truth["start"] and at <= match[1] and truth["word"] in shown),
-            match[1],
-        )
-        score.partial_latency_s.append(first - truth["end"])
-
-
 def summary(scores: Sequence[SceneScore]) -> dict[str, Any]:
     """The figures of all scenes together."""
     spoken = [score for score in scores if score.reference]
@@ -203,13 +180,140 @@ def summary(scores: Sequence[SceneScore]) -> dict[str, Any]:
         "commit_p95_s": percentile(commits, 95),
         "partial_p50_s": percentile(partials, 50),
         "partial_p95_s": percentile(partials, 95),
+        "retractions": sum(score.retractions for score in scores),
         "erasure": sum(score.withdrawn for score in spoken) / max(1, sum(len(score.heard) for score in spoken)),
         "speech_top3": sum(s.speech_seen for s in spoken) / max(1, sum(s.spoken_seconds for s in spoken)),
         "passes_per_hop": statistics.mean(score.passes / score.hops for score in scores) if scores else None,
     }
 
 
-def main(model: Model, settings: Settings, scenes: Sequence[Path], *, offline: bool = True) -> dict[str, Any]:
-    """Score all scenes; one row each and a summary."""
-    scores = [run_scene(model, settings, path, offline=offline)[0] for path in scenes]
-    return {"model": model.name, "scenes": [score.as_row() for score in scores], "summary": summary(scores)}
+def measure(
+    model: Model, settings: Settings, scenes: Sequence[Path], say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Both policies on all scenes, and the guards one by one on those without speech."""
+    result: dict[str, Any] = {
+        "bench": "quality",
+        "machine": machine.facts(torch.get_num_threads()),
+        "model": model.name,
+        "hop_s": settings.window.hop_s,
+        "frontier_s": settings.policy.frontier_s,
+        "policies": {},
+        "guards": {},
+    }
+    quiet = [path for path in scenes if not read_truth(path)["words"]]
+    offline: dict[str, list[str]] = {}
+    for policy in POLICIES:
+        chosen = with_policy(settings, policy)
+        scores = []
+        for path in scenes:
+            say(f"quality: {policy}, {path.stem}")
+            score, _ = run_scene(model, chosen, path, offline=path.stem not in offline)
+            score.offline = offline.setdefault(path.stem, score.offline)
+            scores.append(score)
+        rows = [score.as_row() for score in scores]
+        result["policies"][policy] = {"summary": summary(scores), "scenes": rows, "kinds": by_kind(scores)}
+        result["guards"][policy] = {
+            name: invented_per_minute(model, with_guards(chosen, guards), quiet, lambda line: say(f"quality: {line}"))
+            for name, guards in guard_sets().items()
+            if quiet
+        }
+    return result
+
+
+def with_policy(settings: Settings, name: str) -> Settings:
+    """The same settings under another policy."""
+    policy = PolicySettings.model_validate({**settings.policy.model_dump(), "name": name})
+    return settings.model_copy(update={"policy": policy})
+
+
+def with_guards(settings: Settings, on: Sequence[str]) -> Settings:
+    """The same settings with no other guards than these."""
+    switches = {name: name in on for name in switchable_guards()}
+    return settings.model_copy(update={"guards": settings.guards.model_copy(update=switches)})
+
+
+def switchable_guards() -> list[str]:
+    """The guards that can be switched off."""
+    return [name for name, given in GuardSettings.model_fields.items() if given.annotation is bool]
+
+
+def guard_sets() -> dict[str, list[str]]:
+    """What the ablation runs: all guards, none, each alone."""
+    names = switchable_guards()
+    return {"all": names, "none": [], **{name: [name] for name in names}}
+
+
+def invented_per_minute(
+    model: Model, settings: Settings, quiet: Sequence[Path], say: Callable[[str], None]
+) -> float | None:
+    """Words written on scenes without speech, per minute."""
+    words, seconds = 0, 0.0
+    for path in quiet:
+        say(f"guards, {path.stem}")
+        score, _ = run_scene(model, settings, path, offline=False)
+        words, seconds = words + len(score.heard), seconds + score.seconds
+    return round(words / seconds * 60, 3) if seconds else None
+
+
+def by_kind(scores: Sequence[SceneScore]) -> dict[str, dict[str, Any]]:
+    """Word error rates by kind of scene: the name without its last number."""
+    kinds: dict[str, list[SceneScore]] = {}
+    for score in scores:
+        if score.reference:
+            kinds.setdefault(score.name.rpartition("_")[0] or score.name, []).append(score)
+    found = {}
+    for kind, group in sorted(kinds.items()):
+        sums = summary(group)
+        found[kind] = {key: sums[key] for key in ("wer", "offline_wer", "commit_p50_s", "commit_p95_s", "erasure")}
+    return found
+
+
+def report(result: Mapping[str, Any]) -> Report:
+    """The page: policies, kinds of scenes, guards."""
+    policies: Mapping[str, Any] = result["policies"]
+    return Report(
+        name="quality",
+        title=f"Quality on scenes with exact ground truth: `{result['model']}`",
+        about=(
+            "Latencies in seconds of audio (compute-free), from a word's true end. `offline`: openai-whisper's "
+            f"`transcribe` on the whole file, same weights, float32. Hop {result['hop_s']} s, AlignAtt frontier "
+            f"{result['frontier_s']} s. Erasure: partial words withdrawn per final word."
+        ),
+        result=result,
+        tables=(
+            Table(
+                "All scenes",
+                ("policy", *COLUMNS),
+                [[name, *(found["summary"][key] for key in COLUMNS)] for name, found in policies.items()],
+            ),
+            Table(
+                "By kind of scene",
+                ("policy", "scenes", "WER", "offline WER", "commit p50 s", "commit p95 s", "erasure"),
+                [
+                    [name, kind, *row.values()]
+                    for name, found in policies.items()
+                    for kind, row in found["kinds"].items()
+                ],
+            ),
+            Table(
+                "Words invented per minute on scenes without speech, with these guards only (the voice gate stays on)",
+                ("policy", *next(iter(result["guards"].values()), {})),
+                [[name, *found.values()] for name, found in result["guards"].items()],
+            ),
+        ),
+        draw=lambda figure: _draw(figure, policies),
+    )
+
+
+def _draw(figure: Any, policies: Mapping[str, Any]) -> None:
+    axes = figure.subplots()
+    for index, (name, found) in enumerate(policies.items()):
+        kinds = found["kinds"]
+        axes.bar([place + index * 0.3 for place in range(len(kinds))], [100 * row["wer"] for row in kinds.values()],
+                 0.3, label=name)  # fmt: skip
+        if index == len(policies) - 1:
+            offline = [100 * row["offline_wer"] for row in kinds.values()]
+            axes.plot([place + 0.15 for place in range(len(kinds))], offline, "k_", markersize=24, label="offline")
+            axes.set_xticks([place + 0.15 for place in range(len(kinds))], list(kinds), rotation=20, fontsize=8)
+    axes.set(ylabel="word error rate, %", title="Streaming against openai-whisper offline")
+    axes.legend()

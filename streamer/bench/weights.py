@@ -33,9 +33,7 @@ def random_whisper(size: str, seed: int = 0) -> Whisper:
         raise UsageError(f"--sizes: {size!r} is not an official size: one of {', '.join(SIZES)} is needed")
     layers, width, heads, text_layers, mels, vocabulary = SIZES[size]
     torch.manual_seed(seed)
-    module = Whisper(
-        ModelDimensions(mels, 1500, width, heads, layers, vocabulary, 448, width, heads, text_layers)
-    )
+    module = Whisper(ModelDimensions(mels, 1500, width, heads, layers, vocabulary, 448, width, heads, text_layers))
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "embedding" in name:
@@ -45,9 +43,13 @@ def random_whisper(size: str, seed: int = 0) -> Whisper:
 
 
 def random_head(size: str, seed: int = 0) -> TaggingHead:
-    """A TL-Tr head of that width, weights drawn."""
+    """A TL-Tr head of that width, weights drawn; it hears nothing, so that no sounds and alerts begin."""
     torch.manual_seed(seed)
-    return TaggingHead("random TL-Tr", HeadModule(HeadShape(HeadKind.TL_TR, SIZES[size][1])).eval())
+    module = HeadModule(HeadShape(HeadKind.TL_TR, SIZES[size][1])).eval()
+    classifier = module.mlp_layer[1]
+    assert isinstance(classifier, torch.nn.Linear)
+    torch.nn.init.constant_(classifier.bias, -6.0)
+    return TaggingHead("random TL-Tr", module)
 
 
 def random_model(module: Whisper, size: str, *, device: torch.device, dtype: torch.dtype, head: bool = True) -> Model:

@@ -1,0 +1,235 @@
+"""`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamer.bench.report import Report
+    from streamer.config import Settings
+    from streamer.model.whisper import Model
+
+OUT = Path("build/bench")
+
+
+def add(subcommands: Any) -> None:
+    """Add `bench` and its own subcommands to argparse's subparsers."""
+    about = "measure cost, latency, throughput and quality on this machine"
+    bench = subcommands.add_parser("bench", help=about, description=about, allow_abbrev=False)
+    benches = bench.add_subparsers(dest="bench", required=True, metavar="BENCH", parser_class=type(bench))
+    _add_hop(benches)
+    _add_throughput(benches)
+    latency = _add(benches, "latency", latency_bench, "per word: first shown, settled; in audio and in real time")
+    _model_options(latency)
+    _scene_options(latency)
+    latency.add_argument("--paced", metavar="S", type=_positive, default=60.0, help="of each scene, played live (60)")
+    quality = _add(benches, "quality", quality_bench, "word errors, latency, erasure; invented words guard by guard")
+    _model_options(quality)
+    _scene_options(quality)
+    soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost and memory flat?")
+    _model_options(soak)
+    soak.add_argument("--hours", metavar="H", type=_positive, default=10.0, help="of audio (10)")
+    soak.add_argument("--audio", metavar="FILE", help="looped; without: the bundled demo")
+    alerts = _add(benches, "alerts", alerts_bench, "alarms in speech, noise and music: recall, latency, false alarms")
+    alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
+    alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
+    alerts.add_argument("--data", metavar="FOLDER", type=Path, help="recordings with a manifest.csv for backgrounds")
+
+
+def _add_hop(benches: Any) -> None:
+    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper, random weights")
+    hop.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
+    hop.add_argument("--rounds", metavar="N", type=_count, default=7, help="of all programs in turn (7)")
+    hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help="beside a process that spins (3)")
+    hop.add_argument("--threads", metavar="N", type=_count, default=1, help="for all programs (1)")
+    hop.add_argument("--peers", metavar="A,B", type=_names, default=("openai-whisper", "faster-whisper"), help="which")
+
+
+def _add_throughput(benches: Any) -> None:
+    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries, random weights")
+    run.add_argument("--size", default="base", help="an official size (base)")
+    run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
+    run.add_argument("--streams", metavar="N", type=_count, default=64, help="try no more than these (64)")
+    run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
+    run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
+    run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
+    run.add_argument("--compute", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
+    run.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="precision")
+
+
+def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.add_argument("--json", metavar="FILE|-", help="the findings as one JSON object; - is stdout")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help=f"JSON, Markdown and plot ({OUT})")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    for option in ("model", "head", "language", "compute", "dtype"):
+        parser.add_argument(f"--{option}", help="as in `streamer run`")
+    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+
+
+def _scene_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenes", metavar="FOLDER", type=Path, required=True, help="NAME.flac beside NAME.json")
+    parser.add_argument("--only", metavar="A,B", type=_names, help="scenes whose names begin so")
+
+
+def hop_bench(options: argparse.Namespace) -> int:
+    """`streamer bench hop`."""
+    _settle_threads()
+    from streamer.bench import hop
+
+    plan = hop.Plan(
+        sizes=options.sizes,
+        threads=options.threads,
+        rounds=options.rounds,
+        busy_rounds=options.busy_rounds,
+        peers=options.peers,
+    )
+    return _publish(options, hop.report(hop.measure(plan, _say)))
+
+
+def throughput_bench(options: argparse.Namespace) -> int:
+    """`streamer bench throughput`."""
+    _settle_threads()
+    from streamer.bench import throughput
+
+    plan = throughput.Plan(
+        size=options.size,
+        seconds=options.seconds,
+        threads=options.threads,
+        most=options.streams,
+        repeats=options.repeats,
+        context=options.context,
+        compute=options.compute,
+        dtype=options.dtype,
+    )
+    return _publish(options, throughput.report(throughput.measure(plan, _say)))
+
+
+def latency_bench(options: argparse.Namespace) -> int:
+    """`streamer bench latency`."""
+    _settle_threads()
+    from streamer.bench import latency
+
+    scenes = _scenes(options)
+    model, settings = _model(options)
+    return _publish(options, latency.report(latency.measure(model, settings, scenes, paced_s=options.paced, say=_say)))
+
+
+def quality_bench(options: argparse.Namespace) -> int:
+    """`streamer bench quality`."""
+    _settle_threads()
+    from streamer.bench import quality
+
+    scenes = _scenes(options)
+    model, settings = _model(options)
+    return _publish(options, quality.report(quality.measure(model, settings, scenes, _say)))
+
+
+def soak_bench(options: argparse.Namespace) -> int:
+    """`streamer bench soak`."""
+    _settle_threads()
+    from streamer.audio.files import demo_path, read_audio
+    from streamer.bench import soak
+
+    audio = read_audio(options.audio or demo_path())
+    model, settings = _model(options)
+    return _publish(options, soak.report(soak.measure(model, settings, audio, options.hours, _say)))
+
+
+def alerts_bench(options: argparse.Namespace) -> int:
+    """`streamer bench alerts`."""
+    from streamer.bench import alerts, machine
+    from streamer.bench.report import Report, Table
+
+    facts = machine.facts(1)
+    found = alerts.main(trials=options.trials, hours=options.hours, data=options.data)
+    result = {"bench": "alerts", "machine": facts, **found}
+    tables = [
+        Table(f"{caption}", tuple(rows[0]), [list(row.values()) for row in rows])
+        for caption, rows in (("Alarms", found["recall"]), ("Sounds that are none", found["distractors"]))
+        if rows
+    ]
+    quiet = found["false_alarms"]
+    tables.append(Table("False alarms", tuple(quiet), [list(quiet.values())]))
+    return _publish(options, Report("alerts", "Alarms", " ".join((alerts.__doc__ or "").split()), result, tables))
+
+
+def _publish(options: argparse.Namespace, report: "Report") -> int:
+    from streamer.bench.report import as_json, publish
+
+    paths = publish(report, options.out)
+    if options.json == "-":
+        sys.stdout.write(as_json(report.result))
+    else:
+        if options.json:
+            try:
+                Path(options.json).write_text(as_json(report.result), encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"--json {options.json}: cannot be written: {error.strerror}") from None
+        sys.stdout.write(report.markdown())
+    _say("written: " + ", ".join(map(str, paths)))
+    return 0
+
+
+def _settle_threads() -> None:
+    """Before torch starts, as `streamer run` does: waiting threads that spin slow everything on a busy machine."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _scenes(options: argparse.Namespace) -> list[Path]:
+    from streamer.bench.quality import find_scenes
+
+    scenes = find_scenes(options.scenes)
+    if options.only:
+        scenes = [path for path in scenes if path.stem.startswith(options.only)]
+        if not scenes:
+            raise UsageError(f"--only {','.join(options.only)}: no scene's name begins so")
+    return scenes
+
+
+def _model(options: argparse.Namespace) -> "tuple[Model, Settings]":
+    from streamer.cli import SETTINGS
+    from streamer.commands import load
+    from streamer.config import resolve
+
+    names = ("model", "head", "language", "compute", "dtype")
+    given = {SETTINGS[name]: value for name in names if (value := getattr(options, name)) is not None}
+    settings = resolve([Path(path) for path in options.config], options.set, given)
+    return load(settings), settings
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("names separated by commas are needed")
+    return names
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, is {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, is {text!r}")
+    return value
