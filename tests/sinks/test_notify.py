@@ -1,0 +1,104 @@
+"""Push services through apprise, against a real web server that speaks apprise's own json:// protocol."""
+
+import json
+import logging
+
+import pytest
+from alerts_made import alert, wait_for
+from web_receiver import receiver
+
+from streamer.config import validate
+from streamer.errors import ConfigError
+from streamer.sinks.deliveries import open_deliveries
+from streamer.sinks.delivery import NotDeliveredError
+from streamer.sinks.notify import Push
+from streamer.sinks.parcels import Parcel, parcel_key
+from streamer.sinks.wording import body, title
+
+NAMES = {"siren": "Siren"}
+
+
+def parcel(state="raised", **fields):
+    made = alert(1, state, **fields)
+    return Parcel(1, made, parcel_key(made), 0.0)
+
+
+def push(server, timeout_s=5.0):
+    return Push("phone", as_apprise(server.url), names=NAMES, timeout_s=timeout_s, path="delivery.push[0].url")
+
+
+def as_apprise(url):
+    return url.replace("http://", "json://").replace("?token=", "?+x-token=")
+
+
+def test_a_notification_says_what_was_heard_and_said():
+    with receiver() as server:
+        push(server).send(parcel())
+        push(server).send(parcel("cleared"))
+    first, second = (json.loads(body) for _, body in server.got)
+    assert (first["title"], first["type"]) == ("‼ Siren", "failure")
+    assert "Heard: Siren" in first["message"]
+    assert "Siren 0.91" in first["message"]
+    assert "“what is “that”?”" in first["message"]
+    assert (second["title"], second["type"]) == ("Siren: over", "success")
+
+
+def test_wording():
+    names = {"help": "Call for help"}
+    assert title(alert(rule="help", severity="warning"), names) == "Call for help"
+    assert title(alert(rule="help", state="updated"), names) == "‼ Call for help: still there"
+    assert title(alert(rule="help", state="acknowledged"), names) == "Call for help: seen"
+    assert title(alert(rule="my_rule", severity="info"), {}) == "my rule"
+    assert body(alert(labels=(), heard=(), text="")) == "Severity: critical"
+    assert "\x1b" not in body(alert(text="a\x1b[2Jb"))
+
+
+def test_a_service_that_fails_is_tried_again_and_no_address_is_logged(caplog):
+    caplog.set_level(logging.DEBUG)
+    with receiver() as server:
+        server.status = 503
+        with pytest.raises(NotDeliveredError, match="the service did not take it"):
+            push(server).send(parcel())
+        assert server.tried
+    with pytest.raises(NotDeliveredError):
+        push(server).send(parcel())
+    assert "topsecret" not in caplog.text
+    assert "127.0.0.1" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["nonsense-topsecret", "nosuch://topsecret", "json://", ""])
+def test_a_wrong_address_is_one_line_that_does_not_show_it(url):
+    with pytest.raises(ConfigError, match=r"delivery\.push\[0\]\.url: must be one URL that apprise knows") as caught:
+        Push("phone", url, names=NAMES, timeout_s=5, path="delivery.push[0].url")
+    assert "topsecret" not in str(caught.value)
+
+
+def test_from_the_environment_to_the_service_until_it_answers(caplog):
+    with receiver() as server:
+        server.status = 500
+        data = {"push": [{"name": "phone", "url_env": "PHONE"}], "history": {"record": "never"}}
+        settings = validate({"delivery": data})
+        deliveries = open_deliveries(settings, live=True, environment={"PHONE": as_apprise(server.url)})
+        deliveries.start()
+        deliveries.put([alert(1), alert(1, "updated"), alert(1, "cleared"), alert(2, severity="info", rule="silence")])
+        wait_for(lambda: server.tried)
+        server.status = 200
+        wait_for(lambda: len(server.got) == 3)
+        assert deliveries.stop(20)
+    assert [json.loads(body)["title"] for _, body in server.got] == ["‼ Siren", "Siren: over", "Only silence"]
+    assert "topsecret" not in caplog.text
+
+
+def test_the_end_is_not_told_where_a_rule_says_so():
+    with receiver() as server:
+        data = {
+            "alerts": {"rules": [{"id": "siren", "all_clear": False}]},
+            "delivery": {"push": [{"name": "phone", "url": as_apprise(server.url)}], "history": {"record": "never"}},
+        }
+        settings = validate(data)
+        assert "topsecret" not in settings.to_yaml() + repr(settings)
+        deliveries = open_deliveries(settings, live=True)
+        deliveries.start()
+        deliveries.put([alert(1), alert(1, "cleared"), alert(2), alert(2, "cleared", labels=("withdrawn",))])
+        assert deliveries.stop(20)
+    assert [json.loads(body)["title"] for _, body in server.got] == ["‼ Siren", "‼ Siren", "Siren: taken back"]
