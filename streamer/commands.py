@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer import bench_commands
+from streamer import bench_commands, training_commands
+from streamer import alert_commands
 from streamer.config import Settings, read_file, validate
 from streamer.errors import UsageError
 
 if TYPE_CHECKING:
     from streamer.model.download import Progress
     from streamer.model.whisper import Model
-
-Add = Callable[..., argparse.ArgumentParser]
 
 
 def add(subcommands: Any) -> None:
@@ -34,9 +33,11 @@ def add(subcommands: Any) -> None:
         files.add_argument(f"--{option}", help="as in `streamer run`")
     files.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    alert_commands.add(subcommands)
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
     bench_commands.add(subcommands)
+    training_commands.add(subcommands)
 
 
 def _add(

@@ -1,0 +1,206 @@
+"""`streamer train`, `streamer eval` and `streamer verify`: arguments for what `streamer.training` does."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamer.training.manifests import ManifestSettings
+    from streamer.training.reports import Report
+
+OUT = Path("build/eval")
+
+
+def add(subcommands: Any) -> None:
+    """Add the commands to argparse's subparsers."""
+    _add_train(_group(subcommands, "train", "train a tagging head, or the bundled model"))
+    _add_eval(_group(subcommands, "eval", "judge tags and words on recordings with known content"))
+    proof = _command(subcommands, "verify", verify, "prove a model on this machine against openai-whisper")
+    proof.add_argument("--model", required=True, metavar="NAME|PATH")
+    proof.add_argument("--audio", nargs="+", default=[], type=Path, metavar="FILE")
+    proof.add_argument("--refs", nargs="+", default=[], type=Path, metavar="FILE", help="what is said in each, as text")
+    _computing(proof)
+
+
+def _add_train(kinds: Any) -> None:
+    one = _command(kinds, "head", train_head, "train a tagging head on a frozen backbone")
+    many = _command(kinds, "heads", train_heads, "compare the kinds of heads under one recipe")
+    nano = _command(kinds, "nano", train_nano, "make the bundled model")
+    for parser, config in ((one, "train_head"), (many, "train_head"), (nano, "train_nano")):
+        parser.add_argument("--config", type=Path, default=Path(f"configs/{config}.yaml"), metavar="FILE")
+    for parser in (one, many):
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
+    many.add_argument("--seeds", type=int, default=3)
+    many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
+
+
+def _add_eval(kinds: Any) -> None:
+    tags = _command(kinds, "tags", eval_tags, "mAP, mAUC, d', accuracy, and the curve over spans")
+    asr = _command(kinds, "asr", eval_asr, "word errors of the stream and of openai-whisper")
+    probe = _command(kinds, "probe", eval_probe, "how well each encoder layer separates sounds")
+    robust = _command(kinds, "robustness", eval_robustness, "word errors against noise, and how well it is tagged")
+    for parser in (tags, asr, probe, robust):
+        parser.add_argument("--model", default="nano", metavar="NAME|PATH")
+        parser.add_argument("--manifest", action="append", default=[], metavar="FILE[:AUDIO]", help="CSV, JSONL, …")
+        parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
+        parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
+        parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    for parser in (tags, asr, robust):
+        parser.add_argument("--split", default="test")
+    tags.add_argument("--head", default="auto", metavar="PATH|auto")
+    asr.add_argument("--scenes", type=Path, metavar="FOLDER", help="NAME.flac with NAME.json beside it")
+    probe.add_argument("--folds", default="split", choices=("split", "manifest"))
+
+
+def _group(subcommands: Any, name: str, about: str) -> Any:
+    parser = subcommands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    return parser.add_subparsers(dest="kind", required=True, metavar="WHAT", parser_class=type(parser))
+
+
+def _command(subcommands: Any, name: str, command: Any, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subcommands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _computing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--head", default="auto", metavar="PATH|auto|none")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
+    parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+
+
+def train_head(options: argparse.Namespace) -> int:
+    """`streamer train head`: goes on where a killed run stopped."""
+    from streamer.training import head_training
+
+    head_training.main(options.config, options.set)
+    return 0
+
+
+def train_heads(options: argparse.Namespace) -> int:
+    """`streamer train heads`."""
+    from streamer.training import comparison
+
+    report = comparison.main(options.config, options.out, options.set, seeds=options.seeds, beside=options.beside)
+    return _say(report, options.out)
+
+
+def train_nano(options: argparse.Namespace) -> int:
+    """`streamer train nano`: the path of the folder is the last line."""
+    from streamer.training.nano import make
+
+    sys.stdout.write(f"{make.main(options.config, _to_stderr)}\n")
+    return 0
+
+
+def eval_tags(options: argparse.Namespace) -> int:
+    """`streamer eval tags`."""
+    from streamer.training import evaluation
+
+    report = evaluation.main(
+        options.model,
+        manifests(options.manifest),
+        options.out,
+        head=options.head,
+        split=options.split,
+        device=options.compute,
+        dtype=options.dtype,
+    )
+    return _say(report, options.out)
+
+
+def eval_asr(options: argparse.Namespace) -> int:
+    """`streamer eval asr`."""
+    from streamer.training import asr_evaluation
+
+    report = asr_evaluation.main(
+        options.model,
+        options.out,
+        manifests=manifests(options.manifest, needed=options.scenes is None),
+        split=options.split,
+        scenes=options.scenes,
+        device=options.compute,
+        dtype=options.dtype,
+    )
+    return _say(report, options.out)
+
+
+def eval_probe(options: argparse.Namespace) -> int:
+    """`streamer eval probe`."""
+    from streamer.training import probe
+
+    report = probe.main(
+        options.model,
+        manifests(options.manifest),
+        options.out,
+        folds=options.folds,
+        device=options.compute,
+        dtype=options.dtype,
+    )
+    return _say(report, options.out)
+
+
+def eval_robustness(options: argparse.Namespace) -> int:
+    """`streamer eval robustness`."""
+    from streamer.training import robustness
+
+    report = robustness.main(
+        options.model,
+        manifests(options.manifest),
+        options.out,
+        split=options.split,
+        device=options.compute,
+        dtype=options.dtype,
+    )
+    return _say(report, options.out)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`streamer verify`."""
+    from streamer.commands import download_bar
+    from streamer.training import verify as proof
+
+    if options.refs and len(options.refs) != len(options.audio):
+        raise UsageError(
+            f"--refs: one for each --audio file is needed; {len(options.audio)} files, {len(options.refs)}"
+        )
+    with download_bar() as progress:
+        report = proof.main(
+            options.model,
+            options.out,
+            audio=options.audio,
+            refs=options.refs,
+            head=options.head,
+            device=options.compute,
+            dtype=options.dtype,
+            download_progress=progress,
+        )
+    return _say(report, options.out)
+
+
+def manifests(texts: Sequence[str], needed: bool = True) -> list["ManifestSettings"]:
+    """The manifests of `--manifest FILE` or `--manifest FILE:FOLDER` (where its audio lies)."""
+    from streamer.training.manifests import ManifestSettings
+
+    if needed and not texts:
+        raise UsageError("--manifest: is needed: a CSV or JSONL of recordings, AudioSet's segments or esc50.csv")
+    found = []
+    for text in texts:
+        path, _, audio = text.partition(":")
+        found.append(ManifestSettings(path=Path(path), audio=Path(audio) if audio else None))
+    return found
+
+
+def _say(report: "Report", folder: Path) -> int:
+    sys.stdout.write(report.markdown() + f"\n{folder / (report.name + '.md')}\n")
+    return 0
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
