@@ -127,3 +127,28 @@ def to_yaml(reports: Iterable[RuleReport]) -> str:
     """The proposals as settings to paste; empty where there is none."""
     lines = [f"    - {{id: {report.rule.id}, threshold: {report.proposal:g}}}" for report in reports if report.proposal]
     return "\n".join(["alerts:", "  rules:", *lines, ""]) if lines else ""
+
+
+def describe(report: RuleReport) -> str:
+    """A paragraph about one rule."""
+    rule, marked = report.rule, report.true + report.false
+    lines = [f"{rule.id}: {report.alerts} alerts, {marked} marked ({report.true} true, {report.false} false)"]
+    if report.precision is not None:
+        low, high = report.precision_low, report.precision_high
+        lines.append(f"  right in {report.precision:.0%} of the marked (95 % interval {low:.0%} to {high:.0%})")
+    now = "of the tagging head for each label" if rule.threshold is None else f"{rule.threshold:g}"
+    if report.scored_false and report.avoids_all is not None:
+        missed = f"and missed {report.avoids_all_misses} true ones" if report.true else "(no true ones are marked)"
+        what = f"all {report.scored_false} false ones that the score raised"
+        lines.append(f"  threshold now {now}; {report.avoids_all:g} would have avoided {what}, {missed}")
+    if report.false > report.scored_false:
+        lines.append(
+            f"  {report.false - report.scored_false} false ones were not raised by the score: no threshold helps"
+        )
+    if report.proposal is not None:
+        lines.append(
+            f"  proposal: {report.proposal:g}, avoids {report.avoided} false ones and misses no marked true one"
+        )
+    else:
+        lines.append(f"  no proposal: {report.why}")
+    return "\n".join(lines)
