@@ -1,11 +1,16 @@
 """Rules and what was raised, in words: what `streamer alerts explain` and `history` write. Pure."""
 
+import textwrap
+
 from streamer.alert_history import HistoryEntry
+from streamer.model.labels import groups, labels
 from streamer.rules import AlertRule, AlertRules
 from streamer.sinks.plain_text import clean
 from streamer.sound.cadence import CadenceKind
 from streamer.sound.triggers import FUSED_RATIO, SURE
 
+WIDTH = 110  # columns
+MAX_NAMED = 8  # labels of a group
 _PATTERNS = {
     CadenceKind.T3: "the three-beep pattern of smoke and fire alarms (T3)",
     CadenceKind.T4: "the four-beep pattern of carbon monoxide alarms (T4)",
@@ -19,14 +24,19 @@ def explain(rule: AlertRule, rules: AlertRules) -> str:
     """A paragraph about one rule."""
     off = "" if rule.enabled else ", OFF"
     lines = [f"{rule.id}: {rule.title} ({rule.severity}{off})"]
-    lines += [f"  {rule.about}"] if rule.about else []
-    lines += [f"  raised when  {line}" for line in _raised_when(rule)]
-    lines.append(f"  over         {_over(rule)}")
-    lines.append(f"  then         {_then(rule)}")
+    lines += [textwrap.fill(rule.about, WIDTH, initial_indent="  ", subsequent_indent="  ")] if rule.about else []
+    first, *others = _raised_when(rule)
+    lines += [_row("raised when", first), *(_row("", f"or {other}") for other in others)]
+    lines.append(_row("over", _over(rule)))
+    lines.append(_row("then", _then(rule)))
     if rule.repeat_s is not None:
-        lines.append(f"  repeated     every {_s(rule.repeat_s)} until somebody acknowledges it")
-    lines.append(f"  quiet hours  {_quiet(rule, rules)}")
+        lines.append(_row("repeated", f"every {_s(rule.repeat_s)} until somebody acknowledges it"))
+    lines.append(_row("quiet hours", _quiet(rule, rules)))
     return "\n".join(lines)
+
+
+def _row(name: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:11s}  ", subsequent_indent=" " * 17)
 
 
 def _raised_when(rule: AlertRule) -> list[str]:
@@ -40,16 +50,16 @@ def _raised_when(rule: AlertRule) -> list[str]:
         return _words(rule)
     lines = [_labels(rule)] if rule.labels else []
     patterns = [_PATTERNS[CadenceKind(kind)] for kind in rule.cadence]
-    lines += [f"{'or ' if lines else ''}the signal itself shows {pattern}" for pattern in patterns]
+    lines += [f"the signal itself shows {pattern}" for pattern in patterns]
     if rule.labels and rule.cadence:
         lines.append(
-            f"or such a pattern has begun and the score is at least {FUSED_RATIO:.0%} of the threshold: both are sooner"
+            f"such a pattern has begun and the score is at least {FUSED_RATIO:.0%} of the threshold: both are sooner"
         )
     return lines
 
 
 def _labels(rule: AlertRule) -> str:
-    names = ", ".join(rule.labels)
+    names = " or ".join(_members(name) for name in rule.labels)
     if rule.threshold is None:
         score, sure = "the threshold that the tagging head has for each of them", "far above it"
     else:
@@ -62,12 +72,20 @@ def _labels(rule: AlertRule) -> str:
     return f"the tagger hears {names} with a score of at least {score} {often}{lasting}"
 
 
+def _members(name: str) -> str:
+    """A group with its labels, or a label."""
+    known = groups().get(name)
+    if known is None:
+        return name
+    names = [labels()[index].name for index in sorted(known.members)]
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{known.name} ({'; '.join(names[:MAX_NAMED])}{more})"
+
+
 def _words(rule: AlertRule) -> list[str]:
     said = [f"“{phrase}”" for phrase in rule.phrases] + [f"/{pattern}/" for pattern in rule.patterns]
-    lines = [f"somebody says {' or '.join(said)}"]
-    if rule.partial:
-        lines.append("also in text that may still change; if it does, the alert is taken back and says so")
-    return lines
+    sure = "" if not rule.partial else ", also in text that may still change (if it does, the alert is taken back)"
+    return [f"somebody says {' or '.join(said)}{sure}"]
 
 
 def _over(rule: AlertRule) -> str:

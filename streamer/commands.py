@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer import bench_commands, training_commands
-from streamer import alert_commands
+from streamer import alert_commands, bench_commands, training_commands
 from streamer.config import Settings, read_file, validate
 from streamer.errors import UsageError
 
