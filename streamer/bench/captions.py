@@ -1,8 +1,8 @@
 """What captions are judged by: which word came when, what was withdrawn, what was taken back.
 
 Latency of a word: the moment of its commit (or of its first appearance as `partial`, in its later place) minus its true
-end. Words are matched to the truth by the cheapest edit of one word sequence into the other (as word error rates are),
-so no time that the model claims enters.
+end. Words are matched to the truth by the cheapest edit of one word sequence into the other (as word error rates are);
+where that pairs words that are far apart in time (it may, where many are wrong), the pair does not count.
 """
 
 import re
@@ -17,13 +17,17 @@ from streamer.events import Event, Transcript
 Timed = Sequence[tuple[Event, float]]  # events and when they came out, in seconds of audio or of the wall clock
 
 
+FAR_S = 1.0  # a word whose end is said to be so far from the true one is another word
+
+
 @dataclass(frozen=True, slots=True)
 class CommittedWord:
-    """A plain word, when it was committed and when it first stood in its place, in seconds."""
+    """A plain word, when it was committed, when it first stood in its place, and the end it is said to have (s)."""
 
     word: str
     committed_s: float
     shown_s: float
+    end_s: float
 
 
 @dataclass(slots=True)
@@ -51,7 +55,8 @@ def read(events: Timed) -> Captions:
             continue
         captions.retractions += not event.text.startswith(texts.get(event.segment, ""))
         texts[event.segment] = event.text
-        committed = plain_words(event.text)
+        ends = [(plain, word.end) for word in event.words for plain in plain_words(word.word)]
+        committed = [plain for plain, _ in ends]
         shown = [*committed, *plain_words(event.partial)]
         history = segments.setdefault(event.segment, [])
         before, known, _ = history[-1] if history else ([], 0, at)
@@ -59,7 +64,7 @@ def read(events: Timed) -> Captions:
         history.append((shown, len(committed), at))
         for place in range(known, len(committed)):
             first = next(then for words, _, then in history if len(words) > place and words[place] == committed[place])
-            captions.words.append(CommittedWord(committed[place], at, first))
+            captions.words.append(CommittedWord(committed[place], at, first, ends[place][1]))
     return captions
 
 
@@ -73,6 +78,8 @@ def latencies(truth: Sequence[Mapping[str, Any]], captions: Captions) -> tuple[l
     for said, heard in matches([plain for plain, _, _ in ends], [word.word for word in captions.words]):
         _, end, start = ends[said]
         word = captions.words[heard]
+        if abs(word.end_s - end) > FAR_S:
+            continue
         commits.append(word.committed_s - end)
         partials.append(max(word.shown_s, start) - end)
     return commits, partials

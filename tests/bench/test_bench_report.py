@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from streamer.bench import machine
+from streamer.bench.report import Report, Table, cell, publish
+from streamer.errors import UsageError
+
+
+def report(**changes):
+    given = {
+        "name": "trial",
+        "title": "A trial",
+        "about": "What it is.",
+        "result": {"bench": "trial", "machine": machine.facts(1), "value": 1.5},
+        "tables": (Table("Rows", ("a", "b"), [["x", 0.12345], ["y", None]]),),
+        "draw": lambda figure: figure.subplots().plot([1, 2]),
+    }
+    return Report(**{**given, **changes})
+
+
+def test_json_markdown_and_plot_are_written(tmp_path):
+    paths = publish(report(), tmp_path / "deep" / "folder")
+    assert [path.name for path in paths] == ["trial.json", "trial.md", "trial.png"]
+    assert json.loads(paths[0].read_text())["value"] == 1.5
+    page = paths[1].read_text()
+    assert "| x | 0.123 |" in page
+    assert "| y | – |" in page
+    assert "load average" in page
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_drawing_there_is_no_plot(tmp_path):
+    assert [path.suffix for path in publish(report(draw=None), tmp_path)] == [".json", ".md"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--out .*file: cannot be written"):
+        publish(report(), tmp_path / "file")
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1234"), (0.5, "0.5"), (None, "–"), ("a", "a"), (3, "3")])
+def test_cells(value, text):
+    assert cell(value) == text
+
+
+@pytest.mark.parametrize(("load", "word"), [(0.2, "a quiet machine"), (3.0, "LOADED")])
+def test_the_page_says_whether_the_machine_was_loaded(load, word):
+    facts = {**machine.facts(2), "load_1_5_15_min": [load, load, load]}
+    assert word in machine.sentence(facts)
+
+
+def test_the_facts_are_plain_values():
+    facts = machine.facts(2)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["threads"] == 2
+    assert machine.resident_mib() >= 0
