@@ -138,9 +138,11 @@ def describe(report: RuleReport) -> str:
         lines.append(f"  right in {report.precision:.0%} of the marked (95 % interval {low:.0%} to {high:.0%})")
     now = "of the tagging head for each label" if rule.threshold is None else f"{rule.threshold:g}"
     if report.scored_false and report.avoids_all is not None:
-        missed = f"and missed {report.avoids_all_misses} true ones" if report.true else "(no true ones are marked)"
-        what = f"all {report.scored_false} false ones that the score raised"
-        lines.append(f"  threshold now {now}; {report.avoids_all:g} would have avoided {what}, {missed}")
+        missed = (
+            f"missed {report.avoids_all_misses} of {report.true} true ones" if report.true else "no true one is marked"
+        )
+        what = f"the false ones that the score raised ({report.scored_false})"
+        lines.append(f"  threshold now {now}; {report.avoids_all:g} would have avoided {what}; {missed}")
     if report.false > report.scored_false:
         lines.append(
             f"  {report.false - report.scored_false} false ones were not raised by the score: no threshold helps"

@@ -1,5 +1,6 @@
 """Push services through apprise, against a real web server that speaks apprise's own json:// protocol."""
 
+import io
 import json
 import logging
 
@@ -13,6 +14,7 @@ from streamer.sinks.deliveries import open_deliveries
 from streamer.sinks.delivery import NotDeliveredError
 from streamer.sinks.notify import Push
 from streamer.sinks.parcels import Parcel, parcel_key
+from streamer.sinks.terminal import TerminalView
 from streamer.sinks.wording import body, title
 
 NAMES = {"siren": "Siren"}
@@ -102,3 +104,17 @@ def test_the_end_is_not_told_where_a_rule_says_so():
         deliveries.put([alert(1), alert(1, "cleared"), alert(2), alert(2, "cleared", labels=("withdrawn",))])
         assert deliveries.stop(20)
     assert [json.loads(body)["title"] for _, body in server.got] == ["‼ Siren", "‼ Siren", "Siren: taken back"]
+
+
+def test_critical_alerts_ring_the_terminals_bell_once():
+    screen = io.StringIO()
+    view = TerminalView(screen, live=True, width=80, height=20)
+    view.show(alert(1, severity="warning"))
+    assert "\a" not in screen.getvalue()
+    for state in ("raised", "updated", "cleared"):
+        view.show(alert(2, state))
+    assert screen.getvalue().count("\a") == 1
+    view.close()
+    log = io.StringIO()
+    TerminalView(log).show(alert(3))
+    assert "\a" not in log.getvalue()
