@@ -30,7 +30,7 @@ data: {{manifest: none.csv}}
 out: {folder / "out"}
 network: {{width: 16, encoder_layers: 1, decoder_layers: 2, encoder_heads: 2, decoder_heads: 2}}
 composition: {{audio_s: 6, short_steps: 1, padded: 0.0, lengths_s: [2, 3], shares: [0.5, 0.5]}}
-schedule: {{steps: {steps}, warmup: 2, save_every: 2, threads: 1}}
+schedule: {{steps: {steps}, warmup: 2, save_every: 2, threads: 1, processes: 1}}
 """
     )
     return load(path)
@@ -89,8 +89,8 @@ def test_the_shipped_files_are_written_and_load(tmp_path):
     calibration = tagging.calibrate(head, taps, trained, seed=2)
     assert len(calibration["thresholds"]) == 527
     never = sorted(set(range(527)) - set(trained.tolist()))
-    assert all(calibration["calibration"]["a"][index] == 0 for index in never)
-    assert all(calibration["calibration"]["b"][index] <= -20 for index in never)
+    assert all(calibration["calibration"]["scale"][index] == 0 for index in never)
+    assert all(calibration["calibration"]["offset"][index] <= -20 for index in never)
     write_backbone(run.average, WORDS, tmp_path / "shipped")
     write_head(run.average, calibration, tmp_path / "shipped")
     assert whisper.load_model(str(tmp_path / "shipped" / "nano.pt")).dims.n_vocab == 51864

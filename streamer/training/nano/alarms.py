@@ -169,3 +169,8 @@ KINDS = {
     "telephone": Kind((TELEPHONE, PHONE_BELL), _telephone),
     "kettle": Kind((WHISTLE,), _kettle),
 }
+
+OFTEN = (
+    *("smoke_t3", "smoke_t3", "smoke_t3", "co_t4", "co_t4", "wail", "wail", "yelp", "yelp", "hilo", "hilo"),
+    *("alarm_clock", "alarm_clock", "buzzer", "doorbell", "telephone", "kettle"),
+)  # what compositions draw from: the alarms that people must not miss more often

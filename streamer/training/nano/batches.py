@@ -84,10 +84,10 @@ class Plan:
     faults: Faults
 
 
-def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int) -> Batch:
-    """Batch number `step`."""
-    random = np.random.default_rng([plan.seed, step])
-    padding, seconds = _shape(plan, step, random)
+def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int, part: int = 0) -> Batch:
+    """Part `part` of batch number `step`; all parts have the same shape."""
+    padding, seconds = _shape(plan, step, np.random.default_rng([plan.seed, step]))
+    random = np.random.default_rng([plan.seed, step, part])
     count = int(seconds * 50) * (SAMPLE_RATE // 50)
     size = max(2, round(plan.audio_s / (30.0 if padding is not Padding.NONE else seconds)))
     recipe = _recipe(plan, step)
@@ -185,12 +185,10 @@ def span(windows: list[Window], steps: int, first: NDArray[np.int64]) -> Span:
     return Span(steps, first, labels, sure)
 
 
-def _work(
-    queue: "Queue[Batch]", bank: Bank, vocabulary: Vocabulary, plan: Plan, first: int, every: int, last: int
-) -> None:
+def _work(queue: "Queue[Batch]", bank: Bank, vocabulary: Vocabulary, plan: Plan, part: int, steps: range) -> None:
     parent = os.getppid()
-    for step in range(first, last, every):
-        batch = make_batch(bank, vocabulary, plan, step)
+    for step in steps:
+        batch = make_batch(bank, vocabulary, plan, step, part)
         while True:
             try:
                 queue.put(batch, timeout=5)
@@ -202,13 +200,17 @@ def _work(
 
 
 def stream(
-    bank: Bank, vocabulary: Vocabulary, plan: Plan, *, first: int, last: int, workers: int = 1
+    bank: Bank, vocabulary: Vocabulary, plan: Plan, *, first: int, last: int, workers: int = 1, part: int = 0
 ) -> Iterator[Batch]:
     """Batches `first` to `last` - 1 in order, composed by worker processes that end with this iterator."""
     context = mp.get_context("fork")
     queues: list[Queue[Batch]] = [context.Queue(AHEAD) for _ in range(workers)]
     processes = [
-        context.Process(target=_work, args=(queue, bank, vocabulary, plan, first + index, workers, last), daemon=True)
+        context.Process(
+            target=_work,
+            args=(queue, bank, vocabulary, plan, part, range(first + index, last, workers)),
+            daemon=True,
+        )
         for index, queue in enumerate(queues)
     ]
     for process in processes:

@@ -34,8 +34,8 @@ MARGIN = int(0.7 * SAMPLE_RATE)  # of the timeline on both sides of the window
 class Recipe:
     """How often things happen in a window.
 
-    `dense`: somebody talks nearly all the time; `plain`: its voices are as they were recorded, without other pitch, microphone or room; `recorded`: the share of
-    utterances that are recordings of people.
+    `dense`: somebody talks nearly all the time; `plain`: its voices are as they were recorded, without other pitch,
+    microphone or room; `recorded`: the share of utterances that are recordings of people.
     """
 
     speech: float = 0.86
@@ -198,7 +198,7 @@ def _add_sound(
 
 
 def _add_alarm(audio: Audio, activity: NDArray[np.bool_], level: float, random: np.random.Generator) -> None:
-    kind = sorted(alarms.KINDS)[random.integers(0, len(alarms.KINDS))]
+    kind = alarms.OFTEN[random.integers(0, len(alarms.OFTEN))]
     whole = random.random() < 0.4
     seconds = len(audio) / SAMPLE_RATE if whole else random.uniform(1.5, max(4.0, len(audio) / SAMPLE_RATE))
     clip = alarms.make(kind, seconds, random)

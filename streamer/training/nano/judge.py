@@ -63,7 +63,7 @@ def load_judged(folder: Path) -> Judged:
         state = torch.load(folder / "nano_at.pth", weights_only=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: no complete nano there ({error})") from error
-    a, b = (np.array(facts["calibration"][name], np.float32) for name in "ab")
+    a, b = (np.array(facts["calibration"][name], np.float32) for name in ("scale", "offset"))
     head = load_head(state, model.dims.n_audio_state)
     return Judged(model, head, a, b, np.array(facts["thresholds"], np.float32))
 

@@ -20,6 +20,7 @@ from streamer.training.nano.batches import Batch, Plan, stream
 from streamer.training.nano.compose import Recipe
 from streamer.training.nano.mels import log_mel, masked
 from streamer.training.nano.network import Nano, attention_loss, tag_loss, token_loss
+from streamer.training.nano.ranks import average_gradients, check_parent
 from streamer.training.nano.settings import Schedule, Settings
 from streamer.training.nano.vocabulary import N_VOCAB, Faults, Vocabulary
 from streamer.training.nano.voices import ipa
@@ -123,19 +124,31 @@ def learning_rate(schedule: Schedule, step: int) -> float:
     return low + (schedule.learning_rate - low) * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-def train(run: Run, bank: Bank, vocabulary: Vocabulary, phones: Phones, settings: Settings, report: Report) -> None:
-    """From the run's step to the schedule's end, saving on the way."""
+def train(
+    run: Run, bank: Bank, vocabulary: Vocabulary, phones: Phones, settings: Settings, report: Report, rank: int = 0
+) -> None:
+    """From the run's step to the schedule's end on this process's part of the batches; rank 0 saves on the way."""
     schedule = settings.schedule
     settings.out.mkdir(parents=True, exist_ok=True)
     batches = stream(
-        bank, vocabulary, plan_of(settings), first=run.step, last=schedule.steps, workers=settings.composition.workers
+        bank,
+        vocabulary,
+        plan_of(settings),
+        first=run.step,
+        last=schedule.steps,
+        workers=settings.composition.workers,
+        part=rank,
     )
+    parent = os.getppid()
     began, sums = time.monotonic(), dict[str, float]()
     with (settings.out / "log.jsonl").open("a") as log:
         for batch in batches:
+            check_parent(parent)
             losses = step(run, batch, vocabulary, phones, schedule)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
+            if rank:
+                continue
             if run.step % 20 == 0:
                 means = {name: round(value / 20, 4) for name, value in sums.items()}
                 sums.clear()
@@ -158,17 +171,19 @@ def step(run: Run, batch: Batch, vocabulary: Vocabulary, phones: Phones, schedul
     mel = masked(mel, random, share=schedule.spec_mask)
     with torch.autocast("cpu", torch.bfloat16, enabled=schedule.bfloat16):
         losses = _losses(run.model, mel, batch, vocabulary, phones)
+    part = schedule.early if batch.step < schedule.steps // 2 else schedule.late
     weights = {
         "token": 1.0,
-        "heard": schedule.align,
-        "told": schedule.align * 0.5,
-        "ctc": schedule.ctc,
-        "spoken": schedule.spoken,
-        "tags": schedule.tags,
+        "heard": part.align,
+        "told": part.align * 0.5,
+        "ctc": part.ctc,
+        "spoken": part.spoken,
+        "tags": part.tags,
     }
     total = torch.stack([losses[name] * weight for name, weight in weights.items()]).sum()
     run.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
+    average_gradients(run.model)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
     run.optimiser.step()
     run.step = batch.step + 1

@@ -11,6 +11,7 @@ from streamer.training.nano.bank import Bank, build
 from streamer.training.nano.clips import read_recordings
 from streamer.training.nano.network import Nano
 from streamer.training.nano.publish import write_backbone, write_head
+from streamer.training.nano.ranks import launch
 from streamer.training.nano.settings import Data, Settings, load
 from streamer.training.nano.validation import shipped_form
 from streamer.training.nano.vocabulary import Vocabulary, used_tokens
@@ -26,9 +27,14 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
     report(f"making the bank from {settings.data.manifest}")
     bank = make_bank(settings.data, part="train")
     words, phones = used_tokens(), loop.phones_of(vocabulary())
+
+    def work(rank: int) -> None:
+        run = loop.start(settings, words, phones)
+        report(f"process {rank}: training from step {run.step} to {settings.schedule.steps}")
+        loop.train(run, bank, words, phones, settings, report, rank)
+
+    launch(settings.schedule.processes, work)
     run = loop.start(settings, words, phones)
-    report(f"training from step {run.step} to {settings.schedule.steps}")
-    loop.train(run, bank, words, phones, settings, report)
     write_backbone(run.average, words, settings.out)
     finish_head(run.average, bank, words, settings, report)
     return settings.out

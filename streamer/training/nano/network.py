@@ -73,7 +73,7 @@ class Nano(nn.Module):
         nn.init.constant_(self.head.state_dict()["mlp_layer.1.bias"], -5.0)
 
     def _start_loud(self) -> None:
-        """Make the sound as loud as the sinusoids that are added to it; PyTorch's own start leaves it 12 times quieter."""
+        """Make the sound as loud as the sinusoids added to it; PyTorch's own start leaves it 12 times quieter."""
         with torch.no_grad():
             self.whisper.encoder.conv1.weight.mul_(3.0)
             self.whisper.encoder.conv2.weight.mul_(4.0)

@@ -36,7 +36,7 @@ def write_backbone(model: Nano, vocabulary: Vocabulary, folder: Path) -> None:
 
 
 def write_head(model: Nano, calibration: dict[str, Any], folder: Path) -> None:
-    """`nano_at.pth` (float32) and `nano_at.json`. `calibration`: thresholds [527] and the Platt mapping a, b [527]."""
+    """`nano_at.pth` (float32) and `nano_at.json`. `calibration`: thresholds [527] and the scores' mapping."""
     state = {f"at_model.{key}": value.detach().clone() for key, value in model.head.state_dict().items()}
     _atomic(state, folder / "nano_at.pth")
     facts = {

@@ -40,20 +40,29 @@ class Composition(_Part):
 
     audio_s: float = 64.0
     lengths_s: tuple[float, ...] = (2, 3, 4, 6, 8, 10, 15, 20, 30)
-    shares: tuple[float, ...] = (0.08, 0.09, 0.1, 0.13, 0.14, 0.2, 0.1, 0.08, 0.08)
+    shares: tuple[float, ...] = (0.08, 0.1, 0.12, 0.16, 0.16, 0.18, 0.08, 0.05, 0.03)
     short_steps: int = 300
     long_steps: int = 900
-    padded: float = Field(0.16, ge=0, le=1)
+    padded: float = Field(0.12, ge=0, le=1)
     timestamps: float = Field(0.3, ge=0, le=1)
     speech: float = 0.84
-    alarm: float = 0.25
+    alarm: float = 0.35
     sound: float = 0.45
     noisy: float = 0.75
     workers: int = Field(1, ge=1)
 
 
+class Weights(_Part):
+    """What each loss counts beside the tokens' cross-entropy."""
+
+    ctc: float = 0.3
+    spoken: float = 1.0
+    align: float = 0.3
+    tags: float = 0.6
+
+
 class Schedule(_Part):
-    """The loop. `minutes` ends it early at a saved state; `steps` is what the learning rate is planned for."""
+    """The loop: the first half of its steps has the `early` weights, the second the `late` ones."""
 
     steps: int = Field(3000, ge=1)
     warmup: int = 100
@@ -61,13 +70,12 @@ class Schedule(_Part):
     final_rate: float = 3e-5
     weight_decay: float = 0.02
     average: float = 0.997
-    ctc: float = 0.3
-    spoken: float = 3.0
-    align: float = 0.1
-    tags: float = 0.15
+    early: Weights = Weights(spoken=3.0, align=0.1, tags=0.3)
+    late: Weights = Weights()
     spec_mask: float = 0.4
     save_every: int = 100
-    threads: int = Field(2, ge=1)
+    processes: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1)
     bfloat16: bool = True
     seed: int = 5
 

@@ -1,8 +1,8 @@
 """The tagging head's own stage: more training on frozen taps, then a calibration on the validation part.
 
 The backbone is taken as it ships (rounded to float16) and its taps are computed once. Calibration is Platt's mapping
-(probability = sigmoid(a * logit + b)); classes with little validation data share one mapping, classes that were never
-trained are mapped to zero.
+(score = sigmoid(scale * logit + offset)); classes with little validation data share one mapping, classes that were
+never trained are mapped to zero.
 """
 
 import copy
@@ -152,7 +152,7 @@ def calibrate(
             thresholds[index] = _best_threshold(scores, truth)
     return {
         "thresholds": [round(float(value), 3) for value in thresholds],
-        "calibration": {"kind": "platt", "a": [round(float(v), 4) for v in a], "b": [round(float(v), 4) for v in b]},
+        "calibration": {"scale": [round(float(v), 4) for v in a], "offset": [round(float(v), 4) for v in b]},
     }
 
 

@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import torch
+
+import streamer
+from streamer.events import SAMPLE_RATE
+from streamer.training.nano.alarms import ALARM, SIREN, SMOKE, make
+from streamer.training.nano.clips import TimedWord, read_audio
+from streamer.training.nano.hearing import encode, write
+from streamer.training.nano.judge import Scene, load_judged, load_scenes, second_by_second, text_of, transcribed
+from streamer.training.nano.publish import sha256
+from streamer.training.nano.vocabulary import N_VOCAB, used_tokens
+from streamer.training.nano.words import vocabulary
+
+half_trained = pytest.mark.xfail(reason="the bundled nano is half-trained, see nano.md", strict=False)
+DATA = Path(streamer.__file__).parent / "data"
+SCENES = Path(streamer.__file__).parents[2] / "shared" / "scenes"
+
+
+@pytest.fixture(scope="module")
+def judged():
+    torch.set_num_threads(1)
+    return load_judged(DATA)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    truth = json.loads((DATA / "demo.json").read_text())
+    words = tuple(
+        TimedWord(word["word"], int(word["start"] * SAMPLE_RATE), int(word["end"] * SAMPLE_RATE))
+        for word in truth["words"]
+    )
+    events = tuple((event["label"], event["start"], event["end"]) for event in truth["events"])
+    return Scene("demo", read_audio(DATA / "demo.flac"), words, events)
+
+
+def test_the_files_are_whole_small_and_say_what_they_are():
+    facts, head = (json.loads((DATA / name).read_text()) for name in ("nano.json", "nano_at.json"))
+    assert (DATA / "nano.pt").stat().st_size < 20_000_000
+    assert facts["sha256"] == sha256(DATA / "nano.pt")
+    assert head["sha256"] == sha256(DATA / "nano_at.pth")
+    assert facts["variable_context"] is True
+    assert facts["vocabulary"] == list(vocabulary())
+    assert head["kind"] == "tl_tr"
+    assert len(head["thresholds"]) == len(head["calibration"]["scale"]) == len(head["calibration"]["offset"]) == 527
+
+
+def test_it_is_an_english_whisper_with_zero_rows_for_unused_tokens(judged):
+    rows = judged.model.decoder.token_embedding.weight
+    used = np.zeros(N_VOCAB, bool)
+    used[used_tokens().used] = True
+    assert rows.shape[0] == N_VOCAB
+    assert not rows[torch.from_numpy(~used)].any()
+    assert not judged.model.is_multilingual
+    facts = json.loads((DATA / "nano.json").read_text())
+    layers, heads = judged.model.dims.n_text_layer, judged.model.dims.n_text_head
+    assert all(layer < layers and head < heads for layer, head in facts["alignment_heads"])
+
+
+@half_trained
+def test_it_understands_the_demo(judged, demo):
+    found, _ = text_of(judged.model, demo)
+    assert jiwer.wer(" ".join(word.text for word in demo.words), " ".join(found)) <= 0.3
+
+
+@pytest.mark.parametrize("seconds", [2, 5, 10, 30])
+def test_it_writes_nothing_where_nothing_is_said(judged, seconds):
+    random = np.random.default_rng(seconds)
+    count = seconds * SAMPLE_RATE
+    siren = make("wail", seconds, random).audio * 0.1
+    quiet = [np.zeros(count, np.float32), random.normal(0, 0.01, count).astype(np.float32), siren[:count]]
+    for heard in write(judged.model, encode(judged.model, quiet)[0]):
+        assert heard.words == ()
+        assert heard.no_speech > 0.5
+
+
+@half_trained
+@pytest.mark.parametrize(("kind", "label"), [("smoke_t3", SMOKE), ("wail", SIREN), ("yelp", SIREN), ("hilo", SIREN)])
+def test_it_knows_an_alarm_within_two_seconds(judged, kind, label):
+    hits = []
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        audio = random.normal(0, 0.003, 5 * SAMPLE_RATE).astype(np.float32)
+        audio[SAMPLE_RATE:] += make(kind, 4.0, random).audio * 0.1
+        hits.append(second_by_second(judged, audio)[2:, label] >= judged.thresholds[label])
+    assert np.mean(hits) >= 0.85
+
+
+def test_classes_that_were_never_trained_stay_silent(judged):
+    taps = encode(judged.model, [np.random.default_rng(0).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)])[1]
+    never = np.flatnonzero(judged.a == 0)
+    assert len(never) > 400
+    assert judged.scores(taps)[0, never].max() < 1e-3
+    assert judged.a[[0, ALARM, SIREN, SMOKE]].min() > 0
+
+
+@half_trained
+def test_whispers_own_transcribe_needs_no_fallback_on_the_demos_speech(judged, demo):
+    calm = Scene("calm", demo.audio[: 12 * SAMPLE_RATE], demo.words[:14], ())
+    found, facts = transcribed(judged.model, calm)
+    assert facts["fallbacks"] == 0
+    assert jiwer.wer(" ".join(word.text for word in calm.words), " ".join(found)) <= 0.3
+
+
+@half_trained
+@pytest.mark.shared
+@pytest.mark.skipif(not SCENES.is_dir(), reason="needs ../shared/scenes")
+def test_clean_scenes_are_written_down(judged):
+    wrong = total = 0.0
+    for scene in load_scenes(SCENES):
+        if scene.name.startswith("speech_clean"):
+            truth = " ".join(word.text for word in scene.words)
+            wrong += jiwer.wer(truth, " ".join(text_of(judged.model, scene)[0])) * len(scene.words)
+            total += len(scene.words)
+    assert wrong / total <= 0.05
