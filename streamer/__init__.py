@@ -1,8 +1,8 @@
 """Streamer hears a room and tells people about it: captions and sound events from one pass of a Whisper encoder.
 
-    model = streamer.load_model("nano")
-    stream = streamer.Stream(model)
-    events = stream.push(samples) + stream.finish()
+model = streamer.load_model("nano")
+stream = streamer.Stream(model)
+events = stream.push(samples) + stream.finish()
 """
 
 from importlib import import_module

@@ -7,9 +7,12 @@ Wrong options, settings and inputs end with status 2 and one line on stderr; not
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from streamer.errors import StreamerError, UsageError
@@ -60,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Before torch starts: waiting threads that spin slow everything down on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    options = None
+    running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"
+    if running and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
     try:
         options = parser().parse_args([argument for argument in arguments if argument != "--debug"])
         return int(options.command(options) or 0)
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StreamerError as error:
         return _say(error, 1, debug)
     except KeyboardInterrupt:
-        return 0 if options is not None and options.name == "run" else 130
+        return 0 if running else 130  # nothing was heard yet: nothing to flush
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -140,6 +145,7 @@ def run_command(options: argparse.Namespace) -> int:
         return 0
     from streamer.runtime.supervisor import Program
 
+    settings = commands.with_known_language(settings)
     audio = settings.audio
     source = open_source(audio.device, audio.input, realtime=audio.speed == 1, stall_s=audio.stall_s)
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
@@ -155,11 +161,11 @@ def _typed(given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]
         if value is None:
             continue
         if option in ("speed", "port"):
-            if not value.isdigit() or (option == "speed" and value not in ("0", "1")):
+            if not (value.isascii() and value.isdigit()) or (option == "speed" and value not in ("0", "1")):
                 right = "1 (real time) or 0 (as fast as it goes)" if option == "speed" else "a number from 0 to 65535"
                 raise UsageError(f"--{option}: must be {right}, is {value!r}")
             given[path] = int(value)
-        elif option == "device" and value.isdigit():
+        elif option == "device" and value.isascii() and value.isdigit():
             given[path] = int(value)
         elif option in CHOICES and value not in CHOICES[option]:
             raise UsageError(f"--{option}: must be one of {', '.join(CHOICES[option])}, is {value!r}")
@@ -173,6 +179,10 @@ CHOICES = {
     "compute": ("auto", "cpu", "cuda"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
 }
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _say(error: Exception, status: int, debug: bool) -> int:

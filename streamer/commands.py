@@ -93,7 +93,7 @@ def pull(options: argparse.Namespace) -> int:
     """`streamer pull NAME`: fetch and verify; the file's path is the last line."""
     from streamer.model import catalog
 
-    with download_bar() as progress:
+    with DownloadBar() as progress:
         path = catalog.pull(options.name, progress=progress)
     sys.stdout.write(f"{path}\n")
     return 0
@@ -110,7 +110,7 @@ def transcribe(options: argparse.Namespace) -> int:
     from streamer.transcribe import transcribe as transcribe_file
 
     given = {path: found for name, path in SETTINGS.items() if (found := getattr(options, name, None)) is not None}
-    settings = resolve([Path(path) for path in options.config], options.set, given)
+    settings = with_known_language(resolve([Path(path) for path in options.config], options.set, given))
     check_targets(options.files, options.format, options.output)
     model, failed = load(settings), 0
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -138,25 +138,34 @@ def load(settings: Settings) -> "Model":
     given = settings.model
     torch.set_num_threads(given.threads or max(1, min(8, torch.get_num_threads())))
     head = None if given.head == "none" else given.head
-    with download_bar() as progress:
+    with DownloadBar() as progress:
         model = load_model(given.name, head=head, device=given.compute, dtype=given.dtype, progress=progress)
     _check_language(settings, model)
     return model
 
 
-def _check_language(settings: Settings, model: "Model") -> None:
-    from whisper.tokenizer import LANGUAGES
+def with_known_language(settings: Settings) -> Settings:
+    """The settings with a language code where a name was given; UsageError for no language of Whisper's."""
+    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
+    language = settings.speech.language
+    code = TO_LANGUAGE_CODE.get(language or "", language)
+    if code is not None and code not in LANGUAGES:
+        raise UsageError(f"--language: {language!r} is no language that Whisper knows; give en, de, French, …")
+    return settings.model_copy(update={"speech": settings.speech.model_copy(update={"language": code})})
+
+
+def _check_language(settings: Settings, model: "Model") -> None:
     language, task = settings.speech.language, settings.speech.task
-    if language is not None and language not in LANGUAGES:
-        raise UsageError(f"--language: {language!r} is not a language code that Whisper knows, for example en, de, fr")
     if not model.is_multilingual and language not in (None, "en"):
         raise UsageError(f"--language: the model {model.name} knows English only; take a multilingual one such as base")
     if not model.is_multilingual and task == "translate":
         raise UsageError(f"--task: the model {model.name} cannot translate; take a multilingual one such as base")
+    if model.is_multilingual and language is not None and language not in model.tokenizer("en").all_language_codes:
+        raise UsageError(f"--language: the model {model.name} does not know {language!r}; large-v3 and turbo know most")
 
 
-class download_bar:  # noqa: N801  used as a function
+class DownloadBar:
     """A progress bar on stderr that appears with the first progress of a download."""
 
     def __enter__(self) -> Callable[["Progress"], None]:

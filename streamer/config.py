@@ -3,6 +3,7 @@
 Every refusal is a `ConfigError` of one line that starts with the key's full path.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,6 @@ from streamer.rules import AlertRules, SoundSettings
 
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-LANGUAGE_PATTERN = r"^[a-z]{2,3}$"
 
 
 class _Section(BaseModel):
@@ -47,12 +47,20 @@ class ModelSettings(_Section):
 class SpeechSettings(_Section):
     """What the words are: None detects the language; `prompt` is text the speaker might have said before."""
 
-    language: str | None = Field(None, pattern=LANGUAGE_PATTERN)
+    language: str | None = None
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str = Field("", max_length=2000)
     carry_prompt: Literal["auto", "on", "off"] = Field(
         "auto", description="text that scrolled off conditions what follows; auto: where the model was trained for it"
     )
+
+    @field_validator("language")
+    @classmethod
+    def _a_code(cls, value: str | None) -> str | None:
+        """Whisper's codes in any case; names such as English become codes where the model is loaded."""
+        if value is None or re.fullmatch(r"[A-Za-z ]{2,30}", value):
+            return value and value.lower()
+        raise ValueError("must be a language such as en or English (--language)")
 
 
 class VadSettings(_Section):
@@ -214,7 +222,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(
@@ -247,7 +255,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text}: must be KEY=VALUE, for example --set window.hop_s=0.5")
     try:
         put(data, key.strip(), yaml.safe_load(value))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {key.strip()}: value {value!r} is not valid YAML") from None
 
 
@@ -281,10 +289,12 @@ def _line(error: ValidationError, where: str) -> str:
 
 
 def _given(path: str, value: Any) -> str:
-    """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them."""
-    if path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float)):
+    """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
+    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
+    if secret or isinstance(value, Mapping):
         return ""
-    return f"; is {value!r}"
+    shown = repr(value)
+    return f"; is {shown if len(shown) <= 60 else shown[:57] + '…'}"
 
 
 def _known(loc: tuple[int | str, ...]) -> list[str]:

@@ -20,7 +20,7 @@ class DecodeTask:
 
     `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
     the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window. `draft`:
-    tokens that an earlier pass wrote behind the same prefix; they are verified in one step, the hypothesis stays the same.
+    tokens that an earlier pass wrote behind the same prefix; they are verified in one step and change nothing.
     """
 
     language: str | None = None

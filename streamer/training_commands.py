@@ -163,14 +163,14 @@ def eval_robustness(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`streamer verify`."""
-    from streamer.commands import download_bar
+    from streamer.commands import DownloadBar
     from streamer.training import verify as proof
 
     if options.refs and len(options.refs) != len(options.audio):
         raise UsageError(
             f"--refs: one for each --audio file is needed; {len(options.audio)} files, {len(options.refs)}"
         )
-    with download_bar() as progress:
+    with DownloadBar() as progress:
         report = proof.main(
             options.model,
             options.out,

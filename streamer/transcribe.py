@@ -5,6 +5,7 @@ A result appears only when it is complete: it is written beside its place and th
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ class TextWriter:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lines: list[tuple[float, int, str]] = []
+
+    def begin(self) -> None:
+        """Nothing is written before the end."""
 
     def write(self, event: Event) -> None:
         """Take one event."""
@@ -83,6 +87,7 @@ def transcribe(
     source = FileSource(str(file), realtime=False, label="file")
     with _whole_file(target, file, kind) as path:
         writer = WRITERS[kind](path)
+        writer.begin()
         stream = Stream(model, settings)
         done = 0
         for block in source.blocks():
@@ -99,14 +104,22 @@ def transcribe(
 @contextmanager
 def _whole_file(target: Path | None, file: Path, kind: Format) -> Iterator[str]:
     """A path to write to; afterwards its content is at `target` (None: on stdout), or nowhere after an error."""
-    folder = target.parent if target else Path(os.environ.get("TMPDIR", "/tmp"))
-    temporary = folder / f".{file.stem}.{os.getpid()}{SUFFIXES[kind]}.part"
+    made, name = tempfile.mkstemp(SUFFIXES[kind], f".{file.stem}.", target.parent if target else None)
+    os.close(made)
+    temporary = Path(name)
     try:
         yield str(temporary)
         if target:
+            temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, target)
         else:
             sys.stdout.write(temporary.read_text(encoding="utf-8"))
             sys.stdout.flush()
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import wave
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG_S = 120
+STATE = tempfile.mkdtemp(prefix="streamer-tests-")  # not the home of whoever runs the tests
 
 
 def command(*arguments: str) -> list[str]:
@@ -23,7 +25,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(more or {})}
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE}
+    return {**os.environ, **quiet, **(more or {})}
 
 
 def run(*arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ def refused(data, says):
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
-        ({"speech": {"language": "English please"}}, "speech.language"),
+        ({"speech": {"language": "e9"}}, "speech.language"),
         ({"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}, "alerts.rules[0].threshold: must lie in 0..1; is 3"),
         ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "streamer"
-ROOMS = ["audio", "vad", "model", "decoding", "policy", "sound", "runtime", "sinks", "training", "bench"]
+ROOMS = ["audio", "vad", "model", "decoding", "policy", "sound", "runtime", "sinks", "bench", "training"]
 # runtime puts the sinks together; quality, training and bench run streams.
 ABOVE = {room: set(ROOMS[: index + 1]) for index, room in enumerate(ROOMS)}
 ABOVE["runtime"].add("sinks")

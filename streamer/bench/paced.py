@@ -15,7 +15,7 @@ from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.runtime.engine import Engine
-from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
 
@@ -81,9 +81,7 @@ def run_streams(engine: Engine, settings: Settings, samples: Samples, count: int
                 if time.monotonic() >= end or worker.failure:
                     break
     finally:
-        for pipeline in pipelines:
-            if not pipeline.done:
-                pipeline.stop(0.0)
+        stop_all([pipeline for pipeline in pipelines if not pipeline.done], 0.0)
         worker.stop(PATIENCE_S)
     failure = worker.failure or next((pipeline.failure for pipeline in pipelines if pipeline.failure), None)
     if failure:

@@ -49,6 +49,7 @@ class LanguageHold:
             self._detecting = False
             return True
         if probability < VERY_SURE:
+            self._detecting = False  # not enough to change anything: the next window is decoded in the held language
             return False
         self._times = self._times + 1 if language == self._rival else 1
         self._rival = language

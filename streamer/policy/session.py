@@ -98,6 +98,7 @@ class TextSession:
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
+        self._withheld: Words = ()
         self._segment: _Segment | None = None
         self._numbers = 0
 
@@ -141,10 +142,12 @@ class TextSession:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
             return []
-        if not self._language.step(hypothesis.language, hypothesis.language_probability):
-            return []
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score)
         words = self.guards.keep(hypothesis, around)
+        if not self._language.step(hypothesis.language, hypothesis.language_probability):
+            self._withheld = words  # in another language than the one in force; used if nothing better comes
+            return []
+        self._withheld = ()
         decision = self._policy.step(words, end_sample)
         self._commit(decision.commit, end_sample)
         partial = self._force(decision.partial, end_sample)
@@ -160,7 +163,8 @@ class TextSession:
         if segment is None:
             return []
         self._draft = ()
-        self._commit(self.guards.confirm(self._policy.close(), plan.at_sample), plan.at_sample)
+        tail, self._withheld = self._policy.close() or self._withheld, ()
+        self._commit(self.guards.confirm(tail, plan.at_sample), plan.at_sample)
         changes = self._finish_segment(plan.at_sample)
         self._segment = None
         return changes

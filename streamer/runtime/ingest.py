@@ -21,7 +21,7 @@ class IngestSource:
 
     def __init__(self, queue: PcmQueue, stall_s: float) -> None:
         self.name = queue.session
-        self.live = True
+        self.live = False  # a sender can be made to wait
         self.sample_rate = queue.start.sample_rate
         self._queue, self._stall_s = queue, stall_s
 

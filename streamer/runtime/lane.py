@@ -6,6 +6,7 @@ decoded (partials are merged), and the tags of seconds that are far behind are l
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from streamer.runtime.stream import Hearing
 from streamer.vad.planner import Hop, SegmentClosed
 
 LIMIT_SAMPLES = 10 * SAMPLE_RATE
+LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
 JUDGEMENTS_BEHIND = 3  # so many judgements waiting behind one: it is left out
 
 Emit = Callable[[Sequence[Event]], None]
@@ -35,10 +37,11 @@ class Job:
 class Lane:
     """One stream's plans, and what else is asked of its session. `ready` is shared with the worker and other lanes."""
 
-    def __init__(self, hearing: Hearing, emit: Emit, ready: threading.Condition) -> None:
+    def __init__(self, hearing: Hearing, emit: Emit, ready: threading.Condition, patience_s: float = 0.0) -> None:
+        """`patience_s`: how long a hop may wait here before a later one makes parts of it superfluous."""
         self.hearing, self.emit = hearing, emit
-        self._ready = ready
-        self._plans: deque[ListenerPlan] = deque()
+        self._ready, self._patience_s = ready, patience_s
+        self._plans: deque[tuple[ListenerPlan, float]] = deque()  # with the time at which they came
         self._actions: deque[Action] = deque()
         self._queued_samples = 0
         self._finishing = False
@@ -58,15 +61,18 @@ class Lane:
         with self._ready:
             for plan in plans:
                 self._ready.wait_for(lambda: self._queued_samples < LIMIT_SAMPLES or self._hurry or self.done.is_set())
-                self._plans.append(plan)
+                self._plans.append((plan, time.monotonic()))
                 self._queued_samples += _samples(plan)
                 self._ready.notify_all()
 
-    def ask(self, action: Action) -> None:
-        """Have the worker thread call `action` with the session and emit what it returns."""
+    def ask(self, action: Action) -> bool:
+        """Have the worker thread call `action` with the session and emit what it returns; False: it is too late."""
         with self._ready:
+            if self.done.is_set() or len(self._actions) >= LIMIT_ACTIONS:
+                return False
             self._actions.append(action)
             self._ready.notify_all()
+            return True
 
     def finish(self) -> None:
         """No more plans come; the worker empties the lane, finishes the session and sets `done`."""
@@ -103,22 +109,25 @@ class Lane:
         with self._ready:
             if not self._plans:
                 return None
-            plan = self._plans.popleft()
+            plan, came_s = self._plans.popleft()
             self._queued_samples -= _samples(plan)
             self._ready.notify_all()
         if not isinstance(plan, Hop):
             return Job(plan)
         if self._hurry:
             return Job(plan, text=False, judge=False)
-        behind = sum(1 for later in self._plans if isinstance(later, Hop) and later.judge)
-        judge = behind < JUDGEMENTS_BEHIND
+        if time.monotonic() - came_s < self._patience_s:
+            return Job(plan)
+        behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
+        text = not self._superseded()
+        judge = behind < JUDGEMENTS_BEHIND or (plan.text and text)  # the same encoder pass serves both
         if plan.judge and not judge:
             self.skipped_judgements += 1
-        return Job(plan, text=not self._superseded(), judge=judge)
+        return Job(plan, text=text, judge=judge)
 
     def _superseded(self) -> bool:
         """Whether a later hop of the same utterance is waiting."""
-        for later in self._plans:
+        for later, _ in self._plans:
             if isinstance(later, SegmentClosed):
                 return False
             if isinstance(later, Hop) and later.text:

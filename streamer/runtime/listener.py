@@ -98,6 +98,7 @@ class Listener:
             self._framed += len(rest)
             plans += [Noticed(self._framed, report) for report in reports]
             rest = conditioned[: len(rest)]
+        plans += [Noticed(self._framed, report) for report in self._conditioner.finish()]
         plans += self._announced()
         return plans + list(self._planner.finish(rest))
 

@@ -7,10 +7,12 @@ once, on stderr; the other sinks go on.
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
 
 from streamer.config import OutputSettings
-from streamer.errors import StreamerError
+from streamer.errors import StreamerError, UsageError
 from streamer.events import Event
 from streamer.sinks.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
 from streamer.sinks.terminal import TerminalView
@@ -23,9 +25,12 @@ LIMIT_EVENTS = 10_000
 class Sinks:
     """The files and the terminal view of one run. Not for several threads."""
 
-    def __init__(self, output: OutputSettings, view: TerminalView | None) -> None:
-        """Create the files; UsageError names the option of one that cannot be."""
-        self.view = view
+    def __init__(self, output: OutputSettings, source: str | None = None) -> None:
+        """Open the files without changing them; UsageError names the option of one that cannot be written.
+
+        `source`: the input file, which must not be written over.
+        """
+        self.view: TerminalView | None = None
         self.failed = False
         self._jsonl = JsonlWriter(output.jsonl) if output.jsonl else None
         writers: list[EventWriter | None] = [
@@ -34,11 +39,18 @@ class Sinks:
             VttWriter(output.vtt) if output.vtt else None,
         ]
         self._writers = [writer for writer in writers if writer]
+        _check_distinct({"--jsonl": output.jsonl, "--srt": output.srt, "--vtt": output.vtt}, source)
 
     @property
     def reader_gone(self) -> bool:
         """Whether whoever read our JSONL on stdout went away."""
         return self._jsonl is not None and self._jsonl.broken
+
+    def begin(self, screen: TextIO | None) -> None:
+        """Everything else works: empty the files, and show the terminal view on `screen`."""
+        for writer in self._writers:
+            writer.begin()
+        self.view = TerminalView(screen) if screen else None
 
     def write(self, event: Event) -> None:
         """Give one event to every sink."""
@@ -81,13 +93,18 @@ class Outlet:
         for event in events:
             self._queue.put(event)
 
+    @property
+    def reader_gone(self) -> bool:
+        """Whether whoever read our JSONL on stdout went away."""
+        return self._sinks.reader_gone
+
     def meter(self, level_dbfs: float | None, lag_s: float) -> None:
         """Show level and lag soon; dropped when the queue is busy."""
         if self._sinks.view and self._queue.empty():
             self._queue.put((level_dbfs, lag_s))
 
-    def stop(self, timeout_s: float) -> bool:
-        """Write what is queued, close the sinks, end the thread; False when it did not end in time."""
+    def stop(self, timeout_s: float | None) -> bool:
+        """Write what is queued, close the sinks, end the thread; False when it did not end in time (None: wait)."""
         try:
             self._queue.put(None, timeout=timeout_s)
         except queue.Full:
@@ -114,3 +131,16 @@ class Outlet:
         """Nothing can be written any more: keep taking events, so that the worker does not wait for ever."""
         while self._queue.get() is not None:
             pass
+
+
+def _check_distinct(outputs: Mapping[str, str | None], source: str | None) -> None:
+    """Refuse to write two things into one file, or captions over the recording."""
+    taken: dict[Path, str] = {}
+    if source and Path(source).is_file():
+        taken[Path(source).resolve()] = "--input"
+    for option, path in outputs.items():
+        if path is None or path == "-" or not Path(path).is_file():
+            continue
+        other = taken.setdefault(Path(path).resolve(), option)
+        if other != option:
+            raise UsageError(f"{option} {path}: is what {other} names too; give each a file of its own")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.2  # how long the listener waits for sound before it looks for a change of the source's state
 READ_SAMPLES = SAMPLE_RATE  # most that the listener takes at once
+CATCH_UP_S = 5.0  # sound that came in a burst may wait so long before the worker leaves anything out
 
 
 class Pipeline:
@@ -39,7 +40,7 @@ class Pipeline:
         self._states: deque[tuple[int, State, str]] = deque()
         self._state: tuple[State, str] = ("starting", "")
         self._last_audio_s = time.monotonic()
-        self.lane: Lane = worker.add(hearing, emit)
+        self.lane: Lane = worker.add(hearing, emit, patience_s=0.0 if source.live else CATCH_UP_S)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),
@@ -66,13 +67,6 @@ class Pipeline:
         """Seconds since the source delivered sound."""
         return time.monotonic() - self._last_audio_s
 
-    def stop(self, patience_s: float) -> bool:
-        """End the source, commit the last words; after `patience_s` without asking the model. False: it did not end."""
-        self.source.close()
-        if not self.lane.done.wait(patience_s):
-            self.lane.hurry()
-        return self.lane.done.wait(1.0)
-
     def _capture(self) -> None:
         try:
             for block in self.source.blocks():
@@ -81,6 +75,7 @@ class Pipeline:
                     self._states.append((self._ring.end, *self._state))
                 self._ring.lost(block.lost_samples, block.reason)
                 if len(block.samples):
+                    self._make_room(len(block.samples))
                     self._ring.write(block.samples)
                     self._last_audio_s = time.monotonic()
         except Exception as error:  # noqa: BLE001  the top of the thread
@@ -88,18 +83,25 @@ class Pipeline:
         finally:
             self._ring.finish()
 
+    def _make_room(self, count: int) -> None:
+        """A source that can wait is made to wait until the listener has caught up."""
+        while not self.source.live and not self.lane.done.is_set():
+            if self._ring.wait_for_room(count, WAIT_S):
+                return
+
     def _listen(self) -> None:
         try:
             position = 0
             while True:
                 self._ring.wait_until(position + 1, WAIT_S)
+                ended = self._ring.ended  # before the end is read: a last block may come in between
                 self.lane.put(self._state_plans(position))
                 end = min(self._ring.end, position + READ_SAMPLES)
                 if end > position:
                     self._put(self._plans(self._ring.read(position, end)))
                     position = end
                     self._ring.release(position)
-                elif self._ring.ended:
+                elif ended:
                     break
             self._put(self._listener.finish())
         except Exception as error:  # noqa: BLE001  the top of the thread
@@ -136,3 +138,17 @@ class Pipeline:
             if isinstance(plan, Hop):
                 self.level_dbfs = plan.level_db
         self.lane.put(plans)
+
+
+def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
+    """End all sources and commit their last words; what takes longer than `patience_s` is done without the model."""
+    for pipeline in pipelines:
+        pipeline.source.close()
+    deadline_s = time.monotonic() + patience_s
+    for pipeline in pipelines:
+        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
+    for pipeline in pipelines:
+        pipeline.lane.hurry()
+    deadline_s += 0.7
+    for pipeline in pipelines:
+        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))

@@ -138,8 +138,8 @@ class Session:
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
-        elif hop.judge and hop.silent:
-            self._speech_score = 0.0 if self._sounds else None
+        elif hop.judge:  # nothing was judged, for silence or for lag: an old score must not withhold new words
+            self._speech_score = 0.0 if hop.silent and self._sounds else None
         events = self._recovered(at)
         if result and result.hypothesis:
             self._no_speech_probability = result.hypothesis.no_speech_probability

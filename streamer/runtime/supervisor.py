@@ -5,24 +5,22 @@ stops capture, commits the last words, closes files and sockets, all in less tha
 """
 
 import logging
-import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from types import FrameType
 
 from streamer.audio.block import Source
 from streamer.config import Settings
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, StreamerError, UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.runtime.ingest import Ingests
+from streamer.runtime.interruption import Interruption
+from streamer.runtime.lane import Action, Emit
 from streamer.runtime.outlet import Outlet, Sinks
-from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
 from streamer.sinks.deliveries import Deliveries, open_deliveries
@@ -30,12 +28,12 @@ from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.sinks.listening import Actions, ServerOptions
 from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo
 from streamer.sinks.server_thread import ServerThread
-from streamer.sinks.terminal import TerminalView
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
 FLUSH_S = 2.0  # for the last words; then the model is not asked any more
+WRITE_S = 0.7  # for the last events, where somebody waits for the end
 DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
 DELIVER_UNHURRIED_S = 10.0  # where the input just ended
 LoadModel = Callable[[], Model]
@@ -47,76 +45,45 @@ class Program:
     def __init__(self, settings: Settings, source: Source, load: LoadModel, *, port_given: bool = True) -> None:
         self._settings, self._source, self._load = settings, source, load
         self._port_given = port_given
-        self._stop = threading.Event()
-        self._hearing = False  # from here on a signal means: flush, then leave
+        self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
+        self._main: str | None = None  # the session of the program's own source
         self._ingests: Ingests | None = None
         self._failure: Exception | None = None
 
     def run(self) -> int:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
-        output = self._settings.output
-        sinks = Sinks(output, None)
-        at_once = self._settings.audio.speed == 0
+        output, at_once = self._settings.output, self._settings.audio.speed == 0
+        sinks = Sinks(output, self._settings.audio.input)
         deliveries = open_deliveries(self._settings, live=not at_once, run=session_name("s1") if at_once else None)
-        with self._signals():
+        with self._interruption.handled():
             server = self._server()
             try:
                 model = self._load()
                 engine = Engine(model, context=self._settings.model.context)
                 engine.warm_up()
-                if not output.quiet:
-                    sinks.view = TerminalView(sys.stderr if output.jsonl == "-" else sys.stdout)
-                self._hearing = True
+                sinks.begin(None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout)
+                outlet = Outlet(sinks)
+                outlet.start()
+                self._interruption.clean = True
                 deliveries.start()
-                if at_once:
-                    self._run_at_once(model, sinks, server, deliveries)
-                else:
-                    self._run_live(engine, sinks, server, deliveries)
-                deliveries.stop(DELIVER_S if self._stop.is_set() else DELIVER_UNHURRIED_S)
+                carry = self._run_at_once if at_once else self._run_live
+                carry(engine, outlet, server, deliveries)
+                asked = self._interruption.asked
+                deliveries.stop(DELIVER_S if asked else DELIVER_UNHURRIED_S)
+                outlet.stop(WRITE_S if asked else None)
                 if output.stay and server and not self._failure:
-                    self._stop.wait()
+                    self._interruption.wait()
             finally:
                 self._source.close()
-                sinks.close()
                 if server:
                     server.stop()
         if self._failure:
-            log.error("%s", self._failure)
-            return 1
+            log.error("streamer: %s", self._failure)
+            return 2 if isinstance(self._failure, UsageError) else 1
         return 1 if sinks.failed else 0
 
-    def _run_at_once(self, model: Model, sinks: Sinks, server: ServerThread | None, deliveries: Deliveries) -> None:
-        """Speed 0: one thread, the reader waits for every hop, nothing is dropped."""
-        stream = Stream(model, self._settings)
-        self._open(server, model, stream.session.name)
-        self._announce(server)
-
-        def emit(events: Sequence[Event]) -> None:
-            deliveries.put(events)
-            for event in events:
-                sinks.write(event)
-                if server:
-                    server.publish(event)
-
-        state = "listening"
-        for block in self._source.blocks():
-            if block.lost_samples:
-                emit(stream.lost(block.lost_samples, block.reason))
-            if block.state != state:
-                state = block.state
-                emit(stream.status(block.state, "" if state == "listening" else block.reason))
-            emit(stream.push(block.samples))
-            if self._stop.is_set() or sinks.reader_gone:
-                break
-        emit(stream.finish())
-
-    def _run_live(self, engine: Engine, sinks: Sinks, server: ServerThread | None, deliveries: Deliveries) -> None:
-        outlet = Outlet(sinks)
-        worker = Worker(engine)
-        outlet.start()
-        worker.start()
-
+    def _emitter(self, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> Emit:
         def emit(events: Sequence[Event]) -> None:
             deliveries.put(events)
             for event in events:
@@ -124,11 +91,40 @@ class Program:
                     server.publish(event)
             outlet.put(events)
 
+        return emit
+
+    def _run_at_once(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
+        """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
+        stream = Stream(engine.model, self._settings)
+        self._main = stream.session.name
+        self._open(server, engine.model, stream.session.name)
+        emit = self._emitter(outlet, server, deliveries)
+        threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
+        state = "listening"
+        try:
+            for block in self._source.blocks():
+                if block.lost_samples:
+                    emit(stream.lost(block.lost_samples, block.reason))
+                if block.state != state:
+                    state = block.state
+                    emit(stream.status(block.state, "" if state == "listening" else block.reason))
+                emit(stream.push(block.samples))
+                if self._interruption.asked or outlet.reader_gone:
+                    break
+        except StreamerError as error:
+            self._failure = error
+            emit(stream.status("degraded", str(error)))
+        emit(stream.finish())
+
+    def _run_live(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
+        worker = Worker(engine)
+        emit = self._emitter(outlet, server, deliveries)
+
         def make(source: Source, stem: str) -> Pipeline:
             name = session_name(stem)
             hearing = Hearing(engine.model, self._settings, name, local_time=seconds_after_midnight)
-            source = deliveries.tap(name, source)
-            pipeline = self._pipelines[name] = Pipeline(source, self._settings, worker, hearing, emit)
+            pipeline = Pipeline(deliveries.tap(name, source), self._settings, worker, hearing, emit)
+            self._pipelines[name] = pipeline
             self._open(server, engine.model, name)
             return pipeline
 
@@ -138,38 +134,45 @@ class Program:
                 server.close_session(name)
 
         main = make(self._source, "s1")
-        self._announce(server)
+        self._main = main.name
+        self._ingests = Ingests(make, closed, self._settings.audio.stall_s)
+        worker.start()
         main.start()
-        ingests = self._ingests = Ingests(make, closed, self._settings.audio.stall_s)
-        while not self._stop.wait(WATCH_S) and not sinks.reader_gone and worker.failure is None:
-            if main.done and not (self._settings.output.stay and server):
-                break
-            ingests.sweep()
-            outlet.meter(None if main.done else main.level_dbfs, main.lag_s)
-        patience_s = FLUSH_S
-        for pipeline in list(self._pipelines.values()):
-            started = time.monotonic()
-            pipeline.stop(patience_s)
-            patience_s = max(0.0, patience_s - (time.monotonic() - started))
+        self._watch(main, worker, outlet, stays=self._settings.output.stay and server is not None)
+        stop_all(list(self._pipelines.values()), FLUSH_S)
         worker.stop(0.3)
-        outlet.stop(0.7)
-        self._failure = worker.failure or main.failure
+        self._failure = self._failure or worker.failure or main.failure
+
+    def _watch(self, main: Pipeline, worker: Worker, outlet: Outlet, *, stays: bool) -> None:
+        """Until the end of the input (unless the program stays up), a signal, or a failure."""
+        while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
+            if main.done and not stays:
+                break
+            if self._ingests:
+                self._ingests.sweep()
+            outlet.meter(None if main.done else main.level_dbfs, main.lag_s)
+
+    def _close_when_asked(self) -> None:
+        self._interruption.wait()
+        self._source.close()
 
     def _server(self) -> ServerThread | None:
+        """A server that can be started: its port was free a moment ago. It starts with the first session."""
         given = self._settings.server
         if not given.enabled:
             return None
         options = ServerOptions(**given.model_dump(exclude={"enabled"}))
-        actions = Actions(ack=self._ack, flush=self._flush, health=self._health, open_ingest=self._open_ingest)
-        server = ServerThread(options, actions, on_failure=self._server_failed)
+        probe = ServerThread(options)
         try:
-            server.start()
+            probe.start()
         except ConfigError as error:
             if self._settings.audio.speed == 0 and not self._port_given:
-                log.warning("%s; going on without the server", error)
+                log.warning("streamer: %s; going on without the server", error)
                 return None
             raise
-        return server
+        probe.stop()
+        actions = Actions(ack=self._ack, flush=self._flush, health=self._health, open_ingest=self._open_ingest)
+        return ServerThread(options, actions, on_failure=self._server_failed)
 
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:
@@ -177,23 +180,27 @@ class Program:
             log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s", server.url, token, server.url, token)
 
     def _open(self, server: ServerThread | None, model: Model, name: str) -> None:
-        if server:
-            head = model.head.name if model.head else None
-            server.open_session(SessionInfo(name, model.name, head, SAMPLE_RATE))
+        if not server:
+            return
+        head = model.head.name if model.head else None
+        server.open_session(SessionInfo(name, model.name, head, SAMPLE_RATE))
+        if not server.url:
+            server.start()
+            self._announce(server)
 
     def _server_failed(self, error: Exception) -> None:
         self._failure = error
-        self._stop.set()
+        self._interruption.ask()
 
-    def _pipeline_for(self, session: str | None, what: str) -> Pipeline:
-        pipelines = self._pipelines
-        if session is None and len(pipelines) == 1:
-            return next(iter(pipelines.values()))
-        if session is None:
-            raise MessageError(f"{what}: name the session, there are {len(pipelines)}: {', '.join(pipelines)}")
-        if session not in pipelines:
-            raise MessageError(f"{what}: no live session {session!r}; there are: {', '.join(pipelines) or 'none'}")
-        return pipelines[session]
+    def _asked(self, session: str | None, what: str, action: Action) -> None:
+        """Have a live session do something; MessageError where there is none of this name."""
+        name = session or self._main
+        pipeline = self._pipelines.get(name) if name else None
+        if pipeline is None or not pipeline.lane.ask(action):
+            raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
+
+    def _live_names(self) -> str:
+        return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
 
     def _open_ingest(self, start: IngestStart) -> PcmQueue:
         if self._ingests is None:
@@ -201,37 +208,22 @@ class Program:
         return self._ingests.open(start)
 
     def _ack(self, message: Ack) -> None:
-        self._pipeline_for(message.session, "ack").lane.ask(lambda session: session.acknowledge(message.id))
+        self._asked(message.session, "ack", lambda session: session.acknowledge(message.id))
 
     def _flush(self, message: Flush) -> None:
-        self._pipeline_for(message.session, "flush").lane.ask(lambda session: session.flush())
+        if message.session is None:
+            for pipeline in list(self._pipelines.values()):
+                pipeline.lane.ask(lambda session: session.flush())
+        else:
+            self._asked(message.session, "flush", lambda session: session.flush())
 
     def _health(self) -> Mapping[str, SessionHealth]:
+        if self._main is not None and not self._pipelines:  # speed 0: never behind, never without sound
+            return {self._main: SessionHealth(0.0, 0.0)}
         return {
             name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
             for name, pipeline in list(self._pipelines.items())
         }
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for a clean end; a second one ends at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            again = self._stop.is_set()
-            self._stop.set()
-            if again or not self._hearing:
-                raise KeyboardInterrupt
-            self._source.close()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def session_name(stem: str) -> str:

@@ -35,9 +35,9 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def add(self, hearing: Hearing, emit: Emit) -> Lane:
+    def add(self, hearing: Hearing, emit: Emit, patience_s: float = 0.0) -> Lane:
         """A lane for one more stream; from any thread."""
-        lane = Lane(hearing, emit, self._ready)
+        lane = Lane(hearing, emit, self._ready, patience_s)
         with self._ready:
             self._lanes.append(lane)
         return lane
@@ -97,6 +97,8 @@ class Worker:
         try:
             results = iter(self._engine.step(due))
         except (StreamerError, RuntimeError) as error:
+            if len(due) > 1:  # one bad window must not cost the others theirs
+                return [self._step([item])[0] for item in work]
             for lane, request in work:
                 if request:
                     self._failed(lane, error)

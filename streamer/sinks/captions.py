@@ -21,6 +21,9 @@ class OutputError(StreamerError):
 class EventWriter(Protocol):
     """A sink of events. Raises OutputError."""
 
+    def begin(self) -> None:
+        """Empty the file; until then its old content stays. The first event does it too."""
+
     def write(self, event: Event) -> None:
         """Take one event."""
 
@@ -32,9 +35,13 @@ class JsonlWriter:
     """Every event as one line of JSON; `-` is stdout; when its reader goes away, `broken` turns True."""
 
     def __init__(self, path: str, option: str = "--jsonl") -> None:
-        """Create or empty the file. Raises UsageError."""
+        """Open the file as it is. Raises UsageError."""
         self.broken = False
         self._file = _AppendedFile(path, option)
+
+    def begin(self) -> None:
+        """Empty the file."""
+        self._file.begin()
 
     def write(self, event: Event) -> None:
         """Append one event."""
@@ -55,10 +62,14 @@ class SrtWriter:
     """Captions as SubRip."""
 
     def __init__(self, path: str, option: str = "--srt") -> None:
-        """Create or empty the file. Raises UsageError."""
+        """Open the file as it is. Raises UsageError."""
         self._file = _AppendedFile(path, option)
         self._cues = CueMaker()
         self._count = 0
+
+    def begin(self) -> None:
+        """Empty the file."""
+        self._file.begin()
 
     def write(self, event: Event) -> None:
         """Append the cues that became final with this event."""
@@ -77,21 +88,29 @@ class SrtWriter:
 
 
 class VttWriter:
-    """Captions as WebVTT; the header is there from the first moment."""
+    """Captions as WebVTT; the header is there from `begin` on."""
 
     def __init__(self, path: str, option: str = "--vtt") -> None:
-        """Create the file. Raises UsageError."""
+        """Open the file as it is. Raises UsageError."""
         self._file = _AppendedFile(path, option)
         self._cues = CueMaker()
-        self._file.append("WEBVTT\n\n")
+        self._begun = False
+
+    def begin(self) -> None:
+        """Empty the file and write the header."""
+        if not self._begun:
+            self._begun = True
+            self._file.append("WEBVTT\n\n")
 
     def write(self, event: Event) -> None:
         """Append the cues that became final with this event."""
+        self.begin()
         for cue in self._cues.step(event):
             self._file.append(vtt_cue(cue))
 
     def close(self) -> None:
         """Write the last cues and close."""
+        self.begin()
         for cue in self._cues.finish():
             self._file.append(vtt_cue(cue))
         self._file.close()
@@ -132,15 +151,25 @@ class _AppendedFile:
             self._fd = _stdout_descriptor()
         else:
             try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except (OSError, ValueError) as exc:
                 why = exc.strerror if isinstance(exc, OSError) else str(exc)
                 raise UsageError(f"{self._where}: cannot be written: {why}; give the path of a file") from None
         self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        if self._regular:
+            self._lock()
         self._size = 0
+        self._begun = False
+
+    def begin(self) -> None:
+        """Empty the file; what was in it before is kept until then. Later calls do nothing."""
+        if not self._begun and self._regular and self._fd is not None:
+            os.ftruncate(self._fd, 0)
+        self._begun = True
 
     def append(self, text: str) -> None:
         """Write one whole piece. Raises BrokenPipeError for a pipe without reader, else OutputError."""
+        self.begin()
         if self._fd is None:
             return
         data = memoryview(text.encode("utf-8", "replace"))
@@ -167,6 +196,21 @@ class _AppendedFile:
         fd, self._fd = self._fd, None
         if fd is not None and self._own:
             os.close(fd)
+
+    def _lock(self) -> None:
+        """Two programs must not write one file. Where there are no locks, there are none."""
+        assert self._fd is not None
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UsageError(f"{self._where}: another program is writing it; give another path") from None
+        except OSError:
+            return
 
     def _take_back(self, written: int) -> None:
         if written and self._regular and self._fd is not None:

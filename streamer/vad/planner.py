@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.vad.gate import Gate, GateClosed, GateOpened
-from streamer.vad.webrtc import FRAME_SAMPLES, SILENCE_DB, VoiceFrame
+from streamer.vad.webrtc import SILENCE_DB, VoiceFrame
 
 DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
 
@@ -67,7 +67,6 @@ class Planner:
         self._position = 0
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
-        self._opened_in_hop = False
         self._heard_since_judgement = False
 
     @property
@@ -83,7 +82,6 @@ class Planner:
         plans: list[Plan] = []
         change = self._gate.step(voice.voiced)
         if isinstance(change, GateOpened):
-            self._opened_in_hop = True
             plans.append(SegmentOpened(change.at_sample, change.speech_start))
         elif isinstance(change, GateClosed):
             plans.append(SegmentClosed(change.at_sample, change.speech_end))
@@ -115,12 +113,7 @@ class Planner:
             silent=not self._heard_since_judgement,
             level_db=max((voice.level_db for voice in self._voices), default=SILENCE_DB),
         )
-        self._frames, self._voices, self._opened_in_hop = [], [], False
+        self._frames, self._voices = [], []
         if judge:
             self._heard_since_judgement = False
         return hop
-
-
-def frames_of(samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Whole frames, float32 [320] each, of samples whose length is a multiple of 320."""
-    return list(samples.reshape(-1, FRAME_SAMPLES))

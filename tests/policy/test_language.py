@@ -20,7 +20,6 @@ def test_another_language_must_insist():
     hold = LanguageHold(None)
     hold.step("de", 0.9)
     hold.utterance()
-    assert not hold.step("fr", 0.7)
     assert not hold.step("fr", 0.9)
     assert not hold.step("fr", 0.9)
     assert hold.current == "de"
@@ -35,3 +34,13 @@ def test_the_held_language_ends_the_doubt():
     assert not hold.step("fr", 0.9)
     assert hold.step("de", 0.4)
     assert hold.forced == "de"
+
+
+def test_a_doubtful_detection_is_decoded_again_in_the_held_language():
+    hold = LanguageHold(None)
+    hold.step("de", 0.9)
+    hold.utterance()
+    assert hold.forced is None
+    assert not hold.step("fr", 0.7)
+    assert hold.forced == "de"
+    assert hold.step("de", 0.6)

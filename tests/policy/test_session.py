@@ -191,3 +191,16 @@ def test_flush_closes_the_segment_and_goes_on():
     assert change.text == "one"
     _, _, changes = spoken(session, 1.0, [word("two", 9600, 14400)])
     assert changes[0].segment == 1
+
+
+def test_an_utterance_in_a_doubtful_language_is_not_lost():
+    model = TextModel(encode=lambda text: (), fixed_language=None, carries_prompt=True)
+    session = TextSession(Settings(guards=GuardSettings(voice=False)), model)
+    texts = []
+    for index, (language, probability) in enumerate([("en", 0.95), ("cy", 0.3)]):
+        start = index * 16_000
+        session.open(SegmentOpened(start + 960, start))
+        said = Hypothesis((word("yes", start + 3200, start + 6400),), language, probability, 0.0, -0.2, 1.0, True)
+        session.step(said, start + 8000, None)
+        texts += [change.text for change in session.close(SegmentClosed(start + 15_000, start + 6400))]
+    assert texts == ["yes", "yes"]

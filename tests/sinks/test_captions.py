@@ -33,6 +33,8 @@ def test_files_are_valid_at_every_moment(tmp_path, writer, valid):
     path = tmp_path / "captions"
     path.write_text("old content")
     captions = writer(str(path))
+    assert path.read_text() == "old content", "nothing is lost before there is something new"
+    captions.begin()
     sizes = []
     for event in script():
         captions.write(event)
@@ -85,7 +87,7 @@ def test_what_cannot_be_opened_is_named(tmp_path, writer, option, path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' /dev/full")
 def test_a_full_disk_is_named():
     with pytest.raises(OutputError, match=r"^--vtt /dev/full: "):
-        VttWriter("/dev/full")
+        VttWriter("/dev/full").begin()
     writer = JsonlWriter("/dev/full")
     with pytest.raises(OutputError, match=r"^--jsonl /dev/full: "):
         writer.write(next(script()))
@@ -130,3 +132,12 @@ def test_a_reader_of_stdout_that_goes_away_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    path = str(tmp_path / "a.srt")
+    first = SrtWriter(path)
+    with pytest.raises(UsageError, match=r"^--srt .*another program is writing it"):
+        SrtWriter(path)
+    first.close()
+    SrtWriter(path).close()
