@@ -181,13 +181,15 @@ def music(rng: Generator, seconds: float, spread: Spread) -> Sound:
     samples = np.zeros(clock.size)
     riff = rng.choice(scale, int(rng.choice([2, 3, 4, 8])))
     for number, start in enumerate(np.arange(0, seconds, beat / 2)):
-        samples += _note(rng, clock, start, beat / 2 * rng.uniform(0.5, 1.0), riff[number % riff.size] * 2)
+        _add_note(rng, samples, start, beat / 2 * rng.uniform(0.5, 1.0), riff[number % riff.size] * 2, 1.0)
         if number % 8 == 0:
             for pitch in scale[[0, 2, 4]]:
-                samples += 0.5 * _note(rng, clock, start, 4 * beat, pitch)
+                _add_note(rng, samples, start, 4 * beat, pitch, 0.5)
         if number % 2 == 0:
-            hit = np.exp(-np.maximum(clock - start, 0) / 0.05) * (clock >= start)
-            samples += 0.6 * hit * (rng.standard_normal(clock.size) if number % 4 else np.sin(2 * np.pi * 60 * clock))
+            part = slice(_count(start), _count(start + 0.4))
+            local = clock[part] - start
+            body = rng.standard_normal(local.size) if number % 4 else np.sin(2 * np.pi * 60 * local)
+            samples[part] += 0.6 * np.exp(-local / 0.05) * body
     lead = np.repeat(rng.choice(scale * 4, int(seconds / beat) + 2), _count(beat))[: clock.size]
     samples += 0.5 * np.sin(_phase(_smooth(lead, rng.uniform(0.02, 0.8) * beat)))
     return Sound(_unit(samples), seconds, beat)
@@ -202,9 +204,9 @@ def household(rng: Generator, seconds: float, spread: Spread) -> Sound:
     hum = sum(np.sin(2 * np.pi * 50 * k * _clock(seconds)) / k for k in range(1, 6))
     clatter = np.zeros(count)
     for start in rng.uniform(0, seconds, int(seconds * rng.uniform(0, 3))):
-        ring = np.exp(-np.arange(count - _count(start)) / SAMPLE_RATE / rng.uniform(0.01, 0.2))
-        pitch = rng.uniform(400, 5000)
-        clatter[_count(start) :] += ring * np.sin(2 * np.pi * pitch * np.arange(ring.size) / SAMPLE_RATE)
+        local = np.arange(min(count - _count(start), SAMPLE_RATE)) / SAMPLE_RATE
+        ring = np.exp(-local / rng.uniform(0.01, 0.2)) * np.sin(2 * np.pi * rng.uniform(400, 5000) * local)
+        clatter[_count(start) : _count(start) + local.size] += ring
     return Sound(_unit(rush + rng.uniform(0, 0.3) * hum + rng.uniform(0, 1.5) * clatter), seconds)
 
 
@@ -258,7 +260,7 @@ def _alarm_tone(rng: Generator, seconds: float, spread: Spread) -> Signal:
     if rng.random() < 0.7:
         return _wave(rng, np.full(_count(seconds), 3100 * _near(rng, 1.0, spread.tone)))
     phase = _phase(np.full(_count(seconds), 520 * _near(rng, 1.0, spread.tone)))
-    square = np.zeros(phase.size)
+    square: Signal = np.zeros(phase.size)
     for k in range(1, 14, 2):
         square += np.sin(k * phase) / k
     return square
@@ -294,14 +296,12 @@ def _beeps(rng: Generator, seconds: float, spans: Spans, tone: Signal, period_s:
     return Sound((tone * gate / level).astype(np.float32), spans[-1][1] if spans else 0.0, period_s)
 
 
-def _note(rng: Generator, clock: Signal, start: float, length: float, pitch: float) -> Signal:
-    out = np.zeros(clock.size)
-    part = slice(_count(start), min(clock.size, _count(start + length)))
-    local = clock[part] - start
-    decay = np.exp(-local / rng.uniform(0.1, 2.0)) * np.clip((start + length - clock[part]) / 0.02, 0, 1)
+def _add_note(rng: Generator, samples: Signal, start: float, length: float, pitch: float, level: float) -> None:
+    part = slice(_count(start), min(samples.size, _count(start + length)))
+    local = np.arange(part.stop - part.start) / SAMPLE_RATE
+    decay = level * np.exp(-local / rng.uniform(0.1, 2.0)) * np.clip((length - local) / 0.02, 0, 1)
     for k in range(1, 5):
-        out[part] += np.sin(2 * np.pi * pitch * k * local) / k**1.5 * decay
-    return out
+        samples[part] += np.sin(2 * np.pi * pitch * k * local) / k**1.5 * decay
 
 
 def _near(rng: Generator, value: float, error: float) -> float:
@@ -313,11 +313,13 @@ def _count(seconds: float) -> int:
 
 
 def _clock(seconds: float) -> Signal:
-    return np.arange(_count(seconds)) / SAMPLE_RATE
+    clock: Signal = np.arange(_count(seconds)) / SAMPLE_RATE
+    return clock
 
 
 def _phase(pitch_hz: Signal) -> Signal:
-    return 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    phase: Signal = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    return phase
 
 
 def _smooth(values: Signal, width_s: float) -> Signal:

@@ -13,6 +13,7 @@ from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRA
 
 KEPT_FRAMES = 640  # 10 s
 ALARM_TONES_HZ = ((440.0, 610.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
+T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 T3_FRAMES = 480  # 7.7 s
 T4_SETTLED = 1600  # samples after the best fit until it counts
 T4_REMEMBERED = 8  # groups that a later one may belong to
@@ -71,7 +72,7 @@ class BeepDetector:
     def _look_for_t3(self, recent: Decibels, tones: Decibels, now: int) -> None:
         history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)
         found = fit(history, t3_templates())
-        if found is not None:
+        if found is not None and (self.t3.onset is not None or found.quality_db >= T3_SURE_DB):
             onset, last = _place(found, now)
             self.t3.confirm(onset, last, min(1.0, found.quality_db / 10))
         elif self.t3.onset is None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamer.sound.beeps import BeepDetector
 from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.spectrum import Spectrogram
+from streamer.sound.sweeps import SweepDetector
 
 __all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
 
@@ -20,6 +21,7 @@ class CadenceDetector:
     def __init__(self) -> None:
         self._spectrogram = Spectrogram()
         self._beeps = BeepDetector()
+        self._sweeps = SweepDetector()
 
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
         """Take the conditioned samples, float32 [n] at 16 kHz, up to `end_sample` and return the patterns in sight.
@@ -29,6 +31,9 @@ class CadenceDetector:
         levels, broken = self._spectrogram.push(samples, end_sample)
         if broken:
             self._beeps.reset()
+            self._sweeps.reset()
         first = self._spectrogram.next_frame - levels.shape[0]
         self._beeps.push(levels, first)
-        return [state for pattern in self._beeps.patterns for state in pattern.states()]
+        self._sweeps.push(levels, first)
+        patterns = (*self._beeps.patterns, *self._sweeps.patterns)
+        return [state for pattern in patterns for state in pattern.states()]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streamer.sound.spectrum import FRAME_RATE, Decibels
 
 SPEEDS = (0.93, 0.965, 1.0, 1.035, 1.07)
+PIECE_S = 0.7  # length of the pieces that a pause is judged in
 BLOCK = 4  # slow patterns are judged on means of 4 frames: 64 ms
 JUDGED_COLUMNS = 4  # bins with the strongest contrast
 LOWEST_DB, HIGHEST_DB = 14.0, 3.0  # levels count from 14 dB below to 3 dB above that of the beeps
@@ -96,7 +97,7 @@ def template(
         edges.append(Segment(now + before_s, now, False))
     for (start, end), following in zip(beeps, [*beeps[1:], None], strict=True):
         edges.append(Segment(now - start, now - end, True))
-        edges.append(Segment(now - end, now - following[0] if following else 0.0, False))
+        edges += _pieces(now - end, now - following[0] if following else 0.0)
     frames = int(np.ceil((now + before_s) * rate)) + 1
     middle_s = (np.arange(frames)[::-1] + 0.5) / rate  # before now, of each frame
     rows = []
@@ -173,6 +174,13 @@ def blocks(frames: Decibels) -> Decibels:
     """Means of 4 frames: [frames, bins] -> [frames / 4, bins]."""
     means: Decibels = frames.reshape(-1, BLOCK, frames.shape[1]).mean(axis=1)
     return means
+
+
+def _pieces(start_s: float, end_s: float) -> list[Segment]:
+    """A pause in pieces, so that a beep within it cannot hide in the mean."""
+    count = max(1, round((start_s - end_s) / PIECE_S))
+    length = (start_s - end_s) / count
+    return [Segment(start_s - number * length, start_s - (number + 1) * length, False) for number in range(count)]
 
 
 def _tilt(row: NDArray[np.float32]) -> NDArray[np.float32]:
