@@ -113,7 +113,7 @@ class GuardSettings(_Section):
     compression_ratio: float = Field(2.4, ge=1, le=100)
     tokens_per_second: float = Field(10.0, ge=1, le=100)
     speech_score: float = Field(0.3, ge=0, le=1)
-    trust: float = Field(0.35, ge=0, le=1, description="least Speech score x speech probability x word probability")
+    trust: float = Field(0.55, ge=0, le=1, description="least Speech score x speech probability x word probability")
 
 
 class TagSettings(_Section):

@@ -37,7 +37,7 @@ class DownloadError(StreamerError):
     """A download failed or its content is not what was promised."""
 
 
-class DeviceLost(StreamerError):
+class DeviceLost(StreamerError):  # noqa: N818 what happened, not what was wrong
     """The capture device stopped delivering audio or disappeared."""
 
 

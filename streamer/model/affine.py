@@ -1,6 +1,7 @@
 """A linear layer, laid out for the machine that runs it.
 
-A decoder step at batch 1 is bound by reading weights, an encoder pass by multiplying them: packed once, both are faster.
+A decoder step at batch 1 is bound by reading weights, an encoder pass by multiplying them: packed once, both are
+faster.
 """
 
 from functools import cache

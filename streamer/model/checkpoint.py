@@ -35,7 +35,8 @@ class ModelDescription(BaseModel):
     `variable_context`: trained on windows of `min_context_s` to 30 s, so that none needs padding. `alignment_heads`:
     [decoder layer, head] of the cross-attention that follows the words; by default the last half of the layers.
     `previous_text`: trained with earlier text before the transcript, as official models are (default: unless
-    `variable_context`). `context_s`: how much audio a live window holds at best (default 10).
+    `variable_context`). `context_s`: how far a live window looks back at least, beyond the utterance
+    (default 10; 2 with `variable_context`, whose windows begin with the utterance).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -44,7 +45,7 @@ class ModelDescription(BaseModel):
     min_context_s: float = Field(2.0, ge=0.4, le=30)
     alignment_heads: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     previous_text: bool | None = None
-    context_s: float = Field(10.0, ge=2, le=28)
+    context_s: float | None = Field(None, ge=2, le=28)
 
 
 def load_model(
@@ -85,7 +86,7 @@ def load_model(
         variable_context=description.variable_context,
         min_context_s=description.min_context_s if description.variable_context else 30.0,
         previous_text=description.previous_text,
-        context_s=description.context_s,
+        context_s=description.context_s or (2.0 if description.variable_context else 10.0),
     )
 
 

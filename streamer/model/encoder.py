@@ -2,8 +2,8 @@
 
 The weights are those of `whisper.model.AudioEncoder`. Query, key and value become one matrix (the module's own weights
 are then views of it), the convolutions become matrix products over strided views (no transposes in between), and
-LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs. On CPUs in bfloat16 the matrices are packed once
-(`affine.Affine`), and GELU and the residual sums happen in the product's own pass.
+LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs. On CPUs in bfloat16 the matrices are packed
+once (`affine.Affine`), and GELU and the residual sums happen in the product's own pass.
 """
 
 from collections.abc import Iterator

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 LOOP_REPEATS = 4  # an n-gram this often in a row is a loop
 LOOP_LONGEST = 6  # words in an n-gram
 LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
+TRUST_SWING = 0.1  # a window so much below what an utterance earned is doubted whatever came before
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 
 
@@ -43,7 +44,12 @@ class Guards:
 
     def __init__(self, settings: GuardSettings) -> None:
         self._settings = settings
+        self._belief: float | None = None  # running mean of the trust in this utterance's hypotheses
         self.suppressed: Counter[str] = Counter()
+
+    def utterance(self) -> None:
+        """A new utterance begins: what was believed of the last one does not count."""
+        self._belief = None
 
     def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
         """The leading words of the hypothesis that no guard objects to."""
@@ -71,13 +77,19 @@ class Guards:
             return "compression"
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
-        if limits.doubt and self._trust(hypothesis, around) < limits.trust:
+        if limits.doubt and self._doubted(self._trust(hypothesis, around)):
             return "doubt"
         return ""
 
+    def _doubted(self, trust: float) -> bool:
+        """One window may be lucky; an utterance is believed on the mean of its windows, the newest counting half."""
+        self._belief = trust if self._belief is None else (self._belief + trust) / 2
+        return min(self._belief, trust + TRUST_SWING) < self._settings.trust
+
     def _trust(self, hypothesis: Hypothesis, around: Surroundings) -> float:
         """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words."""
-        speech = 1.0 if around.speech_score is None else around.speech_score
+        # A head that is not calibrated stays below 1 on plain speech: more likely than not is as good as sure.
+        speech = 1.0 if around.speech_score is None else min(1.0, 2 * around.speech_score)
         return speech * (1 - hypothesis.no_speech_probability) * math.exp(hypothesis.mean_logprob)
 
     def _silent(self, hypothesis: Hypothesis) -> bool:

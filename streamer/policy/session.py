@@ -26,6 +26,7 @@ from streamer.vad.webrtc import FRAME_SAMPLES
 log = logging.getLogger(__name__)
 
 GRID_SAMPLES = 160  # windows start on the grid of the mel frames
+TAGS_SAMPLES = 10 * SAMPLE_RATE  # where no text is due, the longest span that is judged decides
 WINDOW_MAX_SAMPLES = 30 * SAMPLE_RATE
 PAUSE_SAMPLES = SAMPLE_RATE // 5  # so long without voice is a good place for a window to begin
 PAUSE_SEARCH_SAMPLES = 3 * SAMPLE_RATE // 2  # and is worth so much more audio
@@ -116,11 +117,13 @@ class TextSession:
         self._committed_end = max(self._committed_end, plan.start_sample)
         self._segment = _Segment(start=self._committed_end, words=[])
         self._language.utterance()
+        self.guards.utterance()
 
     def prepare(self, end_sample: int, text: bool) -> tuple[int, DecodeTask | None]:
         """Where the window that ends at `end_sample` starts, and what the decoder is to do (None: no text is due)."""
-        start = max(0, end_sample - self._context_samples)
-        if text and self._segment:
+        speaking = text and self._segment is not None
+        start = max(0, end_sample - (self._context_samples if speaking else TAGS_SAMPLES))
+        if speaking:
             start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
         start = self._boundary(start, end_sample)
         if not (text and self._segment):
