@@ -12,11 +12,13 @@ from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, b
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 
 KEPT_FRAMES = 640  # 10 s
-ALARM_TONES_HZ = ((440.0, 610.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
+ALARM_TONES_HZ = ((450.0, 590.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 T3_FRAMES = 480  # 7.7 s
 T4_SETTLED = 1600  # samples after the best fit until it counts
 T4_REMEMBERED = 8  # groups that a later one may belong to
+T4_BUSY = 0.2  # part of the pause that may be as loud as the beeps (speech)
+T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 15.0, 19.0  # of one group; of two together, in one bin and in others
 T4_EVERY = 2  # frames between looks for a T4 group
 T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
 T4_TIMEOUT_S = 8.0  # a period is 5.7 s
@@ -44,7 +46,7 @@ class BeepDetector:
         self.t4 = Pattern(CadenceKind.T4, T4_TIMEOUT_S)
         self._best: _Group | None = None  # of the groups found within a moment
         self._groups: deque[_Group] = deque(maxlen=T4_REMEMBERED)
-        self._t4_bin: tuple[int, int] | None = None  # bin and last sample of the T4 that was sure
+        self._t4_tone: tuple[int, int] | None = None  # bin and last sample of the T4 that was sure
         self.patterns = (self.t3, self.t4)
         self.reset()
 
@@ -95,26 +97,46 @@ class BeepDetector:
         first = next((known for known in self._groups if self._pair(known, group, recent, now)), None)
         if first is not None or self._again(group):
             self.t4.confirm((first or group).start, group.end, min(1.0, group.fit.quality_db / 10))
-            self._t4_bin = group.fit.column, group.end
+            self._t4_tone = self._tone(group), group.end
         else:
             self.t4.propose(group.start, group.end, group.end + 6 * SAMPLE_RATE)
         self._groups.append(group)
 
     def _again(self, group: _Group) -> bool:
-        if self._t4_bin is None:
+        """Whether it is the tone of a T4 that was sure not long ago."""
+        if self._t4_tone is None or (self.t4.onset is None and group.fit.quality_db < T4_SURE_DB):
             return False
-        column, end = self._t4_bin
-        return abs(column - group.fit.column) <= 2 and group.end - end <= T4_REMINDER_S * SAMPLE_RATE
+        tone, end = self._t4_tone
+        return abs(tone - self._tone(group)) <= 1 and group.end - end <= T4_REMINDER_S * SAMPLE_RATE
 
     def _pair(self, first: _Group, second: _Group, recent: Decibels, now: int) -> bool:
+        """Whether two groups are a T4's: the right time apart, one tone, and quiet between."""
         apart_s = (second.start - first.start) / SAMPLE_RATE
-        if not T4_PERIOD_S[0] <= apart_s <= T4_PERIOD_S[1]:
+        if not T4_PERIOD_S[0] <= apart_s <= T4_PERIOD_S[1] or not _same_tone(self._tone(first), self._tone(second)):
             return False
-        if abs(first.fit.column - second.fit.column) > 2 or abs(first.fit.level_db - second.fit.level_db) > 8:
+        if first.fit.column == second.fit.column and abs(first.fit.level_db - second.fit.level_db) > 8:
+            return False
+        if first.fit.quality_db + second.fit.quality_db < (
+            T4_PAIR_DB if first.fit.column == second.fit.column else T4_OTHER_DB
+        ):
+            return False
+        between = (group for group in self._groups if first.end < group.start < second.start - SAMPLE_RATE // 4)
+        if any(_same_tone(self._tone(group), self._tone(second)) for group in between):
             return False
         ago = [(now - sample) // FRAME_HOP for sample in (first.end + 4000, second.start - 3000)]
         pause = recent[-ago[0] : -ago[1], second.fit.column] - second.fit.level_db
-        return bool(np.mean(pause > -4) < 0.3)
+        return bool(np.mean(pause > -4) < T4_BUSY)
+
+    def _tone(self, group: _Group) -> int:
+        return int(self._bins[group.fit.column])
+
+
+def _same_tone(one: int, other: int) -> bool:
+    """Whether two bins are of one tone, maybe of different odd harmonics of a square wave."""
+    if abs(one - other) <= 2:
+        return True
+    ratio = max(one, other) / min(one, other)
+    return any(abs(ratio / harmonic - 1) <= 0.05 for harmonic in (3, 5, 7))
 
 
 def _place(found: Fit, now: int) -> tuple[int, int]:
@@ -137,7 +159,7 @@ def t3_templates() -> Templates:
                 starts = np.concatenate([[0.0], np.cumsum([0.5 + gap for gap in gaps])]) * speed
                 beeps = [(float(start), float(start + 0.5 * speed)) for start in starts]
                 found.append(template(beeps, 0.35 * speed, 0.16, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0)
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.5)
 
 
 @cache
@@ -147,7 +169,7 @@ def t3_groups() -> Templates:
     for speed in SPEEDS:
         beeps = [(number * speed, (number + 0.5) * speed) for number in range(3)]
         found.append(template(beeps, 0.35 * speed, 0.8, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0)
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.5)
 
 
 @cache
@@ -157,4 +179,4 @@ def t4_templates() -> Templates:
     for speed in SPEEDS:
         beeps = [(0.2 * number * speed, (0.2 * number + 0.1) * speed) for number in range(4)]
         found.append(template(beeps, 0.4, 0.3, 0.014, FRAME_RATE))
-    return together(found, least_db=6.5, tilt_db=4.0, off_most_db=-3.0)
+    return together(found, least_db=6.5, tilt_db=4.0, off_most_db=-3.0, edge_most_db=-6.0, spread_db=2.0)

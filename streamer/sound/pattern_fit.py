@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from streamer.sound.spectrum import FRAME_RATE, Decibels
 
 SPEEDS = (0.93, 0.965, 1.0, 1.035, 1.07)
-PIECE_S = 0.7  # length of the pieces that a pause is judged in
+PIECE_S = 0.45  # length of the pieces that a pause is judged in
 BLOCK = 4  # slow patterns are judged on means of 4 frames: 64 ms
 JUDGED_COLUMNS = 4  # bins with the strongest contrast
 LOWEST_DB, HIGHEST_DB = 14.0, 3.0  # levels count from 14 dB below to 3 dB above that of the beeps
 ON_LEAST_DB = -4.0  # the mean of each beep
-ON_SPREAD_DB = 2.0  # between the beeps
 DIP_DB, DIPS_MOST = 5.0, 0.08  # so few frames of the beeps may lie so far below their level
 HOLE_DB, HOLES_MOST = 12.0, 0.02
 TONE_LEAST_DB, TONE_MEAN_DB = 2.0, 4.0  # each beep, and all of them, above the bins around
@@ -51,7 +50,8 @@ class Template:
 class Templates:
     """The choices of one pattern; `contrasts` float32 [templates, frames].
 
-    `least_db`: between beeps and pauses; `off_most_db`: the mean of each pause, against the beeps. `tilt_db`: so much a
+    `least_db`: between beeps and pauses; `off_most_db`: the mean of each pause, against the beeps; `edge_most_db`: of
+    the silence before and after. `spread_db`: standard deviation between the beeps. `tilt_db`: so much a
     beep may fall or rise from half to half (a note decays).
     """
 
@@ -60,6 +60,8 @@ class Templates:
     least_db: float
     tilt_db: float
     off_most_db: float
+    edge_most_db: float
+    spread_db: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Fit:
     @property
     def rank(self) -> float:
         """Better fits first; of those that fit alike the loudest, which is the tone and not the skirt of its bins."""
-        return self.quality_db + 0.1 * self.level_db
+        return self.quality_db + 0.2 * self.level_db
 
 
 def template(
@@ -152,22 +154,23 @@ def _judge(levels: NDArray[np.float32], column: int, choice: Template, choices: 
     quality = float(choice.contrast @ clipped)
     if (
         quality < choices.least_db
-        or np.std(on) > ON_SPREAD_DB
+        or np.std(on) > choices.spread_db
         or on.min() < ON_LEAST_DB
         or off.max() > choices.off_most_db
     ):
         return None
-    if abs(float(choice.tilt @ clipped)) > choices.tilt_db:
+    edges = [float(means[place]) for place in (0, -1) if not choice.on[place]]
+    if max(edges) > choices.edge_most_db or abs(float(choice.tilt @ clipped)) > choices.tilt_db:
         return None
     return Fit(column, choice, level, quality)
 
 
-def together(found: Sequence[Template], least_db: float, tilt_db: float, off_most_db: float) -> Templates:
-    """The templates of one pattern, their contrasts in one matrix."""
+def together(found: Sequence[Template], **limits_db: float) -> Templates:
+    """The templates of one pattern, their contrasts in one matrix; `limits_db`: the other fields of Templates."""
     contrasts = np.zeros((len(found), max(choice.contrast.size for choice in found)), np.float32)
     for row, choice in zip(contrasts, found, strict=True):
         row[row.size - choice.contrast.size :] = choice.contrast
-    return Templates(tuple(found), contrasts, least_db, tilt_db, off_most_db)
+    return Templates(tuple(found), contrasts, **limits_db)
 
 
 def blocks(frames: Decibels) -> Decibels:
@@ -177,10 +180,12 @@ def blocks(frames: Decibels) -> Decibels:
 
 
 def _pieces(start_s: float, end_s: float) -> list[Segment]:
-    """A pause in pieces, so that a beep within it cannot hide in the mean."""
-    count = max(1, round((start_s - end_s) / PIECE_S))
-    length = (start_s - end_s) / count
-    return [Segment(start_s - number * length, start_s - (number + 1) * length, False) for number in range(count)]
+    """A pause, a long one in overlapping pieces, so that a beep within it cannot hide in the mean."""
+    if start_s - end_s <= 1.5 * PIECE_S:
+        return [Segment(start_s, end_s, False)]
+    count = int(np.ceil((start_s - end_s - PIECE_S) / (PIECE_S / 2)))
+    starts = np.linspace(start_s, end_s + PIECE_S, count + 1)
+    return [Segment(float(start), float(start) - PIECE_S, False) for start in starts]
 
 
 def _tilt(row: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 
+from streamer.events import SAMPLE_RATE
 from streamer.sound.cadence_state import CadenceKind, Pattern
 from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
@@ -28,6 +29,8 @@ YELP_LOOKS = 3  # of the last 4
 HILO_HZ = (390.0, 660.0)
 HILO_APART = (3, 7)  # bins between the two tones: about 435 and 580 Hz
 HILO_AFTER_S = 0.25  # of the next tone
+HILO_LEVELS_DB = 8.0  # between the two tones
+HILO_STEP = (5_600, 11_200)  # samples from one tone's turn to the other's: it needs both
 
 
 class SweepDetector:
@@ -40,6 +43,7 @@ class SweepDetector:
         self.patterns = (self.wail.pattern, self.yelp, self.hilo)
         self._low_bins = np.arange(int(HILO_HZ[0] / BIN_HZ), int(HILO_HZ[1] / BIN_HZ) + 1)
         self._yelps: deque[bool] = deque(maxlen=4)
+        self._hilos: deque[tuple[int, int]] = deque(maxlen=16)  # when a turn was found, and its tone's bin
         self.reset()
 
     def reset(self) -> None:
@@ -75,6 +79,7 @@ class SweepDetector:
         )
 
     def _look_for_yelp(self, wide: Decibels, now: int) -> None:
+        wide = np.maximum(wide - wide.mean(axis=0), 0)  # steady tones go
         rows = wide / (np.sqrt(np.sum(wide**2, axis=1, keepdims=True)) + 3)
         spectrum = np.fft.rfft(rows, 2 * YELP_FRAMES, axis=0)
         power = np.sum(spectrum.real**2 + spectrum.imag**2, axis=1)
@@ -93,16 +98,24 @@ class SweepDetector:
 
     def _look_for_hilo(self, history: History, now: int) -> None:
         found = fit(history, hilo_templates())
-        if found is not None and _answered(history, found):
-            self.hilo.confirm(max(0, now - round(found.choice.start_s * 16_000)), now, min(1.0, found.quality_db / 10))
+        other = None if found is None else _answer(history, found)
+        if found is not None and other is not None:
+            onset = max(0, now - round(found.choice.start_s * SAMPLE_RATE))
+            swapped = [(at, tone) for at, tone in self._hilos if HILO_STEP[0] <= now - at <= HILO_STEP[1]]
+            if self.hilo.onset is not None or any(abs(tone - other) <= 1 for _, tone in swapped):
+                first = min([onset, *(at - now + onset for at, _ in swapped)])
+                self.hilo.confirm(max(0, first), now, min(1.0, found.quality_db / 10))
+            else:
+                self.hilo.propose(onset, now, now + SAMPLE_RATE)
+            self._hilos.append((now, found.column))
         elif self.hilo.onset is None:
             found = fit(history, hilo_starts())
-            if found is not None and _answered(history, found):
-                self.hilo.propose(max(0, now - round(found.choice.start_s * 16_000)), now, now + 16_000)
+            if found is not None and _answer(history, found) is not None:
+                self.hilo.propose(max(0, now - round(found.choice.start_s * SAMPLE_RATE)), now, now + SAMPLE_RATE)
 
 
-def _answered(history: History, found: Fit) -> bool:
-    """Whether another tone, a third to a half of an octave away, sounds steadily where the found one pauses."""
+def _answer(history: History, found: Fit) -> int | None:
+    """The bin of another tone, a third to a half of an octave away, that sounds steadily where the found one pauses."""
     weights, on = found.choice.weights, found.choice.on
     recent = history.levels[-weights.shape[1] :]
     for column in range(recent.shape[1]):
@@ -113,9 +126,9 @@ def _answered(history: History, found: Fit) -> bool:
         means = weights @ np.clip(recent[:, column] - level, -14, 3)
         tones = weights[~on] @ history.tonality[-weights.shape[1] :, column]
         steady = means[~on].min() >= -4 and np.std(means[~on]) <= 2.5 and tones.min() >= 2
-        if steady and means[on].max() <= -4 and abs(level - found.level_db) <= 10:
-            return True
-    return False
+        if steady and means[on].max() <= -4 and abs(level - found.level_db) <= HILO_LEVELS_DB:
+            return column
+    return None
 
 
 @cache
@@ -125,14 +138,14 @@ def hilo_templates() -> Templates:
     for speed in SPEEDS:
         half = 0.5 * speed
         found.append(template([(0.0, half), (2 * half, 3 * half)], 0.0, HILO_AFTER_S, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.5, tilt_db=2.5, off_most_db=-4.0)
+    return together(found, least_db=6.5, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=2.0)
 
 
 @cache
 def hilo_starts() -> Templates:
     """One of the tones once, the other one before and after: a candidate."""
     found = [template([(0.0, 0.5 * speed)], 0.4 * speed, HILO_AFTER_S, 0.07, FRAME_RATE / BLOCK) for speed in SPEEDS]
-    return together(found, least_db=6.5, tilt_db=2.5, off_most_db=-4.0)
+    return together(found, least_db=6.5, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=2.0)
 
 
 def _tonality(levels: Decibels, bins: np.ndarray[tuple[int], np.dtype[np.int_]], apart: int) -> Decibels:

@@ -31,7 +31,8 @@ RESTING = 0.25  # octaves a second: slower is a note
 REVERSAL_OCTAVES = 0.3
 SWEEP_LOOKS = (4, 36)  # 0.5 to 4.6 s from one turn to the next
 MOVING, MOVING_LEAST = 0.65, 0.5  # part of the looks
-ALIKE = 1.35  # sweeps of one siren are so much alike
+RHYTHM = 1.5  # sweeps in the same direction take about the same time
+ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_OCTAVES, CANDIDATE_SAMPLES = 4, 0.25, 6400
 RECENT = 12  # looks: 1.5 s
 LASTING_DB, SEEN = 11.0, 0.75  # what keeps a wail going
@@ -252,6 +253,8 @@ def _sweeps(course: Course, turns: list[int], wanted: Demand) -> bool:
     if max(extents[:-1]) > ALIKE * min(extents[:-1]) or extents[-1] > ALIKE * extents[-2]:
         return False
     if min(lengths) < SWEEP_LOOKS[0] or max(lengths) > SWEEP_LOOKS[1]:
+        return False
+    if any(max(pair) > RHYTHM * min(pair) for pair in zip(lengths, lengths[2:], strict=False)):
         return False
     return max(sweep.error for sweep in sweeps) <= wanted.error
 

@@ -1,0 +1,155 @@
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.bench import sounds
+from streamer.bench.alerts import listen, load
+from streamer.sound.cadence import CadenceDetector, CadencePhase
+
+RATE = 16_000
+SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"
+EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)
+
+
+def noisy(samples, level=0.05, noise=1e-4, seed=0):
+    rng = np.random.default_rng(seed)
+    return (samples * level + noise * rng.standard_normal(samples.size)).astype(np.float32)
+
+
+def heard(samples, hop=8_000):
+    """(phase, kind, second said, onset, last) of everything that begins to sound or is over."""
+    detector, sounding, found = CadenceDetector(), set(), []
+    for end in range(hop, samples.size + 1, hop):
+        for state in detector.step(samples[end - hop : end], end):
+            if state.phase is CadencePhase.OVER or (
+                state.phase is CadencePhase.SOUNDING and state.kind not in sounding
+            ):
+                found.append(
+                    (
+                        state.phase.value,
+                        state.kind.value,
+                        end / RATE,
+                        state.onset_sample / RATE,
+                        state.last_sample / RATE,
+                    )
+                )
+                sounding ^= {state.kind}
+    return found
+
+
+@cache
+def alarm(kind, seed=3, seconds=20.0):
+    sound = sounds.ALARMS[kind](np.random.default_rng(seed), seconds, EXACT)
+    silence = np.zeros(4 * RATE, np.float32)
+    return noisy(np.concatenate([silence, sound.samples, silence, silence, silence])), sound
+
+
+@pytest.mark.parametrize(("kind", "within_s"), [("t3", 6.0), ("t4", 8.6), ("yelp", 2.5), ("hilo", 3.0), ("wail", 12.0)])
+def test_each_pattern_is_heard_once_and_its_end_too(kind, within_s):
+    samples, sound = alarm(kind)
+    found = heard(samples)
+    assert [(phase, name) for phase, name, *_ in found] == [("sounding", kind), ("over", kind)]
+    said, onset = found[0][2:4]
+    assert said - 4 <= within_s
+    assert -0.5 <= onset - 4 <= within_s
+    over, last = found[1][2], found[1][4]
+    assert abs(last - 4 - sound.end_s) <= 0.7
+    limit = 1.5 * sound.period_s if kind in {"t3", "t4"} else 3.0
+    assert over - 4 - sound.end_s <= limit
+
+
+@pytest.mark.parametrize("kind", ["t3", "t4"])
+@pytest.mark.parametrize("tone", [2.9, 3.3])
+def test_beeps_are_heard_with_tone_and_timing_off_by_seven_percent(kind, tone):
+    stretch = 1.07 if tone > 3 else 0.93
+    on, count, pause = (0.5, 3, 1.5) if kind == "t3" else (0.1, 4, 5.0)
+    clock = np.arange(20 * RATE) / RATE
+    place = (clock / stretch) % (2 * on * count - on + pause)
+    gate = (place < 2 * on * count - on) & (place % (2 * on) < on)
+    assert [name for _, name, *_ in heard(noisy(gate * np.sin(2 * np.pi * tone * 1000 * clock)))] == [kind]
+
+
+@pytest.mark.parametrize("kind", ["t3", "t4", "yelp", "hilo"])
+def test_patterns_are_heard_in_household_noise_as_loud_as_they(kind):
+    samples, _ = alarm(kind)
+    noise = sounds.household(np.random.default_rng(8), samples.size / RATE, sounds.DEVELOPMENT).samples * np.float32(
+        0.05
+    )
+    assert kind in [name for phase, name, *_ in heard(samples + noise) if phase == "sounding"]
+
+
+@pytest.mark.parametrize("name", list(sounds.DISTRACTORS))
+def test_other_sounds_raise_nothing_critical(name):
+    rng = np.random.default_rng(21)
+    samples = noisy(sounds.DISTRACTORS[name](rng, 40.0, sounds.DEVELOPMENT).samples)
+    assert [change.rule for change in listen(samples) if change.severity == "critical"] == []
+
+
+def test_an_alarm_raises_its_rule_and_clears_it():
+    samples, sound = alarm("t3")
+    changes = listen(samples)
+    assert [(change.rule, change.state) for change in changes] == [
+        ("smoke_alarm", "raised"),
+        ("smoke_alarm", "cleared"),
+    ]
+    assert abs(changes[1].end_sample / RATE - 4 - sound.end_s) < 0.5
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.sampled_from([7, 160, 1600, 3333, 4000, 8000, 15_999]), min_size=1, max_size=5))
+def test_any_chunking_gives_the_same_patterns(sizes):
+    samples = np.concatenate([alarm("t3")[0][: 12 * RATE], alarm("yelp")[0][2 * RATE : 7 * RATE]])
+    at_once, split, turn = CadenceDetector(), CadenceDetector(), cycle([*sizes, RATE])
+    for end in range(RATE, samples.size + 1, RATE):
+        whole = at_once.step(samples[end - RATE : end], end)
+        at, parts = end - RATE, []
+        while at < end:
+            size = min(next(turn), end - at)
+            parts.append(split.step(samples[at : at + size], at + size))
+            at += size
+        ended = [state for part in parts for state in part if state.phase is CadencePhase.OVER]
+        lasting = [state for state in parts[-1] if state.phase is not CadencePhase.OVER]
+        assert [state for state in whole if state.phase is CadencePhase.OVER] == ended
+        assert [state for state in whole if state.phase is not CadencePhase.OVER] == lasting
+
+
+def test_a_gap_starts_patterns_afresh_and_keeps_the_clock():
+    samples, _ = alarm("t3")
+    detector, states = CadenceDetector(), []
+    detector.step(samples[: 6 * RATE], 6 * RATE)
+    for end in range(7 * RATE, 30 * RATE, RATE):
+        states += detector.step(samples[end - RATE : end], end + 3 * RATE)
+    sounding = [state for state in states if state.phase is CadencePhase.SOUNDING]
+    assert sounding
+    assert min(state.onset_sample for state in sounding) >= 9 * RATE
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(20 * RATE, np.float32), np.ones(RATE, np.float32), np.zeros(0, np.float32)]
+)
+def test_silence_and_constants_show_nothing(samples):
+    assert CadenceDetector().step(samples, samples.size) == []
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SCENES.exists(), reason="needs ../shared")
+@pytest.mark.parametrize(
+    ("scene", "kind", "within_s"),
+    [
+        ("tone_t3_0", "t3", 6),
+        ("tone_t4_1", "t4", 8.7),
+        ("wail_2", "wail", 14),
+        ("yelp_3", "yelp", 3),
+        ("hilo_4", "hilo", 3),
+    ],
+)
+def test_the_alarms_of_the_shared_scenes(scene, kind, within_s):
+    found = heard(load(SCENES / f"alarm_{scene}.flac"))
+    assert [(phase, name) for phase, name, *_ in found] == [("sounding", kind), ("over", kind)]
+    assert 25 <= found[0][2] <= 25 + within_s
+    assert 44 - 2.5 <= found[1][4] <= 46.5
