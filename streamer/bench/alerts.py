@@ -22,11 +22,9 @@ import soxr
 
 from streamer.bench import sounds
 from streamer.bench.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
-from streamer.events import SAMPLE_RATE
-from streamer.rules import AlertRules
+from streamer.events import SAMPLE_RATE, Alert
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput
 from streamer.sound.cadence import CadenceDetector
-from streamer.steps import SpanScores
 
 RULE_OF = {"t3": "smoke_alarm", "t4": "co_alarm", "wail": "siren", "yelp": "siren", "hilo": "siren"}
 SNRS_DB = (20, 10, 0, -10)
@@ -41,7 +39,7 @@ SENTENCES = (
     "She said seven or eight people would come, so we need more chairs.",
 )
 
-Judge = Callable[[Samples, int], tuple[SpanScores, ...]]
+Listener = Callable[[Samples], list[AlertChange]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +100,27 @@ def read_pools(data: Path | None, development: bool) -> Pools:
     return pools
 
 
-def listen(samples: Samples, rules: AlertRules | None = None, judge: Judge | None = None) -> list[AlertChange]:
-    """What the rules raise and clear on this audio; `judge` gives the tagging head's scores once a second."""
-    engine = AlertEngine(AlertRules.default() if rules is None else rules)
-    detector, changes = CadenceDetector(), []
+def listen(samples: Samples) -> list[AlertChange]:
+    """What the default rules raise and clear on this audio by the signal's patterns alone."""
+    engine, detector, changes = AlertEngine(), CadenceDetector(), []
     for end in range(HOP, samples.size + 1, HOP):
         states = detector.step(samples[end - HOP : end], end)
-        judgement = judge(samples, end) if judge is not None and end % SAMPLE_RATE == 0 else ()
-        changes += engine.step(AlertInput(end_sample=end, cadence=tuple(states), judgement=judgement))
+        changes += engine.step(AlertInput(end_sample=end, cadence=tuple(states)))
     return changes + engine.finish(samples.size // HOP * HOP)
+
+
+def engine_listener(name: str = "nano") -> Listener:
+    """The whole engine with this model: patterns and tagging head together. Slower by far."""
+    import streamer
+
+    model = streamer.load_model(name)
+
+    def whole(samples: Samples) -> list[AlertChange]:
+        stream = streamer.Stream(model)
+        events = [*stream.push(samples), *stream.finish()]
+        return [_change(event) for event in events if isinstance(event, Alert)]
+
+    return whole
 
 
 def compose(
@@ -126,11 +136,11 @@ def compose(
 
 
 def attempt(
-    kind: str, background: str, snr_db: int, rng: Generator, pools: Pools, spread: Spread, judge: Judge | None
+    kind: str, background: str, snr_db: int, rng: Generator, pools: Pools, spread: Spread, listener: Listener
 ) -> Trial:
     """Compose one scene, listen, and compare with the truth."""
     scene, sound = compose(kind, background, snr_db, rng, pools, spread)
-    changes = listen(scene, judge=judge)
+    changes = listener(scene)
     raised = [change for change in changes if change.state == "raised" and change.at_sample > LEAD_S * SAMPLE_RATE]
     own = [
         change
@@ -155,7 +165,7 @@ def attempt(
 
 
 def recall_table(
-    kinds: Sequence[str], trials: int, seed: int, pools: Pools, spread: Spread, judge: Judge | None = None
+    kinds: Sequence[str], trials: int, seed: int, pools: Pools, spread: Spread, listener: Listener = listen
 ) -> list[dict[str, Any]]:
     """One row per kind, background and SNR."""
     rows = []
@@ -163,12 +173,12 @@ def recall_table(
         for background in ("speech", "household", "music"):
             for snr in SNRS_DB:
                 rng = np.random.default_rng([seed, list(sounds.ALARMS).index(kind), snr + 100, len(background)])
-                rows.append(_row([attempt(kind, background, snr, rng, pools, spread, judge) for _ in range(trials)]))
+                rows.append(_row([attempt(kind, background, snr, rng, pools, spread, listener) for _ in range(trials)]))
     return rows
 
 
 def distractor_table(
-    seconds_each: float, seed: int, pools: Pools, spread: Spread, judge: Judge | None = None
+    seconds_each: float, seed: int, pools: Pools, spread: Spread, listener: Listener = listen
 ) -> list[dict[str, Any]]:
     """Critical alerts that each distractor raises; half of the time there is speech around it."""
     rows = []
@@ -178,13 +188,13 @@ def distractor_table(
             scene = sounds.room(rng, maker(rng, 60.0, spread).samples, rng.uniform(0, spread.rt60_s)) * LEVEL
             if rng.random() < 0.5:
                 scene = scene + pools.background("speech", rng, 60.0, spread) * np.float32(LEVEL * rng.uniform(0.1, 1))
-            raised += _critical(listen(scene.astype(np.float32), judge=judge))
+            raised += _critical(listener(scene.astype(np.float32)))
             heard += 60.0
         rows.append({"sound": name, "minutes": heard / 60, "critical": len(raised), "rules": sorted(set(raised))})
     return rows
 
 
-def false_alarms(hours: float, seed: int, pools: Pools, spread: Spread, judge: Judge | None = None) -> dict[str, Any]:
+def false_alarms(hours: float, seed: int, pools: Pools, spread: Spread, listener: Listener = listen) -> dict[str, Any]:
     """Critical alerts per hour of speech, household sounds and music without any alarm, with the 95 % Poisson bound."""
     rng, heard, raised = np.random.default_rng([seed, 11]), 0.0, []
     while heard < hours * 3600:
@@ -192,7 +202,7 @@ def false_alarms(hours: float, seed: int, pools: Pools, spread: Spread, judge: J
         scene = pools.background(kind, rng, 120.0, spread) * np.float32(LEVEL)
         if rng.random() < 0.5:
             scene = scene + pools.background("household", rng, 120.0, spread) * np.float32(LEVEL * rng.uniform(0.1, 1))
-        raised += [(kind, rule) for rule in _critical(listen(scene.astype(np.float32), judge=judge))]
+        raised += [(kind, rule) for rule in _critical(listener(scene.astype(np.float32)))]
         heard += 120.0
     return {
         "hours": heard / 3600,
@@ -210,18 +220,18 @@ def main(
     seed: int = 20_261_123,
     data: Path | None = Path("../shared/data"),
     kinds: Sequence[str] = tuple(sounds.ALARMS),
-    judge: Judge | None = None,
+    listener: Listener = listen,
 ) -> dict[str, Any]:
-    """All tables. `judge` None: the signal patterns alone, without a tagging head."""
+    """All tables. `listener`: the patterns alone, or `engine_listener()`."""
     spread = DEVELOPMENT if development else JUDGING
     pools = read_pools(data, development)
     seed = 1 if development else seed
     return {
         "set": "development" if development else "judging",
-        "tagger": judge is not None,
-        "recall": recall_table(kinds, trials, seed, pools, spread, judge),
-        "distractors": distractor_table(hours * 600, seed, pools, spread, judge),
-        "false_alarms": false_alarms(hours, seed, pools, spread, judge),
+        "listener": listener.__qualname__,
+        "recall": recall_table(kinds, trials, seed, pools, spread, listener),
+        "distractors": distractor_table(hours * 600, seed, pools, spread, listener),
+        "false_alarms": false_alarms(hours, seed, pools, spread, listener),
     }
 
 
@@ -244,6 +254,25 @@ def _row(done: Sequence[Trial]) -> dict[str, Any]:
         "offset_p95_s": _quantile(offsets, 0.95),
         "confused": sum(trial.confused for trial in done) / len(done),
     }
+
+
+def _change(event: Alert) -> AlertChange:
+    def samples(seconds: float) -> int:
+        return round(seconds * SAMPLE_RATE)
+
+    return AlertChange(
+        at_sample=samples(event.audio_t),
+        id=event.id,
+        rule=event.rule,
+        severity=event.severity,
+        state=event.state,
+        start_sample=samples(event.start),
+        end_sample=None if event.end is None else samples(event.end),
+        score=event.score,
+        labels=event.labels,
+        heard=event.heard,
+        text=event.text,
+    )
 
 
 def _critical(changes: Sequence[AlertChange]) -> list[str]:

@@ -23,6 +23,7 @@ from streamer.steps import SpanScores
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.5  # with a pattern in sight, so much of the threshold is enough
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
+OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
 TEXT_LIMIT = 2000  # characters of a segment that rules look at
 
 
@@ -123,7 +124,8 @@ class SoundTrigger:
         sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
         in_sight = [state for state in own if state.phase is CadencePhase.CANDIDATE]
         fused = bool(in_sight) and self._strength >= FUSED_RATIO and at - self._judged <= SAMPLE_RATE
-        tagged = self._heard is not None and at - self._heard < self.rule.clear_after_s * SAMPLE_RATE
+        known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
+        tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
         starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
         ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
         if self._onset is not None and (self._confirmed or fused):

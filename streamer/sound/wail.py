@@ -35,7 +35,7 @@ RHYTHM = 1.5  # sweeps in the same direction take about the same time
 ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_OCTAVES, CANDIDATE_SAMPLES = 4, 0.25, 6400
 RECENT = 12  # looks: 1.5 s
-LASTING_DB, SEEN = 11.0, 0.75  # what keeps a wail going
+LASTING_DB, LASTING_OCTAVES, SEEN = 11.0, 0.3, 0.75  # what keeps a wail going
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,8 @@ class WailDetector:
             return
         extent = float(np.ptp(recent.ends))
         if self.pattern.onset is not None:
-            if extent >= CANDIDATE_OCTAVES and recent.strength_db >= LASTING_DB and recent.seen >= SEEN:
+            plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
+            if plain and extent >= LASTING_OCTAVES:
                 self.pattern.confirm(chain.start, chain.last, 0.0)
         elif is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(1.0, recent.strength_db / 15))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
@@ -298,6 +298,7 @@ def test_every_alert_is_raised_once_and_cleared_exactly_once(course):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from([SIREN, SMOKE, DOG]), score), max_size=40), st.integers(1, 10))
+@example([{SIREN: 1.0}, {}, {}, {SIREN: 1.0}], 2)
 def test_steps_without_news_change_no_alert(course, hops):
     """Whether the hop is 1 s or 0.1 s: the judgements decide."""
     rules = {
