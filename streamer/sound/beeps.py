@@ -12,7 +12,7 @@ from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, b
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 
 KEPT_FRAMES = 640  # 10 s
-ALARM_TONES_HZ = ((450.0, 590.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
+ALARM_TONES_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 T3_FRAMES = 480  # 7.7 s
 T4_SETTLED = 1600  # samples after the best fit until it counts
@@ -159,7 +159,7 @@ def t3_templates() -> Templates:
                 starts = np.concatenate([[0.0], np.cumsum([0.5 + gap for gap in gaps])]) * speed
                 beeps = [(float(start), float(start + 0.5 * speed)) for start in starts]
                 found.append(template(beeps, 0.35 * speed, 0.16, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.5)
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.3)
 
 
 @cache
@@ -169,7 +169,7 @@ def t3_groups() -> Templates:
     for speed in SPEEDS:
         beeps = [(number * speed, (number + 0.5) * speed) for number in range(3)]
         found.append(template(beeps, 0.35 * speed, 0.8, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.5)
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.3)
 
 
 @cache

@@ -24,6 +24,7 @@ YELP_FRAMES = 80  # 1.28 s
 YELP_LAGS = (13, 30)  # frames: 0.21 to 0.48 s; 150 to 250 a minute with room for error
 YELP_LEAST = 0.36  # correlation one cycle apart
 YELP_CONTRAST = 0.13  # so much more than a moment apart, and than half a cycle apart
+YELP_PLACES = 7  # bins that are the strongest at some time in two cycles: a warble has two
 YELP_LOOKS = 3  # of the last 4
 
 HILO_HZ = (390.0, 660.0)
@@ -87,7 +88,8 @@ class SweepDetector:
         lag = YELP_LAGS[0] + int(np.argmax(alike[YELP_LAGS[0] : YELP_LAGS[1]]))
         between = float(alike[6 : max(7, round(0.6 * lag))].max())
         contrast = float(alike[lag]) - max(between, float(alike[4]))
-        self._yelps.append(bool(alike[lag] >= YELP_LEAST and contrast >= YELP_CONTRAST))
+        places = np.unique(rows[-2 * lag :].argmax(axis=1)).size
+        self._yelps.append(bool(alike[lag] >= YELP_LEAST and contrast >= YELP_CONTRAST and places >= YELP_PLACES))
         if not self._yelps[-1]:
             return
         onset = max(0, now - YELP_FRAMES * FRAME_HOP)
