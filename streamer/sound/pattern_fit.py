@@ -21,6 +21,7 @@ LOWEST_DB, HIGHEST_DB = 14.0, 3.0  # levels count from 14 dB below to 3 dB above
 ON_LEAST_DB = -4.0  # the mean of each beep
 DIP_DB, DIPS_MOST = 5.0, 0.08  # so few frames of the beeps may lie so far below their level
 HOLE_DB, HOLES_MOST = 12.0, 0.02
+WIDEST = 12.0  # no need to look closer where the beeps lie further apart than so many times their spread
 TONE_LEAST_DB, TONE_MEAN_DB = 2.0, 4.0  # each beep, and all of them, above the bins around
 
 
@@ -39,6 +40,7 @@ class Template:
 
     weights: NDArray[np.float32]
     on: NDArray[np.bool_]
+    on_weights: NDArray[np.float32]  # the rows that are on
     contrast: NDArray[np.float32]  # [frames]: mean of on minus mean of off
     tilt: NDArray[np.float32]  # [frames]: mean of the first halves of the beeps minus mean of the second halves
     on_frames: NDArray[np.bool_]  # the same at the spectrogram's frame rate: which frames are on
@@ -112,7 +114,7 @@ def template(
     contrast = weights[on].mean(axis=0) - weights[~on].mean(axis=0)
     tilt = np.mean([_tilt(row) for row in weights[on]], axis=0).astype(np.float32)
     on_frames = np.repeat(weights[on].sum(axis=0) > 0, round(FRAME_RATE / rate))
-    return Template(weights, on, contrast, tilt, on_frames, now, after_s)
+    return Template(weights, on, weights[on], contrast, tilt, on_frames, now, after_s)
 
 
 def fit(history: History, choices: Templates) -> Fit | None:
@@ -146,18 +148,17 @@ def _steady(history: History, found: Fit) -> bool:
 
 def _judge(levels: NDArray[np.float32], column: int, choice: Template, choices: Templates) -> Fit | None:
     recent = levels[-choice.weights.shape[1] :]
-    means = choice.weights @ recent
-    level = float(np.sort(means[choice.on])[choice.on.sum() // 2])
+    beeps = np.sort(choice.on_weights @ recent)
+    if beeps[-1] - beeps[0] > WIDEST * choices.spread_db:
+        return None
+    level = float(beeps[beeps.size // 2])
     clipped = np.minimum(np.maximum(recent - level, -LOWEST_DB), HIGHEST_DB)
+    quality = float(choice.contrast @ clipped)
+    if quality < choices.least_db:
+        return None
     means = choice.weights @ clipped
     on, off = means[choice.on], means[~choice.on]
-    quality = float(choice.contrast @ clipped)
-    if (
-        quality < choices.least_db
-        or np.std(on) > choices.spread_db
-        or on.min() < ON_LEAST_DB
-        or off.max() > choices.off_most_db
-    ):
+    if off.max() > choices.off_most_db or on.min() < ON_LEAST_DB or np.std(on) > choices.spread_db:
         return None
     edges = [float(means[place]) for place in (0, -1) if not choice.on[place]]
     if max(edges) > choices.edge_most_db or abs(float(choice.tilt @ clipped)) > choices.tilt_db:
