@@ -214,3 +214,29 @@ def _line(error: ValidationError) -> str:
     if first["type"] in {"missing", "trigger"}:
         return f"{path}: {message[:1].lower() + message[1:]}"
     return f"{path}: {message[:1].lower() + message[1:]}, is {first['input']!r}"
+
+
+def explain(rule: AlertRule) -> str:
+    """What a rule does, in one or two sentences for people."""
+    if rule.lost:
+        what = "the microphone delivers nothing"
+    elif rule.silence_dbfs is not None:
+        what = f"nothing is louder than {rule.silence_dbfs:g} dBFS for {rule.min_duration_s:g} s"
+    elif rule.loud_dbfs is not None:
+        what = f"it is at least {rule.loud_dbfs:g} dBFS loud for {rule.min_duration_s:g} s"
+    elif rule.phrases or rule.patterns:
+        said = ", ".join([*(f'"{phrase}"' for phrase in rule.phrases), *(f"/{pattern}/" for pattern in rule.patterns)])
+        what = f"somebody says {said}" + (" (also in text that may still change)" if rule.partial else "")
+    else:
+        least = "its own threshold" if rule.threshold is None else f"{rule.threshold:g}"
+        tagged = f"the tagger hears {', '.join(rule.labels)} with a score of at least {least}" if rule.labels else ""
+        pattern = f"the signal shows the pattern {' or '.join(rule.cadence)}" if rule.cadence else ""
+        what = ", or ".join(part for part in (tagged, pattern) if part)
+    notes = [
+        f"cleared {rule.clear_after_s:g} s after it was heard last",
+        f"not again within {rule.cooldown_s:g} s",
+        f"not during {rule.quiet_hours}" if rule.quiet_hours else "",
+        f"said again every {rule.repeat_s:g} s until acknowledged" if rule.repeat_s else "",
+    ]
+    state = "" if rule.enabled else " Off."
+    return f"{rule.about} Raised ({rule.severity}) when {what}; {'; '.join(note for note in notes if note)}.{state}".strip()

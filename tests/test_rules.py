@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
-from streamer.rules import AlertRule, AlertRules, SoundSettings, hours, load_rules, parse_rules
+from streamer.rules import AlertRule, AlertRules, SoundSettings, explain, hours, load_rules, parse_rules
 
 ROOT = Path(__file__).parents[1]
 PROMISED = ["siren", "smoke_alarm", "co_alarm", "alarm_clock", "glass", "baby_cry", "knock", "doorbell", "telephone"]
@@ -99,3 +99,11 @@ def test_hours_are_seconds_after_midnight(start, end):
 def test_titles_and_sound_settings():
     assert AlertRule(id="front_door", labels=("Knock",)).title == "front door"
     assert SoundSettings().threshold == 0.5
+
+
+def test_every_default_rule_can_be_explained():
+    texts = {rule.id: explain(rule) for rule in AlertRules.default().rules}
+    assert "pattern t3" in texts["smoke_alarm"]
+    assert "(critical)" in texts["siren"]
+    assert texts["loud"].endswith("Off.")
+    assert all(rule.about in texts[rule.id] and "\n" not in texts[rule.id] for rule in AlertRules.default().rules)
