@@ -238,5 +238,5 @@ def explain(rule: AlertRule) -> str:
         f"not during {rule.quiet_hours}" if rule.quiet_hours else "",
         f"said again every {rule.repeat_s:g} s until acknowledged" if rule.repeat_s else "",
     ]
-    state = "" if rule.enabled else " Off."
-    return f"{rule.about} Raised ({rule.severity}) when {what}; {'; '.join(note for note in notes if note)}.{state}".strip()
+    ends = "; ".join(note for note in notes if note) + ("." if rule.enabled else ". Off.")
+    return f"{rule.about} Raised ({rule.severity}) when {what}; {ends}".strip()
