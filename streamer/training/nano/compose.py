@@ -45,7 +45,7 @@ class Recipe:
     digital_silence: float = 0.03
     dense: float = 0.6
     plain: float = 0.12
-    recorded: float = 0.56
+    recorded: float = 0.46
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,12 @@ def start(settings: Settings, vocabulary: Vocabulary, phones: Phones) -> Run:
     )  # fmt: skip
     model, average = Nano(dims, vocabulary, phones.count), Nano(dims, vocabulary, phones.count)
     average.load_state_dict(model.state_dict())
-    matrices = [value for value in model.parameters() if value.dim() > 1]
-    vectors = [value for value in model.parameters() if value.dim() <= 1]
+    decay, speed = settings.schedule.weight_decay, settings.schedule.head_speed
+    others = [value for name, value in model.named_parameters() if not name.startswith("head.")]
     groups = [
-        {"params": matrices, "weight_decay": settings.schedule.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [value for value in others if value.dim() > 1], "weight_decay": decay, "speed": 1.0},
+        {"params": [value for value in others if value.dim() <= 1], "weight_decay": 0.0, "speed": 1.0},
+        {"params": list(model.head.parameters()), "weight_decay": decay, "speed": speed},
     ]
     run = Run(model, average, torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True), 0)
     saved = settings.out / "state.pt"
@@ -163,7 +164,7 @@ def train(
 def step(run: Run, batch: Batch, vocabulary: Vocabulary, phones: Phones, schedule: Schedule) -> dict[str, float]:
     """One optimiser step on one batch; its losses by name."""
     for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(schedule, batch.step)
+        group["lr"] = learning_rate(schedule, batch.step) * group["speed"]
     run.model.train()
     random = np.random.default_rng([schedule.seed, batch.step, 1])
     louder = np.where(random.random(len(batch.audio)) < 0.3, random.uniform(0, 1.5, len(batch.audio)), 0.0)

@@ -20,8 +20,8 @@ class Data(_Part):
     labels: Path = Path(__file__).parents[2] / "data" / "audioset_labels.csv"
     without_speaker: str = ""
     voices: int = Field(260, ge=1)
-    espeak: int = Field(4000, ge=1)
-    flite: int = Field(700, ge=1)
+    espeak: int = Field(7000, ge=1)
+    flite: int = Field(900, ge=1)
     seed: int = 11
 
 
@@ -43,7 +43,7 @@ class Composition(_Part):
     shares: tuple[float, ...] = (0.08, 0.1, 0.12, 0.16, 0.16, 0.18, 0.08, 0.05, 0.03)
     short_steps: int = 300
     long_steps: int = 900
-    padded: float = Field(0.12, ge=0, le=1)
+    padded: float = Field(0.1, ge=0, le=1)
     timestamps: float = Field(0.3, ge=0, le=1)
     speech: float = 0.84
     alarm: float = 0.35
@@ -62,16 +62,20 @@ class Weights(_Part):
 
 
 class Schedule(_Part):
-    """The loop: the first half of its steps has the `early` weights, the second the `late` ones."""
+    """The loop: the first half of its steps has the `early` weights, the second the `late` ones.
+
+    The tagging head learns `head_speed` times as fast: most classes are rare, so its gradients are mostly noise.
+    """
 
     steps: int = Field(3000, ge=1)
     warmup: int = 100
     learning_rate: float = 1.5e-3
     final_rate: float = 3e-5
+    head_speed: float = 3.0
     weight_decay: float = 0.02
     average: float = 0.997
     early: Weights = Weights(spoken=3.0, align=0.1, tags=0.3)
-    late: Weights = Weights()
+    late: Weights = Weights(tags=0.8)
     spec_mask: float = 0.4
     save_every: int = 100
     processes: int = Field(2, ge=1)
@@ -83,8 +87,8 @@ class Schedule(_Part):
 class Head(_Part):
     """The tagging head's own stage: `groups` of 16 windows whose taps are computed once."""
 
-    groups: int = Field(150, ge=5)
-    steps: int = Field(1500, ge=1)
+    groups: int = Field(300, ge=5)
+    steps: int = Field(3000, ge=1)
     seed: int = 21
 
 

@@ -74,7 +74,7 @@ def train_head(
     *,
     steps: int,
     seed: int,
-    rate: float = 4e-4,
+    rate: float = 2e-3,
     report: Callable[[str], None] = lambda _: None,
 ) -> TagHead:
     """`head` trained on for `steps` on cached taps; returns the average of its last half."""
