@@ -82,6 +82,9 @@ class AlertRule(_Section):
     severity: Literal["info", "warning", "critical"] = "warning"
     labels: tuple[str, ...] = Field((), description="groups of labels or single AudioSet labels")
     cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
+    unless: tuple[CadenceName, ...] = Field(
+        (), description="with one of these patterns in sight the labels do not count: it is another alarm"
+    )
     threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
     phrases: tuple[Phrase, ...] = Field((), description="words, whatever their case and punctuation")
@@ -232,6 +235,8 @@ def explain(rule: AlertRule) -> str:
         tagged = f"the tagger hears {', '.join(rule.labels)} with a score of at least {least}" if rule.labels else ""
         pattern = f"the signal shows the pattern {' or '.join(rule.cadence)}" if rule.cadence else ""
         what = ", or ".join(part for part in (tagged, pattern) if part)
+    if rule.unless:
+        what += f" (the tagger's word does not count while the signal shows the pattern {' or '.join(rule.unless)})"
     notes = [
         f"cleared {rule.clear_after_s:g} s after it was heard last",
         f"not again within {rule.cooldown_s:g} s",

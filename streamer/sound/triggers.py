@@ -22,6 +22,7 @@ from streamer.steps import SpanScores
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.5  # with a pattern in sight, so much of the threshold is enough
+DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
 TEXT_LIMIT = 2000  # characters of a segment that rules look at
@@ -110,6 +111,7 @@ class SoundTrigger:
     _strength: float = 0.0  # of the latest judgement: best score / threshold
     _score: float = 0.0
     _confirmed: bool = False
+    _denied_until: int = 0  # a pattern says that it is another alarm
 
     def __post_init__(self) -> None:
         self._recent = deque(maxlen=self.rule.confirm + 1)
@@ -120,6 +122,8 @@ class SoundTrigger:
         if given.judgement or given.silent:
             names = self._judge(given)
         at = given.end_sample
+        if self._denied(given):
+            names = self._forget()
         own = [state for state in given.cadence if state.kind.value in self.rule.cadence]
         sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
         in_sight = [state for state in own if state.phase is CadencePhase.CANDIDATE]
@@ -141,6 +145,19 @@ class SoundTrigger:
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
             labels=(*names, *(state.kind.readable for state in sounding)),
         )
+
+    def _denied(self, given: AlertInput) -> bool:
+        """Whether the signal shows the pattern of another alarm, or did a moment ago."""
+        others = [state.last_sample for state in given.cadence if state.kind.value in self.rule.unless]
+        self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
+        return bool(self.rule.unless) and given.end_sample < self._denied_until
+
+    def _forget(self) -> tuple[str, ...]:
+        """The tagger has said nothing."""
+        self._recent.clear()
+        self._onset = self._heard = None
+        self._strength, self._score, self._confirmed = 0.0, 0.0, False
+        return ()
 
     def _judge(self, given: AlertInput) -> tuple[str, ...]:
         scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores

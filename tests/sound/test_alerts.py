@@ -77,6 +77,34 @@ def test_both_together_raise_sooner_than_either():
     assert AlertEngine().step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4)) == []
 
 
+def t4(phase, onset, last, at, score=0.9):
+    state = CadenceState(CadenceKind.T4, phase, round(onset * RATE), round(last * RATE), score)
+    return AlertInput(end_sample=round(at * RATE), cadence=(state,))
+
+
+def test_a_co_alarm_is_no_smoke_alarm_though_the_tagger_says_so():
+    alerts, changes = AlertEngine(), []
+    for second in range(1, 31):
+        group = 20 if second < 26 else 26
+        phase = CadencePhase.CANDIDATE if second < 27 else CadencePhase.SOUNDING
+        cadence = t4(phase, 20, group + 0.7, second).cadence if second > 20 else ()
+        changes += alerts.step(judged(second, {SMOKE: 0.8} if second > 20 else {}, cadence=cadence))
+    assert states(changes) == [("co_alarm", "raised")]
+
+
+def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_one_raised():
+    alerts = AlertEngine()
+    changes = run(alerts, range(1, 6), lambda second: {SMOKE: 0.8} if second > 2 else {})
+    assert states(changes) == [("smoke_alarm", "raised")]
+    assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 5.2, 5.5))) == [
+        ("smoke_alarm", "cleared"),
+        ("co_alarm", "raised"),
+    ]
+    assert states(alerts.step(t4(CadencePhase.OVER, 1, 5.2, 13))) == [("co_alarm", "cleared")]
+    changes = run(alerts, range(14, 20), lambda second: {SMOKE: 0.8})
+    assert states(changes) == [("smoke_alarm", "raised")]
+
+
 def test_flapping_at_the_threshold_is_one_alert():
     changes = run(engine(SIREN_RULE), range(1, 120), lambda second: {SIREN: 0.52 if second % 2 else 0.48})
     assert states(changes) == [("s", "raised")]
