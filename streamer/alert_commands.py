@@ -30,9 +30,9 @@ def add(subcommands: Any) -> None:
     listed.add_argument("--marked", choices=("false", "true", "no"), help="only those with (or without) this mark")
     listed.add_argument("--limit", type=_count, default=50, metavar="N", help="the newest N (50); 0: all")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
-    marked = _add(below, "mark", mark, "say that an alert was false, or true")
+    marked = _add(below, "mark", mark, "say that an alert was false, or true; the pages show it")
     marked.add_argument("id", type=_count, metavar="ID", help="the number that `history` shows")
-    marked.add_argument("verdict", choices=("false", "true"))
+    marked.add_argument("verdict", choices=("false", "true", "none"), help="none takes a mark back")
     _add(below, "tune", tune_rules, "what the marks say about each rule, and thresholds to paste into the settings")
 
 
@@ -93,9 +93,10 @@ def history(options: argparse.Namespace) -> int:
 
 
 def mark(options: argparse.Namespace) -> int:
-    """`streamer alerts mark ID false|true`."""
-    entry = _history(options).mark(options.id, options.verdict, time.time())
-    said = "a false alarm" if options.verdict == "false" else "a true alert"
+    """`streamer alerts mark ID false|true|none`."""
+    verdict = None if options.verdict == "none" else options.verdict
+    entry = _history(options).mark(options.id, verdict, time.time())
+    said = {"false": "a false alarm", "true": "a true alert", "none": "not marked any more"}[options.verdict]
     sys.stdout.write(f"{entry.number}: {entry.first.rule} of {entry.time.astimezone():%Y-%m-%d %H:%M:%S} is {said}\n")
     return 0
 

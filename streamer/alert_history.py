@@ -1,7 +1,7 @@
 """What was raised on this machine, and what people said of it: JSON lines that `streamer alerts` reads and `tune` uses.
 
     {"number": 12, "time": "2026-11-23T04:00:12.345+00:00", "event": {…}}    each change of an alert, as in --jsonl
-    {"number": 12, "time": "…", "verdict": "false"}                          a mark: a false alarm, or a true one
+    {"number": 12, "time": "…", "verdict": "false"}                          a mark: false alarm, true, null: taken back
     {"number": 12, "time": "…", "clip": "clips/000012.wav"}                  the sound around it, relative to the file
 
 The file is this user's only. Several processes may use it at once: each change is one locked append. When it is too
@@ -85,17 +85,24 @@ class AlertHistory:
             del self._numbers[key]
         return number
 
-    def mark(self, number: int, verdict: Verdict, at: float) -> HistoryEntry:
-        """Say that an alert was false or true; a later mark replaces an earlier one. UsageError: no such alert."""
+    def mark(self, number: int, verdict: Verdict | None, at: float) -> HistoryEntry:
+        """Say that an alert was false or true; a later mark replaces an earlier one, None takes it back.
+
+        Raises UsageError: there is no such alert.
+        """
         entry = next((entry for entry in self.read() if entry.number == number), None)
         if entry is None:
             raise UsageError(f"ID: no alert {number} is in {self.path}; `streamer alerts history` lists them")
         try:
-            with self._locked():
-                self._write({"number": number, "time": _iso(at), "verdict": verdict})
+            self.add_mark(number, verdict, at)
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from None
         return entry
+
+    def add_mark(self, number: int, verdict: Verdict | None, at: float) -> None:
+        """As `mark`, for the number of an alert that is known to be there. Raises OSError."""
+        with self._locked():
+            self._write({"number": number, "time": _iso(at), "verdict": verdict})
 
     def add_clip(self, number: int, name: str, at: float) -> None:
         """Say where the sound of an alert is, relative to the history's folder. Raises OSError."""
@@ -174,14 +181,15 @@ class AlertHistory:
         """Leave out whole alerts, the unmarked first, the newest never."""
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         sizes: dict[int, int] = {}
-        marked: set[int] = set()
+        marks: dict[int, str | None] = {}
         numbers = []
         for line in lines:
-            number, has_mark = _number(line)
+            number, mark = _number(line)
             numbers.append(number)
             sizes[number] = sizes.get(number, 0) + len(line.encode())
-            if has_mark:
-                marked.add(number)
+            if mark != "":
+                marks[number] = mark
+        marked = {number for number, mark in marks.items() if mark is not None}
         excess = sum(sizes.values()) - KEPT_PART * self._max_bytes
         gone: set[int] = set()
         for number in sorted(sizes, key=lambda number: (number in marked, number)):
@@ -198,13 +206,51 @@ class AlertHistory:
         log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
 
 
-def _number(line: str) -> tuple[int, bool]:
-    """Whose line it is, and whether it is a mark; what cannot be read is nobody's (0) and goes first."""
+class MarksTail:
+    """The marks that were added to a history since the last look, by this or any other process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file, self._position = self._now()
+
+    def read(self) -> list[tuple[int, Verdict | None]]:
+        """Numbers and verdicts (None: taken back), in order; all that are there after the file was made anew."""
+        file, size = self._now()
+        if file != self._file or size < self._position:
+            self._file, self._position = file, 0
+        if size == self._position:
+            return []
+        try:
+            with self._path.open("rb") as history:
+                history.seek(self._position)
+                added = history.read()
+        except OSError:
+            return []
+        whole = added[: added.rfind(b"\n") + 1]  # the last line may not be written yet
+        self._position += len(whole)
+        found = (_number(line) for line in whole.decode("utf-8", "replace").splitlines())
+        return [
+            (number, None if mark is None else "false" if mark == "false" else "true")
+            for number, mark in found
+            if mark in ("false", "true", None)
+        ]
+
+    def _now(self) -> tuple[int, int]:
+        """Which file it is, and its size in bytes."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_size
+
+
+def _number(line: str) -> tuple[int, str | None]:
+    """Whose line it is, and the mark in it ("": none); what cannot be read is nobody's (0) and goes first."""
     try:
         record = json.loads(line)
-        return int(record["number"]), "verdict" in record
-    except (ValueError, KeyError, TypeError):
-        return 0, False
+        return int(record["number"]), record.get("verdict", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0, ""
 
 
 def _iso(unix: float) -> str:

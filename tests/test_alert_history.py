@@ -289,6 +289,8 @@ def test_mark_and_tune(kept, capsys):
     assert "dog: 2 alerts, 1 marked (0 true, 1 false)" in shown
     assert "too little to go by" in shown
     assert "Only alerts that were raised can be marked" in shown
+    assert "not marked any more" in run(capsys, "mark", "2", "none").out
+    assert run(capsys, "history", "--marked", "no").out.count("score") == 3
 
 
 def test_wrong_use_is_one_line(kept, capsys):

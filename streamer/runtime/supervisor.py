@@ -57,7 +57,7 @@ class Program:
         sinks = Sinks(output, self._settings.audio.input)
         deliveries = open_deliveries(self._settings, live=not at_once, run=session_name("s1") if at_once else None)
         with self._interruption.handled():
-            server = self._server()
+            server = self._server(deliveries)
             try:
                 model = self._load()
                 engine = Engine(model, context=self._settings.model.context)
@@ -156,7 +156,7 @@ class Program:
         self._interruption.wait()
         self._source.close()
 
-    def _server(self) -> ServerThread | None:
+    def _server(self, deliveries: Deliveries) -> ServerThread | None:
         """A server that can be started: its port was free a moment ago. It starts with the first session."""
         given = self._settings.server
         if not given.enabled:
@@ -171,8 +171,16 @@ class Program:
                 return None
             raise
         probe.stop()
-        actions = Actions(ack=self._ack, flush=self._flush, health=self._health, open_ingest=self._open_ingest)
-        return ServerThread(options, actions, on_failure=self._server_failed)
+        actions = Actions(
+            ack=self._ack,
+            flush=self._flush,
+            mark=deliveries.mark,
+            health=self._health,
+            open_ingest=self._open_ingest,
+        )
+        server = ServerThread(options, actions, on_failure=self._server_failed)
+        deliveries.tell_marks(server.show_marks)
+        return server
 
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:

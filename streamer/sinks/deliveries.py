@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from streamer.alert_history import AlertHistory, history_path
@@ -26,6 +26,7 @@ from streamer.delivery_settings import (
 from streamer.errors import ConfigError
 from streamer.events import Alert, Event
 from streamer.sinks.delivery import Backoff, Delivery, Wanted
+from streamer.sinks.messages import Mark
 from streamer.sinks.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,20 @@ class Deliveries:
         """Give alerts to every delivery; other events are not for them."""
         for event in events:
             if isinstance(event, Alert):
+                if self._recorder is not None:
+                    self._recorder.expect(event)
                 for delivery in self._deliveries:
                     delivery.put(event)
+
+    @property
+    def mark(self) -> Callable[[Mark], None] | None:
+        """Writes a mark into the history, without waiting; MessageError: no such alert. None: there is no history."""
+        return None if self._recorder is None else self._recorder.mark
+
+    def tell_marks(self, show: Callable[[str, list[int], list[int]], None]) -> None:
+        """`show` is told, in the history's thread, which alerts of a session are marked false and which true."""
+        if self._recorder is not None:
+            self._recorder.on_marks = show
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what waits, for at most so long, and end; False when something did not end in time."""
@@ -88,7 +101,9 @@ def open_deliveries(
         deliveries.append(_command(settings, command, f"delivery.commands[{index}]", names, quiet, run))
     recorder = _recorder(settings, live, environment)
     if recorder is not None:
-        deliveries.append(Delivery(recorder, limit=HISTORY_LIMIT, run=run))
+        kept = Delivery(recorder, limit=HISTORY_LIMIT, run=run)
+        recorder.wake = kept.wake
+        deliveries.append(kept)
     return Deliveries(deliveries, recorder)
 
 

@@ -9,12 +9,12 @@ Rules when it falls behind:
 - transcripts that a newer one of the same segment superseded are skipped (the newer says everything they said);
 - what the bounded history no longer holds is announced by a `gap` of kind `events`, never skipped in silence;
 - more than `max_behind` events behind: the connection is `overdue` and the shell closes it with 1013.
-Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says when that is full. Of heartbeats and
-levels only the newest waits.
+Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says when that is full. Of heartbeats, levels
+and marks only the newest waits.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,22 +50,37 @@ class _Epoch:
 class _Position:
     """Where a connection is in one session: everything up to `seq` is dealt with, since `began` with its present types.
 
-    `live_from`: the newest number when it subscribed; what is older is replay and does not count as being behind.
+    Between `early` and `began` only the `complete` types are dealt with. `live_from`: the newest number when it
+    subscribed; what is older is replay and does not count as being behind.
     """
 
     seq: int
     began: int
     live_from: int
+    early: int = 0
+    complete: frozenset[str] = frozenset()
     past: list[_Epoch] = field(default_factory=list)
 
     def end_epoch(self, types: frozenset[str] | None, oldest_seq: int) -> None:
         """Remember what was dealt with, for a client that goes back. Raises MessageError when it does so too often."""
+        if self.complete and min(self.seq, self.began) > self.early:
+            early_types = self.complete if types is None else self.complete & types
+            self.past.append(_Epoch(self.early, min(self.seq, self.began), early_types))
         if self.seq > self.began:
             self.past.append(_Epoch(self.began, self.seq, types))
         self.past = [epoch for epoch in self.past if epoch.upto >= oldest_seq]
         if len(self.past) > MAX_EPOCHS:
             raise MessageError("subscribe: too often on one connection; open a new one")
-        self.began = self.seq
+        self.early, self.began = self.seq, max(self.seq, self.began)
+
+    def go_to(self, seq: int, complete: frozenset[str], oldest_seq: int) -> None:
+        """Read on after `seq`; of the `complete` types from the oldest event on."""
+        self.seq = self.early = min(seq, oldest_seq - 1) if complete else seq
+        self.began, self.complete = seq, complete
+
+    def left_out(self, entry: Entry) -> bool:
+        """Whether `entry` is older than what is wanted of its type."""
+        return entry.seq <= self.began and entry.type not in self.complete
 
     def had(self, entry: Entry) -> bool:
         """Whether an earlier subscription of this connection already dealt with `entry`."""
@@ -87,7 +102,7 @@ class Connection:
     held: bool = False
     positions: dict[str, _Position] = field(default_factory=dict)
     notices: deque[str] = field(default_factory=deque)
-    newest: dict[str, str] = field(default_factory=dict)  # heartbeat and levels: only the newest waits
+    newest: dict[str, str] = field(default_factory=dict)  # heartbeat, levels, marks: only the newest waits
     turn: int = 0
 
     def wants_session(self, session: str) -> bool:
@@ -109,9 +124,12 @@ class _Session:
 class Hub:
     """All sessions and connections. `run` names this start of the server; see `messages.hello`."""
 
-    def __init__(self, limits: HubLimits | None = None, run: str = "") -> None:
+    def __init__(
+        self, limits: HubLimits | None = None, run: str = "", capabilities: tuple[str, ...] = messages.CAPABILITIES
+    ) -> None:
         self._limits = limits or HubLimits()
-        self._run = run
+        self._run, self._capabilities = run, capabilities
+        self._marks: dict[str, str] = {}  # session -> its `marks` message
         self._sessions: dict[str, _Session] = {}
         self._connections: set[Connection] = set()
 
@@ -158,8 +176,8 @@ class Hub:
     def subscribe(self, connection: Connection, wish: Subscribe) -> None:
         """Change what a connection gets; with `since_seq`, go there first, leaving out what it already had.
 
-        A `since_seq` beyond the newest event of all sessions belongs to an earlier run of the server: then all there
-        is comes.
+        Of the `complete` types everything comes that is still here and that it did not have. A `since_seq` beyond the
+        newest event of all sessions belongs to an earlier run of the server: then all there is comes.
         Raises MessageError when a connection goes back too often.
         """
         newest_of_all = max((item.history.last_seq for item in self._sessions.values()), default=0)
@@ -168,11 +186,14 @@ class Hub:
             if connection.wants_session(name):
                 position.end_epoch(connection.types, item.history.oldest_seq)
             if wish.since_seq is not None:
-                position.seq = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
+                start = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
+                position.go_to(start, wish.complete, item.history.oldest_seq)
             elif not connection.wants_session(name):
-                position.seq = newest
-            position.began, position.live_from = position.seq, newest
+                position.go_to(newest, frozenset(), item.history.oldest_seq)
+            position.live_from = newest
         connection.types, connection.session, connection.held = wish.types, wish.session, False
+        for name in self._marks:
+            self._give_marks(connection, name)
 
     def notify(self, connection: Connection, message: Mapping[str, Any]) -> bool:
         """Queue a connection message; False when the queue is full because the client does not read."""
@@ -197,6 +218,17 @@ class Hub:
                 if connection.types is not None and messages.LEVEL in connection.types:
                     connection.newest[f"{messages.LEVEL} {name}"] = text
 
+    def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
+        """Give what people said of a session's alerts to the connections that subscribed to `marks` by name."""
+        if session in self._sessions:
+            self._marks[session] = messages.encode(messages.marks(session, false_alarms, true_alerts))
+            for connection in self._connections:
+                self._give_marks(connection, session)
+
+    def _give_marks(self, connection: Connection, session: str) -> None:
+        if connection.types is not None and messages.MARKS in connection.types and connection.wants_session(session):
+            connection.newest[f"{messages.MARKS} {session}"] = self._marks[session]
+
     def drain(self, connection: Connection, limit: int = 16) -> list[str]:
         """The next messages for a connection, at most about `limit`, as JSON texts; empty: it has everything."""
         out = list(connection.notices) + list(connection.newest.values())
@@ -217,7 +249,7 @@ class Hub:
 
     def hello(self) -> dict[str, Any]:
         """The `hello` message as of now."""
-        return messages.hello((_describe(item) for item in self._sessions.values()), self._run)
+        return messages.hello((_describe(item) for item in self._sessions.values()), self._run, self._capabilities)
 
     def _read(self, connection: Connection, name: str, limit: int, out: list[str]) -> None:
         history = self._sessions[name].history
@@ -230,7 +262,9 @@ class Hub:
             if len(out) >= limit:
                 return
             position.seq = entry.seq
-            if connection.wants_type(entry.type) and not history.superseded(entry) and not position.had(entry):
+            if not connection.wants_type(entry.type) or position.left_out(entry):
+                continue
+            if not history.superseded(entry) and not position.had(entry):
                 out.append(entry.text)
 
     def _behind(self, connection: Connection) -> int:
@@ -243,6 +277,7 @@ class Hub:
 
     def _forget(self, name: str) -> None:
         history = self._sessions.pop(name).history
+        self._marks.pop(name, None)
         for connection in self._connections:
             position = connection.positions.pop(name, None)
             seq = position.seq if position is not None else 0

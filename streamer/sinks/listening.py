@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from streamer.errors import ConfigError
 from streamer.sinks.ingest import IngestFullError, IngestSink, IngestStart, OpenIngest
-from streamer.sinks.messages import Ack, Flush, SessionHealth
+from streamer.sinks.messages import Ack, Flush, Mark, SessionHealth
 
 
 def _no_health() -> Mapping[str, SessionHealth]:
@@ -37,11 +37,13 @@ class ServerOptions:
 class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
-    `ack` and `flush` may raise MessageError, which the client gets as an `error`.
+    `ack`, `flush` and `mark` may raise MessageError, which the client gets as an `error`. `mark` None: nobody keeps
+    marks.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
     flush: Callable[[Flush], None] = lambda flush: None
+    mark: Callable[[Mark], None] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = _no_health
     open_ingest: OpenIngest = _no_ingest
 

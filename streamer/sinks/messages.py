@@ -12,9 +12,11 @@ from urllib.parse import parse_qs
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
-LEVEL: Final = "level"  # a connection message that only those get who subscribe to it by name
+LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
+MARKS: Final = "marks"
 ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error"})
-CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL)
+CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
+MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 MAX_SEQ: Final = 2**53
 MAX_NAME: Final = 200  # characters of a session's name
 
@@ -44,12 +46,16 @@ class SessionHealth:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Which events a client wants. None: all types, all sessions, from now on. `unknown`: types nobody sends."""
+    """Which events a client wants. None: all types, all sessions, from now on. `unknown`: types nobody sends.
+
+    `complete`: types of which, with `since_seq`, everything is wanted that the server still has, also from before it.
+    """
 
     types: frozenset[str] | None = None
     session: str | None = None
     since_seq: int | None = None
     unknown: tuple[str, ...] = ()
+    complete: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,16 @@ class Flush:
     session: str | None = None
 
 
-ClientMessage = Subscribe | Ack | Ping | Flush
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Alert `id` (of `session`; None: of the newest) was a false alarm; `false_alarm` False takes that back."""
+
+    id: int
+    session: str | None
+    false_alarm: bool
+
+
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark
 
 
 def encode(message: Mapping[str, Any]) -> str:
@@ -96,10 +111,12 @@ def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[st
     return head | {"from_seq": from_seq, "to_seq": to_seq, "reason": reason}
 
 
-def hello(sessions: Iterable[Mapping[str, Any]], run: str) -> dict[str, Any]:
+def hello(
+    sessions: Iterable[Mapping[str, Any]], run: str, capabilities: Iterable[str] = CAPABILITIES
+) -> dict[str, Any]:
     """The first message. `run` names this start of the server: sequence numbers of another run mean nothing here."""
     head = {"v": PROTOCOL_VERSION, "type": "hello", "version": PROTOCOL_VERSION, "run": run}
-    return head | {"sessions": list(sessions), "capabilities": list(CAPABILITIES)}
+    return head | {"sessions": list(sessions), "capabilities": list(capabilities)}
 
 
 def heartbeat(uptime_s: float, health: Mapping[str, SessionHealth]) -> dict[str, Any]:
@@ -116,6 +133,12 @@ def level(session: str, dbfs: float) -> dict[str, Any]:
     return {"v": PROTOCOL_VERSION, "type": LEVEL, "session": session, "dbfs": round(dbfs, 1)}
 
 
+def marks(session: str, false_alarms: Iterable[int], true_alerts: Iterable[int]) -> dict[str, Any]:
+    """What people said of a session's alerts, all of it, by the alerts' ids."""
+    head = {"v": PROTOCOL_VERSION, "type": MARKS, "session": session}
+    return head | {"false_alarms": sorted(false_alarms), "true_alerts": sorted(true_alerts)}
+
+
 def parse(text: str | bytes) -> ClientMessage:
     """What a client said. Raises MessageError with one line that names the field."""
     message = parse_object(text)
@@ -128,7 +151,9 @@ def parse(text: str | bytes) -> ClientMessage:
         return Ping()
     if kind == "flush":
         return Flush(_name(message))
-    raise MessageError("type: must be subscribe, ack, ping or flush")
+    if kind == "mark":
+        return Mark(_integer(message, "id"), _name(message), _boolean(message, "false_alarm"))
+    raise MessageError("type: must be subscribe, ack, mark, ping or flush")
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
@@ -161,15 +186,27 @@ def subscribe_from_query(query: str) -> Subscribe | None:
 
 
 def _subscribe(message: Mapping[str, Any]) -> Subscribe:
-    names = message.get("types")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise MessageError("types: must be a list of event types")
+    names, complete = _types(message, "types"), _types(message, "complete") or []
     since = None if message.get("since_seq") is None else _integer(message, "since_seq")
-    if names is None:
-        return Subscribe(None, _name(message), since)
-    known = EVENT_TYPES | ALWAYS_SENT | {LEVEL}
-    unknown = tuple(sorted({name[:40] for name in names if name not in known}))[:10]
-    return Subscribe(frozenset(names) & known, _name(message), since, unknown)
+    whole = frozenset(complete) & EVENT_TYPES
+    known = EVENT_TYPES | ALWAYS_SENT | {LEVEL, MARKS}
+    unknown = tuple(sorted({name[:40] for name in (*(names or []), *complete) if name not in known}))[:10]
+    wanted = None if names is None else frozenset(names) & known
+    return Subscribe(wanted, _name(message), since, unknown, whole)
+
+
+def _types(message: Mapping[str, Any], field: str) -> list[str] | None:
+    names = message.get(field)
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise MessageError(f"{field}: must be a list of event types")
+    return names
+
+
+def _boolean(message: Mapping[str, Any], field: str) -> bool:
+    value = message.get(field)
+    if not isinstance(value, bool):
+        raise MessageError(f"{field}: must be true or false")
+    return value
 
 
 def _integer(message: Mapping[str, Any], field: str) -> int:

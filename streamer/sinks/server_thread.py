@@ -7,7 +7,7 @@ from any thread.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from streamer.errors import ConfigError
 from streamer.events import Event
@@ -67,6 +67,10 @@ class ServerThread:
     def publish(self, event: Event) -> None:
         """See `Server.publish`: from any thread, never waits for a client."""
         self._server.publish(event)
+
+    def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
+        """See `Server.show_marks`."""
+        self._server.show_marks(session, false_alarms, true_alerts)
 
     def stop(self, code: int = DONE, reason: str = "done") -> None:
         """Send what is left, close every client with `code`, end the thread; within 2 s. Any number of times."""

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from streamer.sinks.access import Access, Allowance, Request
 from streamer.sinks.hub import Connection, Hub, HubLimits
 from streamer.sinks.ingest import receive
 from streamer.sinks.listening import Actions, ServerOptions, cannot_listen, tls_context
-from streamer.sinks.messages import Ack, Flush, MessageError, Ping, SessionInfo, Subscribe
+from streamer.sinks.messages import Ack, Flush, Mark, MessageError, Ping, SessionInfo, Subscribe
 
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
@@ -65,7 +65,8 @@ class Server:
         self._access = Access(options.host, options.token, (*options.hosts, *own_name), options.origins)
         self._tls = tls_context(options)
         self._pages = pages.load_pages()
-        self._hub = Hub(limits, run=secrets.token_hex(8))
+        able = messages.CAPABILITIES if self._actions.mark is None else (*messages.CAPABILITIES, messages.MARK)
+        self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub and the next two
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_pending = False
@@ -101,9 +102,13 @@ class Server:
         """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open."""
         with self._lock:
             self._hub.publish(event)
-            if self._loop is not None and not self._wake_pending:
-                self._wake_pending = True
-                self._loop.call_soon_threadsafe(self._wake)
+            self._wake_soon()
+
+    def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
+        """Tell the clients that want to know what people said of a session's alerts; from any thread, never waits."""
+        with self._lock:
+            self._hub.show_marks(session, false_alarms, true_alerts)
+            self._wake_soon()
 
     async def start(self) -> None:
         """Listen. Raises ConfigError that names --port or --host."""
@@ -244,6 +249,10 @@ class Server:
                 self._actions.ack(message)
             case Flush():
                 self._actions.flush(message)
+            case Mark():
+                if self._actions.mark is None:
+                    raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
+                self._actions.mark(message)
         return True
 
     def _subscribe_from(self, client: _Client, query: str) -> None:
@@ -316,6 +325,12 @@ class Server:
             self._ingests.discard(connection)
 
     # ---- in the loop
+
+    def _wake_soon(self) -> None:
+        """With the lock held: have the clients' tasks look for what is new."""
+        if self._loop is not None and not self._wake_pending:
+            self._wake_pending = True
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         with self._lock:

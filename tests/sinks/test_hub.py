@@ -161,6 +161,40 @@ def test_levels_only_for_those_who_ask_by_name():
     assert read(hub, asking)[1:] == [{"v": 1, "type": "level", "session": "a", "dbfs": -20.0}]
 
 
+def test_marks_only_for_those_who_ask_by_name_also_later():
+    hub = Hub()
+    hub.open_session(INFO["a"])
+    plain, early, late = hub.connect(), hub.connect(), hub.connect()
+    hub.subscribe(early, Subscribe(types=frozenset({"alert", "marks"})))
+    hub.show_marks("a", [3, 1], [])
+    hub.show_marks("a", [3], [2])
+    hub.show_marks("never opened", [1], [])
+    hub.subscribe(late, Subscribe(types=frozenset({"marks"}), since_seq=0))
+    told = {"v": 1, "type": "marks", "session": "a", "false_alarms": [3], "true_alerts": [2]}
+    assert read(hub, plain)[1:] == []
+    assert read(hub, early)[1:] == read(hub, late)[1:] == [told]
+    hub.show_marks("a", [], [])
+    assert read(hub, late) == [told | {"false_alarms": [], "true_alerts": []}]
+
+
+def test_of_complete_types_everything_comes_in_order_and_once():
+    hub = Hub(HubLimits(max_events=60))
+    hub.open_session(INFO["a"])
+    for seq in range(1, 101):
+        hub.publish(tags("a", seq) if seq % 10 == 0 else status("a", seq))
+    oldest = hub.hello()["sessions"][0]["oldest_seq"]
+    assert oldest > 20
+    connection = hub.connect(held=True)
+    hub.subscribe(connection, Subscribe(since_seq=96, complete=frozenset({"tags"})))
+    out = read(hub, connection)
+    assert [message["type"] for message in out if "seq" not in message] == ["hello"]
+    assert seqs(out) == [*(seq for seq in range(oldest, 96) if seq % 10 == 0), 97, 98, 99, 100]
+    hub.publish(status("a", 101))
+    assert seqs(read(hub, connection)) == [101]
+    hub.subscribe(connection, Subscribe(since_seq=90))
+    assert seqs(read(hub, connection)) == [91, 92, 93, 94, 95, 96]
+
+
 def test_going_back_again_and_again_is_refused():
     hub = Hub()
     hub.open_session(INFO["a"])
@@ -197,11 +231,13 @@ def test_a_name_is_used_once():
 
 
 TYPES = st.sampled_from([None, frozenset({"tags"}), frozenset({"transcript"}), frozenset({"status", "tags"})])
+COMPLETE = frozenset({"status", "transcript"})
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.sampled_from("ab"), st.sampled_from(["status", "tags", "partial", "final"])),
         st.tuples(st.just("drain"), st.integers(1, 5), st.just(None)),
         st.tuples(st.just("subscribe"), TYPES, st.one_of(st.none(), st.integers(0, 40))),
+        st.tuples(st.just("complete"), TYPES, st.integers(0, 40)),
     ),
     max_size=120,
 )
@@ -216,6 +252,7 @@ class Model:
         self.types: frozenset[str] | None = None
         self.passed: dict[str, set[int]] = {"a": set(), "b": set()}  # may have gone by while they were not wanted
         self.mark = {"a": 0, "b": 0}  # everything up to here was received, announced or not wanted
+        self.began = {"a": 0, "b": 0}  # up to here only COMPLETE types are wanted
 
     def receive(self, message: dict) -> None:
         name = message.get("session")
@@ -228,6 +265,7 @@ class Model:
             assert seq > self.mark[name], "goes back within a subscription"
             assert seq not in self.got[name], "sent twice"
             assert self.wanted(self.events[name][seq])
+            assert seq > self.began[name] or self.events[name][seq].type in COMPLETE
             self.got[name].add(seq)
             self.check(name, seq)
             self.mark[name] = seq
@@ -237,6 +275,8 @@ class Model:
         for seq in range(self.mark[name] + 1, upto):
             event = self.events[name].get(seq)
             if event is None or not self.wanted(event) or seq in self.got[name] | self.passed[name]:
+                continue
+            if seq <= self.began[name] and event.type not in COMPLETE:
                 continue
             assert self.superseded(name, event), f"event {seq} is missing without a word"
 
@@ -249,7 +289,7 @@ class Model:
             for later in self.events[name].values()
         )
 
-    def subscribe(self, types: frozenset[str] | None, since: int | None) -> None:
+    def subscribe(self, types: frozenset[str] | None, since: int | None, oldest: dict[str, int] | None = None) -> None:
         for name, events in self.events.items():
             self.passed[name] |= {seq for seq, event in events.items() if not self.wanted(event)}
             if since is not None:
@@ -258,7 +298,9 @@ class Model:
         if since is not None:
             newest = max(max(events, default=0) for events in self.events.values())
             for name, events in self.events.items():
-                self.mark[name] = min(since, max(events, default=0)) if since <= newest else 0
+                self.began[name] = self.mark[name] = min(since, max(events, default=0)) if since <= newest else 0
+                if oldest is not None:
+                    self.mark[name] = min(self.mark[name], oldest[name] - 1)
 
 
 @settings(max_examples=300, deadline=None)
@@ -284,11 +326,13 @@ def test_nothing_twice_nothing_missing_in_silence(steps, max_events):
             for text in hub.drain(connection, limit=one):
                 model.receive(json.loads(text))
         else:
+            complete = COMPLETE if verb == "complete" else frozenset()
+            oldest = {item["session"]: item["oldest_seq"] for item in hub.hello()["sessions"]}
             try:
-                hub.subscribe(connection, Subscribe(types=one, since_seq=two))
+                hub.subscribe(connection, Subscribe(types=one, since_seq=two, complete=complete))
             except MessageError:
                 return
-            model.subscribe(one, two)
+            model.subscribe(one, two, oldest if complete else None)
     for message in read(hub, connection):
         model.receive(message)
     for name, events in model.events.items():

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from streamer.sinks import messages
-from streamer.sinks.messages import Ack, Flush, MessageError, Ping, Subscribe, parse, subscribe_from_query
+from streamer.sinks.messages import Ack, Flush, Mark, MessageError, Ping, Subscribe, parse, subscribe_from_query
 
 
 def test_what_clients_may_say():
@@ -13,6 +13,10 @@ def test_what_clients_may_say():
     wish = parse('{"type":"subscribe","types":["tags","alert","nonsense"],"session":null,"since_seq":0}')
     assert wish == Subscribe(frozenset({"tags", "alert"}), None, 0, ("nonsense",))
     assert parse('{"type":"subscribe"}') == Subscribe()
+    whole = parse('{"type":"subscribe","types":["tags","marks"],"since_seq":9,"complete":["alert","level","x"]}')
+    assert whole == Subscribe(frozenset({"tags", "marks"}), None, 9, ("x",), frozenset({"alert"}))
+    assert parse('{"type":"mark","session":"a","id":3,"false_alarm":true}') == Mark(3, "a", True)
+    assert parse('{"type":"mark","id":0,"false_alarm":false,"why":"a whistle"}') == Mark(0, None, False)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,13 @@ def test_what_clients_may_say():
         ('{"type":"subscribe","since_seq":' + "9" * 5000 + "}", "JSON"),
         ('{"type":"subscribe","types":"tags"}', "types"),
         ('{"type":"subscribe","types":[1]}', "types"),
+        ('{"type":"subscribe","complete":"alert"}', "complete"),
+        ('{"type":"mark","id":1}', "false_alarm"),
+        ('{"type":"mark","id":1,"false_alarm":"true"}', "false_alarm"),
+        ('{"type":"mark","id":1,"false_alarm":1}', "false_alarm"),
+        ('{"type":"mark","id":1.5,"false_alarm":true}', "id"),
+        ('{"type":"mark","id":1,"session":"","false_alarm":true}', "session"),
+        ('{"type":"mark","id":1,"session":"' + "x" * 201 + '","false_alarm":true}', "session"),
     ],
 )
 def test_what_cannot_be_used_is_named(text, field):
@@ -51,7 +62,13 @@ def test_subscription_in_the_address():
 
 
 def test_connection_messages_carry_no_seq_and_survive_any_text():
-    for message in [messages.error("\ud800"), messages.pong(), messages.hello([], "r"), messages.heartbeat(1, {})]:
+    for message in [
+        messages.error("\ud800"),
+        messages.pong(),
+        messages.hello([], "r"),
+        messages.heartbeat(1, {}),
+        messages.marks("a", [2], []),
+    ]:
         assert "seq" not in message
         assert "audio_t" not in message
         assert json.loads(messages.encode(message).encode())["v"] == 1
