@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from streamer.delivery_settings import DeliverySettings
 from streamer.errors import ConfigError
 from streamer.rules import AlertRules, SoundSettings
+from streamer.word_lists import hot_words, masked_words, without_marks
 
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -53,6 +54,11 @@ class SpeechSettings(_Section):
     carry_prompt: Literal["auto", "on", "off"] = Field(
         "auto", description="text that scrolled off conditions what follows; auto: where the model was trained for it"
     )
+    hot_words: tuple[str, ...] = Field((), description="names and jargon that may be said; never scroll off the prompt")
+    mask: bool | str | tuple[str, ...] = Field(
+        False,
+        description="words shown as their first letter and asterisks: true (short English list), a list, or a file",
+    )
 
     @field_validator("language")
     @classmethod
@@ -61,6 +67,22 @@ class SpeechSettings(_Section):
         if value is None or re.fullmatch(r"[A-Za-z ]{2,30}", value):
             return value and value.lower()
         raise ValueError("must be a language such as en or English (--language)")
+
+    @field_validator("prompt")
+    @classmethod
+    def _plain_text(cls, value: str) -> str:
+        return without_marks(value)
+
+    @field_validator("hot_words", mode="before")
+    @classmethod
+    def _words_and_phrases(cls, value: object) -> tuple[str, ...]:
+        return hot_words(value)
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _words_to_mask(cls, value: object) -> bool | tuple[str, ...]:
+        """A file is read here, once, so that all sessions mask the same words."""
+        return value if isinstance(value, bool) else masked_words(value)
 
 
 class VadSettings(_Section):
@@ -81,6 +103,9 @@ class WindowSettings(_Section):
         None, ge=2, le=28, description="seconds a window looks back; null: as the model says"
     )
     segment_max_s: float = Field(30.0, ge=5, le=30)
+    hop_max_s: float = Field(
+        2.0, ge=0.1, le=5, description="live: where the machine cannot keep up, text comes less often, at most this far"
+    )
 
     @field_validator("hop_s")
     @classmethod
@@ -95,6 +120,9 @@ class PolicySettings(_Section):
 
     name: Literal["agreement", "alignatt"] = "agreement"
     frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
+    sentence_pause_ms: int | None = Field(
+        400, ge=100, le=3000, description="quiet so long, less than the hangover, behind a sentence: it is final"
+    )
 
 
 class GuardSettings(_Section):

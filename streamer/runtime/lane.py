@@ -3,6 +3,7 @@
 Full-queue rule: `put` waits, so the listener stops reading and the ring buffer behind it is what overruns, with an
 exact `gap`. Before that, the worker catches up: the text of a hop that a later one of the same utterance follows is not
 decoded (partials are merged), and the tags of seconds that are far behind are left out, which a `degraded` status says.
+Where that happens for long, `streamer.runtime.pace` makes the hop longer, so that nothing has to queue.
 """
 
 import threading
@@ -11,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from streamer.events import SAMPLE_RATE, Event
-from streamer.runtime.listener import ListenerPlan
+from streamer.config import WindowSettings
+from streamer.events import SAMPLE_RATE, Event, State
+from streamer.runtime.listener import ListenerPlan, StateChanged
+from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
-from streamer.vad.planner import Hop, SegmentClosed
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 LIMIT_SAMPLES = 10 * SAMPLE_RATE
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
@@ -23,31 +26,55 @@ JUDGEMENTS_BEHIND = 3  # so many judgements waiting behind one: it is left out
 
 Emit = Callable[[Sequence[Event]], None]
 Action = Callable[[Session], list[Event]]
+Clock = Callable[[], float]  # seconds that never go back
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One plan to carry out; `text`, `judge`: whether the model is to be asked for them."""
+    """One plan to carry out; `text`, `judge`: whether the model is to be asked for them.
+
+    `waited_s`: how much longer than it may it has waited for the worker.
+    """
 
     plan: ListenerPlan
     text: bool = True
     judge: bool = True
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What people were told: far behind, text only every `hop_s` seconds (None: as often as set), the model failed."""
+
+    behind: bool = False
+    hop_s: float | None = None
+    failed: bool = False
 
 
 class Lane:
     """One stream's plans, and what else is asked of its session. `ready` is shared with the worker and other lanes."""
 
-    def __init__(self, hearing: Hearing, emit: Emit, ready: threading.Condition, patience_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        hearing: Hearing,
+        emit: Emit,
+        ready: threading.Condition,
+        patience_s: float = 0.0,
+        window: WindowSettings | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         """`patience_s`: how long a hop may wait here before a later one makes parts of it superfluous."""
         self.hearing, self.emit = hearing, emit
-        self._ready, self._patience_s = ready, patience_s
+        self.turns = TextTurns(window or WindowSettings())
+        self._ready, self._patience_s, self._clock = ready, patience_s, clock
         self._plans: deque[tuple[ListenerPlan, float]] = deque()  # with the time at which they came
         self._actions: deque[Action] = deque()
         self._queued_samples = 0
         self._finishing = False
         self._hurry = False
         self.done = threading.Event()
-        self.degraded = False
+        self.told = Trouble()
+        self.state: State = "starting"  # of the source, as far as the session knows
         self.skipped_judgements = 0
         self.failures = 0  # steps in a row that the model could not do
 
@@ -61,7 +88,7 @@ class Lane:
         with self._ready:
             for plan in plans:
                 self._ready.wait_for(lambda: self._queued_samples < LIMIT_SAMPLES or self._hurry or self.done.is_set())
-                self._plans.append((plan, time.monotonic()))
+                self._plans.append((plan, self._clock()))
                 self._queued_samples += _samples(plan)
                 self._ready.notify_all()
 
@@ -104,33 +131,46 @@ class Lane:
         self._actions.clear()
         return actions
 
-    def take(self) -> Job | None:
-        """The next plan, and what of it is still worth asking the model for."""
+    def take(self, least_hop_s: float = 0.0) -> Job | None:
+        """The next plan, and what of it is still worth asking the model for; see `Pace` for `least_hop_s`."""
         with self._ready:
             if not self._plans:
                 return None
-            plan, came_s = self._plans.popleft()
+            plan, came_s = self._plans[0]
+            if isinstance(plan, SegmentClosed) and not self._hurry and (late := self.turns.before(plan)):
+                return Job(late)
+            self._plans.popleft()
             self._queued_samples -= _samples(plan)
             self._ready.notify_all()
+        if isinstance(plan, SegmentOpened):
+            self.turns.opened(plan)
+        elif isinstance(plan, StateChanged):
+            self.state, self.told = plan.state, Trouble()
         if not isinstance(plan, Hop):
             return Job(plan)
-        if self._hurry:
-            return Job(plan, text=False, judge=False)
-        if time.monotonic() - came_s < self._patience_s:
-            return Job(plan)
-        behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
-        text = not self._superseded()
-        judge = behind < JUDGEMENTS_BEHIND or (plan.text and text)  # the same encoder pass serves both
-        if plan.judge and not judge:
-            self.skipped_judgements += 1
-        return Job(plan, text=text, judge=judge)
+        job = self._job(plan, self._clock() - came_s - self._patience_s, least_hop_s)
+        self.turns.took(plan, job.text)
+        return job
 
-    def _superseded(self) -> bool:
-        """Whether a later hop of the same utterance is waiting."""
+    def _job(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
+        if self._hurry:
+            return Job(hop, text=False, judge=False)
+        text = self.turns.due(hop, least_hop_s)
+        if waited_s < 0:
+            return Job(hop, text=text)
+        behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
+        text = text and not self._superseded(least_hop_s)
+        judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
+        if hop.judge and not judge:
+            self.skipped_judgements += 1
+        return Job(hop, text, judge, waited_s)
+
+    def _superseded(self, least_hop_s: float) -> bool:
+        """Whether a later hop of the same utterance is waiting whose text is due."""
         for later, _ in self._plans:
             if isinstance(later, SegmentClosed):
                 return False
-            if isinstance(later, Hop) and later.text:
+            if isinstance(later, Hop) and later.text and self.turns.due(later, least_hop_s):
                 return True
         return False
 

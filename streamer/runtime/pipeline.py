@@ -40,7 +40,8 @@ class Pipeline:
         self._states: deque[tuple[int, State, str]] = deque()
         self._state: tuple[State, str] = ("starting", "")
         self._last_audio_s = time.monotonic()
-        self.lane: Lane = worker.add(hearing, emit, patience_s=0.0 if source.live else CATCH_UP_S)
+        patience_s = 0.0 if source.live else CATCH_UP_S
+        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),

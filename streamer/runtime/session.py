@@ -155,7 +155,7 @@ class Session:
             silent=hop.judge and hop.silent,
             cadence=tuple(self._cadence.step(hop.samples, at)),
             heard=self._top(HEARD_TAGS),
-            loudness_dbfs=dbfs(hop.samples),
+            loudness_dbfs=dbfs(hop.samples) if len(hop.samples) else None,  # none: text that was put off
         )
         return events + self._alerts(at, given)
 

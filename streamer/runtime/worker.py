@@ -5,11 +5,15 @@ Its loop reads: wait, take, prepare (mel, requests), step (one batch through the
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from streamer.config import WindowSettings
 from streamer.errors import StreamerError
 from streamer.runtime.engine import Engine
-from streamer.runtime.lane import Emit, Job, Lane
+from streamer.runtime.lane import Clock, Emit, Job, Lane, Trouble
+from streamer.runtime.pace import Pace
 from streamer.runtime.stream import Hearing
 from streamer.steps import StepRequest, StepResult
 
@@ -21,10 +25,11 @@ FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
 
 
 class Worker:
-    """Runs `engine` for every lane. `failure` holds the error that ended it, if one did."""
+    """Runs `engine` for every lane. `failure` holds the error that ended it, if one did. `clock` measures its steps."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, clock: Clock = time.monotonic) -> None:
+        self._engine, self._clock = engine, clock
+        self._pace = Pace()
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
         self._stopping = False
@@ -35,9 +40,9 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def add(self, hearing: Hearing, emit: Emit, patience_s: float = 0.0) -> Lane:
+    def add(self, hearing: Hearing, emit: Emit, patience_s: float = 0.0, window: WindowSettings | None = None) -> Lane:
         """A lane for one more stream; from any thread."""
-        lane = Lane(hearing, emit, self._ready, patience_s)
+        lane = Lane(hearing, emit, self._ready, patience_s, window, self._clock)
         with self._ready:
             self._lanes.append(lane)
         return lane
@@ -77,18 +82,29 @@ class Worker:
         jobs: list[tuple[Lane, Job]] = []
         for lane in lanes:
             with self._ready:
-                actions, job, empty = lane.take_actions(), lane.take(), lane.empty
+                actions, job, empty = lane.take_actions(), lane.take(self._pace.hop_s), lane.empty
             for action in actions:
                 lane.emit(action(lane.hearing.session))
             if job is not None:
                 jobs.append((lane, job))
             elif empty:
                 self._finish(lane)
+        began_s = self._clock()
         requests = [(lane.hearing.begin(job.plan, text=job.text, judge=job.judge)) for lane, job in jobs]
         results = self._step([(lane, request) for (lane, _), request in zip(jobs, requests, strict=True)])
+        self._measure(jobs, began_s)
         for (lane, job), result in zip(jobs, results, strict=True):
             lane.emit(lane.hearing.complete(job.plan, result))
-            self._tell_lag(lane)
+            self._tell(lane)
+
+    def _measure(self, jobs: Sequence[tuple[Lane, Job]], began_s: float) -> None:
+        if not jobs:
+            return
+        now_s, turns = self._clock(), [lane.turns for lane in self.lanes()]
+        waited_s = max(job.waited_s for _, job in jobs)
+        own_s, longest_s = min(turn.own_s for turn in turns), max(turn.longest_s for turn in turns)
+        if self._pace.step(now_s, now_s - began_s, waited_s, own_s, longest_s):
+            log.info("the hop of live streams is now at least %g s (0: each its own)", self._pace.hop_s)
 
     def _step(self, work: Sequence[tuple[Lane, StepRequest | None]]) -> list[StepResult | None]:
         due = [(lane.hearing.mel, request) for lane, request in work if request]
@@ -110,7 +126,7 @@ class Worker:
     def _failed(self, lane: Lane, error: Exception) -> None:
         """One window is lost; people are told; after three in a row the program ends."""
         lane.failures += 1
-        lane.degraded = True
+        lane.told = replace(lane.told, failed=True)
         log.error("the model failed on a window: %s", error)
         lane.emit(lane.hearing.session.status("degraded", f"the model failed on a window: {error}"))
         if lane.failures >= FAILURES_MAX:
@@ -122,12 +138,20 @@ class Worker:
             self._lanes.remove(lane)
         lane.done.set()
 
-    def _tell_lag(self, lane: Lane) -> None:
-        lag_s = lane.lag_s
-        if lag_s > DEGRADED_LAG_S and not lane.degraded:
-            lane.degraded = True
-            detail = f"{lag_s:.0f} s behind: captions come late, some tags are left out; a smaller --model helps"
-            lane.emit(lane.hearing.session.status("degraded", detail))
-        elif lane.degraded and lag_s < RECOVERED_LAG_S and not lane.failures:
-            lane.degraded = False
-            lane.emit(lane.hearing.session.status("listening"))
+    def _tell(self, lane: Lane) -> None:
+        """Say once that text comes late or less often, and once that it does not any more."""
+        if lane.failures or lane.state == "no_audio":
+            return
+        lag_s, hop_s = lane.lag_s, lane.turns.hop_s(self._pace.hop_s)
+        behind = lag_s > (RECOVERED_LAG_S if lane.told.behind else DEGRADED_LAG_S)
+        trouble = Trouble(behind, hop_s if hop_s > lane.turns.own_s else None)
+        if trouble == lane.told:
+            return
+        lane.told = trouble
+        parts = []
+        if trouble.behind:
+            parts.append(f"{lag_s:.0f} s behind: captions come late, some tags are left out")
+        if trouble.hop_s:
+            parts.append(f"the machine cannot keep up: text comes every {hop_s:g} s instead of {lane.turns.own_s:g} s")
+        detail = "; ".join([*parts, "a smaller --model helps"])
+        lane.emit(lane.hearing.session.status("degraded" if parts else "listening", detail if parts else ""))

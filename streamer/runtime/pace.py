@@ -1,0 +1,128 @@
+"""How often text is decoded where the machine cannot keep up: the hop of live streams grows, and shrinks again (pure).
+
+`Pace` looks at how much of the time the worker was busy and how long hops waited for it; there is one for all streams.
+`TextTurns`, one for each stream, says which of its hops are decoded. Tags keep their second. What is put off is never
+lost: a segment that closes with voice that no window has covered is decoded first.
+"""
+
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import numpy as np
+
+from streamer.config import WindowSettings
+from streamer.events import SAMPLE_RATE
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+
+LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
+WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes nothing
+FULL = 0.9  # busy for this share of a window, with hops waiting: the machine cannot keep up
+ROOM = 0.4  # busy for less: half the hop costs at most twice as much, and that would still fit
+FALLING = 0.9  # waits that shrink by more than this from window to window: the queue is being worked off
+CALM_S = 9.0  # there must be room for so long before the hop shrinks
+CALM_MAX_S = 300.0
+SOON_S = 30.0  # growing again so soon after shrinking: next time we wait twice as long
+
+
+@dataclass(slots=True)
+class _Window:
+    """What is being measured: since when, and how long the last hop of the window before had to wait."""
+
+    began_s: float | None
+    before_s: float = 0.0
+    busy_s: float = 0.0
+    waits_s: list[float] = field(default_factory=list)
+
+
+class Pace:
+    """The least hop for all live streams, in seconds; 0: each has its own. The clock is the caller's."""
+
+    def __init__(self) -> None:
+        self.hop_s = 0.0
+        self._window = _Window(None)
+        self._room_s = 0.0
+        self._calm_s = CALM_S
+        self._shrank_s = float("-inf")
+
+    def step(self, now_s: float, took_s: float, waited_s: float, own_s: float, longest_s: float) -> bool:
+        """A step of the worker ended at `now_s` after `took_s`; whether the hop changed.
+
+        `waited_s`: how much longer than it may a hop of this step had waited; `own_s`: the shortest hop that a stream
+        has by its settings; `longest_s`: the longest that any of them may have.
+        """
+        window = self._window
+        if window.began_s is None:
+            window.began_s = now_s - took_s
+        window.busy_s += took_s
+        window.waits_s.append(max(0.0, waited_s))
+        span_s = now_s - window.began_s
+        if span_s < WINDOW_S:
+            return False
+        share, wait_s = window.busy_s / span_s, fmean(window.waits_s)
+        late = max(window.waits_s) > own_s / 2
+        self._window = _Window(now_s, window.waits_s[-1])
+        self._room_s = self._room_s + span_s if share < ROOM and not late else 0.0
+        if share >= FULL and late and wait_s >= FALLING * window.before_s:
+            return self._grow(now_s, own_s, longest_s)
+        return self._room_s >= self._calm_s and self._shrink(now_s, own_s)
+
+    def _grow(self, now_s: float, own_s: float, longest_s: float) -> bool:
+        longer = [hop_s for hop_s in LADDER_S if max(self.hop_s, own_s) < hop_s <= longest_s]
+        if not longer:
+            return False
+        soon = now_s - self._shrank_s < SOON_S + self._calm_s
+        self._calm_s = min(2 * self._calm_s, CALM_MAX_S) if soon else CALM_S
+        self.hop_s = longer[0]
+        return True
+
+    def _shrink(self, now_s: float, own_s: float) -> bool:
+        if not self.hop_s:
+            return False
+        shorter = [hop_s for hop_s in LADDER_S if own_s < hop_s < self.hop_s]
+        self.hop_s = shorter[-1] if shorter else 0.0
+        self._room_s, self._shrank_s = 0.0, now_s
+        return True
+
+
+class TextTurns:
+    """Which hops of one stream are decoded. Takes every plan that is carried out, in order.
+
+    A hop is due when it reaches or crosses a multiple of the hop in force, so that text comes with the tags of whole
+    seconds in one encoder pass.
+    """
+
+    def __init__(self, window: WindowSettings) -> None:
+        self.own_s = window.hop_s
+        self.longest_s = max(window.hop_s, window.hop_max_s)
+        self._unheard = False
+        self._end_sample = 0
+        self._level_db = 0.0
+
+    def hop_s(self, least_s: float) -> float:
+        """The hop in force where others need one of at least `least_s`."""
+        return min(max(self.own_s, least_s), self.longest_s)
+
+    def due(self, hop: Hop, least_s: float) -> bool:
+        """Whether the text of this hop is due."""
+        every = round(self.hop_s(least_s) * SAMPLE_RATE)
+        own = self.hop_s(least_s) == self.own_s
+        return own or hop.end_sample // every > (hop.end_sample - len(hop.samples)) // every
+
+    def took(self, hop: Hop, text: bool) -> None:
+        """The hop is carried out, with or without its text."""
+        self._end_sample, self._level_db = hop.end_sample, hop.level_db
+        if hop.text:
+            self._unheard = not text and (self._unheard or any(hop.voiced))
+
+    def opened(self, plan: SegmentOpened) -> None:
+        """A segment begins: nothing of it was decoded."""
+        self._unheard = True
+
+    def before(self, plan: SegmentClosed) -> Hop | None:
+        """What must be carried out before the segment closes: an empty hop with the text that was put off."""
+        unheard, self._unheard = self._unheard, False
+        if not unheard or plan.at_sample < self._end_sample or not self._end_sample:
+            return None
+        return Hop(
+            self._end_sample, np.zeros(0, np.float32), (), text=True, judge=False, silent=False, level_db=self._level_db
+        )
