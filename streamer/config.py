@@ -6,14 +6,15 @@ Every refusal is a `ConfigError` of one line that starts with the key's full pat
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamer.delivery_settings import DeliverySettings
 from streamer.errors import ConfigError
-from streamer.rules import AlertRules, SoundSettings
+from streamer.rules import AlertRule, AlertRules, SoundSettings
+from streamer.sources import SourcePlan, SourceSettings, check_sources, overlay
 from streamer.word_lists import hot_words, masked_words, without_marks
 
 Compute = Literal["auto", "cpu", "cuda"]
@@ -200,6 +201,7 @@ class Settings(_Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
     audio: AudioSettings = AudioSettings()
+    sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()
     vad: VadSettings = VadSettings()
@@ -224,8 +226,31 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _deliveries_name_rules(self) -> "Settings":
-        self.delivery.check_rules(frozenset(rule.id for rule in self.alerts.rules))
+        self.delivery.check_rules(frozenset(rule.id for rule in self.all_rules()))
         return self
+
+    @model_validator(mode="after")
+    def _sources_fit_together(self) -> "Settings":
+        self.plans()
+        return self
+
+    def plans(self) -> tuple[SourcePlan, ...]:
+        """The sources to open, each with the settings in force for it. ValueError names what cannot be."""
+        try:
+            check_sources(self.sources, self.audio.device, self.audio.input)
+            paths = [f"sources[{index}]" for index in range(len(self.sources))]
+            found = [
+                SourcePlan(source.name, path, validate(overlay(self, source, path), where=f"{path}.settings."))
+                for source, path in zip(self.sources, paths, strict=True)
+            ]
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return tuple(found) or (SourcePlan("", "", self),)
+
+    def all_rules(self) -> tuple[AlertRule, ...]:
+        """The alert rules of all sources, each id once."""
+        rules = {rule.id: rule for plan in reversed(self.plans()) for rule in plan.settings.alerts.rules}
+        return tuple((rules | {rule.id: rule for rule in self.alerts.rules}).values())
 
     def to_yaml(self) -> str:
         """All settings in force as YAML, for --print-config; the token and addresses with secrets are not shown."""
@@ -328,6 +353,9 @@ def _given(path: str, value: Any) -> str:
 def _known(loc: tuple[int | str, ...]) -> list[str]:
     section: Any = Settings
     for part in loc[:-1]:
+        if isinstance(part, int):
+            section = next(iter(get_args(section)), None)
+            continue
         field = getattr(section, "model_fields", {}).get(part)
         if field is None:
             return ["see --print-config"]

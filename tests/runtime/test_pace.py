@@ -1,4 +1,4 @@
-"""The hop that grows where the machine cannot keep up: the state machine on a scripted clock, and what it may not lose."""
+"""The hop that grows where the machine cannot keep up: its state machine on a scripted clock; what it must not lose."""
 
 import threading
 from types import SimpleNamespace
