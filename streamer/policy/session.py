@@ -8,7 +8,7 @@ committed words in it are exactly the decoder's forced prefix; audio that nobody
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamer.config import Settings
@@ -18,10 +18,15 @@ from streamer.policy.alignatt import AlignAtt
 from streamer.policy.decision import Policy, Words
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
+from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
+from streamer.policy.sentence import SpeechPaused, ends_sentence, pause_samples
+from streamer.policy.text_model import TextModel
 from streamer.policy.voiced import VoicedTrack
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES
+
+__all__ = ["TextChange", "TextModel", "TextSession", "make_policy"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,8 @@ PAUSE_SAMPLES = SAMPLE_RATE // 5  # so long without voice is a good place for a 
 PAUSE_SEARCH_SAMPLES = 3 * SAMPLE_RATE // 2  # and is worth so much more audio
 UNCOMMITTED_MAX_SAMPLES = 15 * SAMPLE_RATE  # audio that waits longer for an agreement is committed or given up
 UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
-PROMPT_TOKENS = 200  # of what scrolled off
+NEW_TOKENS = 224  # most that a window may add where no guard says how many
+WORD_TAIL_SAMPLES = SAMPLE_RATE // 10  # what a word may go on behind the last frame that the gate heard
 WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
 
 
@@ -48,21 +54,6 @@ class TextChange:
     partial: str
     final: bool
     language: str
-
-
-@dataclass(frozen=True, slots=True)
-class TextModel:
-    """What the text session must know of the model: nothing that needs torch.
-
-    `encode` turns text into tokens; `fixed_language`: the only one it speaks ("en" for English-only models), else None;
-    `carries_prompt`: it was trained with previous text before the transcript; `context_s`: how much audio a window
-    holds at best, where the settings do not say.
-    """
-
-    encode: Callable[[str], tuple[int, ...]]
-    fixed_language: str | None
-    carries_prompt: bool
-    context_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -85,21 +76,20 @@ class TextSession:
 
     def __init__(self, settings: Settings, model: TextModel) -> None:
         self._settings = settings
-        self._model = model
         self._policy = make_policy(settings)
         self.guards = Guards(settings.guards)
         self._language = LanguageHold(settings.speech.language or model.fixed_language)
         self._voiced = VoicedTrack(FRAME_SAMPLES)
-        self._user_prompt = model.encode(" " + settings.speech.prompt.strip()) if settings.speech.prompt.strip() else ()
-        carry = settings.speech.carry_prompt
-        self._carries = model.carries_prompt if carry == "auto" else carry == "on"
+        self._prompt = Prompt(settings.speech, model)
         self._context_samples = round((settings.window.context_s or model.context_s) * SAMPLE_RATE)
         self._segment_max_samples = round(settings.window.segment_max_s * SAMPLE_RATE)
+        self._pause_samples = pause_samples(settings.policy.sentence_pause_ms)
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._withheld: Words = ()
+        self._settled_at = 0  # all that a window up to here said is committed; 0 while something is open or in doubt
         self._segment: _Segment | None = None
         self._numbers = 0
 
@@ -131,14 +121,15 @@ class TextSession:
         prefix = tuple(token for word in self._recent if word.end_sample > start for token in word.tokens)
         speech = self._settings.speech
         waiting_s = (end_sample - self._committed_end) / SAMPLE_RATE
-        budget = token_budget(waiting_s, self._settings.guards.tokens_per_second)
+        guards = self._settings.guards
+        budget = token_budget(waiting_s, guards.tokens_per_second) if guards.budget else NEW_TOKENS
         return start, DecodeTask(
             language=self._language.forced,
             task=speech.task,
-            prompt=self._prompt(start),
+            prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
             prefix=prefix,
             draft=tuple(token for word in self._draft for token in word.tokens),
-            max_new_tokens=budget if self._settings.guards.budget else 224,
+            max_new_tokens=budget,
         )
 
     def step(self, hypothesis: Hypothesis, end_sample: int, speech_score: float | None) -> list[TextChange]:
@@ -147,6 +138,7 @@ class TextSession:
             return []
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score)
         words = self.guards.keep(hypothesis, around)
+        self._settled_at = 0
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []
@@ -156,12 +148,22 @@ class TextSession:
         partial = self._force(decision.partial, end_sample)
         self._draft = hypothesis.words[len(words) - len(partial) :]
         changes = self._change(partial, end_sample)
+        everything = tuple(word for word in hypothesis.words if word.text.strip())
+        if decision.commit == everything and not partial and hypothesis.complete:
+            self._settled_at = end_sample
+        if ended := self._sentence_end(self._voiced.last_end, end_sample):
+            return changes + ended
         if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
             changes += self._roll(partial, end_sample)
         return changes
 
     def close(self, plan: SegmentClosed) -> list[TextChange]:
-        """The utterance is over: what is left of the last hypothesis is committed, the segment becomes final."""
+        """The utterance is over: what is left of the last hypothesis is committed, the segment becomes final.
+
+        A pause in speech ends it only where a sentence ends; the gate is still open then, and a new segment begins.
+        """
+        if isinstance(plan, SpeechPaused):
+            return self._sentence_end(plan.speech_end_sample, plan.at_sample)
         segment = self._segment
         if segment is None:
             return []
@@ -197,10 +199,9 @@ class TextSession:
             start = whole if fits else word.end_sample if pause is None else start
         return max(0, start // GRID_SAMPLES * GRID_SAMPLES)
 
-    def _prompt(self, window_start: int) -> tuple[int, ...]:
+    def _scrolled_before(self, window_start: int) -> tuple[int, ...]:
         gone = [word for word in self._recent if word.end_sample <= window_start]
-        tokens = self._scrolled + tuple(token for word in gone for token in word.tokens)
-        return self._user_prompt + (tokens[-PROMPT_TOKENS:] if self._carries else ())
+        return self._scrolled + tuple(token for word in gone for token in word.tokens)
 
     def _commit(self, words: Words, end_sample: int) -> None:
         segment = self._segment
@@ -217,7 +218,7 @@ class TextSession:
         surplus = len(self._recent) - WORDS_KEPT
         if surplus > 0:
             gone = tuple(token for word in self._recent[:surplus] for token in word.tokens)
-            self._scrolled = (self._scrolled + gone)[-PROMPT_TOKENS:]
+            self._scrolled = (self._scrolled + gone)[-PREVIOUS_TOKENS:]
             del self._recent[:surplus]
 
     def _force(self, partial: Words, end_sample: int) -> Words:
@@ -239,6 +240,21 @@ class TextSession:
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes + self._change(partial, end_sample)
 
+    def _sentence_end(self, speech_end: int, at_sample: int) -> list[TextChange]:
+        """Close the segment if its text is committed to its last word, ends a sentence, and it was quiet for a while.
+
+        Nothing can be lost: the window of the last hypothesis held the last word, and no guard doubted any of it.
+        """
+        segment, pause = self._segment, self._pause_samples
+        if segment is None or pause is None or not segment.words or at_sample - speech_end < pause:
+            return []
+        if self._settled_at < speech_end + WORD_TAIL_SAMPLES or not ends_sentence(_text(segment.words)):
+            return []
+        log.debug("a sentence ended, quiet since sample %d: segment closed at %d", speech_end, at_sample)
+        changes = self._finish_segment(at_sample)
+        self._segment = _Segment(start=self._committed_end, words=[])
+        return changes
+
     def _finish_segment(self, end_sample: int) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
@@ -249,8 +265,7 @@ class TextSession:
     def _change(self, partial: Words, end_sample: int, final: bool = False) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
-        text = "".join(word.text for word in segment.words).strip()
-        tail = "".join(word.text for word in partial).strip()
+        text, tail = _text(segment.words), _text(partial)
         if (text, tail) == segment.shown and not final:
             return []
         if segment.number is None:
@@ -272,3 +287,7 @@ class TextSession:
                 language=self._language.current,
             )
         ]
+
+
+def _text(words: Sequence[HypothesisWord]) -> str:
+    return "".join(word.text for word in words).strip()

@@ -19,6 +19,12 @@ class VoicedTrack:
             del self._flags[:surplus]
             self._first += surplus
 
+    @property
+    def last_end(self) -> int:
+        """End of the last voiced frame; where the kept frames begin, or 0, when none of them is voiced."""
+        last = next((index for index in range(len(self._flags), 0, -1) if self._flags[index - 1]), 0)
+        return (self._first + last) * self._frame_samples
+
     def any(self, start_sample: int, end_sample: int) -> bool:
         """Whether a frame that touches [start_sample, end_sample) is voiced; True for what is not kept any more."""
         first = start_sample // self._frame_samples - self._first

@@ -15,7 +15,8 @@ from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
-from streamer.policy.session import TextModel
+from streamer.policy.text_model import TextModel
+from streamer.runtime.caption_session import CaptionSession
 from streamer.runtime.engine import Engine
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.session import HeadFacts, Session
@@ -33,7 +34,9 @@ class Hearing:
         self, model: Model, settings: Settings, name: str = "s1", local_time: Callable[[], float] | None = None
     ) -> None:
         self.mel = MelFrames(model.dims.n_mels)
-        self.session = Session(settings, text_model(model), head_facts(model), name=name, local_time=local_time)
+        self.session: Session = CaptionSession(
+            settings, text_model(model), head_facts(model), name=name, local_time=local_time
+        )
 
     def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
@@ -111,6 +114,8 @@ def text_model(model: Model) -> TextModel:
         fixed_language=None if model.is_multilingual else "en",
         carries_prompt=model.previous_text,
         context_s=model.context_s,
+        text_context=model.dims.n_text_ctx,
+        name=f"the model {model.name}",
     )
 
 

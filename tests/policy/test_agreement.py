@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.policy.agreement import LocalAgreement, bare, common_prefix
@@ -28,6 +28,7 @@ def test_case_and_punctuation_do_not_matter():
     assert bare(" …") == "…"
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=6), max_size=12))
 def test_committed_words_are_a_prefix_of_two_hypotheses(hypotheses):
     policy, committed, previous = LocalAgreement(), [], []

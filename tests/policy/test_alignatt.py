@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.policy.alignatt import JUMP_BACK_SAMPLES, AlignAtt
@@ -28,6 +28,7 @@ def test_attention_that_jumps_far_back_discards_the_pass():
     assert [w.attended_sample for w in decision.partial] == [119_000]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 480_000), max_size=8), max_size=10))
 def test_never_commits_past_the_frontier(hypotheses):
     policy = AlignAtt(FRONTIER)

@@ -1,13 +1,16 @@
 """The text session's promises under random speech, random hypotheses and every guard on."""
 
 import itertools
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.config import GuardSettings, PolicySettings, Settings, WindowSettings
-from streamer.policy.session import TextModel, TextSession
+from streamer.config import GuardSettings, PolicySettings, Settings, VadSettings, WindowSettings
+from streamer.policy.sentence import PauseWatch
+from streamer.policy.session import TextSession
+from streamer.policy.text_model import TextModel
 from streamer.steps import Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, Planner, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
@@ -32,17 +35,10 @@ def speech(draw):
     return [index % 2 == 0 for index, run in enumerate(runs) for _ in range(run)]
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    speech(),
-    st.randoms(use_true_random=False),
-    st.booleans(),
-    st.sampled_from([5.0, 30.0]),
-    st.sampled_from(["agreement", "alignatt"]),
-)
-def test_promises_hold(flags, random, stable, segment_max_s, policy):
-    config = Settings(window=WindowSettings(segment_max_s=segment_max_s), policy=PolicySettings(name=policy))
+def played(flags, random, stable, config):
+    """The changes of a session, and the sample at which each came, with hypotheses that are drawn as it goes."""
     session, planner = TextSession(config, MODEL), Planner(config)
+    pauses = PauseWatch(config.policy.sentence_pause_ms)
     changes, audio_t = [], []
     tail: list[str] = []
 
@@ -72,12 +68,57 @@ def test_promises_hold(flags, random, stable, segment_max_s, policy):
         heard = hypothesis(words, random.choice([-0.1, -2.0]), random.choice([0.0, 0.9]))
         return plan.end_sample, session.step(heard, plan.end_sample, random.choice([None, 0.9, 0.0]))
 
-    plans = [p for flag in flags for p in planner.step(FRAME, VoiceFrame(flag, -20, -60))]
+    plans = []
+    for number, flag in enumerate(flags, start=1):
+        plans += planner.step(FRAME, VoiceFrame(flag, -20, -60))
+        plans += pauses.step(flag, planner.speaking, number * FRAME_SAMPLES)
     for plan in plans + planner.finish(np.zeros(0, np.float32)):
         at, found = carry_out(plan)
         changes += found
         audio_t += [at] * len(found)
-    check_transcripts(changes, audio_t)
+    return changes, audio_t
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    speech(),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+    st.sampled_from([5.0, 30.0]),
+    st.sampled_from(["agreement", "alignatt"]),
+    st.sampled_from([None, 100, 400]),
+)
+def test_promises_hold(flags, random, stable, segment_max_s, policy, pause_ms):
+    config = Settings(
+        window=WindowSettings(segment_max_s=segment_max_s),
+        policy=PolicySettings(name=policy, sentence_pause_ms=pause_ms),
+    )
+    check_transcripts(*played(flags, random, stable, config))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    speech(),
+    st.integers(0, 2**32),
+    st.sampled_from(["agreement", "alignatt"]),
+    st.sampled_from([100, 300, 1000]),
+    st.sampled_from([0.1, 0.5]),
+)
+def test_closing_at_a_sentence_end_changes_no_word(flags, seed, policy, pause_ms, hop_s):
+    def said(pause):
+        config = Settings(
+            window=WindowSettings(segment_max_s=30, hop_s=hop_s),
+            vad=VadSettings(hangover_ms=1500),
+            policy=PolicySettings(name=policy, sentence_pause_ms=pause),
+        )
+        changes, audio_t = played(flags, Random(seed), True, config)
+        finals = [change for change in changes if change.final]
+        return [w for final in finals for w in final.words], finals, audio_t
+
+    words, segments, _ = said(None)
+    same_words, more_segments, _ = said(pause_ms)
+    assert same_words == words
+    assert len(more_segments) >= len(segments)
 
 
 def check_transcripts(changes, audio_t):

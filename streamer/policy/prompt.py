@@ -1,0 +1,69 @@
+"""What the decoder reads before the transcript (pure).
+
+    <|startofprev|> hot words, the user's prompt, … the newest of the earlier text <|startoftranscript|> …
+
+openai-whisper gives it the last n_text_ctx/2 - 1 tokens of what it may read there. Here the head is never pushed out:
+earlier text is cut first, then the front of the user's prompt; hot words stay, in every window of every segment.
+"""
+
+import logging
+
+from streamer.config import SpeechSettings
+from streamer.errors import ConfigError
+from streamer.policy.text_model import TextModel
+
+log = logging.getLogger(__name__)
+
+PREVIOUS_TOKENS = 200  # of what scrolled off
+START_TOKENS = 4  # start of transcript, language, task, time marks or not
+HOT_SHARE = 4  # hot words may fill one part in so many of the text context: 112 of Whisper's 448 tokens
+
+
+class Prompt:
+    """The prompts of one stream.
+
+    A model that was never trained with text before the transcript has nothing to gain from hot words and takes them for
+    things that were said: it gets them, as it gets earlier text, only with `speech.carry_prompt: on`.
+
+    Raises ConfigError when the hot words are too many for the model.
+    """
+
+    def __init__(self, speech: SpeechSettings, model: TextModel) -> None:
+        self._context = model.text_context
+        self._most = max(0, model.text_context // 2 - 1)
+        carry = speech.carry_prompt
+        self._carries = model.carries_prompt if carry == "auto" else carry == "on"
+        self._hot = _hot_tokens(speech, model)
+        said = speech.prompt.strip()
+        self._said = model.encode(" " + said) if said else ()
+
+    def tokens(self, earlier: tuple[int, ...], prefix_tokens: int, new_tokens: int) -> tuple[int, ...]:
+        """The prompt for a window with a forced prefix and room for new tokens, `earlier` being what scrolled off."""
+        room = max(0, min(self._most, self._context - START_TOKENS - prefix_tokens - new_tokens))
+        hot = self._hot[:room]
+        said = _newest(self._said, room - len(hot))
+        kept = _newest(earlier, min(PREVIOUS_TOKENS, room - len(hot) - len(said))) if self._carries else ()
+        return hot + said + kept
+
+
+def _hot_tokens(speech: SpeechSettings, model: TextModel) -> tuple[int, ...]:
+    if not speech.hot_words:
+        return ()
+    if not (model.carries_prompt or speech.carry_prompt == "on"):
+        log.warning(
+            "speech.hot_words: %s was not trained with text before the transcript and does not get them "
+            "(speech.carry_prompt: on gives them all the same)",
+            model.name,
+        )
+        return ()
+    tokens = model.encode(f" {', '.join(speech.hot_words)}.")
+    most = model.text_context // HOT_SHARE
+    if len(tokens) > most:
+        raise ConfigError(
+            f"speech.hot_words: must fit into {most} tokens of {model.name}, are {len(tokens)}: leave some out"
+        )
+    return tokens
+
+
+def _newest(tokens: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return tokens[len(tokens) - min(count, len(tokens)) :]

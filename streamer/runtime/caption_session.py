@@ -1,0 +1,34 @@
+"""The session as people get it: short pauses may close a sentence, and words of `speech.mask` are hidden (pure).
+
+Masking happens here, where every event is made, so that the policy and the alert rules see what was really said.
+"""
+
+from typing import Any
+
+from streamer.config import Settings
+from streamer.events import Event
+from streamer.policy.mask import Mask
+from streamer.policy.sentence import SpeechPaused
+from streamer.runtime.listener import ListenerPlan
+from streamer.runtime.session import Session
+from streamer.steps import StepResult
+from streamer.word_lists import masked_words
+
+
+class CaptionSession(Session):
+    """One stream's session; takes what `Session` takes."""
+
+    def __init__(self, settings: Settings, *args: Any, **options: Any) -> None:
+        super().__init__(settings, *args, **options)
+        spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
+        self._mask = Mask(masked_words(settings.speech.mask), spoken)
+
+    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+        """The plan's events. A pause that closes nothing is none of the alerts' business."""
+        if not isinstance(plan, SpeechPaused):
+            return super().complete(plan, result)
+        changes = self.text.close(plan)
+        return self._transcripts(changes, plan.at_sample) + (self._alerts(plan.at_sample) if changes else [])
+
+    def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
+        return self._mask.event(super()._make(kind, at_sample, **fields))
