@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -98,7 +99,7 @@ def parser() -> Parser:
 
 def run_options(run: Parser) -> None:
     """The options of `run`, as DESIGN's table has them."""
-    sound = run.add_argument_group("sound")
+    sound = run.add_argument_group("sound", "one source; several at once stand under `sources:` in --config FILE")
     sound.add_argument("--device", metavar="N|NAME", help="capture device by index or by a part of its name")
     sound.add_argument("--list-devices", action="store_true", help="list the capture devices and leave")
     sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM on stdin or the demo, not a microphone")
@@ -117,8 +118,8 @@ def run_options(run: Parser) -> None:
     settings.add_argument("--print-config", action="store_true", help="print the settings in force and leave")
     out = run.add_argument_group("output")
     out.add_argument("--jsonl", metavar="PATH|-", help="write events; - is stdout")
-    out.add_argument("--srt", metavar="PATH", help="write captions as SubRip")
-    out.add_argument("--vtt", metavar="PATH", help="write captions as WebVTT")
+    out.add_argument("--srt", metavar="PATH", help="write captions as SubRip; several sources: PATH.NAME.srt")
+    out.add_argument("--vtt", metavar="PATH", help="write captions as WebVTT; several sources: PATH.NAME.vtt")
     out.add_argument("--stay", action="store_true", default=None, help="keep the server up after the end of a file")
     out.add_argument("--quiet", action="store_true", default=None, help="no terminal view")
     server = run.add_argument_group("server")
@@ -133,7 +134,6 @@ def run_options(run: Parser) -> None:
 def run_command(options: argparse.Namespace) -> int:
     """`streamer run`."""
     from streamer import commands
-    from streamer.audio.source import open_source
     from streamer.config import resolve
 
     if options.list_devices:
@@ -143,14 +143,17 @@ def run_command(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(settings.to_yaml())
         return 0
+    from streamer.runtime.inputs import open_inputs
     from streamer.runtime.supervisor import Program
 
     settings = commands.with_known_language(settings)
-    audio = settings.audio
-    source = open_source(audio.device, audio.input, realtime=audio.speed == 1, stall_s=audio.stall_s)
+    plans = [
+        replace(plan, settings=commands.with_known_language(plan.settings, plan.path)) for plan in settings.plans()
+    ]
+    inputs, audio = open_inputs(plans), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
-    program = Program(settings, source, lambda: commands.load(settings), port_given=options.port is not None)
+    program = Program(settings, inputs, lambda: commands.load(settings, plans), port_given=options.port is not None)
     return program.run()
 
 

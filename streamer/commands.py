@@ -4,13 +4,14 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer import alert_commands, bench_commands, training_commands
 from streamer.config import Settings, read_file, validate
 from streamer.errors import UsageError
+from streamer.sources import SourcePlan
 
 if TYPE_CHECKING:
     from streamer.model.download import Progress
@@ -129,8 +130,11 @@ def _advance(bar: Any, task: Any, done_s: float, total_s: float | None) -> None:
     bar.update(task, completed=done_s, total=total_s)
 
 
-def load(settings: Settings) -> "Model":
-    """The model of the settings, with a progress bar if it must be fetched. Raises CheckpointError, UsageError."""
+def load(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Model":
+    """The model of the settings, with a progress bar if it must be fetched. Raises CheckpointError, UsageError.
+
+    `plans`: the sources whose languages it must know too.
+    """
     import torch
 
     from streamer.model.checkpoint import load_model
@@ -141,28 +145,40 @@ def load(settings: Settings) -> "Model":
     with DownloadBar() as progress:
         model = load_model(given.name, head=head, device=given.compute, dtype=given.dtype, progress=progress)
     _check_language(settings, model)
+    for plan in plans:
+        _check_language(plan.settings, model, plan.path)
     return model
 
 
-def with_known_language(settings: Settings) -> Settings:
-    """The settings with a language code where a name was given; UsageError for no language of Whisper's."""
+def with_known_language(settings: Settings, path: str = "") -> Settings:
+    """The settings with a language code where a name was given; UsageError for no language of Whisper's.
+
+    `path`: of the source whose settings they are, "" for those of all.
+    """
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
     language = settings.speech.language
     code = TO_LANGUAGE_CODE.get(language or "", language)
     if code is not None and code not in LANGUAGES:
-        raise UsageError(f"--language: {language!r} is no language that Whisper knows; give en, de, French, …")
+        option = _option("language", path)
+        raise UsageError(f"{option}: {language!r} is no language that Whisper knows; give en, de, French, …")
     return settings.model_copy(update={"speech": settings.speech.model_copy(update={"language": code})})
 
 
-def _check_language(settings: Settings, model: "Model") -> None:
+def _check_language(settings: Settings, model: "Model", path: str = "") -> None:
     language, task = settings.speech.language, settings.speech.task
+    option, name = _option("language", path), f"the model {model.name}"
     if not model.is_multilingual and language not in (None, "en"):
-        raise UsageError(f"--language: the model {model.name} knows English only; take a multilingual one such as base")
+        raise UsageError(f"{option}: {name} knows English only; take a multilingual one such as base")
     if not model.is_multilingual and task == "translate":
-        raise UsageError(f"--task: the model {model.name} cannot translate; take a multilingual one such as base")
+        raise UsageError(f"{_option('task', path)}: {name} cannot translate; take a multilingual one such as base")
     if model.is_multilingual and language is not None and language not in model.tokenizer("en").all_language_codes:
-        raise UsageError(f"--language: the model {model.name} does not know {language!r}; large-v3 and turbo know most")
+        raise UsageError(f"{option}: {name} does not know {language!r}; large-v3 and turbo know most")
+
+
+def _option(name: str, path: str) -> str:
+    """What a person wrote: the option, or the setting of one source."""
+    return f"{path}.settings.speech.{name}" if path else f"--{name}"
 
 
 class DownloadBar:

@@ -2,7 +2,7 @@
 
     sources:
       - {name: kitchen, device: Snowball}
-      - {name: hall, input: hall.wav, settings: {speech: {language: de}, window: {hop_s: 1.0}, vad: {hangover_ms: 1000}}}
+      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {voice: false}}}
 
 A source's `settings` change single keys of the sections that hold for all of them; rules of its alerts change the rules
 of the same id. Model, server, outputs and deliveries are shared. Every refusal starts with the key's full path.

@@ -7,7 +7,7 @@ once, on stderr; the other sinks go on.
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -15,31 +15,42 @@ from streamer.config import OutputSettings
 from streamer.errors import StreamerError, UsageError
 from streamer.events import Event
 from streamer.sinks.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
+from streamer.sinks.naming import Naming
 from streamer.sinks.terminal import TerminalView
 
 log = logging.getLogger(__name__)
 
 LIMIT_EVENTS = 10_000
+_WRITERS: Mapping[str, Callable[[str, str], EventWriter]] = {
+    "--jsonl": JsonlWriter,
+    "--srt": SrtWriter,
+    "--vtt": VttWriter,
+}
+_Target = tuple[str, str | None, str]  # option, session (None: all), path
 
 
 class Sinks:
-    """The files and the terminal view of one run. Not for several threads."""
+    """The files and the terminal view of one run. Not for several threads.
 
-    def __init__(self, output: OutputSettings, source: str | None = None) -> None:
+    Captions are those of the program's own sources: several of them have a file each, with the source's name before
+    the suffix. What senders on `/ingest` say stands in the JSONL only.
+    """
+
+    def __init__(self, output: OutputSettings, sessions: Sequence[str], inputs: Iterable[str | None] = ()) -> None:
         """Open the files without changing them; UsageError names the option of one that cannot be written.
 
-        `source`: the input file, which must not be written over.
+        `sessions`: the program's own, by name. `inputs`: the input files, which must not be written over.
         """
         self.view: TerminalView | None = None
         self.failed = False
-        self._jsonl = JsonlWriter(output.jsonl) if output.jsonl else None
-        writers: list[EventWriter | None] = [
-            self._jsonl,
-            SrtWriter(output.srt) if output.srt else None,
-            VttWriter(output.vtt) if output.vtt else None,
+        self._naming = Naming(sessions)
+        targets: list[_Target] = [("--jsonl", None, output.jsonl)] if output.jsonl else []
+        targets += _caption_targets("--srt", output.srt, sessions) + _caption_targets("--vtt", output.vtt, sessions)
+        self._writers: list[tuple[str | None, EventWriter]] = [
+            (session, _WRITERS[option](path, option)) for option, session, path in targets
         ]
-        self._writers = [writer for writer in writers if writer]
-        _check_distinct({"--jsonl": output.jsonl, "--srt": output.srt, "--vtt": output.vtt}, source)
+        self._jsonl = next((one for _, one in self._writers if isinstance(one, JsonlWriter)), None)
+        _check_distinct(targets, inputs)
 
     @property
     def reader_gone(self) -> bool:
@@ -48,25 +59,27 @@ class Sinks:
 
     def begin(self, screen: TextIO | None) -> None:
         """Everything else works: empty the files, and show the terminal view on `screen`."""
-        for writer in self._writers:
+        for _, writer in self._writers:
             writer.begin()
         self.view = TerminalView(screen) if screen else None
 
     def write(self, event: Event) -> None:
         """Give one event to every sink."""
-        for writer in list(self._writers):
+        for session, writer in list(self._writers):
+            if session not in (None, event.session):
+                continue
             try:
                 writer.write(event)
             except StreamerError as error:
                 log.error("%s", error)
                 self.failed = True
-                self._writers.remove(writer)
-        if self.view:
-            self.view.show(event)
+                self._writers.remove((session, writer))
+        if self.view and (shown := self._naming.step(event)):
+            self.view.show(shown)
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
-        for writer in self._writers:
+        for _, writer in self._writers:
             try:
                 writer.close()
             except StreamerError as error:
@@ -133,14 +146,31 @@ class Outlet:
             pass
 
 
-def _check_distinct(outputs: Mapping[str, str | None], source: str | None) -> None:
+def caption_path(path: str, name: str) -> str:
+    """Where the captions of one of several sources go: `talk.srt` becomes `talk.kitchen.srt`."""
+    given = Path(path)
+    return str(given.with_name(f"{given.stem}.{name}{given.suffix}"))
+
+
+def _caption_targets(option: str, path: str | None, sessions: Sequence[str]) -> list[_Target]:
+    if path is None:
+        return []
+    if len(sessions) == 1:
+        return [(option, sessions[0], path)]
+    if path == "-" or not Path(path).name:
+        raise UsageError(f"{option} {path}: there are several sources, each with a file of its own; give a path")
+    return [(option, name, caption_path(path, name)) for name in sessions]
+
+
+def _check_distinct(targets: Sequence[_Target], inputs: Iterable[str | None]) -> None:
     """Refuse to write two things into one file, or captions over the recording."""
     taken: dict[Path, str] = {}
-    if source and Path(source).is_file():
-        taken[Path(source).resolve()] = "--input"
-    for option, path in outputs.items():
-        if path is None or path == "-" or not Path(path).is_file():
+    for source in inputs:
+        if source and Path(source).is_file():
+            taken[Path(source).resolve()] = "--input"
+    for option, session, path in targets:
+        if path == "-" or not Path(path).is_file():
             continue
-        other = taken.setdefault(Path(path).resolve(), option)
-        if other != option:
+        other = taken.setdefault(Path(path).resolve(), f"{option} {session}")
+        if other != f"{option} {session}":
             raise UsageError(f"{option} {path}: is what {other} names too; give each a file of its own")

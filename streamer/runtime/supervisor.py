@@ -1,22 +1,27 @@
-"""The program: model, source, threads, sinks and server, put together, watched, and taken down again.
+"""The program: model, sources, threads, sinks and server, put together, watched, and taken down again.
 
-The main thread runs `Program`: it starts the others, waits for the end of the input, a signal or a failure, and then
-stops capture, commits the last words, closes files and sockets, all in less than 5 s.
+The main thread runs `Program`: it starts the others, waits for the end of all inputs, a signal or a failure, and then
+stops capture, commits the last words, closes files and sockets, all in less than 5 s. Each source has a session, a
+capture and a listener thread; all share the model and its worker. One that is lost or ends leaves the others alone.
 """
 
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from streamer.audio.block import Source
 from streamer.config import Settings
-from streamer.errors import ConfigError, StreamerError, UsageError
+from streamer.errors import ConfigError, UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
+from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.engine import Engine
 from streamer.runtime.ingest import Ingests
+from streamer.runtime.inputs import Input, session_name
 from streamer.runtime.interruption import Interruption
 from streamer.runtime.lane import Action, Emit
 from streamer.runtime.outlet import Outlet, Sinks
@@ -37,25 +42,31 @@ WRITE_S = 0.7  # for the last events, where somebody waits for the end
 DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
 DELIVER_UNHURRIED_S = 10.0  # where the input just ended
 LoadModel = Callable[[], Model]
+Made = TypeVar("Made")
 
 
 class Program:
-    """One run of `streamer run`. `load` loads the model when the source and the outputs are known to work."""
+    """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
 
-    def __init__(self, settings: Settings, source: Source, load: LoadModel, *, port_given: bool = True) -> None:
-        self._settings, self._source, self._load = settings, source, load
+    `settings` hold for what the sources share, and for senders on `/ingest`; each of `inputs` brings its own.
+    """
+
+    def __init__(
+        self, settings: Settings, inputs: Sequence[Input], load: LoadModel, *, port_given: bool = True
+    ) -> None:
+        self._settings, self._inputs, self._load = settings, tuple(inputs), load
         self._port_given = port_given
         self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
-        self._main: str | None = None  # the session of the program's own source
         self._ingests: Ingests | None = None
         self._failure: Exception | None = None
+        self._failures: dict[str, Exception] = {}  # of single sources, by session
 
     def run(self) -> int:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
         output, at_once = self._settings.output, self._settings.audio.speed == 0
-        sinks = Sinks(output, self._settings.audio.input)
-        deliveries = open_deliveries(self._settings, live=not at_once, run=session_name("s1") if at_once else None)
+        sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
+        deliveries = self._deliveries(live=not at_once)
         with self._interruption.handled():
             server = self._server(deliveries)
             try:
@@ -75,13 +86,32 @@ class Program:
                 if output.stay and server and not self._failure:
                     self._interruption.wait()
             finally:
-                self._source.close()
+                self._close_inputs()
                 if server:
                     server.stop()
+        return self._status(sinks)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(item.name for item in self._inputs)
+
+    def _status(self, sinks: Sinks) -> int:
+        """The exit status; says what failed. One of several sources that failed is 1, whatever it was."""
+        if self._failure is None and len(self._inputs) == 1:
+            self._failure = self._failures.pop(self._names[0], None)
+        for name, failure in self._failures.items():
+            log.error("streamer: %s: %s", name, failure)
         if self._failure:
             log.error("streamer: %s", self._failure)
             return 2 if isinstance(self._failure, UsageError) else 1
-        return 1 if sinks.failed else 0
+        return 1 if sinks.failed or self._failures else 0
+
+    def _deliveries(self, live: bool) -> Deliveries:
+        """The deliveries know the rules of all sources, and each run from every other."""
+        named = not live or bool(self._settings.sources)
+        alerts = self._settings.alerts.model_copy(update={"rules": self._settings.all_rules()})
+        settings = self._settings.model_copy(update={"alerts": alerts})
+        return open_deliveries(settings, live=live, run=session_name("s1") if named else None)
 
     def _emitter(self, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> Emit:
         def emit(events: Sequence[Event]) -> None:
@@ -95,37 +125,30 @@ class Program:
 
     def _run_at_once(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
-        stream = Stream(engine.model, self._settings)
-        self._main = stream.session.name
-        self._open(server, engine.model, stream.session.name)
+        streams = [
+            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
+            for item in self._inputs
+        ]
+        self._open(server, engine.model, *self._names)
         emit = self._emitter(outlet, server, deliveries)
         threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
-        state = "listening"
-        try:
-            for block in self._source.blocks():
-                if block.lost_samples:
-                    emit(stream.lost(block.lost_samples, block.reason))
-                if block.state != state:
-                    state = block.state
-                    emit(stream.status(block.state, "" if state == "listening" else block.reason))
-                emit(stream.push(block.samples))
-                if self._interruption.asked or outlet.reader_gone:
-                    break
-        except StreamerError as error:
-            self._failure = error
-            emit(stream.status("degraded", str(error)))
-        emit(stream.finish())
+        self._failures |= hear_at_once(
+            self._inputs, streams, emit, lambda: self._interruption.asked or outlet.reader_gone
+        )
 
     def _run_live(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
         worker = Worker(engine)
         emit = self._emitter(outlet, server, deliveries)
 
-        def make(source: Source, stem: str) -> Pipeline:
-            name = session_name(stem)
-            hearing = Hearing(engine.model, self._settings, name, local_time=seconds_after_midnight)
-            pipeline = Pipeline(deliveries.tap(name, source), self._settings, worker, hearing, emit)
-            self._pipelines[name] = pipeline
-            self._open(server, engine.model, name)
+        def make(item: Input) -> Pipeline:
+            hearing = Hearing(engine.model, item.settings, item.name, local_time=seconds_after_midnight)
+            pipeline = Pipeline(deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit)
+            self._pipelines[item.name] = pipeline
+            return pipeline
+
+        def take_sender(source: Source, stem: str) -> Pipeline:
+            pipeline = make(Input(session_name(stem), source, self._settings))
+            self._open(server, engine.model, pipeline.name)
             return pipeline
 
         def closed(name: str) -> None:
@@ -133,28 +156,43 @@ class Program:
             if server:
                 server.close_session(name)
 
-        main = make(self._source, "s1")
-        self._main = main.name
-        self._ingests = Ingests(make, closed, self._settings.audio.stall_s)
+        own = [self._checked(item, make) for item in self._inputs]
+        self._ingests = Ingests(take_sender, closed, self._settings.audio.stall_s)
+        self._open(server, engine.model, *self._names)
         worker.start()
-        main.start()
-        self._watch(main, worker, outlet, stays=self._settings.output.stay and server is not None)
+        for pipeline in own:
+            pipeline.start()
+        self._watch(own, worker, outlet, stays=self._settings.output.stay and server is not None)
         stop_all(list(self._pipelines.values()), FLUSH_S)
         worker.stop(0.3)
-        self._failure = self._failure or worker.failure or main.failure
+        self._failure = self._failure or worker.failure
+        self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
-    def _watch(self, main: Pipeline, worker: Worker, outlet: Outlet, *, stays: bool) -> None:
-        """Until the end of the input (unless the program stays up), a signal, or a failure."""
+    def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet, *, stays: bool) -> None:
+        """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
-            if main.done and not stays:
+            live = [pipeline for pipeline in own if not pipeline.done]
+            if not live and not stays:
                 break
             if self._ingests:
                 self._ingests.sweep()
-            outlet.meter(None if main.done else main.level_dbfs, main.lag_s)
+            levels = [pipeline.level_dbfs for pipeline in live if pipeline.level_dbfs is not None]
+            outlet.meter(max(levels, default=None), max((pipeline.lag_s for pipeline in live), default=0.0))
+
+    def _checked(self, item: Input, make: Callable[[Input], Made]) -> Made:
+        """What `make` makes of an input; a setting that does not fit the model is named with the source's entry."""
+        try:
+            return make(item)
+        except ConfigError as error:
+            raise ConfigError(f"{item.path}.settings.{error}" if item.path else str(error)) from None
+
+    def _close_inputs(self) -> None:
+        for item in self._inputs:
+            item.source.close()
 
     def _close_when_asked(self) -> None:
         self._interruption.wait()
-        self._source.close()
+        self._close_inputs()
 
     def _server(self, deliveries: Deliveries) -> ServerThread | None:
         """A server that can be started: its port was free a moment ago. It starts with the first session."""
@@ -187,11 +225,13 @@ class Program:
             token = "" if self._settings.server.token is None else "?token=…"
             log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s", server.url, token, server.url, token)
 
-    def _open(self, server: ServerThread | None, model: Model, name: str) -> None:
+    def _open(self, server: ServerThread | None, model: Model, *names: str) -> None:
         if not server:
             return
         head = model.head.name if model.head else None
-        server.open_session(SessionInfo(name, model.name, head, SAMPLE_RATE))
+        opened_at = None if self._settings.audio.speed == 0 else time.time()
+        for name in names:
+            server.open_session(SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at))
         if not server.url:
             server.start()
             self._announce(server)
@@ -202,8 +242,10 @@ class Program:
 
     def _asked(self, session: str | None, what: str, action: Action) -> None:
         """Have a live session do something; MessageError where there is none of this name."""
-        name = session or self._main
-        pipeline = self._pipelines.get(name) if name else None
+        if session is None and len(self._inputs) > 1:
+            raise MessageError(f"session: there are several sources, say which; live are: {self._live_names()}")
+        name = session or self._names[0]
+        pipeline = self._pipelines.get(name)
         if pipeline is None or not pipeline.lane.ask(action):
             raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
 
@@ -226,17 +268,12 @@ class Program:
             self._asked(message.session, "flush", lambda session: session.flush())
 
     def _health(self) -> Mapping[str, SessionHealth]:
-        if self._main is not None and not self._pipelines:  # speed 0: never behind, never without sound
-            return {self._main: SessionHealth(0.0, 0.0)}
+        if not self._pipelines:  # speed 0: never behind, never without sound
+            return {name: SessionHealth(0.0, 0.0) for name in self._names}
         return {
             name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
             for name, pipeline in list(self._pipelines.items())
         }
-
-
-def session_name(stem: str) -> str:
-    """A name that no earlier run had, so that a client that comes back knows a new session from the one it left."""
-    return f"{stem}-{datetime.now():%Y%m%dT%H%M%S}"
 
 
 def seconds_after_midnight() -> float:

@@ -41,9 +41,12 @@ class Parcel:
 def parcel_key(alert: Alert, run: str | None = None) -> str:
     """What a receiver knows a repeated delivery by: `session:id:state`, with the event's number where states repeat.
 
-    `run` takes the session's place where the session's name is the same in every run.
+    `run` takes the session's place, or stands before it, where the session's name is the same in every run.
     """
-    key = f"{run or alert.session}:{alert.id}:{alert.state}"
+    session = alert.session
+    if run is not None:
+        session = run if run.startswith(f"{session}-") else f"{run}:{session}"
+    key = f"{session}:{alert.id}:{alert.state}"
     return f"{key}:{alert.seq}" if alert.state == "updated" else key
 
 

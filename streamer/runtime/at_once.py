@@ -1,0 +1,69 @@
+"""Speed 0: files as fast as they go, side by side in audio time, in the thread that calls; nothing is dropped.
+
+Each source has a `Stream` of its own, and no two share a step of the model, so the events of each are those that it has
+alone, and the order of the events of several files is the same in every run.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from streamer.audio.block import AudioBlock
+from streamer.errors import StreamerError
+from streamer.events import State
+from streamer.runtime.inputs import Input
+from streamer.runtime.lane import Emit
+from streamer.runtime.stream import Stream
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One source on its way: how far it was heard, in samples."""
+
+    input: Input
+    stream: Stream
+    blocks: Iterator[AudioBlock] = field(init=False)
+    position: int = 0
+    state: State = "listening"
+
+    def __post_init__(self) -> None:
+        self.blocks = iter(self.input.source.blocks())
+
+
+def hear_at_once(
+    inputs: Sequence[Input], streams: Sequence[Stream], emit: Emit, asked_to_end: Callable[[], bool]
+) -> Mapping[str, Exception]:
+    """Hear everything, the source that is furthest behind first; what failed, by the session's name.
+
+    A source that fails or ends leaves the others alone. `asked_to_end`: the last words are committed, then all is over.
+    """
+    readers = [_Reader(given, stream) for given, stream in zip(inputs, streams, strict=True)]
+    failures: dict[str, Exception] = {}
+    while readers and not asked_to_end():
+        reader = min(readers, key=lambda one: one.position)
+        try:
+            if _step(reader, emit):
+                continue
+        except StreamerError as error:
+            failures[reader.input.name] = error
+            emit(reader.stream.status("degraded", str(error)))
+        readers.remove(reader)
+        emit(reader.stream.finish())
+    for reader in readers:
+        emit(reader.stream.finish())
+    return failures
+
+
+def _step(reader: _Reader, emit: Emit) -> bool:
+    """Hear one block; False at the end."""
+    block = next(reader.blocks, None)
+    if block is None:
+        return False
+    stream = reader.stream
+    if block.lost_samples:
+        emit(stream.lost(block.lost_samples, block.reason))
+    if block.state != reader.state:
+        reader.state = block.state
+        emit(stream.status(block.state, "" if block.state == "listening" else block.reason))
+    emit(stream.push(block.samples))
+    reader.position += block.lost_samples + len(block.samples)
+    return True

@@ -1,0 +1,90 @@
+"""The program's own sources, opened: one as --device or --input says, or all that stand under `sources:`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from streamer.audio.block import Source
+from streamer.audio.devices import choose_device
+from streamer.audio.files import FileSource, demo_path
+from streamer.audio.microphone import Microphone
+from streamer.audio.sharing import SharedAudio
+from streamer.audio.source import open_source
+from streamer.config import Settings
+from streamer.errors import InputError, UsageError
+from streamer.sources import SourcePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One source: its session's id, what is heard, and the settings in force for it. `path`: as in `SourcePlan`."""
+
+    name: str
+    source: Source
+    settings: Settings
+    path: str = ""
+
+
+def open_inputs(plans: Sequence[SourcePlan]) -> tuple[Input, ...]:
+    """Open every source, or none. Raises InputError, UsageError that name the option or the entry."""
+    audio = plans[0].settings.audio
+    at_once = audio.speed == 0
+    if not plans[0].path:
+        source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s)
+        return (Input(session_name("s1", fixed=at_once), source, plans[0].settings),)
+    opened: list[Input] = []
+    microphones = _Microphones()
+    try:
+        for plan in plans:
+            source = microphones.open(plan, at_once) if plan.settings.audio.input is None else _open(plan, at_once)
+            opened.append(Input(plan.name, source, plan.settings, plan.path))
+    except BaseException:
+        for item in opened:
+            item.source.close()
+        raise
+    return tuple(opened)
+
+
+def session_name(stem: str, *, fixed: bool = False) -> str:
+    """A name that no earlier run had, so that a client that comes back knows a new session from the one it left.
+
+    `fixed`: the stem alone, for output that must be the same in every run.
+    """
+    return stem if fixed else f"{stem}-{datetime.now():%Y%m%dT%H%M%S}"
+
+
+class _Microphones:
+    """Opens microphones on one audio system, each device once."""
+
+    def __init__(self) -> None:
+        self._shared: SharedAudio | None = None
+        self._taken: dict[int, SourcePlan] = {}
+
+    def open(self, plan: SourcePlan, at_once: bool) -> Source:
+        audio, where = plan.settings.audio, f"{plan.path}.device"
+        if at_once:
+            raise UsageError(f"{where}: a microphone cannot be heard at --speed 0; leave --speed at 1, or give files")
+        try:
+            self._shared = self._shared or SharedAudio()
+            device = choose_device(self._shared.devices(), audio.device)
+            other = self._taken.setdefault(device.index, plan)
+            if other is not plan:
+                raise InputError(f"{where}: {device.name!r} is the device of {other.path} too; give another")
+            return Microphone(audio.device, backend=self._shared, stall_s=audio.stall_s)
+        except InputError as error:
+            raise InputError(str(error).replace("--device", where, 1)) from None
+
+
+def _open(plan: SourcePlan, at_once: bool) -> Source:
+    """The file or standard input of an entry."""
+    given, where = plan.settings.audio.input, f"{plan.path}.input"
+    if given and given != "-":
+        try:
+            path = demo_path() if given == "demo" else given
+            return FileSource(path, realtime=not at_once, label=f"{where}:")
+        except InputError as error:
+            raise InputError(str(error).replace("--input demo", where, 1)) from None
+    try:
+        return open_source(None, given, realtime=not at_once)
+    except InputError as error:
+        raise InputError(str(error).replace("--input", where, 1)) from None
