@@ -39,6 +39,11 @@ def add(subcommands: Any) -> None:
     alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
     alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
     alerts.add_argument("--data", metavar="FOLDER", type=Path, help="recordings with a manifest.csv for backgrounds")
+    alerts.add_argument("--model", metavar="NAME|PATH", default="nano", help="patterns and tags together (nano)")
+    alerts.add_argument("--patterns", action="store_true", help="no model: the patterns of the signal alone, faster")
+    alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
+    alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
+    alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
 
 
 def _add_hop(benches: Any) -> None:
@@ -148,20 +153,38 @@ def soak_bench(options: argparse.Namespace) -> int:
 
 def alerts_bench(options: argparse.Namespace) -> int:
     """`streamer bench alerts`."""
+    _settle_threads()
     from streamer.bench import alerts, machine
     from streamer.bench.report import Report, Table
 
+    unknown = [kind for kind in options.kinds or () if kind not in alerts.RULE_OF]
+    if unknown:
+        raise UsageError(f"--kinds {unknown[0]}: must be among {', '.join(alerts.RULE_OF)}")
     facts = machine.facts(1)
-    found = alerts.main(trials=options.trials, hours=options.hours, data=options.data)
+    found = alerts.main(
+        development=options.development,
+        trials=options.trials,
+        hours=options.hours,
+        data=options.data,
+        kinds=options.kinds,
+        model=None if options.patterns else options.model,
+        processes=options.processes,
+        say=_say,
+    )
     result = {"bench": "alerts", "machine": facts, **found}
+    captions = {
+        "recall_by_snr": "Alarms, all backgrounds",
+        "recall": "Alarms, each background",
+        "distractors": "Sounds that are none",
+    }
     tables = [
-        Table(f"{caption}", tuple(rows[0]), [list(row.values()) for row in rows])
-        for caption, rows in (("Alarms", found["recall"]), ("Sounds that are none", found["distractors"]))
-        if rows
+        Table(caption, tuple(found[key][0]), [list(row.values()) for row in found[key]])
+        for key, caption in captions.items()
+        if found[key]
     ]
-    quiet = found["false_alarms"]
-    tables.append(Table("False alarms", tuple(quiet), [list(quiet.values())]))
-    return _publish(options, Report("alerts", "Alarms", " ".join((alerts.__doc__ or "").split()), result, tables))
+    tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
+    about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
+    return _publish(options, Report("alerts", "Alarms", about, result, tables))
 
 
 def _publish(options: argparse.Namespace, report: "Report") -> int:

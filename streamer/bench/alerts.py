@@ -1,103 +1,129 @@
-"""How well alarms are heard: recall, latency and false alarms of the cadence detector and the alert rules.
+"""How well alarms are heard: recall, latency, end, confusion, and false alarms per hour, rule by rule.
 
-    main()                     the judging set: other seeds and wider ranges than the detector was built on
-    main(development=True)     the set to build on
-
-Backgrounds are speech, sounds and music: from a directory with `manifest.csv` (columns path, kind, split) if there is
-one, else synthesised. SNR: RMS of the alarm while it is on, to the RMS of the whole background.
+The whole engine with a model (patterns of the signal and tagging head together), or the patterns alone. Every scene has
+a seed of its own, so that the number of processes changes nothing.
 """
 
-import csv
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import multiprocessing as mp
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import soxr
 
-from streamer.bench import sounds
+from streamer.bench import alert_scenes, sounds
+from streamer.bench.alert_scenes import LEAD_S, Background, Pools
 from streamer.bench.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
 from streamer.events import SAMPLE_RATE, Alert
+from streamer.model.labels import labels, resolve
+from streamer.rules import AlertRules
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput
 from streamer.sound.cadence import CadenceDetector
 
-RULE_OF = {"t3": "smoke_alarm", "t4": "co_alarm", "wail": "siren", "yelp": "siren", "hilo": "siren"}
+RULE_OF = {
+    **{"t3": "smoke_alarm", "t4": "co_alarm", "wail": "siren", "yelp": "siren", "hilo": "siren"},
+    **{"siren (recorded)": "siren", "glass": "glass", "knock": "knock", "baby": "baby_cry", "dog": "dog"},
+}
+BACKGROUNDS = ("speech", "household", "music")
 SNRS_DB = (20, 10, 0, -10)
-LEVEL = 0.05  # RMS of the background: -26 dBFS
-LEAD_S, ALARM_S, TAIL_S = 8.0, 24.0, 11.0
 HOP = 8_000
-SENTENCES = (
-    "The meeting starts at nine, please bring the papers with you.",
-    "Have you seen where I put the keys? I think they were on the kitchen table.",
-    "Tomorrow it will be sunny in the north, with a little rain in the west.",
-    "We could take the early train and be there before lunch, if that suits you.",
-    "She said seven or eight people would come, so we need more chairs.",
-)
+QUIET_S, DISTRACTOR_S = 120.0, 60.0  # length of the scenes without alarms
+EXPLAINED_S = 3.0  # an alert may begin so long before the sound that explains it was noted, and be raised so late
 
 Listener = Callable[[Samples], list[AlertChange]]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One alarm in one background; times in seconds. `latency_s` None: missed. `offset_s` after the last tone."""
+class Job:
+    """One scene to listen to. `what`: alarm, distractor or quiet."""
 
+    what: str
     kind: str
     background: str
     snr_db: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was raised in one scene; times in seconds. `latency_s` None: missed. `offset_s`: cleared after the end.
+
+    `raises`: alerts of the right rule. `critical`, `others`: rules that were raised wrongly, by severity.
+    """
+
+    job: Job
     period_s: float
     latency_s: float | None
     offset_s: float | None
-    confused: bool
+    raises: int
+    critical: tuple[str, ...]
+    others: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Pools:
-    """Recordings to compose backgrounds from; empty pools fall back on what can be synthesised."""
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Everything that decides a trial but the job: seed, pools, spread, and who listens."""
 
-    speech: list[Samples] = field(default_factory=list)
-    sounds: list[Samples] = field(default_factory=list)
+    seed: int
+    pools: Pools
+    spread: Spread
+    listener: Listener
 
-    def background(self, kind: str, rng: Generator, seconds: float, spread: Spread) -> Samples:
-        """`speech`, `household` or `music` of that length with an RMS of 1."""
-        if kind == "speech" and self.speech:
-            return _strung(rng, self.speech, seconds, pause_s=0.4)
-        if kind == "household" and self.sounds and rng.random() < 0.7:
-            return _strung(rng, self.sounds, seconds, pause_s=0.0)
-        maker = sounds.music if kind == "music" else sounds.household
-        return maker(rng, seconds, spread).samples
+    def attempt(self, job: Job) -> Trial:
+        """Compose the scene, listen, and compare with the truth."""
+        names = ("alarm", "distractor", "quiet")
+        kinds = [*RULE_OF, *sounds.DISTRACTORS, ""]
+        rng = np.random.default_rng(
+            [self.seed, names.index(job.what), kinds.index(job.kind), job.snr_db + 100, len(job.background), job.number]
+        )
+        if job.what == "alarm":
+            return self._alarm(job, rng)
+        if job.what == "distractor":
+            scene = alert_scenes.distractor(job.kind, rng, self.pools, DISTRACTOR_S, self.spread)
+            return self._without_alarm(job, Background(scene))
+        kind, background = alert_scenes.mixed(rng, self.pools, QUIET_S, self.spread)
+        return self._without_alarm(Job("quiet", "", kind, 0, job.number), background)
 
+    def _alarm(self, job: Job, rng: Generator) -> Trial:
+        scene = alert_scenes.compose(job.kind, job.background, job.snr_db, rng, self.pools, self.spread)
+        changes = self.listener(scene.samples)
+        raised = [change for change in changes if change.state == "raised" and change.at_sample > LEAD_S * SAMPLE_RATE]
+        rule, latest = RULE_OF[job.kind], (scene.end_s + 1 + 2 * (scene.period_s == 0)) * SAMPLE_RATE
+        own = [change for change in raised if change.rule == rule and change.at_sample <= latest]
+        ids = {change.id for change in own}
+        ends = [change.at_sample for change in changes if change.id in ids and change.state == "cleared"]
+        return Trial(
+            job=job,
+            period_s=scene.period_s,
+            latency_s=own[0].at_sample / SAMPLE_RATE - scene.start_s if own else None,
+            offset_s=ends[-1] / SAMPLE_RATE - scene.end_s if ends else None,
+            raises=len(own),
+            critical=tuple(change.rule for change in raised if change.severity == "critical" and change.rule != rule),
+            others=(),
+        )
 
-def load(path: Path) -> Samples:
-    """An audio file as float32 mono at 16 kHz."""
-    with av.open(str(path)) as container:
-        rate = container.streams.audio[0].rate
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        parts = [out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-    samples = np.concatenate(parts).astype(np.float32)
-    return samples if rate == SAMPLE_RATE else np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)
-
-
-def read_pools(data: Path | None, development: bool) -> Pools:
-    """Speech and sounds: the train split and espeak-ng's voices to build on, the test split to judge."""
-    pools = Pools()
-    if data is not None and (data / "manifest.csv").exists():
-        split = "train" if development else "test"
-        with (data / "manifest.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == split]
-        loud = {"siren", "clock_alarm"}  # true alarms would be right to raise
-        pools.sounds = [
-            load(data / row["path"]) for row in rows if row["kind"] != "speech" and row["category"] not in loud
+    def _without_alarm(self, job: Job, background: Background) -> Trial:
+        wrong = [
+            change
+            for change in self.listener(np.clip(background.samples, -1, 1).astype(np.float32))
+            if change.state == "raised" and not explained(change, background)
         ]
-        if not development:
-            pools.speech = [load(data / row["path"]) for row in rows if row["kind"] == "speech"]
-    if not pools.speech and shutil.which("espeak-ng"):
-        pools.speech = [_espoken(text, voice) for text in SENTENCES for voice in ("en", "en-us+f3", "en+m7", "en+f5")]
-    return pools
+        critical = tuple(change.rule for change in wrong if change.severity == "critical")
+        others = tuple(change.rule for change in wrong if change.severity != "critical")
+        return Trial(job, 0.0, None, None, 0, critical, others)
+
+
+def explained(change: AlertChange, background: Background) -> bool:
+    """Whether a recording in the background really is what the alert says."""
+    rule = next(rule for rule in AlertRules.default().rules if rule.id == change.rule)
+    names = {labels()[index].name for label in rule.labels for index in resolve(label)}
+    start, at = change.start_sample / SAMPLE_RATE - EXPLAINED_S, change.at_sample / SAMPLE_RATE
+    return any(
+        names & found and begins <= at and ends + EXPLAINED_S >= start for found, begins, ends in background.heard
+    )
 
 
 def listen(samples: Samples) -> list[AlertChange]:
@@ -111,8 +137,11 @@ def listen(samples: Samples) -> list[AlertChange]:
 
 def engine_listener(name: str = "nano") -> Listener:
     """The whole engine with this model: patterns and tagging head together. Slower by far."""
+    import torch
+
     import streamer
 
+    torch.set_num_threads(1)
     model = streamer.load_model(name)
 
     def whole(samples: Samples) -> list[AlertChange]:
@@ -123,93 +152,15 @@ def engine_listener(name: str = "nano") -> Listener:
     return whole
 
 
-def compose(
-    kind: str, background: str, snr_db: float, rng: Generator, pools: Pools, spread: Spread
-) -> tuple[Samples, sounds.Sound]:
-    """A scene: background throughout, the alarm from LEAD_S on, in a room; float32 below full scale."""
-    sound = sounds.ALARMS[kind](rng, ALARM_S, spread)
-    wet = sounds.room(rng, sound.samples, rng.uniform(0, spread.rt60_s))
-    scene = pools.background(background, rng, LEAD_S + ALARM_S + TAIL_S, spread) * LEVEL
-    start = round(LEAD_S * SAMPLE_RATE)
-    scene[start : start + wet.size] += wet * np.float32(LEVEL * 10 ** (snr_db / 20))
-    return (scene * np.float32(min(1.0, 0.9 / np.abs(scene).max()))).astype(np.float32), sound
-
-
-def attempt(
-    kind: str, background: str, snr_db: int, rng: Generator, pools: Pools, spread: Spread, listener: Listener
-) -> Trial:
-    """Compose one scene, listen, and compare with the truth."""
-    scene, sound = compose(kind, background, snr_db, rng, pools, spread)
-    changes = listener(scene)
-    raised = [change for change in changes if change.state == "raised" and change.at_sample > LEAD_S * SAMPLE_RATE]
-    own = [
-        change
-        for change in raised
-        if change.rule == RULE_OF[kind] and change.at_sample <= (LEAD_S + sound.end_s + 1) * SAMPLE_RATE
-    ]
-    other = {rule for rule in RULE_OF.values() if rule != RULE_OF[kind]}
-    end_s = LEAD_S + sound.end_s
-    ids = {change.id for change in own}
-    ends = [
-        change.at_sample / SAMPLE_RATE - end_s for change in changes if change.id in ids and change.state == "cleared"
-    ]
-    return Trial(
-        kind=kind,
-        background=background,
-        snr_db=snr_db,
-        period_s=sound.period_s,
-        latency_s=own[0].at_sample / SAMPLE_RATE - LEAD_S if own else None,
-        offset_s=ends[-1] if ends else None,
-        confused=any(change.rule in other for change in raised),
-    )
-
-
-def recall_table(
-    kinds: Sequence[str], trials: int, seed: int, pools: Pools, spread: Spread, listener: Listener = listen
-) -> list[dict[str, Any]]:
-    """One row per kind, background and SNR."""
-    rows = []
+def jobs(kinds: Sequence[str], trials: int, hours: float) -> Iterator[Job]:
+    """All scenes: `trials` of each alarm, background and SNR; a tenth of `hours` for each distractor; `hours` quiet."""
     for kind in kinds:
-        for background in ("speech", "household", "music"):
+        for background in BACKGROUNDS:
             for snr in SNRS_DB:
-                rng = np.random.default_rng([seed, list(sounds.ALARMS).index(kind), snr + 100, len(background)])
-                rows.append(_row([attempt(kind, background, snr, rng, pools, spread, listener) for _ in range(trials)]))
-    return rows
-
-
-def distractor_table(
-    seconds_each: float, seed: int, pools: Pools, spread: Spread, listener: Listener = listen
-) -> list[dict[str, Any]]:
-    """Critical alerts that each distractor raises; half of the time there is speech around it."""
-    rows = []
-    for number, (name, maker) in enumerate(sounds.DISTRACTORS.items()):
-        rng, heard, raised = np.random.default_rng([seed, 7, number]), 0.0, []
-        while heard < seconds_each:
-            scene = sounds.room(rng, maker(rng, 60.0, spread).samples, rng.uniform(0, spread.rt60_s)) * LEVEL
-            if rng.random() < 0.5:
-                scene = scene + pools.background("speech", rng, 60.0, spread) * np.float32(LEVEL * rng.uniform(0.1, 1))
-            raised += _critical(listener(scene.astype(np.float32)))
-            heard += 60.0
-        rows.append({"sound": name, "minutes": heard / 60, "critical": len(raised), "rules": sorted(set(raised))})
-    return rows
-
-
-def false_alarms(hours: float, seed: int, pools: Pools, spread: Spread, listener: Listener = listen) -> dict[str, Any]:
-    """Critical alerts per hour of speech, household sounds and music without any alarm, with the 95 % Poisson bound."""
-    rng, heard, raised = np.random.default_rng([seed, 11]), 0.0, []
-    while heard < hours * 3600:
-        kind = ("speech", "household", "music")[int(rng.integers(3))]
-        scene = pools.background(kind, rng, 120.0, spread) * np.float32(LEVEL)
-        if rng.random() < 0.5:
-            scene = scene + pools.background("household", rng, 120.0, spread) * np.float32(LEVEL * rng.uniform(0.1, 1))
-        raised += [(kind, rule) for rule in _critical(listener(scene.astype(np.float32)))]
-        heard += 120.0
-    return {
-        "hours": heard / 3600,
-        "critical": len(raised),
-        "what": raised,
-        "bound_per_hour": _poisson_bound(len(raised)) / (heard / 3600),
-    }
+                yield from (Job("alarm", kind, background, snr, number) for number in range(trials))
+    for name in sounds.DISTRACTORS:
+        yield from (Job("distractor", name, "", 0, n) for n in range(max(1, round(hours * 360 / DISTRACTOR_S))))
+    yield from (Job("quiet", "", "", 0, number) for number in range(max(1, round(hours * 3600 / QUIET_S))))
 
 
 def main(
@@ -219,24 +170,67 @@ def main(
     hours: float = 1.0,
     seed: int = 20_261_123,
     data: Path | None = Path("../shared/data"),
-    kinds: Sequence[str] = tuple(sounds.ALARMS),
-    listener: Listener = listen,
+    kinds: Sequence[str] | None = None,
+    model: str | None = None,
+    processes: int = 1,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """All tables. `listener`: the patterns alone, or `engine_listener()`."""
-    spread = DEVELOPMENT if development else JUDGING
-    pools = read_pools(data, development)
+    """All tables. `model`: the whole engine with it; None: the patterns alone. `development`: the set to build on.
+
+    The judging set has other seeds, recordings (the test split) and wider ranges than the detector was built on.
+    """
     seed = 1 if development else seed
+    pools = alert_scenes.read_pools(data, development)
+    wanted = list(jobs(alert_scenes.kinds(pools) if kinds is None else kinds, trials, hours))
+    found = []
+    for number, trial in enumerate(_all(wanted, (seed, data, development, model), processes), 1):
+        found.append(trial)
+        if number % 50 == 0:
+            say(f"{number} of {len(wanted)} scenes")
+    alarms = [trial for trial in found if trial.job.what == "alarm"]
     return {
         "set": "development" if development else "judging",
-        "listener": listener.__qualname__,
-        "recall": recall_table(kinds, trials, seed, pools, spread, listener),
-        "distractors": distractor_table(hours * 600, seed, pools, spread, listener),
-        "false_alarms": false_alarms(hours, seed, pools, spread, listener),
+        "listener": "patterns alone" if model is None else f"engine with {model}",
+        "recall": [_row(group) for group in _grouped(alarms, lambda job: (job.kind, job.background, job.snr_db))],
+        "recall_by_snr": [_row(group) for group in _grouped(alarms, lambda job: (job.kind, job.snr_db))],
+        "distractors": [
+            {"sound": group[0].job.kind} | _wrong(group, DISTRACTOR_S)
+            for group in _grouped([t for t in found if t.job.what == "distractor"], lambda job: (job.kind,))
+        ],
+        "false_alarms": _wrong([trial for trial in found if trial.job.what == "quiet"], QUIET_S),
     }
 
 
+_judges: list[Judge] = []  # the one of this process of the pool
+
+
+def _all(wanted: Sequence[Job], given: tuple[int, Path | None, bool, str | None], processes: int) -> Iterator[Trial]:
+    """The trials of all jobs in order, by so many processes."""
+    if processes == 1:
+        _prepare(*given)
+        yield from map(_attempt, wanted)
+        return
+    with mp.get_context("spawn").Pool(processes, _prepare, given) as pool:
+        yield from pool.imap(_attempt, wanted, chunksize=2)
+
+
+def _prepare(seed: int, data: Path | None, development: bool, model: str | None) -> None:
+    spread = DEVELOPMENT if development else JUDGING
+    pools = alert_scenes.read_pools(data, development)
+    _judges[:] = [Judge(seed, pools, spread, listen if model is None else engine_listener(model))]
+
+
+def _attempt(job: Job) -> Trial:
+    return _judges[0].attempt(job)
+
+
+def _grouped(trials: Sequence[Trial], key: Callable[[Job], tuple[Any, ...]]) -> list[list[Trial]]:
+    ordered = sorted(trials, key=lambda trial: key(trial.job))
+    return [list(group) for _, group in groupby(ordered, lambda trial: key(trial.job))]
+
+
 def _row(done: Sequence[Trial]) -> dict[str, Any]:
-    first = done[0]
+    first = done[0].job
     latencies = [trial.latency_s for trial in done if trial.latency_s is not None]
     offsets = [trial.offset_s for trial in done if trial.offset_s is not None]
     in_time = [
@@ -244,15 +238,32 @@ def _row(done: Sequence[Trial]) -> dict[str, Any]:
     ]
     return {
         "kind": first.kind,
-        "background": first.background,
+        "background": first.background if len({trial.job.background for trial in done}) == 1 else "all",
         "snr_db": first.snr_db,
         "trials": len(done),
-        "recall": len(latencies) / len(done),
-        "in_1.5_periods": sum(in_time) / len(done),
+        "recall": round(len(latencies) / len(done), 3),
+        "in_1.5_periods": round(float(np.mean(in_time)), 3),
         "latency_p50_s": _quantile(latencies, 0.5),
         "latency_p95_s": _quantile(latencies, 0.95),
         "offset_p95_s": _quantile(offsets, 0.95),
-        "confused": sum(trial.confused for trial in done) / len(done),
+        "raised_again": round(float(np.mean([trial.raises > 1 for trial in done])), 3),
+        "other_critical": round(float(np.mean([bool(trial.critical) for trial in done])), 3),
+    }
+
+
+def _wrong(trials: Sequence[Trial], seconds_each: float) -> dict[str, Any]:
+    """False alarms per hour with the one-sided 95 % Poisson bound, and which they were."""
+    hours = len(trials) * seconds_each / 3600
+    critical = Counter(rule for trial in trials for rule in trial.critical)
+    others = Counter(rule for trial in trials for rule in trial.others)
+    return {
+        "hours": round(hours, 3),
+        "critical": critical.total(),
+        "critical_bound_per_hour": round(_poisson_bound(critical.total()) / hours, 3),
+        "others": others.total(),
+        "others_per_hour": round(others.total() / hours, 3),
+        "rules": ", ".join(f"{rule} {count}" for rule, count in (critical + others).most_common()),
+        "where": ", ".join(sorted({trial.job.background for trial in trials if trial.critical})),
     }
 
 
@@ -275,10 +286,6 @@ def _change(event: Alert) -> AlertChange:
     )
 
 
-def _critical(changes: Sequence[AlertChange]) -> list[str]:
-    return [change.rule for change in changes if change.state == "raised" and change.severity == "critical"]
-
-
 def _quantile(values: Sequence[float], q: float) -> float | None:
     return round(float(np.quantile(values, q)), 2) if values else None
 
@@ -291,23 +298,3 @@ def _poisson_bound(count: int) -> float:
         terms = np.cumprod(np.concatenate([[1.0], middle / np.arange(1, count + 1)]))
         low, high = (middle, high) if np.exp(-middle) * terms.sum() > 0.05 else (low, middle)
     return high
-
-
-def _strung(rng: Generator, clips: Sequence[Samples], seconds: float, pause_s: float) -> Samples:
-    """Clips one after the other with random pauses, each at about the same level; RMS of 1."""
-    wanted, parts, have = round(seconds * SAMPLE_RATE), [], 0
-    while have < wanted:
-        clip = clips[int(rng.integers(len(clips)))]
-        level = float(np.sqrt(np.mean(clip**2))) + 1e-6
-        pause = np.zeros(round(rng.exponential(pause_s) * SAMPLE_RATE) if pause_s else 0, np.float32)
-        parts += [clip * np.float32(rng.uniform(0.6, 1.2) / level), pause]
-        have += clip.size + pause.size
-    out = np.concatenate(parts)[:wanted].astype(np.float32)
-    return out / max(float(np.sqrt(np.mean(out**2))), 1e-6)
-
-
-def _espoken(text: str, voice: str) -> Samples:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.wav"
-        subprocess.run(["espeak-ng", "-v", voice, "-w", str(path), text], check=True, capture_output=True)
-        return load(path)

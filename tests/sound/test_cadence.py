@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.bench import sounds
-from streamer.bench.alerts import listen, load
+from streamer.bench.alert_scenes import load
+from streamer.bench.alerts import listen
 from streamer.sound.cadence import CadenceDetector, CadencePhase
 
 RATE = 16_000
