@@ -299,4 +299,5 @@ def _all(history: History) -> _Position:
 def _describe(item: _Session) -> dict[str, Any]:
     info, history = item.info, item.history
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
-    return head | {"oldest_seq": history.oldest_seq, "last_seq": history.last_seq, "active": item.active}
+    opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
+    return head | {"oldest_seq": history.oldest_seq, "last_seq": history.last_seq, "active": item.active} | opened

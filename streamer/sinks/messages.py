@@ -27,12 +27,17 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What a client is told about a session. `head`: the tagging head's name, None without one."""
+    """What a client is told about a session. `head`: the tagging head's name, None without one.
+
+    `opened_at`: Unix time of its first sample, for clients that show the time of day; None where it is not heard as it
+    happens.
+    """
 
     session: str
     model: str
     head: str | None
     sample_rate: int
+    opened_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

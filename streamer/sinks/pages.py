@@ -10,7 +10,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
-_ASSETS = ("feed.js", "viewer.js", "alerts.js", "viewer.css", "overlay.js", "overlay.css", "icon.svg")
+_SCRIPTS = ("dom.js", "feed.js", "marks.js", "alerts.js", "timeline.js", "viewer.js", "overlay.js")
+_ASSETS = (*_SCRIPTS, "viewer.css", "overlay.css", "icon.svg")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,149 +1,138 @@
-// Alerts: a steady banner for each that lasts, an optional sound and vibration when one is raised, and the timeline.
+// Alerts that stand: a steady banner for each, and sound and vibration when one is raised or repeated.
 
-const TIMELINE_S = 600;
-const MAX_TIMELINE = 100;
+import { SEVERITIES, byId, clock, element, setText, title } from "./dom.js";
+
 const FRESH_S = 20; // an alert that was raised longer ago, in the replay after a reload, makes no noise
-const NAMES = { critical: "Critical", warning: "Warning", info: "Notice" };
-
-const byId = (id) => document.getElementById(id);
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function title(alert) {
-  const words = String(alert.rule).replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
+const REPEAT_S = 20; // an alert that nobody acknowledged is said again, not more often than this
 
 export class Alerts {
-  /** acknowledge(alert): tells the server. clock(seconds): how a time reads. */
-  constructor(acknowledge, clock) {
+  /** acknowledge(alert): tells the server; false: it could not. marks: see marks.js. */
+  constructor(acknowledge, marks) {
     this.acknowledge = acknowledge;
-    this.clock = clock;
-    this.known = new Map(); // session and id -> {alert, banner, entry, raised}
+    this.marks = marks;
+    this.standing = new Map(); // session and id -> {alert, acknowledged, announcedAt, and the parts of its banner}
     this.now = new Map(); // session -> seconds
     this.sound = this.vibration = false;
-    this.pending = null;
   }
 
   useSound(on) {
     this.sound = on;
-    if (on) this.audio ??= new AudioContext();
-    if (on && this.audio.state === "suspended") {
-      // without a gesture browsers keep quiet: the first click or key anywhere opens the way
-      const open = () => this.audio.resume();
-      addEventListener("pointerdown", open, { once: true });
-      addEventListener("keydown", open, { once: true });
+    if (on && !this.audio) {
+      this.audio = new AudioContext();
+      this.audio.addEventListener("statechange", () => this.hint());
     }
+    this.hint();
   }
 
   useVibration(on) {
     this.vibration = on;
+    this.hint();
+  }
+
+  /** Without a gesture browsers keep quiet: the first click or key anywhere opens the way, and we say so until then. */
+  hint() {
+    const moved = navigator.userActivation?.hasBeenActive ?? true;
+    const muted = (this.sound && this.audio.state !== "running") || (this.vibration && !moved);
+    byId("quiet-hint").hidden = !muted;
+    if (!muted || this.opening) return;
+    this.opening = true;
+    const open = () => {
+      this.opening = false;
+      removeEventListener("pointerup", open);
+      removeEventListener("keydown", open);
+      this.audio?.resume();
+      setTimeout(() => this.hint(), 200);
+    };
+    addEventListener("pointerup", open);
+    addEventListener("keydown", open);
   }
 
   at(session, seconds) {
     this.now.set(session, seconds);
-    const lasting = [...this.known.values()].some((item) => item.alert.end === null);
-    if (this.known.size > 0 && (lasting || Math.floor(seconds) !== this.drawnAt)) {
-      this.drawnAt = Math.floor(seconds);
-      this.drawStrip();
-    }
   }
 
   take(alert) {
     const key = `${alert.session} ${alert.id}`;
-    let item = this.known.get(key);
-    if (!item) {
-      item = { alert, raised: alert.audio_t, banner: null, entry: element("li") };
-      this.known.set(key, item);
-      byId("timeline").prepend(item.entry);
-      this.forgetOldest();
+    let item = this.standing.get(key);
+    if (alert.state === "cleared") {
+      if (item) this.remove(item);
+      this.standing.delete(key);
+      return;
     }
-    const isNew = alert.state === "raised" && item.banner === null;
+    if (!item) {
+      item = { alert, acknowledged: false, announcedAt: -Infinity, ...this.banner() };
+      this.standing.set(key, item);
+    }
     item.acknowledged ||= alert.state === "acknowledged";
     item.alert = alert;
-    if (alert.state === "cleared") {
-      item.banner?.remove();
-      item.banner = null;
-    } else {
-      this.drawBanner(item);
+    this.draw(item);
+    if (!item.acknowledged && alert.audio_t - item.announcedAt >= REPEAT_S) {
+      const again = item.announcedAt > -Infinity;
+      item.announcedAt = alert.audio_t;
+      this.announce(item, again);
     }
-    this.drawEntry(item);
-    this.drawStrip();
-    if (isNew) this.announce(item);
   }
 
-  drawBanner(item) {
-    if (!item.banner) {
-      item.banner = element("div");
-      const button = element("button", "", "Acknowledge");
-      button.type = "button";
-      button.addEventListener("click", () => this.acknowledge(item.alert) && (button.disabled = true));
-      const details = element("span", "details");
-      details.setAttribute("aria-live", "off"); // a screen reader says once what happens, not each change of detail
-      item.banner.append(element("strong"), details, button);
-      byId("alerts").append(item.banner);
+  /** Draw an alert's marks again; null: all. */
+  marked(alert) {
+    for (const item of this.standing.values()) {
+      if (alert === null || (item.alert.session === alert.session && item.alert.id === alert.id)) this.draw(item);
     }
-    const { alert } = item;
-    item.banner.className = `alert ${alert.severity in NAMES ? alert.severity : "info"}`;
-    const [name, details, last] = item.banner.children;
-    setText(name, `${NAMES[alert.severity] ?? "Notice"}: ${title(alert)}`);
+  }
+
+  banner() {
+    const [banner, name, details] = [element("div"), element("strong"), element("span", "details")];
+    const [seen, known, noise] = [element("button", "", "Acknowledge"), element("span", "seen"), element("button")];
+    details.setAttribute("aria-live", "off"); // a screen reader says once what happens, not each change of detail
+    noise.setAttribute("aria-live", "off");
+    seen.type = noise.type = "button";
+    banner.append(name, details, known, seen, noise);
+    byId("alerts").append(banner);
+    return { banner, name, details, seen, known, noise };
+  }
+
+  draw(item) {
+    const { alert, seen, noise } = item;
+    item.banner.className = `alert ${alert.severity in SEVERITIES ? alert.severity : "info"}`;
+    setText(item.name, `${SEVERITIES[alert.severity] ?? "Notice"}: ${title(alert)}`);
     const heard = (alert.heard ?? []).map((tag) => tag.label).slice(0, 3).join(", ");
-    const parts = [`since ${this.clock(alert.start)}`];
+    const parts = [`since ${clock(alert.start)}`];
     if (heard) parts.push(`heard: ${heard}`);
     if (alert.text) parts.push(`said: “${alert.text}”`);
-    setText(details, parts.join(" · "));
-    if (item.acknowledged && last.tagName === "BUTTON") last.replaceWith(element("span", "seen", "Acknowledged"));
+    setText(item.details, parts.join(" · "));
+    const mark = this.marks.of(alert);
+    const state = [item.acknowledged && "Acknowledged", mark === "false" && "Marked as a false alarm"].filter(Boolean);
+    setText(item.known, state.join(" · "));
+    item.known.hidden = state.length === 0;
+    if (item.acknowledged && document.activeElement === seen) byId("captions").focus();
+    seen.hidden = item.acknowledged;
+    seen.onclick = () => this.see(item);
+    setText(noise, mark === "false" ? "Undo" : "False alarm");
+    noise.setAttribute("aria-label", mark === "false" ? `Undo: ${title(alert)} is no false alarm` : `False alarm: ${title(alert)}`);
+    noise.setAttribute("aria-disabled", String(mark === "storing"));
+    noise.hidden = !this.marks.possible;
+    noise.onclick = () => {
+      this.marks.mark(alert, mark !== "false");
+      if (mark !== "false" && !item.acknowledged) this.see(item); // who judges it has seen it
+    };
   }
 
-  drawEntry(item) {
-    const { alert, entry } = item;
-    entry.className = alert.severity;
-    const end = alert.end === null ? "still on" : `for ${Math.max(1, Math.round(alert.end - alert.start))} s`;
-    const labels = (alert.labels ?? []).join(", ");
-    entry.replaceChildren(
-      element("span", "", `${this.clock(alert.start)} ${title(alert)}`),
-      element("small", "", [end, item.acknowledged ? "acknowledged" : "", labels].filter(Boolean).join(" · ")),
-    );
-    byId("no-timeline").hidden = true;
+  see(item) {
+    if (this.acknowledge(item.alert)) item.seen.setAttribute("aria-disabled", "true");
   }
 
-  drawStrip() {
-    const bars = byId("bars");
-    const now = Math.max(...this.now.values(), 1);
-    const from = Math.max(0, now - TIMELINE_S);
-    const place = (seconds) => 100 * Math.min(1, Math.max(0, (seconds - from) / (now - from)));
-    const shown = [...this.known.values()].filter(({ alert }) => (alert.end ?? now) > from);
-    while (bars.children.length > shown.length) bars.lastChild.remove();
-    while (bars.children.length < shown.length) bars.append(element("div"));
-    shown.forEach(({ alert }, index) => {
-      const bar = bars.children[index];
-      bar.className = alert.severity;
-      bar.style.setProperty("left", `${place(alert.start)}%`);
-      bar.style.setProperty("width", `${place(alert.end ?? now) - place(alert.start)}%`);
-    });
-    byId("strip").hidden = this.known.size === 0;
-    setText(byId("strip-from"), this.clock(from));
-  }
-
-  forgetOldest() {
-    for (const [key, item] of this.known) {
-      if (this.known.size <= MAX_TIMELINE) return;
-      if (item.banner) continue;
-      item.entry.remove();
-      this.known.delete(key);
-    }
+  /** A banner goes; who was on one of its buttons is not sent back to the top of the page. */
+  remove(item) {
+    if (item.banner.contains(document.activeElement)) byId("captions").focus();
+    item.banner.remove();
   }
 
   /** Once the events at hand are read: an alert from the replay may be over already, or long known. */
-  announce(item) {
+  announce(item, again) {
     setTimeout(() => {
       const now = this.now.get(item.alert.session) ?? 0;
-      if (!item.banner || item.acknowledged || now - item.raised > FRESH_S) return;
+      if (!item.banner.isConnected || item.acknowledged || now - item.announcedAt > FRESH_S) return;
+      if (again) setText(byId("said"), `${title(item.alert)}: still there, since ${clock(item.alert.start)} (${clock(now)})`);
       if (this.vibration) navigator.vibrate?.([400, 200, 400]);
       if (this.sound) this.beep(item.alert.severity === "critical" ? 3 : 1);
     }, 300);
@@ -151,6 +140,7 @@ export class Alerts {
 
   beep(times) {
     const { audio } = this;
+    if (audio.state !== "running") return; // what is scheduled now would all sound at once, later
     for (let index = 0; index < times; index += 1) {
       const start = audio.currentTime + 0.45 * index;
       const tone = audio.createOscillator();
@@ -167,15 +157,8 @@ export class Alerts {
   }
 
   clear() {
-    for (const item of this.known.values()) item.banner?.remove();
-    this.known.clear();
+    for (const item of this.standing.values()) this.remove(item);
+    this.standing.clear();
     this.now.clear();
-    byId("timeline").replaceChildren();
-    byId("no-timeline").hidden = false;
-    byId("strip").hidden = true;
   }
-}
-
-function setText(target, text) {
-  if (target.textContent !== text) target.textContent = text;
 }

@@ -23,10 +23,13 @@ function address() {
 export class Feed {
   /**
    * types: event types, null for all. session: one session's name, null for all. backlog: how many past events to ask for
-   * at first. on: {event(e), missed(gap), state(name, detail), reset(), heartbeat(h), level(l), error(e)}, all optional.
+   * at first; complete: types of which all that the server has is wanted, also older ones (`early`). on: {hello(h),
+   * event(e, early), missed(gap), state(name, detail), reset(), heartbeat(h), level(l), marks(m), error(e)}, all optional.
    */
-  constructor({ types = null, session = null, backlog = 0, on = {} }) {
+  constructor({ types = null, session = null, backlog = 0, complete = [], on = {} }) {
     this.types = types;
+    this.complete = complete;
+    this.backlogFrom = 0; // events up to this number are early
     this.session = session;
     this.backlog = backlog;
     this.on = on;
@@ -42,7 +45,11 @@ export class Feed {
     this.connect();
     setInterval(() => this.watch(), 1000);
     addEventListener("online", () => this.retryNow());
-    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      this.watch(); // while the page was hidden or the telephone slept, nobody watched
+      this.retryNow();
+    });
   }
 
   send(message) {
@@ -99,6 +106,7 @@ export class Feed {
     if (this.state !== "live" && message.type !== "level") this.tell("live");
     if (message.type === "heartbeat") this.on.heartbeat?.(message);
     else if (message.type === "level") this.on.level?.(message);
+    else if (message.type === "marks") this.on.marks?.(message);
     else if (message.type === "error") this.on.error?.(message);
     else if (message.type === "gap" && message.kind === "events") this.miss(message);
     else if (Number.isInteger(message.seq)) this.take(message);
@@ -117,6 +125,9 @@ export class Feed {
     if (this.session) wish.session = this.session;
     const since = this.since(hello.sessions ?? [], first);
     if (since !== null) wish.since_seq = since;
+    if (first) this.backlogFrom = since ?? 0;
+    if (first && since > 0 && this.complete.length > 0) wish.complete = this.complete;
+    this.on.hello?.(hello);
     this.send(wish);
   }
 
@@ -143,7 +154,7 @@ export class Feed {
   take(event) {
     if (event.seq <= (this.newest.get(event.session) ?? 0)) return;
     this.newest.set(event.session, event.seq);
-    this.on.event?.(event);
+    this.on.event?.(event, event.seq <= this.backlogFrom);
   }
 
   tell(state, detail = "") {

@@ -1,29 +1,19 @@
 // The viewer: captions, sounds, tags, alerts. All text from outside goes in as textContent, never as markup.
 
+import { byId, clock, element, percent, setText } from "./dom.js";
 import { Feed, options } from "./feed.js";
 import { Alerts } from "./alerts.js";
+import { Marks } from "./marks.js";
+import { Timeline } from "./timeline.js";
 
 const MAX_CAPTIONS = 400;
 const BACKLOG = 3000; // events
 const NO_AUDIO_S = 15;
 const FAR_BEHIND_S = 10;
 const NEAR_END_PX = 60;
-
-const byId = (id) => document.getElementById(id);
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  const pad = (number) => String(number).padStart(2, "0");
-  const minutes = Math.floor(whole / 60);
-  return minutes < 60 ? `${minutes}:${pad(whole % 60)}` : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
-}
+const SILENCE_DBFS = -70; // below the noise of any room and microphone
+const LEVEL_FRESH_MS = 2000;
+const SETTLED_MS = 1500; // so long the replay takes, which no screen reader should read out
 
 /** Finished segments, sounds and remarks scroll; what is being said stands below, one line per session. */
 class Captions {
@@ -106,6 +96,14 @@ class Captions {
 class Sounds {
   constructor() {
     this.lasting = new Map();
+    this.latest = new Map(); // session -> its newest tags
+    this.levels = new Map(); // session -> {dbfs, at}
+    this.headless = false; // no session has a tagging head
+  }
+
+  hello(sessions) {
+    this.headless = sessions.length > 0 && sessions.every((item) => item.head === null);
+    this.drawTags();
   }
 
   sound(event) {
@@ -121,9 +119,26 @@ class Sounds {
   }
 
   tags(event) {
+    this.latest.set(event.session, event);
+    this.drawTags();
+  }
+
+  level(message) {
+    this.levels.set(message.session, { dbfs: message.dbfs, at: performance.now() });
+    this.drawNoTags();
+  }
+
+  stopped(session) {
+    this.latest.delete(session);
+    this.drawTags();
+  }
+
+  drawTags() {
+    const several = this.latest.size > 1;
+    const rows = [...this.latest.values()].flatMap((event) => event.tags.map((tag) => ({ tag, session: event.session })));
     const list = byId("tags");
-    while (list.children.length > event.tags.length) list.lastChild.remove();
-    event.tags.forEach((tag, index) => {
+    while (list.children.length > rows.length) list.lastChild.remove();
+    rows.forEach(({ tag, session }, index) => {
       let row = list.children[index];
       if (!row) {
         row = element("li");
@@ -131,18 +146,33 @@ class Sounds {
         list.append(row);
       }
       const [bar, label, score] = row.children;
-      bar.style.setProperty("width", `${Math.round(100 * Math.min(1, tag.score))}%`);
-      label.textContent = tag.label;
-      score.textContent = `${Math.round(100 * tag.score)} %`;
+      bar.style.setProperty("width", percent(tag.score).replace(" ", ""));
+      setText(label, several ? `${tag.label} (${session})` : tag.label);
+      setText(score, percent(tag.score));
     });
-    byId("no-tags").textContent = "Silence";
-    byId("no-tags").hidden = event.tags.length > 0;
+    this.drawNoTags();
+  }
+
+  /** Nothing has a name: that is silence only where the loudness says so. */
+  drawNoTags() {
+    const fresh = performance.now() - LEVEL_FRESH_MS;
+    const silent = (session) => {
+      const level = this.levels.get(session);
+      return level !== undefined && level.at > fresh && level.dbfs <= SILENCE_DBFS;
+    };
+    const sessions = [...this.latest.keys()];
+    let text = this.headless ? "This model has no tagging head: it names no sounds" : "Nothing yet";
+    if (sessions.length > 0) text = sessions.every(silent) ? "Silence" : "Quiet, or nothing that it has a name for";
+    setText(byId("no-tags"), text);
+    byId("no-tags").hidden = byId("tags").children.length > 0;
   }
 
   clear() {
     this.lasting.clear();
+    this.latest.clear();
+    this.levels.clear();
     this.draw();
-    byId("tags").replaceChildren();
+    this.drawTags();
   }
 }
 
@@ -193,6 +223,7 @@ class Condition {
     }
     if (this.connection === "connecting") return ["connecting", "Connecting …"];
     const states = [...this.status.values()];
+    if (states.length === 0) return ["connecting", "Connected"];
     if (states.length > 0 && states.every((item) => item.state === "stopped")) return ["trouble", "Stopped"];
     if (this.deaf || states.some((item) => item.state === "no_audio")) {
       return ["silent", "No sound arrives", "No sound arrives", "Streamer runs, but its microphone delivers nothing: no captions, no alerts."];
@@ -207,10 +238,6 @@ class Condition {
     this.status.clear();
     this.deaf = false;
   }
-}
-
-function setText(target, text) {
-  if (target.textContent !== text) target.textContent = text;
 }
 
 function remembered(id, apply) {
@@ -250,23 +277,64 @@ function dress() {
 const captions = new Captions();
 const sounds = new Sounds();
 const condition = new Condition();
+const openedAt = new Map(); // session -> Unix time of its beginning, where it is heard as it happens
 const feed = new Feed({
-  types: ["status", "transcript", "tags", "sound", "alert", "gap", "level"],
+  types: ["status", "transcript", "tags", "sound", "alert", "gap", "level", "marks"],
   session: options.get("session") || null,
   backlog: BACKLOG,
-  on: { event: take, missed, state: (state, detail) => condition.connected(state, detail), reset, heartbeat, level },
+  complete: ["status", "sound", "alert"],
+  on: {
+    hello,
+    event: take,
+    missed,
+    state: connected,
+    reset,
+    heartbeat: (message) => condition.heartbeat(message),
+    level,
+    marks: (message) => marks.take(message),
+    error: (message) => marks.refused(message.detail),
+  },
 });
-const alerts = new Alerts((alert) => feed.send({ type: "ack", id: alert.id, session: alert.session }), clock);
+const marks = new Marks((message) => feed.send(message), (alert) => {
+  alerts.marked(alert);
+  timeline.marked(alert);
+});
+const alerts = new Alerts((alert) => feed.send({ type: "ack", id: alert.id, session: alert.session }), marks);
+const timeline = new Timeline(marks, (session, seconds) => {
+  const opened = openedAt.get(session);
+  return opened === undefined ? null : new Date(1000 * (opened + seconds));
+});
 
-function take(event) {
+function hello(message) {
+  const sessions = message.sessions ?? [];
+  for (const item of sessions) {
+    if (typeof item.opened_at === "number") openedAt.set(item.session, item.opened_at);
+  }
+  sounds.hello(sessions);
+  marks.able((message.capabilities ?? []).includes("mark"));
+}
+
+function connected(state, detail) {
+  condition.connected(state, detail);
+  if (state === "live") setTimeout(() => captions.log.removeAttribute("aria-live"), SETTLED_MS);
+  else captions.log.setAttribute("aria-live", "off"); // the backlog is there to be read, not to be read out
+}
+
+function take(event, early) {
   alerts.at(event.session, event.audio_t);
+  timeline.at(event.session, event.audio_t);
   if (event.type === "transcript") captions.transcript(event);
   else if (event.type === "tags") sounds.tags(event);
-  else if (event.type === "alert") alerts.take(event);
-  else if (event.type === "status") condition.session(event);
-  else if (event.type === "sound") {
+  else if (event.type === "alert") {
+    alerts.take(event);
+    timeline.alert(event);
+  } else if (event.type === "status") {
+    condition.session(event);
+    if (event.state === "stopped") sounds.stopped(event.session);
+  } else if (event.type === "sound") {
     sounds.sound(event);
-    if (event.state === "start") captions.heard(event);
+    timeline.sound(event);
+    if (event.state === "start" && !early) captions.heard(event);
   } else if (event.type === "gap") {
     captions.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${clock(event.start)}: ${event.reason}`);
   }
@@ -281,19 +349,19 @@ function reset() {
   captions.note("The server was started anew.");
   sounds.clear();
   alerts.clear();
+  timeline.clear();
+  marks.clear();
   condition.clear();
 }
 
-function heartbeat(message) {
-  condition.heartbeat(message);
-}
-
 function level(message) {
+  sounds.level(message);
   byId("level").hidden = false;
   byId("meter").value = Math.max(-60, message.dbfs);
 }
 
 dress();
+remembered("timeline-sounds", (on) => byId("timeline").classList.toggle("alerts-only", !on));
 remembered("sound", (on) => alerts.useSound(on));
 if (!("vibrate" in navigator)) byId("vibration-label").hidden = true;
 remembered("vibration", (on) => alerts.useVibration(on));

@@ -25,6 +25,7 @@ class Scene:
     at: float = 0.0
     segment: int = 0
     alerts: dict[int, Alert] = field(default_factory=dict)
+    sounds: dict[int, float] = field(default_factory=dict)  # their starts, in seconds
 
     def make(self, kind: type[Event], **fields: Any) -> Event:
         self.seq += 1
@@ -65,7 +66,8 @@ class Scene:
 
     def sound(self, label: str, number: int, state: str = "start") -> Event:
         end = None if state == "start" else self.at
-        return self.make(Sound, id=number, label=label, state=state, start=self.at, end=end, score=0.8)
+        start = self.sounds.setdefault(number, self.at)
+        return self.make(Sound, id=number, label=label, state=state, start=start, end=end, score=0.8)
 
     def alert(self, number: int, rule: str, severity: str, state: str = "raised", text: str = "") -> Event:
         start = self.alerts[number].start if number in self.alerts else self.at

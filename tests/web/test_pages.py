@@ -2,94 +2,16 @@
 
 import itertools
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright  # noqa: E402
+from browsing import CONTRASTS, PHONE, join, texts  # noqa: E402
+from playwright.sync_api import WebSocketRoute, expect  # noqa: E402
 from scene import SIREN_TAGS, Scene, minute  # noqa: E402
 
-from streamer.sinks.listening import Actions, ServerOptions  # noqa: E402
-from streamer.sinks.messages import Ack, SessionHealth, SessionInfo  # noqa: E402
-from streamer.sinks.server_thread import ServerThread  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages and fails on any error in them and on any request to elsewhere."""
-    contexts, troubles = [], []
-
-    def open_page(**options) -> Page:
-        context = browser.new_context(**{"viewport": DESK, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda entry: troubles.append(entry.text) if "Refused" in entry.text else None)
-        page.on("request", lambda made: None if "//127.0.0.1:" in made.url else troubles.append(made.url))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., ServerThread]]:
-    running: list[ServerThread] = []
-
-    def start(actions: Actions | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerOptions(**{"port": 0, **options}), actions)
-        server.start()
-        running.append(server)
-        server.open_session(SessionInfo("kitchen", "nano", "nano_at", 16_000))
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
-
-
-def join(page: Page, address: str) -> None:
-    """Open a page and wait until it has subscribed."""
-    said: list[str | bytes] = []
-    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: said.append(frame)))
-    page.goto(address)
-    for _ in range(1000):
-        if said:
-            return
-        page.wait_for_timeout(20)
-    pytest.fail("the page did not subscribe")
-
-
-def texts(page: Page, selector: str) -> list[str]:
-    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+from streamer.sinks.listening import Actions  # noqa: E402
+from streamer.sinks.messages import Ack, SessionHealth  # noqa: E402
 
 
 def test_viewer_shows_the_minute(serve, opened):
@@ -126,11 +48,12 @@ def test_viewer_shows_the_minute(serve, opened):
     scene.at = 45.0
     server.publish(scene.alert(2, "smoke_alarm", "critical", "cleared"))
     expect(banner).to_have_count(0)
-    assert "0:31 Smoke alarm" in page.inner_text("#timeline li:first-child")
-    assert "for 14 s · acknowledged" in page.inner_text("#timeline li:first-child")
-
-
-CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text("utf-8").split("\n", 1)[1]
+    newest = page.locator("#timeline li.alert-entry").first
+    assert texts(page, "#timeline li:first-child .head > *") == ["0:31", "Smoke alarm", "Critical"]
+    assert "lasted 14 s · score 88 % · acknowledged" in newest.inner_text()
+    assert "Heard: Smoke detector, smoke alarm 88 %, Beep, bleep 61 %" in newest.inner_text()
+    assert "Said meanwhile: “the bread is in the oven”" in newest.inner_text()
+    assert texts(page, "#timeline li.sound .facts") == ["still on · score 80 %", "lasted 2 s · score 80 %"]
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

@@ -1,0 +1,34 @@
+"""What tests of pages do with a page."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+PHONE = {"width": 360, "height": 740}
+CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text("utf-8").split("\n", 1)[1]
+
+
+def join(page: Page, address: str) -> None:
+    """Open a page and wait until it has subscribed."""
+    said: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: said.append(frame)))
+    page.goto(address)
+    for _ in range(1000):
+        if said:
+            return
+        page.wait_for_timeout(20)
+    pytest.fail("the page did not subscribe")
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+
+
+def eventually(page: Page, script: str) -> None:
+    """Wait until the script is true in the page; its policy forbids playwright's own way."""
+    for _ in range(1000):
+        if page.evaluate(script):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"never true: {script}")
