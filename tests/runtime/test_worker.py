@@ -12,7 +12,7 @@ from streamer.config import Settings
 from streamer.errors import EngineError
 from streamer.events import Status
 from streamer.runtime.lane import JUDGEMENTS_BEHIND, Lane
-from streamer.runtime.listener import Listener
+from streamer.runtime.listener import Listener, StateChanged
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
 from streamer.steps import StepResult
@@ -163,3 +163,67 @@ def test_many_lanes_share_one_step(number):
     assert all(lane.done.wait(10) for lane in lanes)
     worker.stop(5)
     assert set(sizes) == {number}
+
+
+class Slow(Answers):
+    """An engine on a scripted clock: text costs `text_s` a window, tags alone 20 ms. Hops come meanwhile."""
+
+    def __init__(self, text_s: float) -> None:
+        super().__init__()
+        self.now_s, self.text_s, self.hops = 0.0, text_s, 0
+        self.lane: Lane | None = None
+
+    def step(self, work: Any) -> list[StepResult]:
+        self.wait(sum(self.text_s if request.decode else 0.02 for _, request in work))
+        return super().step(work)
+
+    def wait(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while self.lane and (self.hops + 1) * 0.5 <= until_s:
+            self.hops += 1
+            self.now_s = max(self.now_s, self.hops * 0.5)
+            self.lane.put([hop(self.hops)])
+        self.now_s = until_s
+
+    def serve(self, worker: Worker, lane: Lane, seconds: float) -> None:
+        """What the worker thread does in this time."""
+        self.lane, until_s = lane, self.now_s + seconds
+        while self.now_s < until_s:
+            if lane.waiting:
+                worker._serve([lane])
+            else:
+                self.wait(0.1)
+
+
+def test_the_hop_grows_when_the_machine_cannot_keep_up_and_people_are_told_once():
+    engine = Slow(0.65)
+    worker, events = Worker(engine, lambda: engine.now_s), []  # type: ignore[arg-type]
+    lane = worker.add(Hearing(random_model(1), Settings()), events.extend)
+    lane.put([SegmentOpened(960, 0)])
+    engine.serve(worker, lane, 60)
+    assert lane.turns.hop_s(worker._pace.hop_s) == 1.0
+    assert lane.lag_s <= 1.0
+    engine.text_s = 0.05
+    engine.serve(worker, lane, 60)
+    told = [(event.state, event.detail) for event in events if isinstance(event, Status)]
+    assert told == [
+        ("degraded", "the machine cannot keep up: text comes every 1 s instead of 0.5 s; a smaller --model helps"),
+        ("listening", ""),
+    ]
+    assert lane.skipped_judgements == 0
+    judged = [request.end_sample for request in engine.requests if request.decode or request.tag_spans_s]
+    assert set(range(16_000, max(judged), 16_000)) <= set(judged)
+
+
+def test_a_stream_without_sound_is_not_said_to_listen():
+    engine = Slow(0.01)
+    worker, events = Worker(engine, lambda: engine.now_s), []  # type: ignore[arg-type]
+    lane = worker.add(Hearing(random_model(1), Settings()), events.extend)
+    lane.put([StateChanged(0, "no_audio", "unplugged"), hop(1)])
+    worker._pace.hop_s = 1.0
+    for _ in range(2):
+        worker._serve([lane])
+    lane.put([StateChanged(8000, "listening", ""), hop(2)])
+    for _ in range(2):
+        worker._serve([lane])
+    assert [event.state for event in events if isinstance(event, Status)] == ["no_audio", "listening", "degraded"]
