@@ -24,6 +24,7 @@ def add(subcommands: Any) -> None:
     benches = bench.add_subparsers(dest="bench", required=True, metavar="BENCH", parser_class=type(bench))
     _add_hop(benches)
     _add_throughput(benches)
+    _add_outage(benches)
     latency = _add(benches, "latency", latency_bench, "per word: first shown, settled; in audio and in real time")
     _model_options(latency)
     _scene_options(latency)
@@ -44,6 +45,14 @@ def add(subcommands: Any) -> None:
     alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
     alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
     alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
+
+
+def _add_outage(benches: Any) -> None:
+    outage = _add(benches, "outage", outage_bench, "a killed broker, a failing web server, a hanging push service")
+    outage.add_argument("--broker", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)")
+    outage.add_argument("--webhook", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)")
+    outage.add_argument("--push", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)")
+    outage.add_argument("--rate", metavar="N", type=_positive, default=2.0, help="alerts a second (2)")
 
 
 def _add_hop(benches: Any) -> None:
@@ -185,6 +194,14 @@ def alerts_bench(options: argparse.Namespace) -> int:
     tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
     about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
     return _publish(options, Report("alerts", "Alarms", about, result, tables))
+
+
+def outage_bench(options: argparse.Namespace) -> int:
+    """`streamer bench outage`."""
+    from streamer.bench import outage
+
+    plan = outage.Plan(broker_s=options.broker, webhook_s=options.webhook, push_s=options.push, rate=options.rate)
+    return _publish(options, outage.report(outage.measure(plan, _say)))
 
 
 def _publish(options: argparse.Namespace, report: "Report") -> int:

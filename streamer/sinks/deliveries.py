@@ -48,6 +48,16 @@ class Deliveries:
         """What log lines call them."""
         return tuple(delivery.name for delivery in self._deliveries)
 
+    @property
+    def waiting(self) -> int:
+        """Changes of alerts that wait for a service, or are under way, over all deliveries."""
+        return sum(delivery.waiting for delivery in self._deliveries)
+
+    @property
+    def dropped(self) -> int:
+        """Changes of alerts that went because a queue was full, or were given up."""
+        return sum(delivery.dropped for delivery in self._deliveries)
+
     def start(self) -> None:
         """Start all threads; what an earlier run left is delivered."""
         for delivery in self._deliveries:

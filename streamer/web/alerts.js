@@ -95,7 +95,7 @@ export class Alerts {
     const { alert, seen, noise } = item;
     item.banner.className = `alert ${alert.severity in SEVERITIES ? alert.severity : "info"}`;
     setText(item.name, `${SEVERITIES[alert.severity] ?? "Notice"}: ${title(alert)}`);
-    const heard = (alert.heard ?? []).map((tag) => tag.label).slice(0, 3).join(", ");
+    const heard = (alert.heard ?? []).map((tag) => tag.label).slice(0, 3).join("; ");
     const parts = [`since ${clock(alert.start)}`];
     if (heard) parts.push(`heard: ${heard}`);
     if (alert.text) parts.push(`said: “${alert.text}”`);

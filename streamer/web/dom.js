@@ -30,4 +30,5 @@ export function title(alert) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-export const percent = (score) => `${Math.round(100 * Math.min(1, Math.max(0, score)))} %`;
+/** With a space that never ends a line. */
+export const percent = (score) => `${Math.round(100 * Math.min(1, Math.max(0, score)))}\u00a0%`;

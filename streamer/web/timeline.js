@@ -98,7 +98,7 @@ export class Timeline {
     if (kind === "sound") return;
     item.row.className = `alert-entry ${event.severity in SEVERITIES ? event.severity : "info"}`;
     const heard = item.heard.slice(0, MAX_HEARD).map((tag) => `${tag.label} ${percent(tag.score)}`);
-    setText(item.heardLine, heard.length > 0 ? `Heard: ${heard.join(", ")}` : "");
+    setText(item.heardLine, heard.length > 0 ? `Heard: ${heard.join("; ")}` : "");
     setText(item.saidLine, item.said ? `Said meanwhile: “${item.said}”` : "");
     this.drawMark(item);
   }
@@ -114,7 +114,7 @@ export class Timeline {
       if (labels.at(-1) === "withdrawn") facts.push("taken back");
       if (acknowledged) facts.push("acknowledged");
       const reasons = labels.filter((label) => label !== "withdrawn");
-      if (reasons.length > 0) facts.push(`raised by ${reasons.join(", ")}`);
+      if (reasons.length > 0) facts.push(`raised by ${reasons.join("; ")}`);
     }
     return facts;
   }

@@ -146,7 +146,7 @@ class Sounds {
         list.append(row);
       }
       const [bar, label, score] = row.children;
-      bar.style.setProperty("width", percent(tag.score).replace(" ", ""));
+      bar.style.setProperty("width", `${Math.round(100 * Math.min(1, tag.score))}%`);
       setText(label, several ? `${tag.label} (${session})` : tag.label);
       setText(score, percent(tag.score));
     });

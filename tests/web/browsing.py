@@ -22,7 +22,7 @@ def join(page: Page, address: str) -> None:
 
 
 def texts(page: Page, selector: str) -> list[str]:
-    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+    return [text.strip().replace("\xa0", " ") for text in page.locator(selector).all_inner_texts()]
 
 
 def eventually(page: Page, script: str) -> None:

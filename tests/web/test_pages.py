@@ -48,11 +48,11 @@ def test_viewer_shows_the_minute(serve, opened):
     scene.at = 45.0
     server.publish(scene.alert(2, "smoke_alarm", "critical", "cleared"))
     expect(banner).to_have_count(0)
-    newest = page.locator("#timeline li.alert-entry").first
+    newest = texts(page, "#timeline li.alert-entry")[0]
     assert texts(page, "#timeline li:first-child .head > *") == ["0:31", "Smoke alarm", "Critical"]
-    assert "lasted 14 s · score 88 % · acknowledged" in newest.inner_text()
-    assert "Heard: Smoke detector, smoke alarm 88 %, Beep, bleep 61 %" in newest.inner_text()
-    assert "Said meanwhile: “the bread is in the oven”" in newest.inner_text()
+    assert "lasted 14 s · score 88 % · acknowledged" in newest
+    assert "Heard: Smoke detector, smoke alarm 88 %; Beep, bleep 61 %" in newest
+    assert "Said meanwhile: “the bread is in the oven”" in newest
     assert texts(page, "#timeline li.sound .facts") == ["still on · score 80 %", "lasted 2 s · score 80 %"]
 
 
