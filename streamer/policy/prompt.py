@@ -22,8 +22,8 @@ HOT_SHARE = 4  # hot words may fill one part in so many of the text context: 112
 class Prompt:
     """The prompts of one stream.
 
-    A model that was never trained with text before the transcript has nothing to gain from hot words and takes them for
-    things that were said: it gets them, as it gets earlier text, only with `speech.carry_prompt: on`.
+    A model that was never trained with text before the transcript is led astray by any (nano hardly writes a word):
+    it gets hot words and prompt, as it gets earlier text, only with `speech.carry_prompt: on`.
 
     Raises ConfigError when the hot words are too many for the model.
     """
@@ -33,9 +33,19 @@ class Prompt:
         self._most = max(0, model.text_context // 2 - 1)
         carry = speech.carry_prompt
         self._carries = model.carries_prompt if carry == "auto" else carry == "on"
-        self._hot = _hot_tokens(speech, model)
         said = speech.prompt.strip()
-        self._said = model.encode(" " + said) if said else ()
+        self._hot: tuple[int, ...] = ()
+        self._said: tuple[int, ...] = ()
+        if model.carries_prompt or carry == "on":
+            self._hot = _hot_tokens(speech, model)
+            self._said = model.encode(" " + said) if said else ()
+        elif speech.hot_words or said:
+            log.warning(
+                "%s: %s was not trained with text before the transcript and does not get any "
+                "(speech.carry_prompt: on gives it all the same)",
+                "speech.hot_words" if speech.hot_words else "speech.prompt",
+                model.name,
+            )
 
     def tokens(self, earlier: tuple[int, ...], prefix_tokens: int, new_tokens: int) -> tuple[int, ...]:
         """The prompt for a window with a forced prefix and room for new tokens, `earlier` being what scrolled off."""
@@ -48,13 +58,6 @@ class Prompt:
 
 def _hot_tokens(speech: SpeechSettings, model: TextModel) -> tuple[int, ...]:
     if not speech.hot_words:
-        return ()
-    if not (model.carries_prompt or speech.carry_prompt == "on"):
-        log.warning(
-            "speech.hot_words: %s was not trained with text before the transcript and does not get them "
-            "(speech.carry_prompt: on gives them all the same)",
-            model.name,
-        )
         return ()
     tokens = model.encode(f" {', '.join(speech.hot_words)}.")
     most = model.text_context // HOT_SHARE

@@ -3,14 +3,16 @@
 Masking happens here, where every event is made, so that the policy and the alert rules see what was really said.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from streamer.config import Settings
 from streamer.events import Event
 from streamer.policy.mask import Mask
 from streamer.policy.sentence import SpeechPaused
+from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import ListenerPlan
-from streamer.runtime.session import Session
+from streamer.runtime.session import HeadFacts, Session
 from streamer.steps import StepResult
 from streamer.word_lists import masked_words
 
@@ -18,8 +20,16 @@ from streamer.word_lists import masked_words
 class CaptionSession(Session):
     """One stream's session; takes what `Session` takes."""
 
-    def __init__(self, settings: Settings, *args: Any, **options: Any) -> None:
-        super().__init__(settings, *args, **options)
+    def __init__(
+        self,
+        settings: Settings,
+        text: TextModel,
+        head: HeadFacts | None,
+        *,
+        name: str = "s1",
+        local_time: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(settings, text, head, name=name, local_time=local_time)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
 

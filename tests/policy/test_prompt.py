@@ -54,9 +54,11 @@ def test_what_is_cut_first(said, prefix_tokens, new_tokens, context):
     assert found[2 : 2 + kept] == tokens[len(tokens) - kept :]
 
 
-def test_a_model_that_knows_no_earlier_text_gets_no_hot_words_unless_told_to(caplog):
-    assert Prompt(SPEECH, model(carries=False)).tokens((5,), 0, 8) == coded(" A talk.")
+def test_a_model_that_knows_no_earlier_text_gets_none_unless_told_to(caplog):
+    assert Prompt(SPEECH, model(carries=False)).tokens((5,), 0, 8) == ()
     assert "speech.hot_words: the model was not trained with text before the transcript" in caplog.text
+    assert not Prompt(SpeechSettings(), model(carries=False)).tokens((5,), 0, 8)
+    assert len(caplog.records) == 1
     told = SPEECH.model_copy(update={"carry_prompt": "on"})
     assert Prompt(told, model(carries=False)).tokens((5,), 0, 8) == HOT + coded(" A talk.") + (5,)
     alone = SPEECH.model_copy(update={"carry_prompt": "off"})

@@ -204,7 +204,7 @@ def test_hot_words_reach_the_decoder_of_a_model_that_knows_earlier_text():
     found = prompts(Stream(random_model(True), config), sound()[: 3 * RATE])
     assert found
     assert all(prompt[: len(hot) + len(said)] == tuple(hot + said) for prompt in found)
-    assert all(prompt == tuple(said) for prompt in prompts(Stream(random_model(False), config), sound()[: 2 * RATE]))
+    assert not any(prompts(Stream(random_model(False), config), sound()[: 2 * RATE]))
 
 
 def test_the_mask_changes_nothing_but_letters():
