@@ -103,8 +103,8 @@ class Subscriber:
         self.leave()
         self._ready.clear()
         client = Client(CallbackAPIVersion.VERSION2)
-        client.on_connect = lambda *_: client.subscribe(self._topic, qos=1)
-        client.on_subscribe = lambda *_: self._ready.set()
+        client.on_connect = self._connected
+        client.on_subscribe = self._subscribed
         client.on_message = self._message
         until = time.monotonic() + 2 * START_S
         while True:
@@ -125,6 +125,12 @@ class Subscriber:
             self._client.disconnect()
             self._client.loop_stop()
             self._client = None
+
+    def _connected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        client.subscribe(self._topic, qos=1)
+
+    def _subscribed(self, client: "Client", userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self._ready.set()
 
     def _message(self, client: "Client", userdata: Any, message: Any) -> None:
         event = json.loads(message.payload)

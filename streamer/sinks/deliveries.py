@@ -32,7 +32,7 @@ from streamer.sinks.recorder import Recorder
 log = logging.getLogger(__name__)
 
 HISTORY_LIMIT = 10_000  # changes of alerts that wait for the disk
-PUSH_BACKOFF = Backoff(first_s=2.0, longest_s=120.0)
+PUSH_BACKOFF = Backoff(first_s=2.0, longest_s=30.0)
 MB = 1_000_000
 
 

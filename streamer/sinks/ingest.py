@@ -27,11 +27,12 @@ Close = tuple[int, str]  # close code and reason
 
 @dataclass(frozen=True, slots=True)
 class IngestStart:
-    """What a sender says first: `sample_rate` in Hz, interleaved `channels`."""
+    """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is."""
 
     sample_rate: int
     channels: int = 1
     encoding: Literal["pcm_s16le"] = "pcm_s16le"
+    source: str | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -199,8 +200,11 @@ def parse_start(message: str | bytes) -> IngestStart:
         raise MessageError("type: the first message must be start")
     if fields.get("encoding", "pcm_s16le") != "pcm_s16le":
         raise MessageError("encoding: must be pcm_s16le")
+    source = fields.get("source")
+    if source is not None and not isinstance(source, str):
+        raise MessageError("source: must be the name of a source in the server's settings")
     rate = _whole(fields, "sample_rate", None, MIN_RATE_HZ, MAX_RATE_HZ)
-    return IngestStart(rate, _whole(fields, "channels", 1, 1, MAX_CHANNELS))
+    return IngestStart(rate, _whole(fields, "channels", 1, 1, MAX_CHANNELS), source=source)
 
 
 async def _pump(

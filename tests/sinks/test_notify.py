@@ -1,8 +1,15 @@
 """Push services through apprise, against a real web server that speaks apprise's own json:// protocol."""
 
+import contextlib
 import io
 import json
 import logging
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from alerts_made import alert, wait_for
@@ -66,6 +73,83 @@ def test_a_service_that_fails_is_tried_again_and_no_address_is_logged(caplog):
         push(server).send(parcel())
     assert "topsecret" not in caplog.text
     assert "127.0.0.1" not in caplog.text
+
+
+def numbered(number):
+    made = alert(number)
+    return Parcel(number, made, parcel_key(made), 0.0)
+
+
+def test_a_slow_service_that_takes_it_after_all_is_not_told_twice():
+    with receiver() as server:
+        server.hang.clear()
+        service = push(server, timeout_s=0.2)
+        with pytest.raises(NotDeliveredError, match=r"no answer within 0\.2 s"):
+            service.send(numbered(1))
+        server.hang.set()
+        wait_for(lambda: server.got)
+        service.send(numbered(2))
+        service.send(numbered(1))
+    assert len(server.got) == 2
+
+
+@contextmanager
+def dribbling():
+    """A service that answers for ever, a line at a time: no limit of a single read ever strikes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ending = threading.Event()
+
+    def answer(connection):
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ending.wait(0.05):
+                connection.sendall(b"X-Still: here\r\n")
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        ending.set()
+        listener.close()
+
+
+def test_a_service_without_an_end_holds_up_no_other_one(monkeypatch):
+    monkeypatch.setattr("streamer.sinks.notify.MAX_STUCK", 7)  # apprise's own pool has six threads on two cores
+    with dribbling() as port, receiver() as server:
+        service = Push("stuck", f"json://127.0.0.1:{port}/", names=NAMES, timeout_s=0.1, path="delivery.push[0].url")
+        for number in range(7):
+            with pytest.raises(NotDeliveredError, match="no answer within"):
+                service.send(numbered(number))
+        with pytest.raises(NotDeliveredError, match="7 calls have no answer"):
+            service.send(numbered(8))
+        push(server).send(parcel())
+        assert len(server.got) == 1
+
+
+HUNG = """
+import sys
+sys.path[:0] = [{folder!r}]
+from test_notify import NAMES, dribbling, numbered
+from streamer.sinks.delivery import NotDeliveredError
+from streamer.sinks.notify import Push
+service = dribbling()
+port = service.__enter__()  # it goes on while the program ends
+try:
+    Push("stuck", f"json://127.0.0.1:{{port}}/", names=NAMES, timeout_s=0.1, path="x").send(numbered(1))
+except NotDeliveredError:
+    print("main ends")
+"""
+
+
+def test_the_program_ends_although_a_service_does_not():
+    code = HUNG.format(folder=str(Path(__file__).parent))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.stdout, ended.returncode) == ("main ends\n", 0), ended.stderr
 
 
 @pytest.mark.parametrize("url", ["nonsense-topsecret", "nosuch://topsecret", "json://", ""])
