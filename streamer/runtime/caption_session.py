@@ -34,11 +34,10 @@ class CaptionSession(Session):
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
 
     def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
-        """The plan's events. A pause that closes nothing is none of the alerts' business."""
-        if not isinstance(plan, SpeechPaused):
-            return super().complete(plan, result)
-        changes = self.text.close(plan)
-        return self._transcripts(changes, plan.at_sample) + (self._alerts(plan.at_sample) if changes else [])
+        """The plan's events. What a pause closes was committed before: the alerts hear of it with the next hop."""
+        if isinstance(plan, SpeechPaused):
+            return self._transcripts(self.text.close(plan), plan.at_sample)
+        return super().complete(plan, result)
 
     def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
         return self._mask.event(super()._make(kind, at_sample, **fields))

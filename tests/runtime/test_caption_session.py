@@ -1,6 +1,8 @@
 """Sentence ends, the mask and hot words on whole streams: real listener and session, a decoder that knows the text."""
 
 import functools
+import re
+import wave
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from streamer.runtime.caption_session import CaptionSession
 from streamer.runtime.listener import Listener
 from streamer.runtime.stream import Stream
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
+from streamer.transcribe import transcribe
 
 RATE = 16_000
 CUTS = st.lists(st.integers(0, 2**31), max_size=40).map(tuple)
@@ -181,16 +184,17 @@ def random_model(previous_text: bool) -> Model:
     )
 
 
-def prompts(stream: Stream, samples: np.ndarray) -> list[tuple[int, ...]]:
-    """The prompts that reached the decoder."""
+def prompts(stream: Stream, samples: np.ndarray) -> list[list[int]]:
+    """What the decoder read before each transcript."""
     search, seen = stream._engine.search, []
-    decode = search.decode
+    make_row = search._row
 
-    def spy(windows: Any, tasks: Any) -> Any:
-        seen.extend(task.prompt for task in tasks)
-        return decode(windows, tasks)
+    def spy(*arguments: Any) -> Any:
+        row = make_row(*arguments)
+        seen.append(row.prompt)
+        return row
 
-    search.decode = spy  # type: ignore[method-assign]
+    search._row = spy  # type: ignore[method-assign]
     stream.push(samples)
     stream.finish()
     return seen
@@ -203,7 +207,8 @@ def test_hot_words_reach_the_decoder_of_a_model_that_knows_earlier_text():
     said, hot = tokenizer.encode(" A talk."), tokenizer.encode(" Kubernetes, Anna Schmidt.")
     found = prompts(Stream(random_model(True), config), sound()[: 3 * RATE])
     assert found
-    assert all(prompt[: len(hot) + len(said)] == tuple(hot + said) for prompt in found)
+    head = [tokenizer.sot_prev, *hot, *said]
+    assert all(prompt[: len(head)] == head for prompt in found)
     assert not any(prompts(Stream(random_model(False), config), sound()[: 2 * RATE]))
 
 
@@ -230,3 +235,19 @@ def test_the_mask_changes_nothing_but_letters():
             continue
         assert {**before, "text": "", "partial": "", "words": []} == {**after, "text": "", "partial": "", "words": []}
         assert all(one in (other, "*") for one, other in zip(after["text"], before["text"], strict=True))
+
+
+def test_transcribe_masks_and_takes_hot_words_too(tmp_path):
+    path, written = tmp_path / "said.wav", tmp_path / "said.txt"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((sound()[: 2 * RATE] * 32767).astype("<i2").tobytes())
+    words_of = {chr(letter) + chr(other) for letter in range(97, 123) for other in range(97, 123)}
+    speech = {"mask": sorted(words_of), "hot_words": ["Kubernetes"]}
+    guards = {"silence": False, "confidence": False, "doubt": False, "loops": False}
+    told: list[float] = []
+    config = validate({"guards": guards, "speech": speech})
+    transcribe(random_model(True), config, path, "text", written, lambda done_s, _: told.append(done_s))
+    found = written.read_text(encoding="utf-8")
+    assert found.strip()
+    assert not {part.lower() for part in re.findall(r"\w+", found)} & words_of
