@@ -143,17 +143,23 @@ def run_command(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(settings.to_yaml())
         return 0
-    from streamer.runtime.inputs import open_inputs
+    from streamer.runtime.inputs import named_senders, open_inputs
     from streamer.runtime.supervisor import Program
 
     settings = commands.with_known_language(settings)
     plans = [
         replace(plan, settings=commands.with_known_language(plan.settings, plan.path)) for plan in settings.plans()
     ]
-    inputs, audio = open_inputs(plans), settings.audio
+    inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
-    program = Program(settings, inputs, lambda: commands.load(settings, plans), port_given=options.port is not None)
+    program = Program(
+        settings,
+        inputs,
+        lambda: commands.load(settings, plans),
+        senders=named_senders(plans),
+        port_given=options.port is not None,
+    )
     return program.run()
 
 

@@ -34,6 +34,8 @@ def _name(value: str) -> str:
 class SourceSettings(BaseModel):
     """One source: `device` as in --device, or `input` as in --input; neither: the default microphone.
 
+    `input: ingest` is what a client sends to `/ingest` with `"source": NAME` in its `start` message.
+
     `name` is its session's id, and what people read in front of its captions.
     """
 

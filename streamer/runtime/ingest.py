@@ -1,13 +1,19 @@
-"""Sound that clients send to `/ingest`: each sender is a source with a pipeline and a session of its own."""
+"""Sound that clients send to `/ingest`: each sender is a source with a pipeline and a session of its own.
+
+A sender that names one of the `sources:` with `input: ingest` has that entry's settings; others have the common ones.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from streamer.audio.block import AudioBlock, Source, empty
+from streamer.audio.block import AudioBlock, empty
 from streamer.audio.pcm import mix_to_mono
 from streamer.audio.resample import BlockMaker
+from streamer.config import Settings
+from streamer.errors import UsageError
+from streamer.runtime.inputs import Input, session_name
 from streamer.runtime.pipeline import Pipeline
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 
@@ -51,20 +57,30 @@ class IngestSource:
 class Ingests:
     """Opens a pipeline for every sender. `open` runs in the server's event loop, `sweep` in the main thread."""
 
-    def __init__(self, make: Callable[[Source, str], Pipeline], closed: Callable[[str], None], stall_s: float) -> None:
-        """`make` builds the pipeline of a source under a stem for its name; `closed` hears of sessions that ended."""
-        self._make, self._closed, self._stall_s = make, closed, stall_s
+    def __init__(
+        self,
+        make: Callable[[Input], Pipeline],
+        closed: Callable[[str], None],
+        settings: Settings,
+        named: Mapping[str, Settings],
+    ) -> None:
+        """`make` builds a sender's pipeline; `closed` hears of sessions that ended; `named`: settings by source."""
+        self._make, self._closed, self._settings, self._named = make, closed, settings, named
         self._open: dict[str, Pipeline] = {}
         self._count = 0
 
     def open(self, start: IngestStart) -> PcmQueue:
-        """A session for one more sender. Raises IngestFullError when there are too many."""
+        """A session for one more sender. Raises IngestFullError when there are too many, UsageError for its source."""
+        if start.source is not None and start.source not in self._named:
+            known = ", ".join(self._named) or "none"
+            raise UsageError(f"source: {start.source!r} is no source with `input: ingest` here; there are: {known}")
         if len(self._open) >= MAX_SENDERS:
             raise IngestFullError(f"ingest: {MAX_SENDERS} senders are heard already; try later")
         self._count += 1
-        queue = PcmQueue(start, f"in{self._count}")
-        pipeline = self._make(IngestSource(queue, self._stall_s), queue.session)
-        queue.session = pipeline.name
+        settings = self._settings if start.source is None else self._named[start.source]
+        queue = PcmQueue(start, session_name(f"{start.source or 'in'}{self._count}"))
+        source = IngestSource(queue, settings.audio.stall_s)
+        pipeline = self._make(Input(queue.session, source, settings))
         self._open[pipeline.name] = pipeline
         pipeline.start()
         return queue

@@ -14,6 +14,8 @@ from streamer.config import Settings
 from streamer.errors import InputError, UsageError
 from streamer.sources import SourcePlan
 
+SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -25,8 +27,11 @@ class Input:
     path: str = ""
 
 
-def open_inputs(plans: Sequence[SourcePlan]) -> tuple[Input, ...]:
-    """Open every source, or none. Raises InputError, UsageError that name the option or the entry."""
+def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[Input, ...]:
+    """Open every source but those that senders bring, or none. Raises InputError, UsageError: the option or entry.
+
+    `server`: whether there is one, for senders.
+    """
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
     if not plans[0].path:
@@ -36,6 +41,9 @@ def open_inputs(plans: Sequence[SourcePlan]) -> tuple[Input, ...]:
     microphones = _Microphones()
     try:
         for plan in plans:
+            if plan.settings.audio.input == SENDER:
+                _check_sender(plan, at_once, server)
+                continue
             source = microphones.open(plan, at_once) if plan.settings.audio.input is None else _open(plan, at_once)
             opened.append(Input(plan.name, source, plan.settings, plan.path))
     except BaseException:
@@ -43,6 +51,11 @@ def open_inputs(plans: Sequence[SourcePlan]) -> tuple[Input, ...]:
             item.source.close()
         raise
     return tuple(opened)
+
+
+def named_senders(plans: Sequence[SourcePlan]) -> dict[str, Settings]:
+    """The settings of the entries that senders on `/ingest` bring, by name."""
+    return {plan.name: plan.settings for plan in plans if plan.path and plan.settings.audio.input == SENDER}
 
 
 def session_name(stem: str, *, fixed: bool = False) -> str:
@@ -73,6 +86,13 @@ class _Microphones:
             return Microphone(audio.device, backend=self._shared, stall_s=audio.stall_s)
         except InputError as error:
             raise InputError(str(error).replace("--device", where, 1)) from None
+
+
+def _check_sender(plan: SourcePlan, at_once: bool, server: bool) -> None:
+    if at_once:
+        raise UsageError(f"{plan.path}.input: senders cannot be heard at --speed 0; leave --speed at 1, or give files")
+    if not server:
+        raise UsageError(f"{plan.path}.input: senders need the server; leave --no-server out")
 
 
 def _open(plan: SourcePlan, at_once: bool) -> Source:

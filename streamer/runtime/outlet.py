@@ -155,6 +155,8 @@ def caption_path(path: str, name: str) -> str:
 def _caption_targets(option: str, path: str | None, sessions: Sequence[str]) -> list[_Target]:
     if path is None:
         return []
+    if not sessions:
+        raise UsageError(f"{option} {path}: there are only senders, whose events stand in --jsonl")
     if len(sessions) == 1:
         return [(option, sessions[0], path)]
     if path == "-" or not Path(path).name:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from streamer.audio.block import Source
 from streamer.config import Settings
 from streamer.errors import ConfigError, UsageError
 from streamer.events import SAMPLE_RATE, Event
@@ -48,14 +47,21 @@ Made = TypeVar("Made")
 class Program:
     """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
 
-    `settings` hold for what the sources share, and for senders on `/ingest`; each of `inputs` brings its own.
+    `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
+    `inputs` brings its own.
     """
 
     def __init__(
-        self, settings: Settings, inputs: Sequence[Input], load: LoadModel, *, port_given: bool = True
+        self,
+        settings: Settings,
+        inputs: Sequence[Input],
+        load: LoadModel,
+        *,
+        senders: Mapping[str, Settings] | None = None,
+        port_given: bool = True,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._port_given = port_given
+        self._senders, self._port_given = senders or {}, port_given
         self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
@@ -146,8 +152,8 @@ class Program:
             self._pipelines[item.name] = pipeline
             return pipeline
 
-        def take_sender(source: Source, stem: str) -> Pipeline:
-            pipeline = make(Input(session_name(stem), source, self._settings))
+        def take_sender(item: Input) -> Pipeline:
+            pipeline = make(item)
             self._open(server, engine.model, pipeline.name)
             return pipeline
 
@@ -157,12 +163,13 @@ class Program:
                 server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
-        self._ingests = Ingests(take_sender, closed, self._settings.audio.stall_s)
+        self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
         self._open(server, engine.model, *self._names)
         worker.start()
         for pipeline in own:
             pipeline.start()
-        self._watch(own, worker, outlet, stays=self._settings.output.stay and server is not None)
+        stays = server is not None and (self._settings.output.stay or bool(self._senders))
+        self._watch(own, worker, outlet, stays=stays)
         stop_all(list(self._pipelines.values()), FLUSH_S)
         worker.stop(0.3)
         self._failure = self._failure or worker.failure
@@ -242,7 +249,7 @@ class Program:
 
     def _asked(self, session: str | None, what: str, action: Action) -> None:
         """Have a live session do something; MessageError where there is none of this name."""
-        if session is None and len(self._inputs) > 1:
+        if session is None and len(self._inputs) != 1:
             raise MessageError(f"session: there are several sources, say which; live are: {self._live_names()}")
         name = session or self._names[0]
         pipeline = self._pipelines.get(name)
@@ -268,7 +275,7 @@ class Program:
             self._asked(message.session, "flush", lambda session: session.flush())
 
     def _health(self) -> Mapping[str, SessionHealth]:
-        if not self._pipelines:  # speed 0: never behind, never without sound
+        if self._settings.audio.speed == 0:  # never behind, never without sound
             return {name: SessionHealth(0.0, 0.0) for name in self._names}
         return {
             name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
