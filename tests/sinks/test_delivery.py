@@ -300,6 +300,7 @@ def test_what_is_wanted():
     assert not Wanted(states=frozenset({"raised"}))(alert(1, "updated"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.floats(0, 1), st.none() | st.floats(0, 1e6))
 def test_pauses_grow_to_their_limit(failures, chance, asked):
     backoff = Backoff(first_s=1, longest_s=30)
