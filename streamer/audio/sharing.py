@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from streamer.audio.devices import Device
 from streamer.audio.portaudio import Backend, Hear, OpenStream, PortAudio
+from streamer.errors import DeviceLost
 
 
 class SharedAudio:
@@ -34,14 +35,21 @@ class SharedAudio:
     def native_format(self, device: Device) -> tuple[int, int]:
         """Rate in Hz and channels to open the device with."""
         with self._lock:
+            self._require(device)
             return self._backend.native_format(device)
 
     def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
         """Start recording."""
         with self._lock:
+            self._require(device)
             stream = self._backend.open(device, rate, channels, hear, ended)
             self._recording += 1
             return _Shared(stream, self._close)
+
+    def _require(self, device: Device) -> None:
+        """Another microphone's `refresh` may have given the index to another device meanwhile."""
+        if not any((other.index, other.name) == (device.index, device.name) for other in self._backend.devices()):
+            raise DeviceLost(f"{device.name!r} is another device now")
 
     def _close(self, stream: OpenStream) -> None:
         with self._lock:

@@ -89,7 +89,7 @@ class Program:
                 asked = self._interruption.asked
                 deliveries.stop(DELIVER_S if asked else DELIVER_UNHURRIED_S)
                 outlet.stop(WRITE_S if asked else None)
-                if output.stay and server and not self._failure:
+                if output.stay and server and not (self._failure or self._failures):
                     self._interruption.wait()
             finally:
                 self._close_inputs()

@@ -1,10 +1,12 @@
 """One audio system for several microphones: looking for devices must not kill the ones that record."""
 
+import pytest
 from media_files import ScriptedClock
 from test_microphone import BUILT_IN, USB, FakeAudio
 
 from streamer.audio.microphone import Microphone
 from streamer.audio.sharing import SharedAudio
+from streamer.errors import DeviceLost
 
 
 class TwoDevices(FakeAudio):
@@ -62,3 +64,5 @@ def test_without_another_that_records_devices_are_looked_for_anew():
     shared.refresh()
     assert (audio.refreshes, shared.devices()) == (1, (USB,))
     assert shared.native_format(USB) == (48_000, 2)
+    with pytest.raises(DeviceLost, match="Built-in"):
+        shared.open(BUILT_IN, 16_000, 1, lambda frames, overflowed: None, lambda: None)
