@@ -24,11 +24,10 @@ export function clock(seconds) {
 
 export const SEVERITIES = { critical: "Critical", warning: "Warning", info: "Notice" };
 
+export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** An alert's rule as words. */
-export function title(alert) {
-  const words = String(alert.rule).replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
+export const title = (alert) => capitalised(String(alert.rule).replaceAll("_", " "));
 
 /** With a space that never ends a line. */
 export const percent = (score) => `${Math.round(100 * Math.min(1, Math.max(0, score)))}\u00a0%`;

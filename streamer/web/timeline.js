@@ -1,6 +1,6 @@
 // The timeline: every sound and every alert, the newest first: when, what, how long, how sure, what was heard and said.
 
-import { SEVERITIES, byId, clock, element, percent, setText, title } from "./dom.js";
+import { SEVERITIES, byId, capitalised, clock, element, percent, setText, title } from "./dom.js";
 
 const STRIP_S = 600;
 const MAX_ENTRIES = 400;
@@ -92,7 +92,7 @@ export class Timeline {
   draw(item) {
     const { event, kind } = item;
     setText(item.time, clock(event.start));
-    setText(item.what, kind === "alert" ? title(event) : event.label);
+    setText(item.what, kind === "alert" ? title(event) : capitalised(event.label));
     setText(item.badge, kind === "alert" ? (SEVERITIES[event.severity] ?? "Notice") : "sound");
     setText(item.facts, this.facts(item).join(" · "));
     if (kind === "sound") return;

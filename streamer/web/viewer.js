@@ -8,6 +8,7 @@ import { Timeline } from "./timeline.js";
 
 const MAX_CAPTIONS = 400;
 const BACKLOG = 3000; // events
+const STOPPED = "Stopped";
 const NO_AUDIO_S = 15;
 const FAR_BEHIND_S = 10;
 const NEAR_END_PX = 60;
@@ -99,6 +100,7 @@ class Sounds {
     this.latest = new Map(); // session -> its newest tags
     this.levels = new Map(); // session -> {dbfs, at}
     this.headless = false; // no session has a tagging head
+    this.over = false; // all that were heard have stopped
   }
 
   hello(sessions) {
@@ -120,6 +122,7 @@ class Sounds {
 
   tags(event) {
     this.latest.set(event.session, event);
+    this.over = false;
     this.drawTags();
   }
 
@@ -130,6 +133,7 @@ class Sounds {
 
   stopped(session) {
     this.latest.delete(session);
+    this.over = this.latest.size === 0;
     this.drawTags();
   }
 
@@ -161,7 +165,8 @@ class Sounds {
       return level !== undefined && level.at > fresh && level.dbfs <= SILENCE_DBFS;
     };
     const sessions = [...this.latest.keys()];
-    let text = this.headless ? "This model has no tagging head: it names no sounds" : "Nothing yet";
+    let text = this.over ? "Nothing any more: it has stopped" : "Nothing yet";
+    if (this.headless) text = "This model has no tagging head: it names no sounds";
     if (sessions.length > 0) text = sessions.every(silent) ? "Silence" : "Quiet, or nothing that it has a name for";
     setText(byId("no-tags"), text);
     byId("no-tags").hidden = byId("tags").children.length > 0;
@@ -171,6 +176,7 @@ class Sounds {
     this.lasting.clear();
     this.latest.clear();
     this.levels.clear();
+    this.over = false;
     this.draw();
     this.drawTags();
   }
@@ -207,6 +213,7 @@ class Condition {
 
   draw() {
     const [state, short, ...long] = this.judge();
+    document.body.classList.toggle("idle", short === STOPPED); // then level and lag say nothing
     byId("state").dataset.state = state;
     setText(byId("state"), short);
     if (byId("trouble").textContent !== long.join("")) {
@@ -224,7 +231,7 @@ class Condition {
     if (this.connection === "connecting") return ["connecting", "Connecting …"];
     const states = [...this.status.values()];
     if (states.length === 0) return ["connecting", "Connected"];
-    if (states.length > 0 && states.every((item) => item.state === "stopped")) return ["trouble", "Stopped"];
+    if (states.length > 0 && states.every((item) => item.state === "stopped")) return ["trouble", STOPPED];
     if (this.deaf || states.some((item) => item.state === "no_audio")) {
       return ["silent", "No sound arrives", "No sound arrives", "Streamer runs, but its microphone delivers nothing: no captions, no alerts."];
     }

@@ -160,7 +160,7 @@ def test_silence_is_only_said_where_it_is_silent(serve, opened):
         server.publish(scene.tags(*SIREN_TAGS))
         expect(page.locator("#no-tags")).to_be_hidden()
         server.publish(scene.status("stopped"))
-        expect(page.locator("#no-tags")).to_have_text("Nothing yet")
+        expect(page.locator("#no-tags")).to_have_text("Nothing any more: it has stopped")
         server.stop()
 
 
