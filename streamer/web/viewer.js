@@ -3,14 +3,12 @@
 import { byId, clock, element, percent, setText } from "./dom.js";
 import { Feed, options } from "./feed.js";
 import { Alerts } from "./alerts.js";
+import { Condition } from "./condition.js";
 import { Marks } from "./marks.js";
 import { Timeline } from "./timeline.js";
 
 const MAX_CAPTIONS = 400;
 const BACKLOG = 3000; // events
-const STOPPED = "Stopped";
-const NO_AUDIO_S = 15;
-const FAR_BEHIND_S = 10;
 const NEAR_END_PX = 60;
 const SILENCE_DBFS = -70; // below the noise of any room and microphone
 const LEVEL_FRESH_MS = 2000;
@@ -182,71 +180,6 @@ class Sounds {
   }
 }
 
-/** Whether somebody listens: the connection, the heartbeats and what the sessions say of themselves. */
-class Condition {
-  constructor() {
-    this.connection = "connecting";
-    this.detail = "";
-    this.status = new Map(); // session -> its last status event
-    this.deaf = false;
-    this.lag = 0; // seconds
-  }
-
-  connected(state, detail) {
-    this.connection = state;
-    this.detail = detail;
-    this.draw();
-  }
-
-  session(event) {
-    this.status.set(event.session, event);
-    this.draw();
-  }
-
-  heartbeat(message) {
-    const sessions = message.sessions ?? [];
-    this.deaf = sessions.length > 0 && sessions.every((item) => item.last_audio_age > NO_AUDIO_S);
-    this.lag = Math.max(0, ...sessions.map((item) => item.lag));
-    byId("lag").textContent = sessions.length ? `${this.lag.toFixed(1)} s behind` : "";
-    this.draw();
-  }
-
-  draw() {
-    const [state, short, ...long] = this.judge();
-    document.body.classList.toggle("idle", short === STOPPED); // then level and lag say nothing
-    byId("state").dataset.state = state;
-    setText(byId("state"), short);
-    if (byId("trouble").textContent !== long.join("")) {
-      byId("trouble").replaceChildren(...long.map((text) => element("p", "", text)));
-    }
-  }
-
-  judge() {
-    if (this.connection === "silent") {
-      return ["silent", "Not listening", "Not listening", "No sign of life from Streamer: no captions, and no alert would be shown here. Trying to reconnect."];
-    }
-    if (this.connection === "refused") {
-      return ["refused", "Refused", "Not listening", `The server refused this page: ${this.detail || "not allowed"}. Open the address with its token.`];
-    }
-    if (this.connection === "connecting") return ["connecting", "Connecting …"];
-    const states = [...this.status.values()];
-    if (states.length === 0) return ["connecting", "Connected"];
-    if (states.length > 0 && states.every((item) => item.state === "stopped")) return ["trouble", STOPPED];
-    if (this.deaf || states.some((item) => item.state === "no_audio")) {
-      return ["silent", "No sound arrives", "No sound arrives", "Streamer runs, but its microphone delivers nothing: no captions, no alerts."];
-    }
-    const poor = states.find((item) => item.state === "degraded");
-    if (this.lag > FAR_BEHIND_S) return ["trouble", `${Math.round(this.lag)} s behind`];
-    if (poor) return ["trouble", `Degraded${poor.detail ? `: ${poor.detail}` : ""}`];
-    return ["live", "Listening"];
-  }
-
-  clear() {
-    this.status.clear();
-    this.deaf = false;
-  }
-}
-
 function remembered(id, apply) {
   const input = byId(id);
   const property = input.type === "checkbox" ? "checked" : "value";
@@ -283,7 +216,7 @@ function dress() {
 
 const captions = new Captions();
 const sounds = new Sounds();
-const condition = new Condition();
+const condition = new Condition(options.get("session") || null);
 const openedAt = new Map(); // session -> Unix time of its beginning, where it is heard as it happens
 const feed = new Feed({
   types: ["status", "transcript", "tags", "sound", "alert", "gap", "level", "marks"],

@@ -11,7 +11,7 @@ from playwright.sync_api import WebSocketRoute, expect  # noqa: E402
 from scene import SIREN_TAGS, Scene, minute  # noqa: E402
 
 from streamer.sinks.listening import Actions  # noqa: E402
-from streamer.sinks.messages import Ack, SessionHealth  # noqa: E402
+from streamer.sinks.messages import Ack, SessionHealth, SessionInfo  # noqa: E402
 
 
 def test_viewer_shows_the_minute(serve, opened):
@@ -170,6 +170,25 @@ def test_no_audio_is_said_too(serve, opened):
     expect(page.locator("#trouble")).to_contain_text("No sound arrives")
     server.publish(scene.status())
     expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_one_source_without_sound_is_named_and_an_ended_one_is_none(serve, opened):
+    ages = {"kitchen": SessionHealth(0.1, 0.2), "hall": SessionHealth(0.1, 0.2)}
+    server, kitchen, hall = serve(Actions(health=lambda: ages)), Scene(), Scene(session="hall")
+    server.open_session(SessionInfo("hall", "nano", "nano_at", 16_000))
+    page = opened()
+    join(page, server.url)
+    for event in (kitchen.status(), hall.status(), hall.status("no_audio", "unplugged")):
+        server.publish(event)
+    expect(page.locator("#trouble")).to_contain_text("No sound arrives from hall")
+    ages["hall"] = SessionHealth(99.0, 0.0)
+    server.publish(hall.status("stopped"))
+    expect(page.locator("#trouble")).to_have_text("")
+    ages["kitchen"] = SessionHealth(16.0, 0.0)  # the next heartbeat says so
+    expect(page.locator("#trouble")).to_contain_text("its microphone delivers nothing")
+    server.publish(kitchen.status("stopped"))
+    expect(page.locator("#trouble")).to_contain_text("Not listening")
+    expect(page.locator("#level")).to_be_hidden()
 
 
 def test_the_token_goes_with_the_page(serve, opened):
