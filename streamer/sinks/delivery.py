@@ -6,8 +6,9 @@
 
 `put` is called by the thread that makes events. The clerk writes parcels to the spool while a sender may be waiting for
 an answer. A target that fails is tried again with growing pauses (a random part of them, so that many clients of one
-service do not come back all at once); one that hangs holds up its own queue and nothing else. The full-queue rule
-stands in `streamer.sinks.parcels`; what goes is said in the log.
+service do not come back all at once), sooner when a critical alert is raised: it may be there again. One that hangs
+holds up its own queue and nothing else. The full-queue rule stands in `streamer.sinks.parcels`; what goes is said in the
+log.
 """
 
 import logging
@@ -128,6 +129,7 @@ class Delivery:
         self._papers: dict[int, tuple[bool, Parcel]] = {}  # for the clerk: keep (True) or remove
         self._failures = 0
         self._not_before = 0.0
+        self._soonest = 0.0  # the earliest that a critical alert may have it tried again
         self._ticked = time.monotonic()
         self._ending = False
         self._sending = senders
@@ -167,6 +169,8 @@ class Delivery:
                 if alert.state == "cleared":
                     self._queue.forget((alert.session, alert.id))
                 return
+            if alert.severity == "critical" and alert.state == "raised":  # it may be there again: no long pause now
+                self._not_before = min(self._not_before, self._soonest)
             self._number += 1
             parcel = Parcel(self._number, alert, parcel_key(alert, self._run_name), self._wall())
             self._file(True, [parcel])
@@ -303,7 +307,9 @@ class Delivery:
             if self._failures == 1:
                 log.warning("%s: not delivered: %s; trying again, %d wait", self.name, why, len(self._queue))
             pause_s = self._backoff.pause_s(self._failures, random.random(), asked_s)
-            self._not_before = time.monotonic() + pause_s
+            now = time.monotonic()
+            self._not_before = now + pause_s
+            self._soonest = now + min(pause_s, max(self._backoff.first_s, asked_s or 0.0))
             self._changed.notify_all()
 
     def _say_gone(self, gone: Iterable[Parcel], why: str = "too many wait") -> None:

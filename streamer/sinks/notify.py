@@ -88,12 +88,9 @@ class Push:
         if len(running) >= MAX_STUCK:
             raise NotDeliveredError(f"{MAX_STUCK} calls have no answer")
         alert = parcel.alert
-        told = {
-            "body": body(alert),
-            "title": title(alert, self._names),
-            "notify_type": "success" if alert.state == "cleared" else _TYPES[alert.severity],
-        }
-        return _Call(parcel.number, lambda: self._apprise.notify(**told))
+        kind = "success" if alert.state == "cleared" else _TYPES[alert.severity]
+        text, head = body(alert), title(alert, self._names)
+        return _Call(parcel.number, lambda: self._apprise.notify(body=text, title=head, notify_type=kind))
 
     def tick(self) -> None:
         """Nothing to say again."""

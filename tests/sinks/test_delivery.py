@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
-from streamer.sinks.delivery import Backoff, Delivery, RefusedError, Wanted
+from streamer.sinks.delivery import Backoff, Delivery, NotDeliveredError, RefusedError, Wanted
 from streamer.sinks.parcels import AlertQueue, Parcel, parcel_key, read_alert
 from streamer.sinks.spool import Spool
 
@@ -181,6 +181,34 @@ def test_a_target_that_hangs_delays_no_other_and_put_never_waits():
         assert delivery.join(5)
     assert told(quick.got) == [(id, state) for id in range(1, 30) for state in ("raised", "cleared")]
     assert hanging.got[0].alert.state == "raised"
+
+
+class HourLong(Backoff):
+    """Pauses of an hour whatever happened; the first one would be none."""
+
+    def pause_s(self, failures, chance, asked_s=None):
+        return 3600.0
+
+
+@pytest.mark.parametrize("asked_s", [None, 3600.0])
+def test_a_new_critical_alert_is_tried_at_once_unless_the_service_asked_for_peace(asked_s):
+    sink = Sink()
+    sink.failing = NotDeliveredError("busy", asked_s)
+    delivery = Delivery(sink, limit=100, backoff=HourLong(first_s=0.0))
+    delivery.start()
+    delivery.put(alert(1, severity="warning"))
+    wait_for(lambda: delivery._failures == 1)
+    sink.failing = None
+    delivery.put(alert(2, severity="warning"))
+    delivery.put(alert(3, "cleared"))
+    delivery.put(alert(4))
+    if asked_s is None:
+        wait_for(lambda: len(sink.got) == 4)
+        assert sink.got[0].alert.id in (3, 4)
+    else:
+        assert sink.got == []
+    delivery.finish()
+    assert delivery.join(20)
 
 
 def test_what_is_dropped_is_said(caplog):
