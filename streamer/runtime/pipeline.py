@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.2  # how long the listener waits for sound before it looks for a change of the source's state
 READ_SAMPLES = SAMPLE_RATE  # most that the listener takes at once
+CAPTURE = "capture"
 CATCH_UP_S = 5.0  # sound that came in a burst may wait so long before the worker leaves anything out
 
 
@@ -80,7 +81,7 @@ class Pipeline:
                     self._ring.write(block.samples)
                     self._last_audio_s = time.monotonic()
         except Exception as error:  # noqa: BLE001  the top of the thread
-            self._fail("capture", error)
+            self._fail(CAPTURE, error)
         finally:
             self._ring.finish()
 
@@ -115,7 +116,10 @@ class Pipeline:
         log.error("%s: %s", where, error, exc_info=log.isEnabledFor(logging.DEBUG))
         self.failure = self.failure or error
         detail = f"{where}: {error}"
-        self.lane.ask(lambda session: session.status("degraded", detail))
+        if where == CAPTURE:  # in its place behind the sound that there was
+            self._states.append((self._ring.end, "degraded", detail))
+        else:
+            self.lane.ask(lambda session: session.status("degraded", detail))
 
     def _state_plans(self, position: int) -> list[ListenerPlan]:
         plans: list[ListenerPlan] = []
