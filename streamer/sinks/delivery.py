@@ -7,8 +7,8 @@
 `put` is called by the thread that makes events. The clerk writes parcels to the spool while a sender may be waiting for
 an answer. A target that fails is tried again with growing pauses (a random part of them, so that many clients of one
 service do not come back all at once), sooner when a critical alert is raised: it may be there again. One that hangs
-holds up its own queue and nothing else. The full-queue rule stands in `streamer.sinks.parcels`; what goes is said in the
-log.
+holds up its own queue and nothing else. The full-queue rule stands in `streamer.sinks.parcels`; what goes is said in
+the log.
 """
 
 import logging

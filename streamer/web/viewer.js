@@ -129,6 +129,12 @@ class Sounds {
     this.drawNoTags();
   }
 
+  /** Of the sessions that are heard, in dBFS. */
+  loudest() {
+    const fresh = performance.now() - LEVEL_FRESH_MS;
+    return Math.max(...[...this.levels.values()].filter((level) => level.at > fresh).map((level) => level.dbfs));
+  }
+
   stopped(session) {
     this.latest.delete(session);
     this.over = this.latest.size === 0;
@@ -297,7 +303,7 @@ function reset() {
 function level(message) {
   sounds.level(message);
   byId("level").hidden = false;
-  byId("meter").value = Math.max(-60, message.dbfs);
+  byId("meter").value = Math.max(-60, sounds.loudest());
 }
 
 dress();
