@@ -201,7 +201,6 @@ class Settings(_Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
     audio: AudioSettings = AudioSettings()
-    sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()
     vad: VadSettings = VadSettings()
@@ -214,6 +213,7 @@ class Settings(_Section):
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()
+    sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
 
     @model_validator(mode="after")
     def _hangover_covers_a_hop(self) -> "Settings":
