@@ -49,8 +49,8 @@ class AlertInput:
     """What is new since the last step; everything that is absent has not changed or was not judged.
 
     `judgement`: the spans of this second, if one was judged; `scores`: its combination float32 [527] (made here if
-    None); `silent`: digital silence, which counts as scores of zero. `cadence`: the states of this hop. `texts`:
-    segments that changed, in order. `heard`: top tags of the latest judgement. `lost`: the microphone delivers
+    None); `silent`: digital silence, which counts as scores of zero. `cadence`: the states of this hop, None where no
+    audio was heard since the last step. `texts`: segments that changed, in order. `heard`: top tags of the latest judgement. `lost`: the microphone delivers
     nothing. `gap`: samples were lost since the last step. `local_time_s`: seconds after local midnight (quiet hours).
     """
 
@@ -58,7 +58,7 @@ class AlertInput:
     judgement: tuple[SpanScores, ...] = ()
     scores: NDArray[np.float32] | None = None
     silent: bool = False
-    cadence: tuple[CadenceState, ...] = ()
+    cadence: tuple[CadenceState, ...] | None = None
     texts: tuple[AlertText, ...] = ()
     heard: tuple[Tag, ...] = ()
     loudness_dbfs: float | None = None
@@ -111,6 +111,7 @@ class SoundTrigger:
     _strength: float = 0.0  # of the latest judgement: best score / threshold
     _score: float = 0.0
     _confirmed: bool = False
+    _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
     _denied_until: int = 0  # a pattern says that it is another alarm
 
     def __post_init__(self) -> None:
@@ -122,9 +123,11 @@ class SoundTrigger:
         if given.judgement or given.silent:
             names = self._judge(given)
         at = given.end_sample
-        if self._denied(given):
+        if given.cadence is not None:
+            self._patterns = given.cadence
+        if self._denied(at):
             names = self._forget()
-        own = [state for state in given.cadence if state.kind.value in self.rule.cadence]
+        own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
         in_sight = [state for state in own if state.phase is CadencePhase.CANDIDATE]
         fused = bool(in_sight) and self._strength >= FUSED_RATIO and at - self._judged <= SAMPLE_RATE
@@ -146,11 +149,11 @@ class SoundTrigger:
             labels=(*names, *(state.kind.readable for state in sounding)),
         )
 
-    def _denied(self, given: AlertInput) -> bool:
+    def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""
-        others = [state.last_sample for state in given.cadence if state.kind.value in self.rule.unless]
+        others = [state.last_sample for state in self._patterns if state.kind.value in self.rule.unless]
         self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
-        return bool(self.rule.unless) and given.end_sample < self._denied_until
+        return bool(self.rule.unless) and at < self._denied_until
 
     def _forget(self) -> tuple[str, ...]:
         """The tagger has said nothing."""

@@ -77,6 +77,16 @@ def test_both_together_raise_sooner_than_either():
     assert AlertEngine().step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4)) == []
 
 
+def test_an_alarm_goes_on_while_something_else_is_told():
+    alerts = AlertEngine()
+    assert states(alerts.step(t3(CadencePhase.SOUNDING, 20, 24.5, 24.5))) == [("smoke_alarm", "raised")]
+    text = AlertText(1, "is that the alarm", "", 24 * RATE, 25 * RATE)
+    for second in (24.6, 24.7, 25):
+        assert alerts.step(AlertInput(end_sample=round(second * RATE), texts=(text,))) == []
+    assert alerts.step(judged(25, {})) == []
+    assert states(alerts.step(AlertInput(end_sample=26 * RATE, cadence=()))) == [("smoke_alarm", "cleared")]
+
+
 def t4(phase, onset, last, at, score=0.9):
     state = CadenceState(CadenceKind.T4, phase, round(onset * RATE), round(last * RATE), score)
     return AlertInput(end_sample=round(at * RATE), cadence=(state,))
