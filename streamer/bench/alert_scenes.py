@@ -153,7 +153,7 @@ def distractor(name: str, rng: Generator, pools: Pools, seconds: float, spread: 
     if rng.random() < 0.5:
         speech = pools.background("speech", rng, seconds, spread).samples
         scene = scene + speech * np.float32(LEVEL * rng.uniform(0.1, 1))
-    return np.clip(scene, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(scene, -1, 1), np.float32)
 
 
 def _recorded(rng: Generator, clips: Sequence[Samples]) -> tuple[sounds.Sound, float]:

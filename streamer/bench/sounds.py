@@ -325,8 +325,9 @@ def _phase(pitch_hz: Signal) -> Signal:
 def _smooth(values: Signal, width_s: float) -> Signal:
     """Moving average over `width_s`."""
     width = max(1, _count(width_s))
-    total = np.cumsum(np.concatenate([np.full(width, values[0] if values.size else 0.0), values]))
-    return (total[width:] - total[:-width]) / width
+    total: Signal = np.cumsum(np.concatenate([np.full(width, values[0] if values.size else 0.0), values]))
+    found: Signal = (total[width:] - total[:-width]) / width
+    return found
 
 
 def _slow_noise(rng: Generator, count: int, rate_hz: float) -> Signal:

@@ -7,7 +7,7 @@ before the mel (openai-whisper's `pad_or_trim` of audio) or with zeros after it 
 import multiprocessing as mp
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from multiprocessing.queues import Queue
 from queue import Full
@@ -68,7 +68,8 @@ class Batch:
 class Plan:
     """What batches look like. `lengths_s` and their `shares`; `audio_s` of audio a step.
 
-    The first `short_steps` have easy windows of 2 to 3 s; until `long_steps` they grow to real ones of 2 to 30 s.
+    The first `short_steps` have easy windows of 2 to 3 s; until `long_steps` they grow to real ones of 2 to 30 s. From
+    step `last_from` on the `last_…` values count.
     """
 
     seed: int
@@ -79,6 +80,10 @@ class Plan:
     long_steps: int
     padded: float
     timestamps: float
+    last_from: int
+    last_shares: tuple[float, ...]
+    last_padded: float
+    last_timestamps: float
     recipe: Recipe
     easy: Recipe
     faults: Faults
@@ -86,6 +91,8 @@ class Plan:
 
 def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int, part: int = 0) -> Batch:
     """Part `part` of batch number `step`; all parts have the same shape."""
+    if step >= plan.last_from:
+        plan = replace(plan, shares=plan.last_shares, padded=plan.last_padded, timestamps=plan.last_timestamps)
     padding, seconds = _shape(plan, step, np.random.default_rng([plan.seed, step]))
     random = np.random.default_rng([plan.seed, step, part])
     count = int(seconds * 50) * (SAMPLE_RATE // 50)

@@ -35,7 +35,8 @@ class Recipe:
     """How often things happen in a window.
 
     `dense`: somebody talks nearly all the time; `plain`: its voices are as they were recorded, without other pitch,
-    microphone or room; `recorded`: the share of utterances that are recordings of people.
+    microphone or room; `recorded`: the share of utterances that are recordings of people. `drowned_db`: least SNR of
+    windows without speech.
     """
 
     speech: float = 0.86
@@ -46,6 +47,7 @@ class Recipe:
     dense: float = 0.6
     plain: float = 0.12
     recorded: float = 0.46
+    drowned_db: float = -25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def compose(bank: Bank, count: int, random: np.random.Generator, recipe: Recipe)
     if random.random() < recipe.alarm:
         _add_alarm(audio, activity, level, random)
     if random.random() < recipe.noisy:
-        snr_db = random.uniform(0, 35) if turns else random.uniform(-25, 30)
+        snr_db = random.uniform(0, 35) if turns else random.uniform(recipe.drowned_db, 30)
         audio += noise(total, random) * level * 10 ** (-snr_db / 20)
     elif random.random() < 0.8:
         audio += noise(total, random) * 10 ** (-random.uniform(60, 90) / 20)

@@ -21,7 +21,7 @@ from streamer.training.nano.compose import Recipe
 from streamer.training.nano.mels import log_mel, masked
 from streamer.training.nano.network import Nano, attention_loss, tag_loss, token_loss
 from streamer.training.nano.ranks import average_gradients, check_parent
-from streamer.training.nano.settings import Schedule, Settings
+from streamer.training.nano.settings import LongWindows, Schedule, Settings
 from streamer.training.nano.vocabulary import N_VOCAB, Faults, Vocabulary
 from streamer.training.nano.voices import ipa
 
@@ -69,6 +69,10 @@ def plan_of(settings: Settings) -> Plan:
         padded=part.padded,
         timestamps=part.timestamps,
         recipe=recipe,
+        last_from=settings.schedule.steps,
+        last_shares=settings.schedule.long.shares,
+        last_padded=settings.schedule.long.padded,
+        last_timestamps=settings.schedule.long.timestamps,
         easy=Recipe(speech=0.97, alarm=0.03, sound=0.08, noisy=0.2, dense=1.0, plain=0.9, recorded=0.75),
         faults=Faults(),
     )
@@ -117,12 +121,20 @@ def save(run: Run, folder: Path) -> None:
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """A linear rise, then half a cosine down to the final rate."""
-    if step < schedule.warmup:
-        return schedule.learning_rate * (step + 1) / schedule.warmup
-    done = min(1.0, (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup))
+    """A linear rise, then half a cosine down to the final rate; once more for the long windows."""
+    part: Schedule | LongWindows = schedule
+    if step >= schedule.steps:
+        step, part = step - schedule.steps, schedule.long
+    if step < part.warmup:
+        return part.learning_rate * (step + 1) / part.warmup
+    done = min(1.0, (step - part.warmup) / max(1, part.steps - part.warmup))
     low = schedule.final_rate
-    return low + (schedule.learning_rate - low) * 0.5 * (1 + float(np.cos(np.pi * done)))
+    return low + (part.learning_rate - low) * 0.5 * (1 + float(np.cos(np.pi * done)))
+
+
+def all_steps(schedule: Schedule) -> int:
+    """The steps of both stages."""
+    return schedule.steps + schedule.long.steps
 
 
 def train(
@@ -136,7 +148,7 @@ def train(
         vocabulary,
         plan_of(settings),
         first=run.step,
-        last=schedule.steps,
+        last=all_steps(schedule),
         workers=settings.composition.workers,
         part=rank,
     )
@@ -157,7 +169,7 @@ def train(
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 report(" ".join(f"{key} {value}" for key, value in line.items()))
-            if run.step % schedule.save_every == 0 or run.step == schedule.steps:
+            if run.step % schedule.save_every == 0 or run.step == all_steps(schedule):
                 save(run, settings.out)
 
 

@@ -30,7 +30,7 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
 
     def work(rank: int) -> None:
         run = loop.start(settings, words, phones)
-        report(f"process {rank}: training from step {run.step} to {settings.schedule.steps}")
+        report(f"process {rank}: training from step {run.step} to {loop.all_steps(settings.schedule)}")
         loop.train(run, bank, words, phones, settings, report, rank)
 
     launch(settings.schedule.processes, work)
@@ -42,9 +42,9 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
 
 def finish_head(model: Nano, bank: Bank, words: Vocabulary, settings: Settings, report: Callable[[str], None]) -> None:
     """Train the tagging head on the shipped backbone's taps, calibrate it on the validation part, write both files."""
-    part, shipped = settings.head, shipped_form(model, words)
+    part, shipped, processes = settings.head, shipped_form(model, words), settings.schedule.processes
     report("computing taps")
-    taps = tagging.cache(shipped, bank, groups=part.groups, seed=part.seed)
+    taps = tagging.cache(shipped, bank, groups=part.groups, seed=part.seed, processes=processes)
     model.head = tagging.train_head(model.head, taps, steps=part.steps, seed=part.seed, report=report)
     held_out = tagging.cache(
         shipped, make_bank(settings.data, part="validation"), groups=part.groups // 5, seed=part.seed + 1

@@ -52,6 +52,17 @@ class Composition(_Part):
     workers: int = Field(1, ge=1)
 
 
+class LongWindows(_Part):
+    """The last stage: a second, smaller rise and fall of the learning rate on longer windows and more timestamps."""
+
+    steps: int = Field(1000, ge=0)
+    warmup: int = 30
+    learning_rate: float = 7e-4
+    shares: tuple[float, ...] = (0.04, 0.06, 0.08, 0.12, 0.14, 0.2, 0.14, 0.12, 0.1)
+    padded: float = Field(0.3, ge=0, le=1)
+    timestamps: float = Field(0.5, ge=0, le=1)
+
+
 class Weights(_Part):
     """What each loss counts beside the tokens' cross-entropy."""
 
@@ -62,7 +73,7 @@ class Weights(_Part):
 
 
 class Schedule(_Part):
-    """The loop: the first half of its steps has the `early` weights, the second the `late` ones.
+    """The loop: the first half of its steps has the `early` weights, the second and the last stage the `late` ones.
 
     The tagging head learns `head_speed` times as fast: most classes are rare, so its gradients are mostly noise.
     """
@@ -76,6 +87,7 @@ class Schedule(_Part):
     average: float = 0.997
     early: Weights = Weights(spoken=3.0, align=0.1, tags=0.3)
     late: Weights = Weights(tags=0.8)
+    long: LongWindows = LongWindows()
     spec_mask: float = 0.4
     save_every: int = 100
     processes: int = Field(2, ge=1)

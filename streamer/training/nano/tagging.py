@@ -6,8 +6,10 @@ never trained are mapped to zero.
 """
 
 import copy
+import multiprocessing as mp
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,12 @@ from streamer.training.nano.compose import CLASSES, SPEECH, Recipe, Window, comp
 from streamer.training.nano.hearing import encode
 from streamer.training.nano.network import TagHead, tag_loss
 
+AUDIBLE_DB = -5.0  # what is drowned in noise cannot be judged: it would only teach doubt
 RECIPES = (
-    Recipe(speech=0.0, alarm=0.0, sound=1.0, noisy=0.2),
-    Recipe(speech=0.4, alarm=0.15, sound=0.9, noisy=0.5),
-    Recipe(speech=0.5, alarm=0.7, sound=0.3, noisy=0.6),
-    Recipe(speech=0.6, alarm=0.1, sound=0.4, noisy=0.7),
+    Recipe(speech=0.0, alarm=0.0, sound=1.0, noisy=0.3, drowned_db=AUDIBLE_DB),
+    Recipe(speech=0.4, alarm=0.15, sound=0.9, noisy=0.5, drowned_db=AUDIBLE_DB),
+    Recipe(speech=0.3, alarm=0.9, sound=0.3, noisy=0.6, drowned_db=AUDIBLE_DB),
+    Recipe(speech=0.6, alarm=0.3, sound=0.4, noisy=0.7, drowned_db=AUDIBLE_DB),
 )
 LENGTHS_S = (2.0, 3.2, 5.0, 5.0, 10.0, 10.0, 20.0)
 SMOOTHED = 0.97  # what a positive label counts as
@@ -55,17 +58,36 @@ def balanced(bank: Bank) -> Bank:
     return replace(bank, sounds=tuple(sounds))
 
 
-def cache(model: whisper.Whisper, bank: Bank, *, groups: int, seed: int, of: int = 16) -> list[Taps]:
-    """Taps of `groups` times `of` composed windows; the windows' audio is dropped."""
-    bank, result = balanced(bank), []
-    for number in range(groups):
-        random = np.random.default_rng([seed, number])
-        count = int(random.choice(np.array(LENGTHS_S)) * SAMPLE_RATE)
-        windows = [compose(bank, count, random, RECIPES[number % len(RECIPES)]) for _ in range(of)]
-        taps = encode(model, [window.audio for window in windows])[1]
-        empty = np.zeros(0, np.float32)
-        result.append(Taps(taps.half(), [replace(window, audio=empty) for window in windows]))
-    return result
+def cache(
+    model: whisper.Whisper, bank: Bank, *, groups: int, seed: int, of: int = 16, processes: int = 1
+) -> list[Taps]:
+    """Taps of `groups` times `of` composed windows; the windows' audio is dropped. The processes are forked."""
+    work = partial(_group, model, balanced(bank), seed, of)
+    if processes == 1:
+        return [Taps(torch.from_numpy(values), windows) for values, windows in map(work, range(groups))]
+    _forked[:] = [work]
+    with mp.get_context("fork").Pool(processes) as pool:
+        found = pool.map(_of_forked, range(groups), chunksize=4)
+    _forked.clear()
+    return [Taps(torch.from_numpy(values), windows) for values, windows in found]
+
+
+_forked: list[Callable[[int], tuple[NDArray[np.float16], list[Window]]]] = []  # what the pool's processes inherit
+
+
+def _of_forked(number: int) -> tuple[NDArray[np.float16], list[Window]]:
+    return _forked[0](number)
+
+
+def _group(
+    model: whisper.Whisper, bank: Bank, seed: int, of: int, number: int
+) -> tuple[NDArray[np.float16], list[Window]]:
+    random = np.random.default_rng([seed, number])
+    count = int(random.choice(np.array(LENGTHS_S)) * SAMPLE_RATE)
+    windows = [compose(bank, count, random, RECIPES[number % len(RECIPES)]) for _ in range(of)]
+    taps = encode(model, [window.audio for window in windows])[1]
+    empty = np.zeros(0, np.float32)
+    return taps.half().numpy(), [replace(window, audio=empty) for window in windows]
 
 
 def train_head(
