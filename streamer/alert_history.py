@@ -119,7 +119,7 @@ class AlertHistory:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
         entries: dict[int, HistoryEntry] = {}
         broken = 0
-        for line in text.splitlines():
+        for line in _lines(text):
             try:
                 self._add(entries, json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -178,18 +178,15 @@ class AlertHistory:
             self._shrink(record["number"])
 
     def _shrink(self, newest: int) -> None:
-        """Leave out whole alerts, the unmarked first, the newest never."""
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        """Leave out marks that later ones replaced, then whole alerts, the unmarked first, the newest never."""
+        lines = _lines(self.path.read_text(encoding="utf-8", errors="replace"))
+        owners = [_number(line) for line in lines]
+        last = {number: index for index, (number, mark) in enumerate(owners) if mark != ""}
+        marked = {number for number, index in last.items() if owners[index][1] is not None}
+        whole = [(owners[i][0], line) for i, line in enumerate(lines) if owners[i][1] == "" or last[owners[i][0]] == i]
         sizes: dict[int, int] = {}
-        marks: dict[int, str | None] = {}
-        numbers = []
-        for line in lines:
-            number, mark = _number(line)
-            numbers.append(number)
-            sizes[number] = sizes.get(number, 0) + len(line.encode())
-            if mark != "":
-                marks[number] = mark
-        marked = {number for number, mark in marks.items() if mark is not None}
+        for number, line in whole:
+            sizes[number] = sizes.get(number, 0) + len(line.encode()) + 1
         excess = sum(sizes.values()) - KEPT_PART * self._max_bytes
         gone: set[int] = set()
         for number in sorted(sizes, key=lambda number: (number in marked, number)):
@@ -198,12 +195,13 @@ class AlertHistory:
             if number != newest:
                 gone.add(number)
                 excess -= sizes[number]
-        kept = "".join(line for number, line in zip(numbers, lines, strict=True) if number not in gone)
+        kept = "".join(f"{line}\n" for number, line in whole if number not in gone)
         begun = self.path.with_name(self.path.name + ".tmp")
         with open(os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(kept)
         begun.replace(self.path)
-        log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
+        if gone:
+            log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
 
 
 class MarksTail:
@@ -228,7 +226,7 @@ class MarksTail:
             return []
         whole = added[: added.rfind(b"\n") + 1]  # the last line may not be written yet
         self._position += len(whole)
-        found = (_number(line) for line in whole.decode("utf-8", "replace").splitlines())
+        found = (_number(line) for line in _lines(whole.decode("utf-8", "replace")))
         return [
             (number, None if mark is None else "false" if mark == "false" else "true")
             for number, mark in found
@@ -242,6 +240,11 @@ class MarksTail:
         except OSError:
             return 0, 0
         return found.st_ino, found.st_size
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are not empty; other ends of lines than ours may stand in what was said."""
+    return [line for line in text.split("\n") if line]
 
 
 def _number(line: str) -> tuple[int, str | None]:

@@ -132,6 +132,25 @@ def test_taking_back_a_mark_keeps_no_alert_longer(tmp_path, caplog):
         history.mark(1, None, 1.0)
 
 
+def test_marking_again_and_again_costs_no_alert_its_place(tmp_path, caplog):
+    history = AlertHistory(tmp_path / "alerts.jsonl", max_bytes=4000)
+    for number in range(1, 6):
+        history.append(alert(number), 1.0)
+    for turn in range(101):
+        history.add_mark(3, None if turn % 2 else "false", 1.0)
+    assert [entry.number for entry in history.read()] == [1, 2, 3, 4, 5]
+    assert history.read()[2].verdict == "false"
+    assert history.path.stat().st_size <= 4000
+    assert caplog.text == ""
+
+
+def test_what_was_said_may_hold_any_character(history, caplog):
+    said = "one\u2028two\x85three\nfour\x0bfive"
+    history.append(alert(1, text=said), 1.0)
+    assert history.read()[0].first.text == said
+    assert caplog.text == ""
+
+
 def wired(tmp_path) -> tuple[Deliveries, ServerThread]:
     """As `streamer run` wires them."""
     data = {"delivery": {"history": {"path": str(tmp_path / "alerts.jsonl"), "record": "always"}}}
