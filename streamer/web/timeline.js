@@ -34,9 +34,12 @@ export class Timeline {
     this.drawStrip();
   }
 
-  sound(event) {
+  /** heard: the tags then; said: what was being said then. */
+  sound(event, heard, said) {
     const item = this.item("sound", event);
     item.score = Math.max(item.score, event.score);
+    if (item.heard.length === 0 && event.state === "start") item.heard = heard;
+    item.said ||= event.state === "start" ? said : "";
     item.event = event;
     this.draw(item);
     this.drawStrip();
@@ -77,16 +80,17 @@ export class Timeline {
   entry(kind) {
     const row = element("li", kind);
     const [head, time, what, badge] = [element("p", "head"), element("time"), element("strong"), element("span", "badge")];
-    const facts = element("p", "facts");
+    const [facts, heard, said] = [element("p", "facts"), element("p"), element("p")];
     head.append(time, what, badge);
-    row.append(head, facts);
-    if (kind === "sound") return { row, time, what, badge, facts };
-    const [heard, said, mark] = [element("p"), element("p"), element("p", "mark")];
+    row.append(head, facts, heard, said);
+    const parts = { row, time, what, badge, facts, heardLine: heard, saidLine: said };
+    if (kind === "sound") return parts;
+    const mark = element("p", "mark");
     const [state, button, trouble] = [element("span"), element("button"), element("span", "trouble")];
     button.type = "button";
     mark.append(state, button, trouble);
-    row.append(heard, said, mark);
-    return { row, time, what, badge, facts, heardLine: heard, saidLine: said, mark, state, button, trouble };
+    row.append(mark);
+    return { ...parts, mark, state, button, trouble };
   }
 
   draw(item) {
@@ -95,11 +99,11 @@ export class Timeline {
     setText(item.what, kind === "alert" ? title(event) : capitalised(event.label));
     setText(item.badge, kind === "alert" ? (SEVERITIES[event.severity] ?? "Notice") : "sound");
     setText(item.facts, this.facts(item).join(" · "));
-    if (kind === "sound") return;
-    item.row.className = `alert-entry ${event.severity in SEVERITIES ? event.severity : "info"}`;
     const heard = item.heard.slice(0, MAX_HEARD).map((tag) => `${tag.label} ${percent(tag.score)}`);
     setText(item.heardLine, heard.length > 0 ? `Heard: ${heard.join("; ")}` : "");
     setText(item.saidLine, item.said ? `Said meanwhile: “${item.said}”` : "");
+    if (kind === "sound") return;
+    item.row.className = `alert-entry ${event.severity in SEVERITIES ? event.severity : "info"}`;
     this.drawMark(item);
   }
 

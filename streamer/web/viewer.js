@@ -11,6 +11,8 @@ const MAX_CAPTIONS = 400;
 const BACKLOG = 3000; // events
 const NEAR_END_PX = 60;
 const SILENCE_DBFS = -70; // below the noise of any room and microphone
+const SAID_S = 10; // what was said longer ago was not said meanwhile
+const MAX_SAID = 300; // characters
 const LEVEL_FRESH_MS = 2000;
 const SETTLED_MS = 1500; // so long the replay takes, which no screen reader should read out
 
@@ -21,6 +23,7 @@ class Captions {
     this.now = byId("now");
     this.lines = new Map(); // session -> element
     this.sessions = new Set();
+    this.latest = new Map(); // session -> its newest transcript
     this.follow = true;
     this.log.addEventListener("scroll", () => {
       this.follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
@@ -36,6 +39,7 @@ class Captions {
 
   transcript(event) {
     this.sessions.add(event.session);
+    this.latest.set(event.session, event);
     if (!event.final) {
       this.speaking(event);
       return;
@@ -79,6 +83,12 @@ class Captions {
     this.log.append(line);
     while (this.log.children.length > MAX_CAPTIONS) this.log.firstChild.remove();
     this.scroll();
+  }
+
+  /** What was being said in a session at the time of an event. */
+  said(event) {
+    const last = this.latest.get(event.session);
+    return last && event.audio_t - last.audio_t <= SAID_S ? `${last.text} ${last.partial}`.trim().slice(-MAX_SAID) : "";
   }
 
   stopSpeaking() {
@@ -127,6 +137,11 @@ class Sounds {
   level(message) {
     this.levels.set(message.session, { dbfs: message.dbfs, at: performance.now() });
     this.drawNoTags();
+  }
+
+  /** The newest tags of a session. */
+  heard(session) {
+    return this.latest.get(session)?.tags ?? [];
   }
 
   /** Of the sessions that are heard, in dBFS. */
@@ -279,7 +294,7 @@ function take(event, early) {
     if (event.state === "stopped") sounds.stopped(event.session);
   } else if (event.type === "sound") {
     sounds.sound(event);
-    timeline.sound(event);
+    timeline.sound(event, sounds.heard(event.session), captions.said(event));
     if (event.state === "start" && !early) captions.heard(event);
   } else if (event.type === "gap") {
     captions.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${clock(event.start)}: ${event.reason}`);

@@ -53,6 +53,9 @@ def test_viewer_shows_the_minute(serve, opened):
     assert "lasted 14 s · score 88 % · acknowledged" in newest
     assert "Heard: Smoke detector, smoke alarm 88 %; Beep, bleep 61 %" in newest
     assert "Said meanwhile: “the bread is in the oven”" in newest
+    doorbell = texts(page, "#timeline li.sound")[-1]
+    assert "Heard: Speech 93 %; Music 21 %; Inside, small room 15 %" in doorbell
+    assert "Said meanwhile: “Good evening everyone, and thank you for coming.”" in doorbell
     assert texts(page, "#timeline li.sound .facts") == ["still on · score 80 %", "lasted 2 s · score 80 %"]
 
 
