@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from streamer.training.nano.voices import Espeak, flite_phones, random_espeak, r
 from streamer.training.nano.words import DIGITS, digits, sentence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bank:
     """Speech and sounds to compose from.
 
@@ -23,6 +23,16 @@ class Bank:
     voices: tuple[dict[str, tuple[Clip, ...]], ...]
     sentences: tuple[Clip, ...]
     sounds: tuple[SoundClip, ...]
+
+    @cached_property
+    def flite(self) -> tuple[Clip, ...]:
+        """The sentences by flite's voices."""
+        return tuple(clip for clip in self.sentences if clip.voice.startswith("flite:"))
+
+    @cached_property
+    def espeak(self) -> tuple[Clip, ...]:
+        """The sentences by espeak-ng's voices."""
+        return tuple(clip for clip in self.sentences if not clip.voice.startswith("flite:"))
 
 
 def build(recordings: Recordings, *, voices: int, espeak: int, flite: int, seed: int) -> Bank:

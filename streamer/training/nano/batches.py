@@ -84,6 +84,7 @@ class Plan:
     last_shares: tuple[float, ...]
     last_padded: float
     last_timestamps: float
+    last_recipe: Recipe
     recipe: Recipe
     easy: Recipe
     faults: Faults
@@ -92,7 +93,13 @@ class Plan:
 def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int, part: int = 0) -> Batch:
     """Part `part` of batch number `step`; all parts have the same shape."""
     if step >= plan.last_from:
-        plan = replace(plan, shares=plan.last_shares, padded=plan.last_padded, timestamps=plan.last_timestamps)
+        plan = replace(
+            plan,
+            shares=plan.last_shares,
+            padded=plan.last_padded,
+            timestamps=plan.last_timestamps,
+            recipe=plan.last_recipe,
+        )
     padding, seconds = _shape(plan, step, np.random.default_rng([plan.seed, step]))
     random = np.random.default_rng([plan.seed, step, part])
     count = int(seconds * 50) * (SAMPLE_RATE // 50)

@@ -36,7 +36,7 @@ class Recipe:
 
     `dense`: somebody talks nearly all the time; `plain`: its voices are as they were recorded, without other pitch,
     microphone or room; `recorded`: the share of utterances that are recordings of people. `drowned_db`: least SNR of
-    windows without speech.
+    windows without speech. `flite`: the share of flite among the voices of continuous speech; below 0: as they come.
     """
 
     speech: float = 0.86
@@ -48,6 +48,7 @@ class Recipe:
     plain: float = 0.12
     recorded: float = 0.46
     drowned_db: float = -25.0
+    flite: float = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def _add_speech(
     place = int(random.uniform(0, 0.6 if dense else 5.0) * SAMPLE_RATE)
     room, plain = random.random() < 0.5, random.random() < recipe.plain
     while place < len(audio):
-        clip = _turn(bank, random, len(audio) - place, recipe.recorded)
+        clip = _turn(bank, random, len(audio) - place, recipe)
         wave = clip.audio
         if not plain:
             clip = _changed(clip, len(audio) - place, random)
@@ -139,15 +140,18 @@ def _add_speech(
     return [turn for turn in turns if turn]
 
 
-def _turn(bank: Bank, random: np.random.Generator, room: int, recorded: float) -> Clip:
+def _turn(bank: Bank, random: np.random.Generator, room: int, recipe: Recipe) -> Clip:
     """One utterance by one voice; what lies after `room` samples is left out."""
-    kind = random.random()
+    kind, recorded = random.random(), recipe.recorded
     if kind < recorded:
         clip = _digit_run(bank.speakers[random.integers(0, len(bank.speakers))], random, room)
     elif kind < recorded + 0.3 * (1 - recorded):
         clip = _digit_run(bank.voices[random.integers(0, len(bank.voices))], random, room)
     else:
-        clip = bank.sentences[random.integers(0, len(bank.sentences))]
+        sentences = bank.sentences
+        if recipe.flite >= 0:
+            sentences = (bank.flite if random.random() < recipe.flite else bank.espeak) or sentences
+        clip = sentences[random.integers(0, len(sentences))]
     return Clip(clip.audio[:room], clip.words, clip.voice)
 
 

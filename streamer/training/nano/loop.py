@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,7 @@ def plan_of(settings: Settings) -> Plan:
         last_shares=settings.schedule.long.shares,
         last_padded=settings.schedule.long.padded,
         last_timestamps=settings.schedule.long.timestamps,
+        last_recipe=replace(recipe, flite=settings.schedule.long.flite),
         easy=Recipe(speech=0.97, alarm=0.03, sound=0.08, noisy=0.2, dense=1.0, plain=0.9, recorded=0.75),
         faults=Faults(),
     )

@@ -21,7 +21,7 @@ class Data(_Part):
     without_speaker: str = ""
     voices: int = Field(260, ge=1)
     espeak: int = Field(7000, ge=1)
-    flite: int = Field(900, ge=1)
+    flite: int = Field(3000, ge=1)
     seed: int = 11
 
 
@@ -53,11 +53,15 @@ class Composition(_Part):
 
 
 class LongWindows(_Part):
-    """The last stage: a second, smaller rise and fall of the learning rate on longer windows and more timestamps."""
+    """The last stage: a second, smaller rise and fall of the learning rate on longer windows and more timestamps.
 
-    steps: int = Field(1000, ge=0)
+    `flite`: so much of the continuous speech is by flite's voices, which are less like one another than espeak-ng's.
+    """
+
+    steps: int = Field(1400, ge=0)
     warmup: int = 30
-    learning_rate: float = 7e-4
+    learning_rate: float = 8e-4
+    flite: float = Field(0.5, ge=0, le=1)
     shares: tuple[float, ...] = (0.04, 0.06, 0.08, 0.12, 0.14, 0.2, 0.14, 0.12, 0.1)
     padded: float = Field(0.3, ge=0, le=1)
     timestamps: float = Field(0.5, ge=0, le=1)
