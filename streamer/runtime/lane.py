@@ -159,7 +159,7 @@ class Lane:
         if waited_s < 0:
             return Job(hop, text=text)
         behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
-        text = text and not self._superseded(least_hop_s)
+        text = text and (self.turns.starves(hop, least_hop_s) or not self._superseded(least_hop_s))
         judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
         if hop.judge and not judge:
             self.skipped_judgements += 1

@@ -19,6 +19,7 @@ WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes n
 FULL = 0.9  # busy for this share of a window, with hops waiting: the machine cannot keep up
 ROOM = 0.4  # busy for less: half the hop costs at most twice as much, and that would still fit
 FALLING = 0.9  # waits that shrink by more than this from window to window: the queue is being worked off
+STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, there would be none
 CALM_S = 9.0  # there must be room for so long before the hop shrinks
 CALM_MAX_S = 300.0
 SOON_S = 30.0  # growing again so soon after shrinking: next time we wait twice as long
@@ -59,7 +60,7 @@ class Pace:
         if span_s < WINDOW_S:
             return False
         share, wait_s = window.busy_s / span_s, fmean(window.waits_s)
-        late = max(window.waits_s) > own_s / 2
+        late = wait_s > max(self.hop_s, own_s) / 2
         self._window = _Window(now_s, window.waits_s[-1])
         self._room_s = self._room_s + span_s if share < ROOM and not late else 0.0
         if share >= FULL and late and wait_s >= FALLING * window.before_s:
@@ -96,6 +97,7 @@ class TextTurns:
         self.longest_s = max(window.hop_s, window.hop_max_s)
         self._unheard = False
         self._end_sample = 0
+        self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
         self._level_db = 0.0
 
     def hop_s(self, least_s: float) -> float:
@@ -108,11 +110,17 @@ class TextTurns:
         own = self.hop_s(least_s) == self.own_s
         return own or hop.end_sample // every > (hop.end_sample - len(hop.samples)) // every
 
+    def starves(self, hop: Hop, least_s: float) -> bool:
+        """Whether the last text is so old that this hop's must be decoded although a later one waits already."""
+        return hop.end_sample - self._text_sample >= STARVED_HOPS * self.hop_s(least_s) * SAMPLE_RATE
+
     def took(self, hop: Hop, text: bool) -> None:
         """The hop is carried out, with or without its text."""
         self._end_sample, self._level_db = hop.end_sample, hop.level_db
         if hop.text:
             self._unheard = not text and (self._unheard or any(hop.voiced))
+        if text or not hop.text:
+            self._text_sample = hop.end_sample
 
     def opened(self, plan: SegmentOpened) -> None:
         """A segment begins: nothing of it was decoded."""

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
+PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
 
 
@@ -30,6 +31,7 @@ class Worker:
     def __init__(self, engine: Engine, clock: Clock = time.monotonic) -> None:
         self._engine, self._clock = engine, clock
         self._pace = Pace()
+        self._waited_s = 0.0  # longest of this round
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
         self._stopping = False
@@ -79,49 +81,60 @@ class Worker:
             return [] if self._stopping else [lane for lane in self._lanes if lane.waiting]
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
-        jobs: list[tuple[Lane, Job]] = []
+        """One round: every lane's next plan that needs the model, all in one step."""
+        began_s = self._clock()
+        work: list[tuple[Lane, Job, StepRequest]] = []
         for lane in lanes:
             with self._ready:
-                actions, job, empty = lane.take_actions(), lane.take(self._pace.hop_s), lane.empty
+                actions = lane.take_actions()
             for action in actions:
                 lane.emit(action(lane.hearing.session))
-            if job is not None:
-                jobs.append((lane, job))
-            elif empty:
-                self._finish(lane)
-        began_s = self._clock()
-        requests = [(lane.hearing.begin(job.plan, text=job.text, judge=job.judge)) for lane, job in jobs]
-        results = self._step([(lane, request) for (lane, _), request in zip(jobs, requests, strict=True)])
-        self._measure(jobs, began_s)
-        for (lane, job), result in zip(jobs, results, strict=True):
+            work += self._begin(lane)
+        results = self._step([(lane, request) for lane, _, request in work])
+        self._measure(began_s)
+        for (lane, job, _), result in zip(work, results, strict=True):
             lane.emit(lane.hearing.complete(job.plan, result))
             self._tell(lane)
 
-    def _measure(self, jobs: Sequence[tuple[Lane, Job]], began_s: float) -> None:
-        if not jobs:
-            return
+    def _begin(self, lane: Lane) -> list[tuple[Lane, Job, StepRequest]]:
+        """Carry out what the lane has up to the first plan that needs the model, and prepare that one."""
+        for _ in range(PLANS_A_ROUND):
+            with self._ready:
+                job, empty = lane.take(self._pace.hop_s), lane.empty
+            if job is None:
+                if empty:
+                    self._finish(lane)
+                break
+            self._waited_s = max(self._waited_s, job.waited_s)
+            request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge)
+            if request is not None:
+                return [(lane, job, request)]
+            lane.emit(lane.hearing.complete(job.plan, None))
+            self._tell(lane)
+        return []
+
+    def _measure(self, began_s: float) -> None:
         now_s, turns = self._clock(), [lane.turns for lane in self.lanes()]
-        waited_s = max(job.waited_s for _, job in jobs)
+        waited_s, self._waited_s = self._waited_s, 0.0
+        if not turns:
+            return
         own_s, longest_s = min(turn.own_s for turn in turns), max(turn.longest_s for turn in turns)
         if self._pace.step(now_s, now_s - began_s, waited_s, own_s, longest_s):
             log.info("the hop of live streams is now at least %g s (0: each its own)", self._pace.hop_s)
 
-    def _step(self, work: Sequence[tuple[Lane, StepRequest | None]]) -> list[StepResult | None]:
-        due = [(lane.hearing.mel, request) for lane, request in work if request]
-        if not due:
-            return [None] * len(work)
+    def _step(self, work: Sequence[tuple[Lane, StepRequest]]) -> Sequence[StepResult | None]:
+        if not work:
+            return []
         try:
-            results = iter(self._engine.step(due))
+            results = self._engine.step([(lane.hearing.mel, request) for lane, request in work])
         except (StreamerError, RuntimeError) as error:
-            if len(due) > 1:  # one bad window must not cost the others theirs
+            if len(work) > 1:  # one bad window must not cost the others theirs
                 return [self._step([item])[0] for item in work]
-            for lane, request in work:
-                if request:
-                    self._failed(lane, error)
-            return [None] * len(work)
-        for lane, request in work:
-            lane.failures = 0 if request else lane.failures
-        return [next(results) if request else None for _, request in work]
+            self._failed(work[0][0], error)
+            return [None]
+        for lane, _ in work:
+            lane.failures = 0
+        return results
 
     def _failed(self, lane: Lane, error: Exception) -> None:
         """One window is lost; people are told; after three in a row the program ends."""

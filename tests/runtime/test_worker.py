@@ -73,9 +73,21 @@ def test_a_worker_that_is_behind_decodes_the_last_hop_of_an_utterance_only():
     assert lane.take() is None
 
 
+def test_text_does_not_starve_where_a_later_hop_always_waits():
+    _, lane, _ = lane_with(Answers())
+    lane.put([SegmentOpened(960, 0), *(hop(number) for number in range(1, 4))])
+    decoded = []
+    for number in range(4, 40):
+        lane.put([hop(number)])
+        job = lane.take()
+        if isinstance(job.plan, Hop) and job.text:
+            decoded.append(job.plan.end_sample // 8000)
+    assert decoded == [4, 8, 12, 16, 20, 24, 28, 32]
+
+
 def test_tags_of_seconds_that_are_far_behind_are_left_out_and_counted():
     _, lane, _ = lane_with(Answers())
-    lane.put([hop(number) for number in range(1, 13)])
+    lane.put([hop(number, text=False) for number in range(1, 13)])
     judged = [job.judge for _ in range(12) if (job := lane.take()) and job.plan.judge]
     assert judged == [False] * (6 - JUDGEMENTS_BEHIND) + [True] * JUDGEMENTS_BEHIND
     assert lane.skipped_judgements == 6 - JUDGEMENTS_BEHIND
