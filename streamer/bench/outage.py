@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from streamer.alert_history import AlertHistory
 from streamer.bench import machine
+from streamer.bench.captions import percentile
 from streamer.bench.outage_parts import (
     ALERT_S,
     Arrivals,
@@ -59,7 +60,7 @@ class Plan:
     webhook_s: float = 60.0
     push_s: float = 60.0
     rate: float = 2.0
-    lead_s: float = 5.0
+    lead_s: float = 10.0
     drain_s: float = 300.0
     hurried: bool = False
 
@@ -271,12 +272,14 @@ def _healthy(run: _Run, name: str) -> dict[str, Any]:
     back = max(end for _, end in run.away.values())
     found = run.arrivals[name]
     delays = {change: found[change][0] - made for change, made in run.made.items() if change in found}
-    meanwhile = [delay for change, delay in delays.items() if gone <= run.made[change] <= back]
-    otherwise = [delay for change, delay in delays.items() if not gone <= run.made[change] <= back]
+    meanwhile = [1000 * delay for change, delay in delays.items() if gone <= run.made[change] <= back]
+    otherwise = [1000 * delay for change, delay in delays.items() if not gone <= run.made[change] <= back]
     return {
         **_counts(run, name),
-        "worst_meanwhile_ms": _worst([1000 * delay for delay in meanwhile]),
-        "worst_otherwise_ms": _worst([1000 * delay for delay in otherwise]),
+        "p95_meanwhile_ms": percentile(meanwhile, 95),
+        "p95_otherwise_ms": percentile(otherwise, 95),
+        "worst_meanwhile_ms": _worst(meanwhile),
+        "worst_otherwise_ms": _worst(otherwise),
     }
 
 
