@@ -10,6 +10,7 @@ from streamer.errors import ConfigError, InputError
 from streamer.training.nano import loop, tagging
 from streamer.training.nano.batches import make_batch, stream
 from streamer.training.nano.clips import is_validation, read_recordings
+from streamer.training.nano.compose import Recipe, _turn
 from streamer.training.nano.make import audioset_labels
 from streamer.training.nano.publish import write_backbone, write_head
 from streamer.training.nano.settings import Data, load
@@ -22,7 +23,7 @@ PHONES = loop.Phones({word: (1 + index % 7, 2) for index, word in enumerate(voca
 BANK = small_bank()
 
 
-def settings_in(folder: Path, steps: int = 4):
+def settings_in(folder: Path, steps: int = 3, long: int = 1):
     path = folder / "config.yaml"
     path.write_text(
         f"""
@@ -30,7 +31,9 @@ data: {{manifest: none.csv}}
 out: {folder / "out"}
 network: {{width: 16, encoder_layers: 1, decoder_layers: 2, encoder_heads: 2, decoder_heads: 2}}
 composition: {{audio_s: 6, short_steps: 1, padded: 0.0, lengths_s: [2, 3], shares: [0.5, 0.5]}}
-schedule: {{steps: {steps}, warmup: 2, save_every: 2, threads: 1, processes: 1}}
+schedule:
+  {{steps: {steps}, warmup: 2, save_every: 2, threads: 1, processes: 1,
+   long: {{steps: {long}, shares: [0.0, 1.0], padded: 0.0}}}}
 """
     )
     return load(path)
@@ -71,6 +74,29 @@ def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
     assert first.audio.shape != other.audio.shape or not np.array_equal(first.audio, other.audio)
 
 
+def test_the_last_stage_has_its_own_lengths_and_its_own_rate(tmp_path):
+    settings = settings_in(tmp_path, steps=60, long=40)
+    plan, schedule = loop.plan_of(settings), settings.schedule
+    seconds = [make_batch(BANK, WORDS, plan, step).audio.shape[1] / 16_000 for step in range(60, 66)]
+    assert min(seconds) >= 2.5
+    rates = [loop.learning_rate(schedule, step) for step in range(loop.all_steps(schedule))]
+    assert rates[59] < 0.03 * schedule.learning_rate
+    assert max(rates[60:]) == pytest.approx(schedule.long.learning_rate, rel=0.01)
+    assert rates[-1] < 0.1 * schedule.long.learning_rate
+
+
+def test_the_share_of_flite_is_kept(tmp_path):
+    sentence = BANK.sentences[0]
+    bank = replace(
+        BANK, sentences=(replace(sentence, voice="flite:slt:100"), replace(sentence, voice="espeak:en:50:140"))
+    )
+    assert [clip.voice[:5] for clip in (*bank.flite, *bank.espeak)] == ["flite", "espea"]
+    random = np.random.default_rng(3)
+    recipe = Recipe(recorded=0.0, flite=1.0)
+    voices = {_turn(bank, random, 99_999, recipe).voice for _ in range(60)}
+    assert voices == {"tone", "flite:slt:100"}
+
+
 def test_workers_deliver_in_order(tmp_path):
     plan = loop.plan_of(settings_in(tmp_path))
     assert [batch.step for batch in stream(BANK, WORDS, plan, first=3, last=8, workers=2)] == [3, 4, 5, 6, 7]
@@ -79,7 +105,7 @@ def test_workers_deliver_in_order(tmp_path):
 def test_the_shipped_files_are_written_and_load(tmp_path):
     import whisper
 
-    settings = settings_in(tmp_path, steps=1)
+    settings = settings_in(tmp_path, steps=1, long=0)
     run = train(settings)
     shipped = shipped_form(run.average, WORDS)
     assert set(validate(shipped, BANK, count=2).scores) == {"quiet", "as trained", "no speech"}
@@ -100,6 +126,9 @@ def test_settings_name_the_key_that_is_wrong(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("data: {manifest: m.csv}\nout: o\nschedule: {step: 3}\n")
     with pytest.raises(ConfigError, match=r"schedule\.step"):
+        load(path)
+    path.write_text("data: {manifest: m.csv}\nout: o\nschedule: {long: {shares: [1.0]}}\n")
+    with pytest.raises(ConfigError, match=r"^schedule\.long\.shares: must have 9 numbers"):
         load(path)
     with pytest.raises(ConfigError, match="--config"):
         load(tmp_path / "missing.yaml")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from streamer.errors import ConfigError
 
@@ -118,6 +118,17 @@ class Settings(_Part):
     head: Head = Head()
     out: Path
 
+    @model_validator(mode="after")
+    def _shares_of_lengths(self) -> "Settings":
+        count = len(self.composition.lengths_s)
+        for name, shares in (
+            ("composition.shares", self.composition.shares),
+            ("schedule.long.shares", self.schedule.long.shares),
+        ):
+            if len(shares) != count:
+                raise ValueError(f"{name}: must have {count} numbers, one for each of composition.lengths_s")
+        return self
+
 
 def load(path: Path) -> Settings:
     """The settings in a YAML file; paths are relative to the working directory. Raises ConfigError naming the key."""
@@ -131,4 +142,5 @@ def load(path: Path) -> Settings:
         return Settings.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
+        raise ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
