@@ -101,7 +101,7 @@ class MqttSettings(_Section):
     base_topic: str = Field("streamer", pattern=TOPIC_PATTERN)
     refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
     expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
-    retry_max_s: float = Field(10.0, ge=1, le=300)
+    retry_max_s: float = Field(5.0, ge=1, le=300)
     waiting: int = Field(1000, ge=10, le=100_000)
 
     @model_validator(mode="after")

@@ -1,7 +1,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("streamer", deadline=None)  # a busy machine is no defect
+settings.load_profile("streamer")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
