@@ -22,6 +22,7 @@ from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 LIMIT_SAMPLES = 10 * SAMPLE_RATE
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
+FAR_BEHIND_S = 4.0  # a hop that waited so long: first of all the lane must catch up, whatever its text misses
 JUDGEMENTS_BEHIND = 3  # so many judgements waiting behind one: it is left out
 
 Emit = Callable[[Sequence[Event]], None]
@@ -159,7 +160,8 @@ class Lane:
         if waited_s < 0:
             return Job(hop, text=text)
         behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
-        text = text and (self.turns.starves(hop, least_hop_s) or not self._superseded(least_hop_s))
+        starves = waited_s < FAR_BEHIND_S and self.turns.starves(hop, least_hop_s)
+        text = text and (starves or not self._superseded(least_hop_s))
         judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
         if hop.judge and not judge:
             self.skipped_judgements += 1

@@ -19,7 +19,7 @@ WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes n
 FULL = 0.9  # busy for this share of a window, with hops waiting: the machine cannot keep up
 ROOM = 0.4  # busy for less: half the hop costs at most twice as much, and that would still fit
 FALLING = 0.9  # waits that shrink by more than this from window to window: the queue is being worked off
-STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, there would be none
+STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, none would be left
 CALM_S = 9.0  # there must be room for so long before the hop shrinks
 CALM_MAX_S = 300.0
 SOON_S = 30.0  # growing again so soon after shrinking: next time we wait twice as long
@@ -112,7 +112,8 @@ class TextTurns:
 
     def starves(self, hop: Hop, least_s: float) -> bool:
         """Whether the last text is so old that this hop's must be decoded although a later one waits already."""
-        return hop.end_sample - self._text_sample >= STARVED_HOPS * self.hop_s(least_s) * SAMPLE_RATE
+        longest_s = max(STARVED_HOPS * self.own_s, 2 * self.hop_s(least_s))
+        return hop.end_sample - self._text_sample >= longest_s * SAMPLE_RATE
 
     def took(self, hop: Hop, text: bool) -> None:
         """The hop is carried out, with or without its text."""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.config import Settings, VadSettings, WindowSettings
@@ -96,12 +96,13 @@ def test_a_stream_has_no_other_hop_than_its_settings_allow():
     assert [turns.hop_s(0.0) for turns in (fixed, slow, quick)] == [0.5, 1.0, 0.1]
 
 
-def planned(voices: list[bool], settings: Settings):
-    planner, frame = Planner(settings), np.full(FRAME_SAMPLES, 0.1, np.float32)
+def planned(voices: list[bool], chosen: Settings):
+    planner, frame = Planner(chosen), np.full(FRAME_SAMPLES, 0.1, np.float32)
     plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0, -60.0))]
     return plans + planner.finish(np.zeros(0, np.float32))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(1, 120)), min_size=1, max_size=12),
     st.sampled_from([0.1, 0.2, 0.5, 1.0]),
@@ -111,8 +112,8 @@ def planned(voices: list[bool], settings: Settings):
 def test_no_voice_is_left_out_and_no_judgement_whatever_the_hop(runs, hop_s, paces, burst):
     voices = [voiced for voiced, count in runs for _ in range(count)]
     window = WindowSettings(hop_s=hop_s, hop_max_s=5.0)
-    settings = Settings(vad=VadSettings(hangover_ms=max(600, round(hop_s * 1000))), window=window)
-    plans = planned(voices, settings)
+    chosen = Settings(vad=VadSettings(hangover_ms=max(600, round(hop_s * 1000))), window=window)
+    plans = planned(voices, chosen)
     now_s = 0.0
     lane = Lane(SimpleNamespace(), lambda events: None, threading.Condition(), 0.0, window, lambda: now_s)
     carried: list[Hop] = []

@@ -1,6 +1,6 @@
 """What one terminal shows of several sources: names in front, and the gravest state of all."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cues import sound, spoken, words
 from test_terminal import alert
@@ -41,6 +41,7 @@ def test_the_gravest_state_is_shown():
     assert naming.step(status("a", "stopped")).state == "stopped"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["listening", "degraded", "no_audio", "stopped"]))))
 def test_trouble_is_shown_exactly_while_somebody_has_it(changes):
     naming, states, shown = Naming("abc"), {}, None
