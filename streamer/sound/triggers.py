@@ -50,8 +50,9 @@ class AlertInput:
 
     `judgement`: the spans of this second, if one was judged; `scores`: its combination float32 [527] (made here if
     None); `silent`: digital silence, which counts as scores of zero. `cadence`: the states of this hop, None where no
-    audio was heard since the last step. `texts`: segments that changed, in order. `heard`: top tags of the latest judgement. `lost`: the microphone delivers
-    nothing. `gap`: samples were lost since the last step. `local_time_s`: seconds after local midnight (quiet hours).
+    audio was heard since the last step. `texts`: segments that changed, in order. `heard`: top tags of the latest
+    judgement. `lost`: the microphone delivers nothing. `gap`: samples were lost since the last step. `local_time_s`:
+    seconds after local midnight (quiet hours).
     """
 
     end_sample: int
