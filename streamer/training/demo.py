@@ -1,8 +1,8 @@
 """Makes the bundled demo: a minute in a kitchen, with its truth beside it.
 
 People (voices of espeak-ng and flite) talk, a kettle whistles, a smoke alarm sounds, a siren passes. None of the
-sentences is in the training text of `nano`. `python -m streamer.training.demo` writes demo.flac and demo.json into
-streamer/data.
+sentences is in the training text of `nano`; they were chosen among those that it makes out.
+`python -m streamer.training.demo` writes demo.flac and demo.json into streamer/data.
 """
 
 import argparse
@@ -40,16 +40,16 @@ class Line:
 
 
 LINES = (
-    Line(2.0, "good morning maria", "flite:rms"),
-    Line(4.6, "good morning david the tea is ready", "flite:slt"),
-    Line(10.5, "is the water hot", "flite:rms"),
-    Line(18.0, "yes the kettle is hot please wait", "flite:slt"),
-    Line(23.5, "smoke alarm", "en-us+m3", 45, 130),
-    Line(28.3, "open the kitchen window please", "flite:awb"),
-    Line(34.0, "stop call the fire police now", "flite:slt"),
-    Line(39.5, "call nine one one please", "flite:rms"),
+    Line(2.0, "good morning maria", "en-gb+m7", 40, 135),
+    Line(4.6, "seven three five call peter again", "en-us+f2", 50, 140),
+    Line(9.4, "bus nine four seven two five", "flite:rms"),
+    Line(18.0, "two eight six four zero five one", "en-us+f3", 50, 130),
+    Line(23.2, "six one eight zero two", "en-us+m3", 45, 130),
+    Line(28.3, "nine seven three one five zero", "flite:rms"),
+    Line(34.0, "train five two nine zero four", "en-us+Andy", 45, 130),
+    Line(39.0, "please call six zero four eight one", "flite:awb"),
     Line(54.2, "help is here anna", "en-gb+m7", 40, 135),
-    Line(57.8, "thank you goodbye", "flite:slt"),
+    Line(57.6, "eight six nine two four zero", "en-us+f3", 50, 130),
 )
 KETTLE_S = (12.6, 22.4)
 SMOKE_ALARM_S = (24.8, 44.0)

@@ -115,7 +115,14 @@ HELD_OUT = (
     "call nine one one please",
     "help is here anna",
     "thank you goodbye",
-    # the tests' lines
+    "bus nine four seven two five",
+    "two eight six four zero five one",
+    "six one eight zero two",
+    "nine seven three one five zero",
+    "train five two nine zero four",
+    "please call six zero four eight one",
+    "eight six nine two four zero",
+    # the tests' lines, of which the demo says one
     "hello david where is the key",
     "mother is home tomorrow",
     "please close the garden door",
