@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,7 +179,5 @@ def test_settings_are_refused_by_key(place, tmp_path):
 
 
 def test_the_shipped_configuration_is_valid():
-    from conftest import ROOT
-
-    settings = read_settings(ROOT / "configs" / "train_head.yaml", HeadTraining)
+    settings = read_settings(Path(__file__).parents[2] / "configs" / "train_head.yaml", HeadTraining)
     assert settings.head.kind is HeadKind.TL_TR
