@@ -11,12 +11,11 @@ from streamer.events import SAMPLE_RATE
 from streamer.training.nano.alarms import ALARM, SIREN, SMOKE, make
 from streamer.training.nano.clips import TimedWord, read_audio
 from streamer.training.nano.hearing import encode, write
-from streamer.training.nano.judge import Scene, load_judged, load_scenes, second_by_second, text_of, transcribed
+from streamer.training.nano.judge import Scene, load_judged, load_scenes, second_by_second, transcribed
 from streamer.training.nano.publish import sha256
 from streamer.training.nano.vocabulary import N_VOCAB, used_tokens
 from streamer.training.nano.words import vocabulary
 
-half_trained = pytest.mark.xfail(reason="the bundled nano is half-trained, see nano.md", strict=False)
 DATA = Path(streamer.__file__).parent / "data"
 SCENES = Path(streamer.__file__).parents[2] / "shared" / "scenes"
 
@@ -61,10 +60,21 @@ def test_it_is_an_english_whisper_with_zero_rows_for_unused_tokens(judged):
     assert all(layer < layers and head < heads for layer, head in facts["alignment_heads"])
 
 
-@half_trained
-def test_it_understands_the_demo(judged, demo):
-    found, _ = text_of(judged.model, demo)
-    assert jiwer.wer(" ".join(word.text for word in demo.words), " ".join(found)) <= 0.3
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    return streamer.load_model("nano")
+
+
+def streamed(model, audio):
+    """What a listener reads in the end."""
+    stream = streamer.Stream(model)
+    events = [*stream.push(audio), *stream.finish()]
+    return " ".join(event.text for event in events if event.type == "transcript" and event.final)
+
+
+def test_it_captions_the_demo(model, demo):
+    assert jiwer.wer(" ".join(word.text for word in demo.words), streamed(model, demo.audio)) <= 0.2
 
 
 @pytest.mark.parametrize("seconds", [2, 5, 10, 30])
@@ -78,7 +88,6 @@ def test_it_writes_nothing_where_nothing_is_said(judged, seconds):
         assert heard.no_speech > 0.5
 
 
-@half_trained
 @pytest.mark.parametrize(("kind", "label"), [("smoke_t3", SMOKE), ("wail", SIREN), ("yelp", SIREN), ("hilo", SIREN)])
 def test_it_knows_an_alarm_within_two_seconds(judged, kind, label):
     hits = []
@@ -98,22 +107,30 @@ def test_classes_that_were_never_trained_stay_silent(judged):
     assert judged.a[[0, ALARM, SIREN, SMOKE]].min() > 0
 
 
-@half_trained
+@pytest.mark.xfail(reason="in padded windows of 30 s it leaves words out and loops, see nano.md", strict=False)
 def test_whispers_own_transcribe_needs_no_fallback_on_the_demos_speech(judged, demo):
-    calm = Scene("calm", demo.audio[: 12 * SAMPLE_RATE], demo.words[:14], ())
-    found, facts = transcribed(judged.model, calm)
+    words = tuple(word for word in demo.words if word.end < 12 * SAMPLE_RATE)
+    found, facts = transcribed(judged.model, Scene("calm", demo.audio[: 12 * SAMPLE_RATE], words, ()))
     assert facts["fallbacks"] == 0
-    assert jiwer.wer(" ".join(word.text for word in calm.words), " ".join(found)) <= 0.3
+    assert jiwer.wer(" ".join(word.text for word in words), " ".join(found)) <= 0.3
 
 
-@half_trained
 @pytest.mark.shared
 @pytest.mark.skipif(not SCENES.is_dir(), reason="needs ../shared/scenes")
-def test_clean_scenes_are_written_down(judged):
+@pytest.mark.parametrize(("scenes", "most"), [("speech_clean", 0.05), ("speech_snr10", 0.15)])
+def test_scenes_are_captioned(model, scenes, most):
     wrong = total = 0.0
     for scene in load_scenes(SCENES):
-        if scene.name.startswith("speech_clean"):
+        if scene.name.startswith(scenes):
             truth = " ".join(word.text for word in scene.words)
-            wrong += jiwer.wer(truth, " ".join(text_of(judged.model, scene)[0])) * len(scene.words)
+            wrong += jiwer.wer(truth, streamed(model, scene.audio)) * len(scene.words)
             total += len(scene.words)
-    assert wrong / total <= 0.05
+    assert wrong / total <= most
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SCENES.is_dir(), reason="needs ../shared/scenes")
+def test_nothing_is_invented_where_nobody_speaks(model):
+    quiet = [scene for scene in load_scenes(SCENES) if not scene.words]
+    invented = sum(len(streamed(model, scene.audio).split()) for scene in quiet)
+    assert invented / (sum(len(scene.audio) for scene in quiet) / SAMPLE_RATE / 60) <= 0.5
