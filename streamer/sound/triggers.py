@@ -21,7 +21,8 @@ from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset,
 from streamer.steps import SpanScores
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
-FUSED_RATIO = 0.5  # with a pattern in sight, so much of the threshold is enough
+FUSED_RATIO = 0.8  # with a pattern in sight, two judgements in a row so near the threshold are enough,
+FUSED_SURE = 0.95  # or one that is so near to 1
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
@@ -112,6 +113,8 @@ class SoundTrigger:
     _strength: float = 0.0  # of the latest judgement: best score / threshold
     _score: float = 0.0
     _confirmed: bool = False
+    _near: deque[bool] = field(default_factory=lambda: deque(maxlen=2))  # whether the last judgements back a pattern
+    _latest: float = 0.0  # best score of the latest judgement
     _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
     _denied_until: int = 0  # a pattern says that it is another alarm
 
@@ -131,7 +134,8 @@ class SoundTrigger:
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
         in_sight = [state for state in own if state.phase is CadencePhase.CANDIDATE]
-        fused = bool(in_sight) and self._strength >= FUSED_RATIO and at - self._judged <= SAMPLE_RATE
+        backed = (all(self._near) and len(self._near) == 2) or self._latest >= FUSED_SURE
+        fused = bool(in_sight) and backed and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
         tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
         starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
@@ -159,6 +163,8 @@ class SoundTrigger:
     def _forget(self) -> tuple[str, ...]:
         """The tagger has said nothing."""
         self._recent.clear()
+        self._near.clear()
+        self._latest = 0.0
         self._onset = self._heard = None
         self._strength, self._score, self._confirmed = 0.0, 0.0, False
         return ()
@@ -171,6 +177,8 @@ class SoundTrigger:
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         self._strength = float(strength.max())
         above = self._strength >= 1
+        self._near.append(self._strength >= FUSED_RATIO)
+        self._latest = float(scores[self.members].max()) if self.members.size else 0.0
         self._recent.append(above)
         self._confirmed = False
         if self._strength >= OFF_RATIO:

@@ -51,7 +51,7 @@ def test_the_tagger_alone_raises_and_clears():
     assert states(changes) == [("siren", "raised"), ("siren", "cleared")]
     raised, cleared = changes
     assert (raised.severity, raised.end_sample, raised.labels) == ("critical", None, ("Siren",))
-    assert raised.at_sample <= 22 * RATE
+    assert raised.at_sample <= 23 * RATE
     assert cleared.start_sample == raised.start_sample < cleared.end_sample <= 41 * RATE
     assert cleared.at_sample <= 43 * RATE
 
@@ -69,12 +69,23 @@ def test_the_cadence_alone_raises_and_its_end_clears():
     assert [(change.state, change.end_sample) for change in changes] == [("cleared", 28 * RATE)]
 
 
+def sweep(at):
+    return (CadenceState(CadenceKind.WAIL, CadencePhase.CANDIDATE, round((at - 1) * RATE), round(at * RATE), 0.4),)
+
+
 def test_both_together_raise_sooner_than_either():
-    alerts = AlertEngine()
-    weak = judged(22, {SMOKE: 0.3})
-    assert alerts.step(weak) == []
-    assert states(alerts.step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4))) == [("smoke_alarm", "raised")]
-    assert AlertEngine().step(t3(CadencePhase.CANDIDATE, 20, 22, 22.5, 0.4)) == []
+    alerts, changes = AlertEngine(), []
+    for second in (22, 23):
+        changes += alerts.step(judged(second, {SIREN: 0.45}, cadence=sweep(second)))
+    assert states(changes) == [("siren", "raised")]
+    assert run(AlertEngine(), (22, 23, 24, 25), lambda second: {SIREN: 0.45}) == []
+    alone = AlertEngine()
+    assert [alone.step(AlertInput(end_sample=at * RATE, cadence=sweep(at))) for at in (22, 23)] == [[], []]
+
+
+def test_one_judgement_backs_a_pattern_only_when_it_is_sure():
+    assert states(AlertEngine().step(judged(22, {SIREN: 0.96}, cadence=sweep(22)))) == [("siren", "raised")]
+    assert AlertEngine().step(judged(22, {SIREN: 0.85}, cadence=sweep(22))) == []
 
 
 def test_an_alarm_goes_on_while_something_else_is_told():
