@@ -3,6 +3,7 @@
 import argparse
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from streamer.errors import ConfigError
@@ -10,6 +11,7 @@ from streamer.training.nano import loop, tagging
 from streamer.training.nano.bank import Bank, build
 from streamer.training.nano.clips import read_recordings
 from streamer.training.nano.network import Nano
+from streamer.training.nano.others import others
 from streamer.training.nano.publish import write_backbone, write_head
 from streamer.training.nano.ranks import launch
 from streamer.training.nano.settings import Data, Settings, load
@@ -42,13 +44,14 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
 
 def finish_head(model: Nano, bank: Bank, words: Vocabulary, settings: Settings, report: Callable[[str], None]) -> None:
     """Train the tagging head on the shipped backbone's taps, calibrate it on the validation part, write both files."""
+    bank = replace(bank, sounds=bank.sounds + others(each=24, seed=settings.head.seed))
     part, shipped, processes = settings.head, shipped_form(model, words), settings.schedule.processes
     report("computing taps")
     taps = tagging.cache(shipped, bank, groups=part.groups, seed=part.seed, processes=processes)
     model.head = tagging.train_head(model.head, taps, steps=part.steps, seed=part.seed, report=report)
-    held_out = tagging.cache(
-        shipped, make_bank(settings.data, part="validation"), groups=part.groups // 5, seed=part.seed + 1
-    )
+    apart = make_bank(settings.data, part="validation")
+    apart = replace(apart, sounds=apart.sounds + others(each=6, seed=part.seed + 1))
+    held_out = tagging.cache(shipped, apart, groups=part.groups // 5, seed=part.seed + 1, processes=processes)
     calibration = tagging.calibrate(model.head, held_out, tagging.trained_classes(bank), seed=part.seed)
     write_head(model, calibration, settings.out)
 
