@@ -76,9 +76,9 @@ def sweep(at):
 def test_both_together_raise_sooner_than_either():
     alerts, changes = AlertEngine(), []
     for second in (22, 23):
-        changes += alerts.step(judged(second, {SIREN: 0.45}, cadence=sweep(second)))
+        changes += alerts.step(judged(second, {SIREN: 0.65}, cadence=sweep(second)))
     assert states(changes) == [("siren", "raised")]
-    assert run(AlertEngine(), (22, 23, 24, 25), lambda second: {SIREN: 0.45}) == []
+    assert run(AlertEngine(), (22, 23, 24, 25), lambda second: {SIREN: 0.65}) == []
     alone = AlertEngine()
     assert [alone.step(AlertInput(end_sample=at * RATE, cadence=sweep(at))) for at in (22, 23)] == [[], []]
 
@@ -115,14 +115,14 @@ def test_a_co_alarm_is_no_smoke_alarm_though_the_tagger_says_so():
 
 def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_one_raised():
     alerts = AlertEngine()
-    changes = run(alerts, range(1, 6), lambda second: {SMOKE: 0.8} if second > 2 else {})
+    changes = run(alerts, range(1, 9), lambda second: {SMOKE: 0.8} if second > 2 else {})
     assert states(changes) == [("smoke_alarm", "raised")]
-    assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 5.2, 5.5))) == [
+    assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 8.2, 8.5))) == [
         ("smoke_alarm", "cleared"),
         ("co_alarm", "raised"),
     ]
-    assert states(alerts.step(t4(CadencePhase.OVER, 1, 5.2, 13))) == [("co_alarm", "cleared")]
-    changes = run(alerts, range(14, 20), lambda second: {SMOKE: 0.8})
+    assert states(alerts.step(t4(CadencePhase.OVER, 1, 8.2, 16))) == [("co_alarm", "cleared")]
+    changes = run(alerts, range(17, 24), lambda second: {SMOKE: 0.8})
     assert states(changes) == [("smoke_alarm", "raised")]
 
 
