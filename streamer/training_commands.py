@@ -23,6 +23,7 @@ def add(subcommands: Any) -> None:
     proof.add_argument("--model", required=True, metavar="NAME|PATH")
     proof.add_argument("--audio", nargs="+", default=[], type=Path, metavar="FILE")
     proof.add_argument("--refs", nargs="+", default=[], type=Path, metavar="FILE", help="what is said in each, as text")
+    proof.add_argument("--head", default="auto", metavar="PATH|auto|none")
     _computing(proof)
 
 
@@ -47,9 +48,7 @@ def _add_eval(kinds: Any) -> None:
     for parser in (tags, asr, probe, robust):
         parser.add_argument("--model", default="nano", metavar="NAME|PATH")
         parser.add_argument("--manifest", action="append", default=[], metavar="FILE[:AUDIO]", help="CSV, JSONL, …")
-        parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
-        parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
-        parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+        _computing(parser)
     for parser in (tags, asr, robust):
         parser.add_argument("--split", default="test")
     tags.add_argument("--head", default="auto", metavar="PATH|auto")
@@ -69,7 +68,6 @@ def _command(subcommands: Any, name: str, command: Any, about: str) -> argparse.
 
 
 def _computing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--head", default="auto", metavar="PATH|auto|none")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
     parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))

@@ -169,7 +169,7 @@ def main(
     trials: int = 10,
     hours: float = 1.0,
     seed: int = 20_261_123,
-    data: Path | None = Path("../shared/data"),
+    data: Path | None = None,
     kinds: Sequence[str] | None = None,
     model: str | None = None,
     processes: int = 1,

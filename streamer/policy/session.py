@@ -26,8 +26,6 @@ from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES
 
-__all__ = ["TextChange", "TextModel", "TextSession", "make_policy"]
-
 log = logging.getLogger(__name__)
 
 GRID_SAMPLES = 160  # windows start on the grid of the mel frames

@@ -1,6 +1,7 @@
 """The program's own sources, opened: one as --device or --input says, or all that stand under `sources:`."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,17 +40,15 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
         return (Input(session_name("s1", fixed=at_once), source, plans[0].settings),)
     opened: list[Input] = []
     microphones = _Microphones()
-    try:
+    with ExitStack() as when_refused:
         for plan in plans:
             if plan.settings.audio.input == SENDER:
                 _check_sender(plan, at_once, server)
                 continue
             source = microphones.open(plan, at_once) if plan.settings.audio.input is None else _open(plan, at_once)
+            when_refused.callback(source.close)
             opened.append(Input(plan.name, source, plan.settings, plan.path))
-    except BaseException:
-        for item in opened:
-            item.source.close()
-        raise
+        when_refused.pop_all()
     return tuple(opened)
 
 

@@ -19,7 +19,10 @@ from streamer.audio.conditioning import Trouble
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Alert, Event, Gap, Sound, State, Status, Tag, Tags, Transcript, Word, seconds
 from streamer.model.labels import group, labels
-from streamer.policy.session import TextChange, TextModel, TextSession
+from streamer.policy.mask import Mask
+from streamer.policy.sentence import SpeechPaused
+from streamer.policy.session import TextChange, TextSession
+from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
 from streamer.sound.cadence import CadenceDetector
@@ -28,6 +31,7 @@ from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.loudness import dbfs
 from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+from streamer.word_lists import masked_words
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
@@ -45,7 +49,8 @@ class HeadFacts:
 class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
-    `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
+    `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none. Words
+    of `speech.mask` are hidden where events are made, so that the policy and the rules see what was really said.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class Session:
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
+        spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
+        self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
         self._troubled_until: int | None = None
@@ -101,6 +108,8 @@ class Session:
             case SegmentOpened():
                 self.text.open(plan)
                 return []
+            case SpeechPaused():  # what it closes was committed before: the alerts hear of it with the next hop
+                return self._transcripts(self.text.close(plan), plan.at_sample)
             case SegmentClosed():
                 return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
             case AudioLost():
@@ -286,4 +295,5 @@ class Session:
     def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
         self._audio_sample = max(self._audio_sample, at_sample)
         self._seq += 1
-        return kind(session=self.name, seq=self._seq, audio_t=seconds(self._audio_sample), **fields)
+        event = kind(session=self.name, seq=self._seq, audio_t=seconds(self._audio_sample), **fields)
+        return self._mask.event(event)

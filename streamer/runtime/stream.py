@@ -16,7 +16,6 @@ from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
-from streamer.runtime.caption_session import CaptionSession
 from streamer.runtime.engine import Engine
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.session import HeadFacts, Session
@@ -34,9 +33,7 @@ class Hearing:
         self, model: Model, settings: Settings, name: str = "s1", local_time: Callable[[], float] | None = None
     ) -> None:
         self.mel = MelFrames(model.dims.n_mels)
-        self.session: Session = CaptionSession(
-            settings, text_model(model), head_facts(model), name=name, local_time=local_time
-        )
+        self.session = Session(settings, text_model(model), head_facts(model), name=name, local_time=local_time)
 
     def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""

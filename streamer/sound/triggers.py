@@ -110,7 +110,6 @@ class SoundTrigger:
     _onset: int | None = None  # of the run of judgements that is being confirmed
     _heard: int | None = None  # last sample that the tagger is thought to have heard
     _judged: int = -SAMPLE_RATE * 1000
-    _strength: float = 0.0  # of the latest judgement: best score / threshold
     _score: float = 0.0
     _confirmed: bool = False
     _near: deque[bool] = field(default_factory=lambda: deque(maxlen=2))  # whether the last judgements back a pattern
@@ -166,7 +165,7 @@ class SoundTrigger:
         self._near.clear()
         self._latest = 0.0
         self._onset = self._heard = None
-        self._strength, self._score, self._confirmed = 0.0, 0.0, False
+        self._score, self._confirmed = 0.0, False
         return ()
 
     def _judge(self, given: AlertInput) -> tuple[str, ...]:
@@ -175,13 +174,13 @@ class SoundTrigger:
             scores = np.zeros(LABEL_COUNT, np.float32)
         at, self._judged = given.end_sample, given.end_sample
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
-        self._strength = float(strength.max())
-        above = self._strength >= 1
-        self._near.append(self._strength >= FUSED_RATIO)
+        strongest = float(strength.max())
+        above = strongest >= 1
+        self._near.append(strongest >= FUSED_RATIO)
         self._latest = float(scores[self.members].max()) if self.members.size else 0.0
         self._recent.append(above)
         self._confirmed = False
-        if self._strength >= OFF_RATIO:
+        if strongest >= OFF_RATIO:
             best = int(self.members[strength.argmax()])
             threshold, self._score = float(self.on[best]), float(scores[best])
             self._heard = estimated_offset(given.judgement)

@@ -7,7 +7,7 @@ before the mel (openai-whisper's `pad_or_trim` of audio) or with zeros after it 
 import multiprocessing as mp
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from multiprocessing.queues import Queue
 from queue import Full
@@ -65,48 +65,48 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What batches look like. `lengths_s` and their `shares`; `audio_s` of audio a step.
+class Mix:
+    """How often windows have each of the plan's lengths, are padded, have timestamps; and what is in them."""
 
-    The first `short_steps` have easy windows of 2 to 3 s; until `long_steps` they grow to real ones of 2 to 30 s. From
-    step `last_from` on the `last_…` values count.
+    shares: tuple[float, ...]
+    padded: float
+    timestamps: float
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What batches look like. `audio_s` of audio a step, in windows of `lengths_s`.
+
+    The first `short_steps` have easy windows of 2 to 3 s; until `long_steps` they grow to real ones of 2 to 30 s. Then
+    they are as in `mix`, from step `last_from` on as in `last`.
     """
 
     seed: int
     audio_s: float
     lengths_s: tuple[float, ...]
-    shares: tuple[float, ...]
     short_steps: int
     long_steps: int
-    padded: float
-    timestamps: float
+    mix: Mix
     last_from: int
-    last_shares: tuple[float, ...]
-    last_padded: float
-    last_timestamps: float
-    last_recipe: Recipe
-    recipe: Recipe
+    last: Mix
     easy: Recipe
     faults: Faults
+
+    def mix_at(self, step: int) -> Mix:
+        """The mix that is in force at a step."""
+        return self.last if step >= self.last_from else self.mix
 
 
 def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int, part: int = 0) -> Batch:
     """Part `part` of batch number `step`; all parts have the same shape."""
-    if step >= plan.last_from:
-        plan = replace(
-            plan,
-            shares=plan.last_shares,
-            padded=plan.last_padded,
-            timestamps=plan.last_timestamps,
-            recipe=plan.last_recipe,
-        )
     padding, seconds = _shape(plan, step, np.random.default_rng([plan.seed, step]))
     random = np.random.default_rng([plan.seed, step, part])
     count = int(seconds * 50) * (SAMPLE_RATE // 50)
     size = max(2, round(plan.audio_s / (30.0 if padding is not Padding.NONE else seconds)))
     recipe = _recipe(plan, step)
     windows = [compose(bank, count, random, recipe) for _ in range(size)]
-    share = 0.6 if padding is not Padding.NONE else plan.timestamps
+    share = 0.6 if padding is not Padding.NONE else plan.mix_at(step).timestamps
     lessons = [
         lesson(
             vocabulary,
@@ -133,7 +133,7 @@ def _grown(plan: Plan, step: int) -> float:
 
 def _recipe(plan: Plan, step: int) -> Recipe:
     grown = _grown(plan, step)
-    easy, real = asdict(plan.easy), asdict(plan.recipe)
+    easy, real = asdict(plan.easy), asdict(plan.mix_at(step).recipe)
     return Recipe(**{name: (1 - grown) * easy[name] + grown * real[name] for name in real})
 
 
@@ -142,10 +142,10 @@ def _shape(plan: Plan, step: int, random: np.random.Generator) -> tuple[Padding,
     if step < plan.short_steps:
         return Padding.NONE, float(random.choice(np.array([2.0, 2.5, 3.0])))
     grown = _grown(plan, step)
-    if grown >= 0.6 and random.random() < plan.padded:
+    if grown >= 0.6 and random.random() < plan.mix_at(step).padded:
         seconds = 30.0 if random.random() < 0.35 else float(random.uniform(2, 30))
         return (Padding.AUDIO if random.random() < 0.4 else Padding.MEL), seconds
-    lengths, shares = np.array(plan.lengths_s), np.array(plan.shares)
+    lengths, shares = np.array(plan.lengths_s), np.array(plan.mix_at(step).shares)
     shares = np.where(lengths <= 3 * 10**grown + 1e-6, shares, 0.0)
     seconds = float(random.choice(lengths, p=shares / shares.sum()))
     return Padding.NONE, min(30.0, round(seconds * random.uniform(0.85, 1.15), 2)) if seconds < 30 else 30.0

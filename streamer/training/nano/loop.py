@@ -16,7 +16,7 @@ from torch import Tensor
 from whisper.model import ModelDimensions as Dimensions
 
 from streamer.training.nano.bank import Bank
-from streamer.training.nano.batches import Batch, Plan, stream
+from streamer.training.nano.batches import Batch, Mix, Plan, stream
 from streamer.training.nano.compose import Recipe
 from streamer.training.nano.mels import log_mel, masked
 from streamer.training.nano.network import Nano, attention_loss, tag_loss, token_loss
@@ -57,23 +57,17 @@ def phones_of(words: tuple[str, ...]) -> Phones:
 
 def plan_of(settings: Settings) -> Plan:
     """The batches that the settings ask for."""
-    part = settings.composition
+    part, long = settings.composition, settings.schedule.long
     recipe = Recipe(speech=part.speech, alarm=part.alarm, sound=part.sound, noisy=part.noisy)
     return Plan(
         seed=settings.schedule.seed,
         audio_s=part.audio_s,
         lengths_s=part.lengths_s,
-        shares=part.shares,
         short_steps=part.short_steps,
         long_steps=part.long_steps,
-        padded=part.padded,
-        timestamps=part.timestamps,
-        recipe=recipe,
+        mix=Mix(part.shares, part.padded, part.timestamps, recipe),
         last_from=settings.schedule.steps,
-        last_shares=settings.schedule.long.shares,
-        last_padded=settings.schedule.long.padded,
-        last_timestamps=settings.schedule.long.timestamps,
-        last_recipe=replace(recipe, flite=settings.schedule.long.flite),
+        last=Mix(long.shares, long.padded, long.timestamps, replace(recipe, flite=long.flite)),
         easy=Recipe(speech=0.97, alarm=0.03, sound=0.08, noisy=0.2, dense=1.0, plain=0.9, recorded=0.75),
         faults=Faults(),
     )

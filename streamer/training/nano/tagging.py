@@ -62,26 +62,24 @@ def cache(
     model: whisper.Whisper, bank: Bank, *, groups: int, seed: int, of: int = 16, processes: int = 1
 ) -> list[Taps]:
     """Taps of `groups` times `of` composed windows; the windows' audio is dropped. The processes are forked."""
-    work = partial(_group, model, balanced(bank), seed, of)
+    compute = partial(_group, model, balanced(bank), seed, of)
     if processes == 1:
-        return [Taps(torch.from_numpy(values), windows) for values, windows in map(work, range(groups))]
-    _forked[:] = [work]
-    with mp.get_context("fork").Pool(processes) as pool:
-        found = pool.map(_of_forked, range(groups), chunksize=4)
-    _forked.clear()
+        found = list(map(compute, range(groups)))
+    else:
+        with mp.get_context("fork").Pool(processes, _inherited.append, (compute,)) as pool:
+            found = pool.map(_compute, range(groups), chunksize=4)
     return [Taps(torch.from_numpy(values), windows) for values, windows in found]
 
 
-_forked: list[Callable[[int], tuple[NDArray[np.float16], list[Window]]]] = []  # what the pool's processes inherit
+_Group = tuple[NDArray[np.float16], list[Window]]
+_inherited: list[Callable[[int], _Group]] = []  # in a process of the pool: what computes a group
 
 
-def _of_forked(number: int) -> tuple[NDArray[np.float16], list[Window]]:
-    return _forked[0](number)
+def _compute(number: int) -> _Group:
+    return _inherited[0](number)
 
 
-def _group(
-    model: whisper.Whisper, bank: Bank, seed: int, of: int, number: int
-) -> tuple[NDArray[np.float16], list[Window]]:
+def _group(model: whisper.Whisper, bank: Bank, seed: int, of: int, number: int) -> _Group:
     random = np.random.default_rng([seed, number])
     count = int(random.choice(np.array(LENGTHS_S)) * SAMPLE_RATE)
     windows = [compose(bank, count, random, RECIPES[number % len(RECIPES)]) for _ in range(of)]

@@ -18,8 +18,8 @@ from streamer.config import Settings, validate
 from streamer.events import Alert, Event, Transcript
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
-from streamer.runtime.caption_session import CaptionSession
 from streamer.runtime.listener import Listener
+from streamer.runtime.session import Session
 from streamer.runtime.stream import Stream
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 from streamer.transcribe import transcribe
@@ -80,7 +80,7 @@ def decoded(request: StepRequest, task: DecodeTask) -> Hypothesis:
 
 
 def played(config: Settings, samples: np.ndarray, cuts: tuple[int, ...] = ()) -> list[Event]:
-    listener, session = Listener(config), CaptionSession(config, MODEL, None)
+    listener, session = Listener(config), Session(config, MODEL, None)
     events = session.status("listening")
 
     def carry_out(plans: list[Any]) -> None:
