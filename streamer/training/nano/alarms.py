@@ -39,15 +39,16 @@ def make(kind: str, seconds: float, random: np.random.Generator) -> SoundClip:
 def tone(phase: Floats, random: np.random.Generator) -> Floats:
     """A waveform over `phase` (in turns): sine, square, saw or a few random harmonics, none above 7.5 kHz."""
     rate = np.maximum(np.abs(np.gradient(phase)) * SAMPLE_RATE, 1.0)
+    turn = (phase % 1.0).astype(np.float32) * np.float32(2 * np.pi)
     shape = int(random.integers(0, 4))
     harmonics = 1 if shape == 0 else 12
-    wave = np.zeros_like(phase)
+    wave = np.zeros_like(turn)
     for number in range(1, harmonics + 1):
         weight = (1.0 / number if number % 2 else 0.0, 1.0 / number, random.uniform(0, 1) / number)[shape - 1]
         weight = 1.0 if number == 1 else weight
         if weight:
-            wave += weight * np.sin(2 * np.pi * number * phase) * (rate * number < 7500)
-    return wave
+            wave += np.float32(weight) * np.sin(number * turn) * (rate * number < 7500)
+    return wave.astype(np.float64)
 
 
 def pattern(seconds: float, on_off: list[tuple[float, float]], random: np.random.Generator | None) -> Floats:
@@ -111,6 +112,34 @@ def _alarm_clock(seconds: float, random: np.random.Generator) -> Floats:
     return tone(_steady(random.uniform(800, 4200), seconds), random) * envelope
 
 
+def _slow_clock(seconds: float, random: np.random.Generator) -> Floats:
+    """Even beeps, as long as a smoke alarm's, or groups of four: without its pause after three."""
+    beep = random.uniform(0.12, 0.6)
+    rest = beep * random.uniform(0.6, 1.4)
+    on_off = [(beep, rest)] if random.random() < 0.7 else [(beep, rest)] * 3 + [(beep, rest + random.uniform(0.3, 1.0))]
+    return tone(_steady(random.uniform(400, 3600), seconds), random) * pattern(seconds, on_off, random)
+
+
+def _clock_bell(seconds: float, random: np.random.Generator) -> Floats:
+    """A mechanical clock: a hammer strikes one or two small bells 8 to 26 times a second."""
+    count, rate = int(seconds * SAMPLE_RATE), random.uniform(8, 26)
+    strikes = np.zeros(count)
+    place = np.cumsum(np.maximum(random.normal(1.0, 0.06, int(seconds * rate) + 2), 0.5)) / rate * SAMPLE_RATE
+    place = place[place < count].astype(int)
+    strikes[place] = random.uniform(0.6, 1.0, len(place))
+    age = np.arange(int(0.5 * SAMPLE_RATE)) / SAMPLE_RATE
+    lowest, bell = random.uniform(900, 3200), np.zeros_like(age)
+    for ratio in (1.0, *random.uniform(1.2, 3.6, 5)):
+        if lowest * ratio < 7500:
+            ring = np.exp(-age * random.uniform(6, 60)) * random.uniform(0.2, 1.0)
+            bell += ring * np.sin(2 * np.pi * lowest * ratio * age + random.uniform(0, 6.3))
+    size = 1 << (count + len(age)).bit_length()
+    wave: Floats = np.fft.irfft(np.fft.rfft(strikes, size) * np.fft.rfft(bell, size), size)[:count]
+    clatter = random.normal(0, 1, count) * np.convolve(strikes, np.exp(-np.arange(240) / 40), mode="same")
+    wave /= np.abs(wave).max() + 1e-9
+    return np.asarray(wave + random.uniform(0, 0.2) * clatter)
+
+
 def _buzzer(seconds: float, random: np.random.Generator) -> Floats:
     phase = _steady(random.uniform(90, 420), seconds)
     wave = np.sign(np.sin(2 * np.pi * phase)) + 0.5 * (2 * (phase % 1) - 1)
@@ -164,6 +193,8 @@ KINDS = {
     "yelp": Kind((SIREN, ALARM), _yelp),
     "hilo": Kind((SIREN, ALARM), _hilo),
     "alarm_clock": Kind((ALARM_CLOCK, ALARM), _alarm_clock),
+    "slow_clock": Kind((ALARM_CLOCK, ALARM), _slow_clock),
+    "clock_bell": Kind((ALARM_CLOCK, ALARM), _clock_bell),
     "buzzer": Kind((BUZZER,), _buzzer),
     "doorbell": Kind((DOORBELL, DING_DONG), _doorbell),
     "telephone": Kind((TELEPHONE, PHONE_BELL), _telephone),
@@ -172,5 +203,5 @@ KINDS = {
 
 OFTEN = (
     *("smoke_t3", "smoke_t3", "smoke_t3", "co_t4", "co_t4", "wail", "wail", "yelp", "yelp", "hilo", "hilo"),
-    *("alarm_clock", "alarm_clock", "buzzer", "doorbell", "telephone", "kettle"),
+    *("alarm_clock", "alarm_clock", "slow_clock", "clock_bell", "buzzer", "doorbell", "telephone", "kettle"),
 )  # what compositions draw from: the alarms that people must not miss more often

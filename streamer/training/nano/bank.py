@@ -1,6 +1,7 @@
 """The bank: all speech and sounds that windows are composed of, made once per run from recordings and synthesis."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -39,15 +40,20 @@ def build(recordings: Recordings, *, voices: int, espeak: int, flite: int, seed:
     """Synthesise `voices` sets of digits, `espeak` and `flite` sentences; take the recordings as they are."""
     random = np.random.default_rng(seed)
     library, phones = Espeak(), lru_cache(flite_phones)
-    sets = [_digit_voice(library, random, phones, with_flite=index % 6 == 0) for index in range(voices)]
-    spoken = [random_espeak(library, _text(random), random) for _ in range(espeak)]
-    spoken += [random_flite(_text(random), random, phones) for _ in range(flite)]
+    with ThreadPoolExecutor(1) as beside:  # flite runs as a program: the library of espeak-ng works meanwhile
+        told = beside.submit(_flite_sentences, flite, np.random.default_rng([seed, 1]), phones)
+        sets = [_digit_voice(library, random, phones, with_flite=index % 6 == 0) for index in range(voices)]
+        spoken = [random_espeak(library, _text(random), random) for _ in range(espeak)] + told.result()
     return Bank(
         speakers=tuple(_by_word(clips) for _, clips in sorted(recordings.digits.items())),
         voices=tuple(_by_word(tuple(clips)) for clips in sets),
         sentences=tuple(_levelled(clip) for clip in spoken if clip is not None),
         sounds=recordings.sounds,
     )
+
+
+def _flite_sentences(count: int, random: np.random.Generator, phones: Callable[[str], int]) -> list[Clip | None]:
+    return [random_flite(_text(random), random, phones) for _ in range(count)]
 
 
 def _text(random: np.random.Generator) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from streamer.training.nano.vocabulary import FRAME, IGNORED, Faults, Lesson, Vo
 TAP = SAMPLE_RATE * 2 // 5  # samples of one tap
 GRID_OF_TAP = 4  # steps of the 0.1 s activity grid in one tap
 SPANS = (2, 3, 5, 12, 25)  # taps that are judged together: 1 (either way), 2, 5 and 10 s
+POSITIONS = 1500  # encoder frames of 30 s
 AHEAD = 3  # batches that may wait; a worker that is further ahead blocks
 
 
@@ -48,13 +49,15 @@ class Span:
 class Batch:
     """One step's windows.
 
-    audio [B, n]; tokens, targets [B, T]; heard, told [B, T, 2] frames; `words` for the CTC; `spoken` [B, frames]: the
-    number of the word that each encoder frame lies in, 0 for none.
+    audio [B, n]; `first` [B]: the encoder position of each window's first frame; tokens, targets [B, T]; heard, told
+    [B, T, 2] frames; `words` for the CTC; `spoken` [B, frames]: the number of the word that each encoder frame lies in,
+    0 for none.
     """
 
     step: int
     padding: Padding
     audio: NDArray[np.float32]
+    first: NDArray[np.int64]
     tokens: NDArray[np.int64]
     targets: NDArray[np.int64]
     heard: NDArray[np.int64]
@@ -66,11 +69,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How often windows have each of the plan's lengths, are padded, have timestamps; and what is in them."""
+    """How often windows have each of the plan's lengths, are padded, have timestamps; and what is in them.
+
+    `late`: the share of unpadded windows that stand anywhere in the 30 s, with the positions and timestamps of that
+    place: a short window teaches the model what it would else learn from long ones alone.
+    """
 
     shares: tuple[float, ...]
     padded: float
     timestamps: float
+    late: float
     recipe: Recipe
 
 
@@ -106,24 +114,28 @@ def make_batch(bank: Bank, vocabulary: Vocabulary, plan: Plan, step: int, part: 
     size = max(2, round(plan.audio_s / (30.0 if padding is not Padding.NONE else seconds)))
     recipe = _recipe(plan, step)
     windows = [compose(bank, count, random, recipe) for _ in range(size)]
-    share = 0.6 if padding is not Padding.NONE else plan.mix_at(step).timestamps
+    mix = plan.mix_at(step)
+    share = 0.6 if padding is not Padding.NONE else mix.timestamps
+    late = mix.late * _grown(plan, step) if padding is Padding.NONE else 0.0
+    room = POSITIONS - count // FRAME
+    first = np.array([int(random.integers(0, room + 1)) if random.random() < late else 0 for _ in windows], np.int64)
     lessons = [
         lesson(
             vocabulary,
             window.turns,
+            first=int(place),
             timestamps=random.random() < share,
             open_end=window.cut and seconds >= 29.9,
             random=random,
             faults=plan.faults,
         )
-        for window in windows
+        for window, place in zip(windows, first, strict=True)
     ]
     tokens, targets, heard, told = collate(lessons, vocabulary)
     words = tuple(tuple(word.text for turn in window.turns for word in turn) for window in windows)
     audio = np.stack([window.audio for window in windows])
-    return Batch(
-        step, padding, audio, tokens, targets, heard, told, words, _spoken(windows, vocabulary), _spans(windows, random)
-    )
+    spoken, spans = _spoken(windows, vocabulary), _spans(windows, random)
+    return Batch(step, padding, audio, first, tokens, targets, heard, told, words, spoken, spans)
 
 
 def _grown(plan: Plan, step: int) -> float:

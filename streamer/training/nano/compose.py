@@ -46,7 +46,7 @@ class Recipe:
     digital_silence: float = 0.03
     dense: float = 0.6
     plain: float = 0.12
-    recorded: float = 0.46
+    recorded: float = 0.38
     drowned_db: float = -25.0
     flite: float = -1.0
 
@@ -145,7 +145,7 @@ def _turn(bank: Bank, random: np.random.Generator, room: int, recipe: Recipe) ->
     kind, recorded = random.random(), recipe.recorded
     if kind < recorded:
         clip = _digit_run(bank.speakers[random.integers(0, len(bank.speakers))], random, room)
-    elif kind < recorded + 0.3 * (1 - recorded):
+    elif kind < recorded + 0.2 * (1 - recorded):
         clip = _digit_run(bank.voices[random.integers(0, len(bank.voices))], random, room)
     else:
         sentences = bank.sentences

@@ -65,9 +65,9 @@ def plan_of(settings: Settings) -> Plan:
         lengths_s=part.lengths_s,
         short_steps=part.short_steps,
         long_steps=part.long_steps,
-        mix=Mix(part.shares, part.padded, part.timestamps, recipe),
+        mix=Mix(part.shares, part.padded, part.timestamps, part.late, recipe),
         last_from=settings.schedule.steps,
-        last=Mix(long.shares, long.padded, long.timestamps, replace(recipe, flite=long.flite)),
+        last=Mix(long.shares, long.padded, long.timestamps, long.late, replace(recipe, flite=long.flite)),
         easy=Recipe(speech=0.97, alarm=0.03, sound=0.08, noisy=0.2, dense=1.0, plain=0.9, recorded=0.75),
         faults=Faults(),
     )
@@ -202,7 +202,7 @@ def step(run: Run, batch: Batch, vocabulary: Vocabulary, phones: Phones, schedul
 
 
 def _losses(model: Nano, mel: Tensor, batch: Batch, vocabulary: Vocabulary, phones: Phones) -> dict[str, Tensor]:
-    features, taps = model.encode(mel)
+    features, taps = model.encode(mel, torch.from_numpy(batch.first))
     written = model.write(torch.from_numpy(batch.tokens), features)
     tags = []
     for span in batch.spans:

@@ -27,7 +27,8 @@ def log_mel(audio: Tensor, *, padding: Padding = Padding.NONE, louder: Tensor | 
     if padding is Padding.AUDIO:
         audio = F.pad(audio, (0, N_SAMPLES - audio.shape[1]))
     stft = torch.stft(audio, N_FFT, HOP_LENGTH, window=_window(), return_complex=True)
-    power = torch.view_as_real(stft[..., :-1]).square().sum(dim=-1)
+    parts = torch.view_as_real(stft[..., :-1])
+    power = (parts * parts).sum(dim=-1)
     logs = (mel_filters("cpu", 80) @ power).clamp(min=1e-10).log10()
     top = logs.amax(dim=(1, 2), keepdim=True)
     if louder is not None:

@@ -38,13 +38,14 @@ class Network(_Part):
 class Composition(_Part):
     """How windows are composed; the shares of `lengths_s` need not add up to 1."""
 
-    audio_s: float = 64.0
+    audio_s: float = 48.0
     lengths_s: tuple[float, ...] = (2, 3, 4, 6, 8, 10, 15, 20, 30)
     shares: tuple[float, ...] = (0.08, 0.1, 0.12, 0.16, 0.16, 0.18, 0.08, 0.05, 0.03)
     short_steps: int = 300
     long_steps: int = 900
     padded: float = Field(0.1, ge=0, le=1)
-    timestamps: float = Field(0.3, ge=0, le=1)
+    timestamps: float = Field(0.4, ge=0, le=1)
+    late: float = Field(0.6, ge=0, le=1)
     speech: float = 0.84
     alarm: float = 0.35
     sound: float = 0.45
@@ -65,6 +66,7 @@ class LongWindows(_Part):
     shares: tuple[float, ...] = (0.04, 0.06, 0.08, 0.12, 0.14, 0.2, 0.14, 0.12, 0.1)
     padded: float = Field(0.3, ge=0, le=1)
     timestamps: float = Field(0.5, ge=0, le=1)
+    late: float = Field(0.3, ge=0, le=1)
 
 
 class Weights(_Part):

@@ -19,6 +19,8 @@ N_VOCAB = 51864  # tokens of Whisper's English models
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|>, 0.02 s apart
 FRAME = SAMPLE_RATE // 50  # samples of one encoder frame and of one timestamp step
 IGNORED = -100
+POSITIONS = 448  # of Whisper's decoder
+LEAST_PAST = 100  # frames before a late window in which somebody may have spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +94,27 @@ class Lesson:
         self.heard.append(heard)
         self.told.append(told)
 
+    def behind(self, prompt: Sequence[int]) -> "Lesson":
+        """The same behind `prompt`, which is read and not learned."""
+        nothing = [(0, 0)] * len(prompt)
+        return Lesson(
+            [*prompt, *self.inputs], [IGNORED] * len(prompt) + self.targets, nothing + self.heard, nothing + self.told
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often a training prefix is disturbed, so that free decoding recovers from mistakes."""
+    """How often a training prefix is disturbed, so that free decoding recovers from mistakes.
+
+    `prompts`: it begins with previous text; `past`: a late window's own begins with text of the time before it.
+    """
 
     items: float = 0.4
     replaced: float = 0.12
     dropped: float = 0.03
     doubled: float = 0.03
-    prompts: float = 0.2
+    prompts: float = 0.25
+    past: float = 0.7
 
 
 def lesson(
@@ -112,24 +125,45 @@ def lesson(
     open_end: bool,
     random: np.random.Generator,
     faults: Faults | None,
+    first: int = 0,
 ) -> Lesson:
     """The sequence for a window. `open_end`: the last utterance is cut; with timestamps only its start is written.
 
-    `faults` None: nothing is disturbed and no prompt is given.
+    `faults` None: nothing is disturbed and no prompt is given. `first`: the window's place in the 30 s, in encoder
+    frames; timestamps count from their beginning.
     """
-    result = Lesson()
+    result, prompt = Lesson(), list[int]()
     if faults and random.random() < faults.prompts:
-        for token in _prompt(vocabulary, random, timestamps=timestamps):
-            result.add(token, (0, 0), IGNORED, (0, 0))
-    sequence = _timed(vocabulary, turns, open_end) if timestamps else _plain(vocabulary, turns)
-    start = vocabulary.no_timestamps
+        until = TIMESTAMPS - 1 if timestamps and random.random() < 0.7 else None
+        prompt = _utterances(vocabulary, random, int(random.integers(1, 9)), until)
+    sequence = _timed(vocabulary, turns, open_end, first) if timestamps else _plain(vocabulary, turns)
+    start, past = vocabulary.no_timestamps, list[int]()
     if timestamps:
+        if faults and turns and first > LEAST_PAST and random.random() < faults.past:
+            past = _utterances(vocabulary, random, int(random.integers(1, 2 + first // 200)), first)
+            sequence = _timed(vocabulary, turns, open_end, first, whole=False)
         start = sequence.pop(0)[0] if turns else vocabulary.first_timestamp
-    result.add(vocabulary.sot, (0, 0), start if turns else vocabulary.no_speech, (0, 0))
+    given = [vocabulary.sot, *past]
+    for token in given[:-1]:
+        result.add(token, (0, 0), IGNORED, (0, 0))
+    result.add(given[-1], (0, 0), start if turns else vocabulary.no_speech, (0, 0))
     last_end = max((word.end for turn in turns for word in turn), default=0) // FRAME
     sequence.append((vocabulary.eot, (last_end, last_end + 12) if last_end else (0, 0)))
+    _write(result, start, sequence, vocabulary, random, faults)
+    return result.behind([vocabulary.previous, *prompt[-(POSITIONS - 1 - len(result.inputs)) :]] if prompt else [])
+
+
+def _write(
+    result: Lesson,
+    token: int,
+    sequence: list[tuple[int, tuple[int, int]]],
+    vocabulary: Vocabulary,
+    random: np.random.Generator,
+    faults: Faults | None,
+) -> None:
+    """Append `sequence` behind `token`, some of its inputs disturbed."""
+    told = (0, 0)
     disturbed = faults is not None and random.random() < faults.items
-    token, told = start, (0, 0)
     for index, (target, heard) in enumerate(sequence):
         result.add(token, told, target, heard)
         token, told = target, heard
@@ -141,7 +175,6 @@ def lesson(
                 result.add(token, told, *sequence[index + 1])
             elif chance < faults.replaced + faults.doubled + faults.dropped:
                 token, told = result.inputs[-1], result.told[-1]
-    return result
 
 
 def _plain(vocabulary: Vocabulary, turns: Sequence[Sequence[TimedWord]]) -> list[tuple[int, tuple[int, int]]]:
@@ -154,33 +187,45 @@ def _plain(vocabulary: Vocabulary, turns: Sequence[Sequence[TimedWord]]) -> list
 
 
 def _timed(
-    vocabulary: Vocabulary, turns: Sequence[Sequence[TimedWord]], open_end: bool
+    vocabulary: Vocabulary,
+    turns: Sequence[Sequence[TimedWord]],
+    open_end: bool,
+    first: int,
+    *,
+    whole: bool = True,
 ) -> list[tuple[int, tuple[int, int]]]:
-    """`<|start|> words <|end|>` for each utterance; a first one later than 1 s starts at <|0.00|>, as Whisper asks."""
+    """`<|start|> words <|end|>` for each utterance of a window whose first frame is the `first` of the 30 s.
+
+    In a `whole` sequence a first utterance later than 1 s starts at <|0.00|>, as Whisper asks.
+    """
     sequence: list[tuple[int, tuple[int, int]]] = []
     for index, turn in enumerate(turns):
-        start = turn[0].start // FRAME
-        if index == 0 and start > SAMPLE_RATE // FRAME:
+        start = first + turn[0].start // FRAME
+        if whole and index == 0 and start > SAMPLE_RATE // FRAME:
             start = 0
         sequence.append((vocabulary.first_timestamp + min(start, TIMESTAMPS - 1), (0, 0)))
         if open_end and index == len(turns) - 1 and index > 0:
             break
         sequence += _plain(vocabulary, [turn])
-        sequence.append((vocabulary.first_timestamp + min(turn[-1].end // FRAME, TIMESTAMPS - 1), (0, 0)))
+        end = first + turn[-1].end // FRAME
+        sequence.append((vocabulary.first_timestamp + min(end, TIMESTAMPS - 1), (0, 0)))
     return sequence
 
 
-def _prompt(vocabulary: Vocabulary, random: np.random.Generator, *, timestamps: bool) -> list[int]:
-    """Some previous text: words in random order, with timestamps now and then."""
+def _utterances(vocabulary: Vocabulary, random: np.random.Generator, count: int, until: int | None) -> list[int]:
+    """Text that nobody hears: `count` utterances of words in random order.
+
+    `until`: each stands between timestamps, which rise from 0 to at most this many steps; None: without them.
+    """
     names = list(vocabulary.words)
-    tokens = [vocabulary.previous]
-    for _ in range(int(random.integers(1, 5))):
-        words = [
-            names[i] for i in random.integers(0, len(names) if random.random() < 0.5 else 10, random.integers(1, 8))
-        ]
+    times = np.sort(random.integers(0, (until or 0) + 1, 2 * count))
+    tokens: list[int] = []
+    for index in range(count):
+        known = len(names) if random.random() < 0.5 else 10
+        words = [names[i] for i in random.integers(0, known, random.integers(1, 8))]
         text = [token for word in words for token in vocabulary.words[word]]
-        if timestamps and random.random() < 0.7:
-            first, last = sorted(random.integers(0, TIMESTAMPS, 2))
-            text = [vocabulary.first_timestamp + int(first), *text, vocabulary.first_timestamp + int(last)]
+        if until is not None:
+            start = 0 if index == 0 else int(times[2 * index])
+            text = [vocabulary.first_timestamp + start, *text, vocabulary.first_timestamp + int(times[2 * index + 1])]
         tokens += text
     return tokens
