@@ -53,6 +53,21 @@ def test_training_and_shipped_form_say_the_same(model, shipped):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("frames", [160, 800])
+def test_a_late_window_has_the_positions_of_its_place(model, frames):
+    mel = torch.randn(2, 80, frames, generator=torch.Generator().manual_seed(3))
+    late, _ = model.encode(mel, torch.tensor([0, 700]))
+    assert torch.allclose(late[0], model.encode(mel)[0][0], atol=1e-5)
+    positions = model.whisper.encoder.positional_embedding
+    kept = positions.clone()
+    positions.copy_(kept.roll(-700, dims=0))
+    moved, _ = model.encode(mel)
+    positions.copy_(kept)
+    assert torch.allclose(late[1], moved[1], atol=1e-5)
+    assert not torch.allclose(late[1], late[0], atol=1e-2)
+
+
+@torch.inference_mode()
 def test_the_loss_is_the_cross_entropy_over_whispers_whole_vocabulary():
     torch.manual_seed(2)
     logits = torch.randn(1, 6, len(WORDS.used))

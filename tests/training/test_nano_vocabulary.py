@@ -73,3 +73,36 @@ def test_faults_disturb_inputs_but_never_what_is_asked_for(seed, timestamps):
     assert set(asked) == set(clean.targets)
     assert asked[-1] == WORDS.eot
     assert len(item.inputs) == len(item.targets) == len(item.heard) == len(item.told)
+
+
+def test_a_late_window_has_the_times_of_its_place_in_the_thirty_seconds():
+    item = plan(turns=TURNS[1:], timestamps=True, first=500)
+    assert whisper_text(item.targets) == "<|0.00|> one<|13.50|><|endoftext|>"
+    assert item.heard[1] == (150, 175)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 100_000), first=st.integers(101, 1400))
+def test_text_of_the_time_before_a_late_window_is_read_and_not_asked_for(seed, first):
+    faults = Faults(items=0.0, prompts=0.0, past=1.0)
+    item = plan(random=np.random.default_rng(seed), timestamps=True, faults=faults, first=first)
+    asked = [target for target in item.targets if target != IGNORED]
+    given_before = item.inputs[: len(item.inputs) - len(asked) + 1]
+    start = WORDS.first_timestamp + first + 25
+    assert asked[0] == min(start, WORDS.first_timestamp + 1500)
+    times = [token - WORDS.first_timestamp for token in given_before if token >= WORDS.first_timestamp]
+    assert given_before[0] == WORDS.sot
+    assert len(times) % 2 == 0
+    assert times == sorted(times)
+    assert times[0] == 0
+    assert times[-1] <= first
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 100_000), count=st.integers(0, 120))
+def test_a_sequence_never_outgrows_the_decoder(seed, count):
+    turns = [[TimedWord("seven", 4_000 * i, 4_000 * i + 3_000)] for i in range(count)]
+    faults = Faults(items=0.0, prompts=1.0)
+    item = plan(turns=turns, random=np.random.default_rng(seed), timestamps=True, faults=faults)
+    assert len(item.inputs) <= 448
+    assert item.inputs[0] == WORDS.previous
