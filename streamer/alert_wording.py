@@ -7,7 +7,7 @@ from streamer.model.labels import groups, labels
 from streamer.rules import AlertRule, AlertRules
 from streamer.sinks.plain_text import clean
 from streamer.sound.cadence import CadenceKind
-from streamer.sound.triggers import FUSED_RATIO, SURE
+from streamer.sound.sound_trigger import FUSED_RATIO, SURE
 
 WIDTH = 110  # columns
 MAX_NAMED = 8  # labels of a group
@@ -17,6 +17,7 @@ _PATTERNS = {
     CadenceKind.WAIL: "a wailing siren",
     CadenceKind.YELP: "a yelping siren",
     CadenceKind.HILO: "a two-tone siren (hi-lo)",
+    CadenceKind.TONE: "a tone that keeps its pitch",
 }
 
 
@@ -48,12 +49,13 @@ def _raised_when(rule: AlertRule) -> list[str]:
         return [f"it is at least as loud as {rule.loud_dbfs:g} dBFS for {_s(rule.min_duration_s)}"]
     if rule.phrases or rule.patterns:
         return _words(rule)
-    lines = [_labels(rule)] if rule.labels else []
+    lines = [_labels(rule) + _doubts(rule)] if rule.labels else []
     patterns = [_PATTERNS[CadenceKind(kind)] for kind in rule.cadence]
     lines += [f"the signal itself shows {pattern}" for pattern in patterns]
     if rule.labels and rule.cadence:
         lines.append(
-            f"such a pattern has begun and the score is at least {FUSED_RATIO:.0%} of the threshold: both are sooner"
+            "such a pattern has plainly begun and one judgement is over the threshold, or two in a row over "
+            f"{FUSED_RATIO:.0%} of it: both together are sooner"
         )
     return lines
 
@@ -70,6 +72,15 @@ def _labels(rule: AlertRule) -> str:
         often = "in one judgement (there is one a second)"
     lasting = f", and it lasts at least {_s(rule.min_duration_s)}" if rule.min_duration_s else ""
     return f"the tagger hears {names} with a score of at least {score} {often}{lasting}"
+
+
+def _doubts(rule: AlertRule) -> str:
+    """What must not speak against the tagger."""
+    signs = " or ".join(_PATTERNS[CadenceKind(kind)] for kind in rule.signs)
+    rivals = ", ".join(groups()[name].name if name in groups() else name for name in rule.rivals)
+    doubts = [f"the signal shows at least the beginning of {signs}"] if signs else []
+    doubts += [f"none of these scores as high: {rivals}"] if rivals else []
+    return f", while {' and '.join(doubts)}" if doubts else ""
 
 
 def _members(name: str) -> str:

@@ -45,6 +45,11 @@ def add(subcommands: Any) -> None:
     alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
     alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
     alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
+    alerts.add_argument(
+        "--false-alarms",
+        action="store_true",
+        help="hours (--hours) of speech, noise, household sounds and music alone; goes on where it was cut off",
+    )
 
 
 def _add_outage(benches: Any) -> None:
@@ -169,6 +174,8 @@ def alerts_bench(options: argparse.Namespace) -> int:
     unknown = [kind for kind in options.kinds or () if kind not in alerts.RULE_OF]
     if unknown:
         raise UsageError(f"--kinds {unknown[0]}: must be among {', '.join(alerts.RULE_OF)}")
+    if options.false_alarms:
+        return _false_alarms(options)
     facts = machine.facts(1)
     found = alerts.main(
         development=options.development,
@@ -194,6 +201,20 @@ def alerts_bench(options: argparse.Namespace) -> int:
     tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
     about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
     return _publish(options, Report("alerts", "Alarms", about, result, tables))
+
+
+def _false_alarms(options: argparse.Namespace) -> int:
+    from streamer.bench import false_alarms
+
+    plan = false_alarms.Plan(
+        hours=options.hours,
+        data=options.data,
+        development=options.development,
+        model=None if options.patterns else options.model,
+        processes=options.processes,
+        folder=options.out,
+    )
+    return _publish(options, false_alarms.measure(plan, _say))
 
 
 def outage_bench(options: argparse.Namespace) -> int:

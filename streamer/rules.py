@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from streamer.errors import ConfigError
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
+SignName = Literal["t3", "t4", "wail", "yelp", "hilo", "tone"]
 MAX_RULES = 200
 MAX_PATTERN = 200  # characters of a regular expression
 
@@ -84,6 +85,12 @@ class AlertRule(_Section):
     cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
     unless: tuple[CadenceName, ...] = Field(
         (), description="with one of these patterns in sight the labels do not count: it is another alarm"
+    )
+    signs: tuple[SignName, ...] = Field(
+        (), description="the labels count only while the signal shows at least the beginning of one of these"
+    )
+    rivals: tuple[str, ...] = Field(
+        (), description="labels or groups that explain the sound where the tagger is as sure of them"
     )
     threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
@@ -233,6 +240,10 @@ def explain(rule: AlertRule) -> str:
     else:
         least = "its own threshold" if rule.threshold is None else f"{rule.threshold:g}"
         tagged = f"the tagger hears {', '.join(rule.labels)} with a score of at least {least}" if rule.labels else ""
+        if rule.signs:
+            tagged += f" while the signal shows the beginning of {' or '.join(rule.signs)}"
+        if rule.rivals:
+            tagged += f" and it is less sure of {' and '.join(rule.rivals)}"
         pattern = f"the signal shows the pattern {' or '.join(rule.cadence)}" if rule.cadence else ""
         what = ", or ".join(part for part in (tagged, pattern) if part)
     if rule.unless:

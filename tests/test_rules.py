@@ -105,5 +105,7 @@ def test_every_default_rule_can_be_explained():
     texts = {rule.id: explain(rule) for rule in AlertRules.default().rules}
     assert "pattern t3" in texts["smoke_alarm"]
     assert "(critical)" in texts["siren"]
+    assert "beginning of wail or yelp or hilo" in texts["siren"]
+    assert "less sure of" in texts["smoke_alarm"]
     assert texts["loud"].endswith("Off.")
     assert all(rule.about in texts[rule.id] and "\n" not in texts[rule.id] for rule in AlertRules.default().rules)

@@ -28,6 +28,7 @@ RECORDED: Mapping[str, str] = MappingProxyType(
 )  # kinds of alarms that are recordings: the label that tells
 TRUE_ALARMS = frozenset({"Siren", "Alarm clock", "Smoke detector, smoke alarm", "Fire alarm"})  # never in a background
 STEP = SAMPLE_RATE // 10
+EVERYDAY = ("speech", "noise", "household", "music")
 SENTENCES = (
     "The meeting starts at nine, please bring the papers with you.",
     "Have you seen where I put the keys? I think they were on the kitchen table.",
@@ -35,6 +36,15 @@ SENTENCES = (
     "We could take the early train and be there before lunch, if that suits you.",
     "She said seven or eight people would come, so we need more chairs.",
 )
+MORE_SENTENCES = (
+    "The library closes early on Fridays, so return the books before four.",
+    "I never understood why he sold that little house by the river.",
+    "Put the flour and the butter in a bowl, then add two eggs and stir.",
+    "Did you hear the neighbours moving furniture again last night?",
+    "Thirty minutes later the bus finally came around the corner.",
+    "My sister plays the violin, and her husband repairs old clocks.",
+)  # said in hours without alarms, by other voices
+MORE_VOICES = ("en-gb-scotland", "en-us", "en+m3", "en+f2", "en-gb-x-rp+f4", "en-us+m5", "en+whisper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +72,12 @@ class Pools:
     alarms: dict[str, list[Samples]] = field(default_factory=dict)
 
     def background(self, kind: str, rng: Generator, seconds: float, spread: Spread) -> Background:
-        """`speech`, `household` or `music` of that length."""
+        """`speech`, `household`, `music` or `noise` of that length."""
         if kind == "speech" and self.speech:
             return _strung(rng, self.speech, seconds, pause_s=0.4)
         if kind == "household" and self.sounds and rng.random() < 0.7:
             return _strung(rng, self.sounds, seconds, pause_s=0.0)
-        maker = sounds.music if kind == "music" else sounds.household
+        maker = {"music": sounds.music, "noise": sounds.noise}.get(kind, sounds.household)
         return Background(maker(rng, seconds, spread).samples)
 
 
@@ -91,8 +101,11 @@ def load(path: Path) -> Samples:
     return samples if rate == SAMPLE_RATE else np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)
 
 
-def read_pools(data: Path | None, development: bool) -> Pools:
-    """Speech and sounds: the train split and espeak-ng's voices to build on, the test split to judge."""
+def read_pools(data: Path | None, development: bool, *, every_voice: bool = False) -> Pools:
+    """Speech and sounds: the train split and espeak-ng's voices to build on, the test split to judge.
+
+    `every_voice`: more of espeak-ng's voices, say more, beside the recordings.
+    """
     pools = Pools()
     if data is not None and (data / "manifest.csv").exists():
         split = "train" if development else "test"
@@ -111,6 +124,9 @@ def read_pools(data: Path | None, development: bool) -> Pools:
         voices = ("en", "en-us+f3", "en+m7", "en+f5")
         said = frozenset({"Speech"})
         pools.speech = [Recording(_espoken(text, voice), said) for text in SENTENCES for voice in voices]
+    if every_voice and shutil.which("espeak-ng"):
+        said = frozenset({"Speech"})
+        pools.speech += [Recording(_espoken(text, voice), said) for text in MORE_SENTENCES for voice in MORE_VOICES]
     return pools
 
 
@@ -120,7 +136,7 @@ def kinds(pools: Pools) -> list[str]:
 
 
 def compose(kind: str, background: str, snr_db: float, rng: Generator, pools: Pools, spread: Spread) -> Scene:
-    """A scene: background throughout, the alarm from LEAD_S on, in a room; float32 below full scale."""
+    """A scene: background throughout, the alarm within a second of LEAD_S, in a room; float32 below full scale."""
     if kind in sounds.ALARMS:
         sound = sounds.ALARMS[kind](rng, ALARM_S, spread)
         onset_s = 0.0
@@ -129,10 +145,11 @@ def compose(kind: str, background: str, snr_db: float, rng: Generator, pools: Po
     wet = sounds.room(rng, sound.samples, rng.uniform(0, spread.rt60_s))
     behind = pools.background(background, rng, LEAD_S + wet.size / SAMPLE_RATE + TAIL_S, spread).samples
     scene = behind * np.float32(LEVEL)
-    start = round(LEAD_S * SAMPLE_RATE)
+    begins_s = LEAD_S + float(rng.uniform(0, 1))
+    start = round(begins_s * SAMPLE_RATE)
     scene[start : start + wet.size] += wet * np.float32(LEVEL * 10 ** (snr_db / 20))
     samples = (scene * np.float32(min(1.0, 0.9 / np.abs(scene).max()))).astype(np.float32)
-    return Scene(samples, LEAD_S + onset_s, LEAD_S + sound.end_s, sound.period_s)
+    return Scene(samples, begins_s + onset_s, begins_s + sound.end_s, sound.period_s)
 
 
 def mixed(rng: Generator, pools: Pools, seconds: float, spread: Spread) -> tuple[str, Background]:
@@ -144,6 +161,21 @@ def mixed(rng: Generator, pools: Pools, seconds: float, spread: Spread) -> tuple
     second = pools.background("household", rng, seconds, spread)
     samples = first.samples * np.float32(LEVEL) + second.samples * np.float32(LEVEL * rng.uniform(0.1, 1))
     return f"{kind} and household", Background(samples, first.heard + second.heard)
+
+
+def everyday(kind: str, rng: Generator, pools: Pools, seconds: float, spread: Spread) -> tuple[str, Background]:
+    """One of EVERYDAY at some level in some room, half of the time with another one on top; what it is, in words."""
+    layers, name = [(kind, 1.0)], kind
+    if rng.random() < 0.5:
+        other = [found for found in EVERYDAY if found != kind][int(rng.integers(len(EVERYDAY) - 1))]
+        layers, name = [*layers, (other, rng.uniform(0.1, 1))], f"{kind} and {other}"
+    samples, heard = np.zeros(round(seconds * SAMPLE_RATE), np.float32), ()
+    for layer, share in layers:
+        found = pools.background(layer, rng, seconds, spread)
+        samples += sounds.room(rng, found.samples, rng.uniform(0, spread.rt60_s)) * np.float32(share)
+        heard += found.heard
+    samples *= np.float32(10 ** (rng.uniform(-40, -16) / 20))
+    return name, Background(np.clip(samples, -1, 1), heard)
 
 
 def distractor(name: str, rng: Generator, pools: Pools, seconds: float, spread: Spread) -> Samples:

@@ -259,7 +259,7 @@ def _wrong(trials: Sequence[Trial], seconds_each: float) -> dict[str, Any]:
     return {
         "hours": round(hours, 3),
         "critical": critical.total(),
-        "critical_bound_per_hour": round(_poisson_bound(critical.total()) / hours, 3),
+        "critical_bound_per_hour": round(poisson_bound(critical.total()) / hours, 3),
         "others": others.total(),
         "others_per_hour": round(others.total() / hours, 3),
         "rules": ", ".join(f"{rule} {count}" for rule, count in (critical + others).most_common()),
@@ -290,7 +290,7 @@ def _quantile(values: Sequence[float], q: float) -> float | None:
     return round(float(np.quantile(values, q)), 2) if values else None
 
 
-def _poisson_bound(count: int) -> float:
+def poisson_bound(count: int) -> float:
     """Upper 95 % bound of a Poisson mean after `count` events (one-sided, exact, by bisection)."""
     low, high = 0.0, 10.0 + 3 * count
     for _ in range(60):

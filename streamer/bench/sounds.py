@@ -210,6 +210,19 @@ def household(rng: Generator, seconds: float, spread: Spread) -> Sound:
     return Sound(_unit(rush + rng.uniform(0, 0.3) * hum + rng.uniform(0, 1.5) * clatter), seconds)
 
 
+def noise(rng: Generator, seconds: float, spread: Spread) -> Sound:
+    """Noise alone: white to brown, through a band or not, steady or coming and going (wind, rain, traffic, a fan)."""
+    count = _count(seconds)
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    pitch = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
+    spectrum /= np.maximum(pitch, 30) ** rng.uniform(0, 1.5)
+    if rng.random() < 0.4:
+        centre, width = rng.uniform(150, 4000), rng.uniform(0.3, 2)
+        spectrum *= np.exp(-((np.log2(np.maximum(pitch, 1) / centre) / width) ** 2))
+    level = 10 ** (rng.uniform(0, 8) / 20 * _slow_noise(rng, count, rng.uniform(0.05, 2)))
+    return Sound(_unit(np.fft.irfft(spectrum, count) * level), seconds)
+
+
 def room(rng: Generator, samples: Samples, rt60_s: float, wet: float = 0.5) -> Samples:
     """The sound in a room: direct sound plus an exponentially decaying tail of `wet` times its power; same length."""
     if rt60_s < 0.05:

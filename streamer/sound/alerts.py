@@ -20,6 +20,7 @@ from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.model.labels import LABEL_COUNT, resolve
 from streamer.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
     AlertInput,
     AlertText,
@@ -27,7 +28,6 @@ from streamer.sound.triggers import (
     LevelTrigger,
     LostTrigger,
     PhraseTrigger,
-    SoundTrigger,
     Trigger,
 )
 
@@ -162,17 +162,13 @@ class AlertEngine:
             return LevelTrigger(rule)
         if rule.phrases or rule.patterns:
             return PhraseTrigger(rule)
-        members: set[int] = set()
-        for index, name in enumerate(rule.labels):
-            try:
-                members |= resolve(name)
-            except LookupError as error:
-                raise ConfigError(f"{path}.labels[{index}]: {error.args[0]}") from None
+        members = _indices(rule.labels, f"{path}.labels")
+        rivals = _indices(rule.rivals, f"{path}.rivals")
         on = np.full(LABEL_COUNT, 0.5) if self.thresholds is None else self.thresholds
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, np.array(sorted(members), np.intp), on, self.trained_spans_s)
+        return SoundTrigger(rule, members, on, np.setdiff1d(rivals, members), self.trained_spans_s)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
@@ -253,6 +249,17 @@ class AlertEngine:
             text=self._text if fresh else "",
             reason=reason,
         )
+
+
+def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:
+    """The labels of all these labels and groups, each once."""
+    found: set[int] = set()
+    for place, name in enumerate(names):
+        try:
+            found |= resolve(name)
+        except LookupError as error:
+            raise ConfigError(f"{path}[{place}]: {error.args[0]}") from None
+    return np.array(sorted(found), np.intp)
 
 
 def _inside(clock_s: float, start_s: int, end_s: int) -> bool:

@@ -164,12 +164,12 @@ def t3_templates() -> Templates:
 
 @cache
 def t3_groups() -> Templates:
-    """One group of three beeps and the first part of the long pause: a candidate."""
+    """One group of three beeps and the first part of the long pause: a candidate, unless a beep follows sooner."""
     found = []
     for speed in SPEEDS:
         beeps = [(number * speed, (number + 0.5) * speed) for number in range(3)]
         found.append(template(beeps, 0.35 * speed, 0.8, 0.07, FRAME_RATE / BLOCK))
-    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-4.0, spread_db=1.3)
+    return together(found, least_db=6.0, tilt_db=2.5, off_most_db=-4.0, edge_most_db=-8.0, spread_db=1.3)
 
 
 @cache

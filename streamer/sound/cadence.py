@@ -1,4 +1,4 @@
-"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, siren sweeps.
+"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, siren sweeps, tones that stay.
 
 The signal goes through one spectrogram on a fixed grid of frames; each pattern is judged at fixed frames, so that the
 chunking of the input changes nothing. A pattern is CANDIDATE, SOUNDING, or OVER (said once).
@@ -11,6 +11,7 @@ from streamer.sound.beeps import BeepDetector
 from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.spectrum import Spectrogram
 from streamer.sound.sweeps import SweepDetector
+from streamer.sound.tones import ToneDetector
 
 __all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
 
@@ -22,6 +23,7 @@ class CadenceDetector:
         self._spectrogram = Spectrogram()
         self._beeps = BeepDetector()
         self._sweeps = SweepDetector()
+        self._tones = ToneDetector()
 
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
         """Take the conditioned samples, float32 [n] at 16 kHz, up to `end_sample` and return the patterns in sight.
@@ -32,8 +34,10 @@ class CadenceDetector:
         if broken:
             self._beeps.reset()
             self._sweeps.reset()
+            self._tones.reset()
         first = self._spectrogram.next_frame - levels.shape[0]
         self._beeps.push(levels, first)
         self._sweeps.push(levels, first)
-        patterns = (*self._beeps.patterns, *self._sweeps.patterns)
+        self._tones.push(levels, first)
+        patterns = (*self._beeps.patterns, *self._sweeps.patterns, self._tones.pattern)
         return [state for pattern in patterns for state in pattern.states()]

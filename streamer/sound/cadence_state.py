@@ -7,22 +7,26 @@ from enum import Enum, StrEnum
 from streamer.events import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
-CANDIDATE_SCORE = 0.4
+CANDIDATE_SCORE = 0.4  # of a candidate that the tagger need only agree with
+SIGN_SCORE = 0.2  # of one that is worth no more than not doubting the tagger
 
 
 class CadenceKind(StrEnum):
-    """A pattern that standards or usage prescribe."""
+    """A pattern that standards or usage prescribe; TONE, a pitch that is kept, is never more than a candidate."""
 
     T3 = "t3"
     T4 = "t4"
     WAIL = "wail"
     YELP = "yelp"
     HILO = "hilo"
+    TONE = "tone"
 
     @property
     def readable(self) -> str:
         """What stands among an alert's labels."""
-        return {"t3": "T3 pattern", "t4": "T4 pattern", "hilo": "hi-lo"}.get(self.value, self.value)
+        return {"t3": "T3 pattern", "t4": "T4 pattern", "hilo": "hi-lo", "tone": "steady tone"}.get(
+            self.value, self.value
+        )
 
 
 class CadencePhase(Enum):
@@ -53,13 +57,14 @@ class Pattern:
     onset: int | None = None
     last: int = 0
     score: float = 0.0
-    candidate: tuple[int, int] | None = None  # onset and last sample
+    candidate: tuple[int, int, float] | None = None  # onset, last sample, score
     candidate_until: int = 0
     over: list[CadenceState] = field(default_factory=list)
 
-    def propose(self, onset: int, last: int, until: int) -> None:
-        """It may be one; worth saying until sample `until`."""
-        self.candidate, self.candidate_until = (onset, last), until
+    def propose(self, onset: int, last: int, until: int, score: float = CANDIDATE_SCORE) -> None:
+        """It may be one; worth saying until sample `until`, unless something firmer still is."""
+        if self.candidate is None or self.candidate[2] <= score:
+            self.candidate, self.candidate_until = (onset, last, score), until
 
     def confirm(self, onset: int, last: int, score: float) -> None:
         """It is one."""
@@ -82,5 +87,5 @@ class Pattern:
         if self.onset is not None:
             found.append(CadenceState(self.kind, CadencePhase.SOUNDING, self.onset, self.last, self.score))
         elif self.candidate is not None:
-            found.append(CadenceState(self.kind, CadencePhase.CANDIDATE, *self.candidate, CANDIDATE_SCORE))
+            found.append(CadenceState(self.kind, CadencePhase.CANDIDATE, *self.candidate))
         return found

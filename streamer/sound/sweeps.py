@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.cadence_state import CadenceKind, Pattern
+from streamer.sound.cadence_state import SIGN_SCORE, CadenceKind, Pattern
 from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 from streamer.sound.wail import LINE_FRAMES, WailDetector
@@ -23,7 +23,7 @@ LOWEST_DB, HIGHEST_DB = -3.0, 18.0  # tonality is clipped to this
 YELP_FRAMES = 80  # 1.28 s
 YELP_LAGS = (13, 30)  # frames: 0.21 to 0.48 s; 150 to 250 a minute with room for error
 YELP_LEAST = 0.36  # correlation one cycle apart
-YELP_CONTRAST = 0.13  # so much more than a moment apart, and than half a cycle apart
+YELP_CONTRAST = 0.16  # so much more than a moment apart, and than half a cycle apart
 YELP_PLACES = 7  # bins that are the strongest at some time in two cycles: a warble has two
 YELP_LOOKS = 3  # of the last 4
 
@@ -86,7 +86,7 @@ class SweepDetector:
         power = np.sum(spectrum.real**2 + spectrum.imag**2, axis=1)
         alike = np.fft.irfft(power)[: YELP_LAGS[1] + 1] / (YELP_FRAMES - np.arange(YELP_LAGS[1] + 1))
         lag = YELP_LAGS[0] + int(np.argmax(alike[YELP_LAGS[0] : YELP_LAGS[1]]))
-        between = float(alike[6 : max(7, round(0.6 * lag))].max())
+        between = float(alike[6 : max(7, round(0.7 * lag))].max())
         contrast = float(alike[lag]) - max(between, float(alike[4]))
         places = np.unique(rows[-2 * lag :].argmax(axis=1)).size
         self._yelps.append(bool(alike[lag] >= YELP_LEAST and contrast >= YELP_CONTRAST and places >= YELP_PLACES))
@@ -113,7 +113,8 @@ class SweepDetector:
         elif self.hilo.onset is None:
             found = fit(history, hilo_starts())
             if found is not None and _answer(history, found) is not None:
-                self.hilo.propose(max(0, now - round(found.choice.start_s * SAMPLE_RATE)), now, now + SAMPLE_RATE)
+                onset = max(0, now - round(found.choice.start_s * SAMPLE_RATE))
+                self.hilo.propose(onset, now, now + SAMPLE_RATE, SIGN_SCORE)
 
 
 def _answer(history: History, found: Fit) -> int | None:

@@ -1,12 +1,10 @@
-"""What makes a rule fire: evidence from scores and signal patterns, from words, from the level, from a lost microphone.
+"""What makes a rule fire: words, the level, a lost microphone (sounds: `streamer.sound.sound_trigger`).
 
 Each trigger is a small state machine: `step(AlertInput) -> Evidence`. What becomes of the evidence (raise, hold, clear,
 cooldown) is decided in `streamer.sound.alerts`, the same way for all of them.
 """
 
 import re
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,18 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Tag
-from streamer.model.labels import LABEL_COUNT, labels
 from streamer.rules import AlertRule
-from streamer.sound.cadence import CadencePhase, CadenceState
-from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
+from streamer.sound.cadence import CadenceState
 from streamer.steps import SpanScores
 
-OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
-FUSED_RATIO = 0.8  # with a pattern in sight, two judgements in a row so near the threshold are enough,
-FUSED_SURE = 0.95  # or one that is so near to 1
-DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
-SURE = 0.7  # so far between threshold and 1, one judgement is enough
-OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
 TEXT_LIMIT = 2000  # characters of a segment that rules look at
 
 
@@ -93,106 +83,6 @@ class Trigger(Protocol):
     def step(self, given: AlertInput) -> Evidence:
         """Take what is new and say what is known."""
         ...
-
-
-@dataclass(slots=True)
-class SoundTrigger:
-    """Scores of a set of labels and patterns of the signal: either alone is enough, both together sooner.
-
-    `on`: float [527], the least score per label.
-    """
-
-    rule: AlertRule
-    members: NDArray[np.intp]
-    on: NDArray[np.float32]
-    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
-    _recent: deque[bool] = field(init=False)
-    _onset: int | None = None  # of the run of judgements that is being confirmed
-    _heard: int | None = None  # last sample that the tagger is thought to have heard
-    _judged: int = -SAMPLE_RATE * 1000
-    _score: float = 0.0
-    _confirmed: bool = False
-    _near: deque[bool] = field(default_factory=lambda: deque(maxlen=2))  # whether the last judgements back a pattern
-    _latest: float = 0.0  # best score of the latest judgement
-    _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
-    _denied_until: int = 0  # a pattern says that it is another alarm
-
-    def __post_init__(self) -> None:
-        self._recent = deque(maxlen=self.rule.confirm + 1)
-
-    def step(self, given: AlertInput) -> Evidence:
-        """Take this hop's patterns and, once a second, the judgement."""
-        names: tuple[str, ...] = ()
-        if given.judgement or given.silent:
-            names = self._judge(given)
-        at = given.end_sample
-        if given.cadence is not None:
-            self._patterns = given.cadence
-        if self._denied(at):
-            names = self._forget()
-        own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
-        sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
-        in_sight = [state for state in own if state.phase is CadencePhase.CANDIDATE]
-        backed = (all(self._near) and len(self._near) == 2) or self._latest >= FUSED_SURE
-        fused = bool(in_sight) and backed and at - self._judged <= SAMPLE_RATE
-        known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
-        tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
-        starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
-        ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
-        if self._onset is not None and (self._confirmed or fused):
-            starts.append(self._onset)
-        if self._heard is not None:
-            ends.append(self._heard)
-        strongest = max((state.score for state in (*sounding, *in_sight)), default=0.0)
-        return Evidence(
-            raises=bool(sounding) or fused or self._confirmed,
-            lasts=bool(sounding) or fused or tagged,
-            start_sample=min(starts, default=at),
-            last_sample=max(ends, default=at),
-            score=max(self._score if self._confirmed or fused else 0.0, strongest),
-            labels=(*names, *(state.kind.readable for state in sounding)),
-        )
-
-    def _denied(self, at: int) -> bool:
-        """Whether the signal shows the pattern of another alarm, or did a moment ago."""
-        others = [state.last_sample for state in self._patterns if state.kind.value in self.rule.unless]
-        self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
-        return bool(self.rule.unless) and at < self._denied_until
-
-    def _forget(self) -> tuple[str, ...]:
-        """The tagger has said nothing."""
-        self._recent.clear()
-        self._near.clear()
-        self._latest = 0.0
-        self._onset = self._heard = None
-        self._score, self._confirmed = 0.0, False
-        return ()
-
-    def _judge(self, given: AlertInput) -> tuple[str, ...]:
-        scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
-        if not given.judgement:
-            scores = np.zeros(LABEL_COUNT, np.float32)
-        at, self._judged = given.end_sample, given.end_sample
-        strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
-        strongest = float(strength.max())
-        above = strongest >= 1
-        self._near.append(strongest >= FUSED_RATIO)
-        self._latest = float(scores[self.members].max()) if self.members.size else 0.0
-        self._recent.append(above)
-        self._confirmed = False
-        if strongest >= OFF_RATIO:
-            best = int(self.members[strength.argmax()])
-            threshold, self._score = float(self.on[best]), float(scores[best])
-            self._heard = estimated_offset(given.judgement)
-            if self._onset is None:
-                self._onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
-            sure = self._score >= threshold + SURE * (1 - threshold)
-            enough = sum(self._recent) >= self.rule.confirm or sure
-            self._confirmed = above and enough and at - self._onset >= self.rule.min_duration_s * SAMPLE_RATE
-        elif self._heard is None or at - self._heard >= self.rule.clear_after_s * SAMPLE_RATE:
-            self._onset, self._score = None, 0.0
-        heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members
-        return tuple(labels()[int(index)].name for index in heard)
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ SWEEP_LOOKS = (4, 36)  # 0.5 to 4.6 s from one turn to the next
 MOVING, MOVING_LEAST = 0.65, 0.5  # part of the looks
 RHYTHM = 1.5  # sweeps in the same direction take about the same time
 ALIKE = 1.3  # sweeps of one siren are so much alike
-CANDIDATE_LOOKS, CANDIDATE_OCTAVES, CANDIDATE_SAMPLES = 4, 0.25, 6400
+CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
 LASTING_DB, LASTING_OCTAVES, SEEN = 11.0, 0.3, 0.75  # what keeps a wail going
 
@@ -50,6 +50,18 @@ class Demand:
     error: float
 
 
+@dataclass(frozen=True, slots=True)
+class Glide:
+    """One smooth sweep over so many looks: octaves, dB, error. Whistlers and melodies reach the next note sooner."""
+
+    looks: int
+    extent: float
+    strength_db: float
+    error: float
+
+
+GLIDES = (Glide(looks=6, extent=0.5, strength_db=12.0, error=0.08), Glide(10, 0.45, 11.0, 0.1))
+ONE_WAY = 0.8  # part of a glide's looks that move its way
 THREE_SWEEPS = Demand(sweeps=3, extent=0.55, whole_extent=0.65, strength_db=10.0, seen=0.65, error=0.12)
 TWO_SWEEPS = Demand(sweeps=2, extent=0.6, whole_extent=0.8, strength_db=14.5, seen=0.8, error=0.085)
 
@@ -184,7 +196,7 @@ class WailDetector:
                 self.pattern.confirm(chain.start, chain.last, 0.0)
         elif is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(1.0, recent.strength_db / 15))
-        elif extent >= CANDIDATE_OCTAVES:
+        elif any(is_glide(course, wanted) for wanted in GLIDES):
             self.pattern.propose(chain.start, chain.last, chain.last + CANDIDATE_SAMPLES)
 
 
@@ -231,6 +243,21 @@ class Course:
         half_cosine = 0.5 - 0.5 * np.cos(np.pi * time)
         shapes = (time, half_cosine, (time + half_cosine) / 2)
         return min(float(np.sqrt(np.mean((way - shape) ** 2))) for shape in shapes)
+
+
+def is_glide(course: Course, wanted: Glide) -> bool:
+    """Whether a course ends in one smooth sweep that went on for long enough to be part of a wail."""
+    if len(course.ends) < wanted.looks:
+        return False
+    part = course.part(len(course.ends) - wanted.looks, len(course.ends))
+    extent = float(part.ends[-1] - part.ends[0])
+    return bool(
+        part.looks[-1] - part.looks[0] <= wanted.looks
+        and abs(extent) >= wanted.extent
+        and part.strength_db >= wanted.strength_db
+        and np.mean(part.slopes * np.sign(extent) >= RESTING) >= ONE_WAY
+        and part.error <= wanted.error
+    )
 
 
 def is_wail(course: Course) -> bool:

@@ -30,18 +30,18 @@ def test_an_alert_is_explained_only_by_the_sound_that_it_names_and_only_then():
 
 
 @pytest.mark.parametrize(("count", "bound"), [(0, 2.996), (1, 4.744), (5, 10.513)])
-def test_the_poisson_bound_is_the_tabulated_one(count, bound):
-    assert alerts._poisson_bound(count) == pytest.approx(bound, abs=0.001)
+def test_thepoisson_bound_is_the_tabulated_one(count, bound):
+    assert alerts.poisson_bound(count) == pytest.approx(bound, abs=0.001)
 
 
 @pytest.mark.parametrize("snr_db", [10, -10])
 def test_a_scene_has_the_wanted_snr_and_begins_where_it_says(snr_db):
     pools = Pools(speech=[recording("Speech", seed=number) for number in range(3)], alarms={"dog": [burst()]})
     scene = alert_scenes.compose("dog", "speech", snr_db, np.random.default_rng(3), pools, DEVELOPMENT)
-    assert scene.start_s == pytest.approx(LEAD_S + 1.0)
-    assert scene.end_s == pytest.approx(LEAD_S + 2.0)
+    assert LEAD_S + 1 <= scene.start_s <= LEAD_S + 2
+    assert scene.end_s == pytest.approx(scene.start_s + 1.0)
     behind = scene.samples[: round(LEAD_S * RATE)]
-    alarm = scene.samples[round((LEAD_S + 1) * RATE) : round((LEAD_S + 2) * RATE)]
+    alarm = scene.samples[round(scene.start_s * RATE) : round(scene.end_s * RATE)]
     gain = float(np.sqrt(np.mean(behind**2))) / LEVEL
     expected = np.sqrt(1 + 10 ** (snr_db / 10)) * LEVEL * gain
     assert float(np.sqrt(np.mean(alarm**2))) == pytest.approx(expected, rel=0.2)
@@ -70,7 +70,8 @@ def test_what_is_raised_counts_as_heard_again_wrong_or_missed():
         return [*found, AlertChange(**{**fields(change("siren", 9, LEAD_S + 5)), "severity": "critical"})]
 
     trial = alerts.Judge(5, Pools(), DEVELOPMENT, twice).attempt(alerts.Job("alarm", "t3", "music", 10, 1))
-    assert (trial.latency_s, trial.raises, trial.critical) == (pytest.approx(4), 2, ("siren",))
+    assert (trial.raises, trial.critical) == (2, ("siren",))
+    assert 3 <= trial.latency_s <= 4
     missed = alerts.Judge(5, Pools(), DEVELOPMENT, lambda samples: []).attempt(
         alerts.Job("alarm", "t3", "music", 10, 1)
     )
@@ -88,6 +89,24 @@ def test_the_command_writes_its_tables(tmp_path, capsys):
     assert {row["kind"] for row in found["recall"]} == {"yelp"}
     assert found["false_alarms"]["hours"] >= 0.02
     assert "False alarms" in capsys.readouterr().out
+
+
+def test_hours_without_alarms_go_on_where_they_were_cut_off(tmp_path, capsys):
+    arguments = ["bench", "alerts", "--false-alarms", "--patterns", "--processes", "1", "--out", str(tmp_path)]
+    assert main([*arguments, "--hours", "0.04"]) == 0
+    log = tmp_path / "alerts_false.jsonl"
+    first = log.read_text()
+    assert len(first.splitlines()) == 2
+    log.write_text(first + '{"number": 1, "ki')
+    assert main([*arguments, "--hours", "0.08"]) == 0
+    assert "1 scenes are done already" in capsys.readouterr().err
+    assert log.read_text().startswith(first)
+    found = json.loads((tmp_path / "alerts_false.json").read_text())
+    assert (found["scenes"], found["complete"], found["severities"][0]["false_alarms"]) == (2, True, 0)
+    assert {row["rule"] for row in found["rules"]} >= {"siren", "smoke_alarm", "co_alarm", "baby_cry"}
+    log.write_text("\n".join(['{"seed": 3}', *first.splitlines()[1:]]))
+    assert main([*arguments, "--hours", "0.04"]) == 0
+    assert log.read_text() == first
 
 
 def test_an_unknown_kind_is_refused_by_name(capsys):

@@ -14,6 +14,7 @@ from streamer.steps import SpanScores
 
 RATE = 16_000
 SIREN, SMOKE, DOG, GLASS = (find(name).index for name in ("Siren", "Smoke detector, smoke alarm", "Dog", "Shatter"))
+BIRD, WHISTLING = find("Bird").index, find("Whistling").index
 
 
 def engine(*rules, **rest):
@@ -30,8 +31,12 @@ def judged(second, scores, **rest):
     return AlertInput(end_sample=round(second * RATE), judgement=spans, **rest)
 
 
-def run(alerts, seconds, scores_at):
-    return [change for second in seconds for change in alerts.step(judged(second, scores_at(second)))]
+def run(alerts, seconds, scores_at, signs_at=lambda second: ()):
+    return [
+        change
+        for second in seconds
+        for change in alerts.step(judged(second, scores_at(second), cadence=signs_at(second)))
+    ]
 
 
 def states(changes):
@@ -43,17 +48,50 @@ def t3(phase, onset, last, at, score=0.9):
     return AlertInput(end_sample=round(at * RATE), cadence=(state,))
 
 
+def sign(kind, at, score=0.2):
+    return CadenceState(kind, CadencePhase.CANDIDATE, max(0, round((at - 1) * RATE)), round(at * RATE), score)
+
+
+def sweeping(second):
+    return (sign(CadenceKind.WAIL, second),)
+
+
+def beeping(second):
+    return (sign(CadenceKind.TONE, second),)
+
+
 SIREN_RULE = {"id": "s", "labels": ["siren"], "severity": "critical"}
 
 
 def test_the_tagger_alone_raises_and_clears():
-    changes = run(AlertEngine(), range(1, 60), lambda second: {SIREN: 0.8} if 21 <= second <= 40 else {})
+    changes = run(AlertEngine(), range(1, 60), lambda second: {SIREN: 0.8} if 21 <= second <= 40 else {}, sweeping)
     assert states(changes) == [("siren", "raised"), ("siren", "cleared")]
     raised, cleared = changes
     assert (raised.severity, raised.end_sample, raised.labels) == ("critical", None, ("Siren",))
-    assert raised.at_sample <= 23 * RATE
+    assert raised.at_sample <= 24 * RATE
     assert cleared.start_sample == raised.start_sample < cleared.end_sample <= 41 * RATE
     assert cleared.at_sample <= 43 * RATE
+
+
+def test_the_tagger_alone_is_not_believed_where_the_signal_shows_nothing_of_the_kind():
+    assert run(AlertEngine(), range(1, 60), lambda second: {SIREN: 0.9, SMOKE: 0.9}) == []
+    assert states(run(AlertEngine(), range(1, 20), lambda second: {SMOKE: 0.9}, beeping)) == [("smoke_alarm", "raised")]
+    assert run(AlertEngine(), range(1, 20), lambda second: {SIREN: 0.9}, beeping) == []
+
+
+def test_what_another_label_explains_as_well_is_no_alarm():
+    explained = {SMOKE: 0.8, BIRD: 0.8, SIREN: 0.85, WHISTLING: 0.9}
+    assert run(AlertEngine(), range(1, 30), lambda second: explained, lambda at: sweeping(at) + beeping(at)) == []
+    assert run(AlertEngine(), range(1, 30), lambda second: {SIREN: 0.96, WHISTLING: 0.97}, sweep) == []
+    clear = {SMOKE: 0.8, BIRD: 0.3}
+    assert states(run(AlertEngine(), range(1, 30), lambda second: clear, beeping)) == [("smoke_alarm", "raised")]
+
+
+def test_a_rule_of_ones_own_may_trust_the_tagger():
+    alerts = AlertEngine(parse_rules({"rules": [{"id": "siren", "signs": [], "rivals": []}]}))
+    assert states(run(alerts, range(1, 20), lambda second: {SIREN: 0.8, WHISTLING: 0.9})) == [("siren", "raised")]
+    with pytest.raises(ConfigError, match=r"alerts\.rules\[0\]\.rivals\[1\]: neither a group nor a label"):
+        engine({"id": "s", "labels": ["siren"], "rivals": ["bird", "brid"]})
 
 
 def test_the_cadence_alone_raises_and_its_end_clears():
@@ -83,9 +121,10 @@ def test_both_together_raise_sooner_than_either():
     assert [alone.step(AlertInput(end_sample=at * RATE, cadence=sweep(at))) for at in (22, 23)] == [[], []]
 
 
-def test_one_judgement_backs_a_pattern_only_when_it_is_sure():
-    assert states(AlertEngine().step(judged(22, {SIREN: 0.96}, cadence=sweep(22)))) == [("siren", "raised")]
-    assert AlertEngine().step(judged(22, {SIREN: 0.85}, cadence=sweep(22))) == []
+def test_one_judgement_backs_a_pattern_only_above_the_threshold():
+    assert states(AlertEngine().step(judged(22, {SIREN: 0.8}, cadence=sweep(22)))) == [("siren", "raised")]
+    assert AlertEngine().step(judged(22, {SIREN: 0.7}, cadence=sweep(22))) == []
+    assert AlertEngine().step(judged(22, {SIREN: 0.9}, cadence=sweeping(22))) == []
 
 
 def test_an_alarm_goes_on_while_something_else_is_told():
@@ -115,14 +154,14 @@ def test_a_co_alarm_is_no_smoke_alarm_though_the_tagger_says_so():
 
 def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_one_raised():
     alerts = AlertEngine()
-    changes = run(alerts, range(1, 9), lambda second: {SMOKE: 0.8} if second > 2 else {})
+    changes = run(alerts, range(1, 12), lambda second: {SMOKE: 0.8} if second > 2 else {}, beeping)
     assert states(changes) == [("smoke_alarm", "raised")]
-    assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 8.2, 8.5))) == [
+    assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 11.2, 11.5))) == [
         ("smoke_alarm", "cleared"),
         ("co_alarm", "raised"),
     ]
-    assert states(alerts.step(t4(CadencePhase.OVER, 1, 8.2, 16))) == [("co_alarm", "cleared")]
-    changes = run(alerts, range(17, 24), lambda second: {SMOKE: 0.8})
+    assert states(alerts.step(t4(CadencePhase.OVER, 1, 11.2, 19))) == [("co_alarm", "cleared")]
+    changes = run(alerts, range(20, 30), lambda second: {SMOKE: 0.8}, beeping)
     assert states(changes) == [("smoke_alarm", "raised")]
 
 
