@@ -76,10 +76,16 @@ def follow(attention: Tensor) -> Tensor:
     Each frame's weights are normalised over the rows, smoothed over 7 frames and averaged over the heads. The largest
     score of a row is its attended frame (AlignAtt, arXiv 2305.11408, as in SimulStreaming).
     """
+    if attention.device.type == "cpu":  # one head at a time stays in the processor's cache
+        return torch.stack([_smooth(head) for head in attention]).mean(dim=0)
+    return _smooth(attention).mean(dim=0).cpu()
+
+
+def _smooth(attention: Tensor) -> Tensor:
+    """Weights [..., rows, frames] normalised over the rows and smoothed over 7 frames."""
     centred = attention - attention.mean(dim=-2, keepdim=True)
     deviation = centred.square().mean(dim=-2, keepdim=True).sqrt_()
-    scores = centred.div_(deviation.clamp_min_(torch.finfo(torch.float32).tiny))
-    return median_of_seven(scores).mean(dim=0).cpu()
+    return median_of_seven(centred.div_(deviation.clamp_min_(torch.finfo(torch.float32).tiny)))
 
 
 def median_of_seven(x: Tensor) -> Tensor:
@@ -88,9 +94,12 @@ def median_of_seven(x: Tensor) -> Tensor:
     if length <= side:
         return x
     padded = functional.pad(x, (side, side), mode="reflect")
-    values = [padded[..., i : i + length] for i in range(MEDIAN_WIDTH)]
+    values = [padded[..., i : i + length].clone() for i in range(MEDIAN_WIDTH)]
+    spare = torch.empty_like(values[0])
     for low, high in _MEDIAN_OF_SEVEN:
-        values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
+        torch.minimum(values[low], values[high], out=spare)
+        torch.maximum(values[low], values[high], out=values[high])
+        values[low], spare = spare, values[low]
     return values[side]
 
 

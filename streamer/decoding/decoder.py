@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
-from streamer.decoding.affine import Vocabulary
+from streamer.decoding.affine import FEW_ROWS, Projection, Vocabulary
 from streamer.decoding.kv_cache import CacheShape, KVCache
 from streamer.model.affine import Affine
 
@@ -42,15 +42,15 @@ class Layer:
     """One decoder block's prepared weights; `alignment`: its cross-attention heads that follow the audio."""
 
     norm: Norm
-    qkv: Affine
-    out: Affine
+    qkv: Projection
+    out: Projection
     cross_norm: Norm
-    cross_query: Affine
+    cross_query: Projection
     cross_kv: Affine
-    cross_out: Affine
+    cross_out: Projection
     mlp_norm: Norm
-    mlp_in: Affine
-    mlp_out: Affine
+    mlp_in: Projection
+    mlp_out: Projection
     alignment: tuple[int, ...]
 
 
@@ -82,9 +82,9 @@ class Decoder:
         shape = CacheShape(
             layers=len(self.layers),
             width=self.width,
+            heads=self.heads,
             positions=self.positions,
             alignment_heads=self.alignment_heads,
-            head_width=self.width // self.heads,
         )
         return KVCache(shape, dtype=self.dtype, device=self.device)
 
@@ -95,31 +95,38 @@ class Decoder:
         """
         cache.open(frames, max(map(len, features)))
         joined = (features[0] if len(features) == 1 else torch.cat(list(features))).to(self.dtype)
+        lengths = [len(item) for item in features]
         for layer, cross in zip(self.layers, cache.cross, strict=True):
-            rows = torch.split(layer.cross_kv(joined), [len(item) for item in features])
-            for slot, row in enumerate(rows):
-                cross[slot, : len(row)].copy_(row)
+            written = layer.cross_kv(joined).view(len(joined), 2, self.heads, -1).permute(1, 2, 0, 3)
+            for slot, rows in enumerate(written.split(lengths, dim=2)):
+                cross[slot, :, :, : rows.shape[2]].copy_(rows)
 
-    def step(self, cache: KVCache, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def step(
+        self, cache: KVCache, tokens: Sequence[Sequence[int]], wanted: Sequence[tuple[int, int]] | None = None
+    ) -> Tensor:
         """Read `tokens` (at least one for each slot, in slot order) behind what the cache holds.
 
-        Returns the last hidden states [slots, longest, width]; those behind a row's own tokens mean nothing. The
+        Returns the last hidden states of the `wanted` (slot, place in its tokens), in that order: [n, width]. Without
+        `wanted` those of all: [slots, longest, width], where what lies behind a row's own tokens means nothing. The
         cache's lengths grow by what was read: setting one back takes tokens back.
         """
         places = _Places(cache, tokens, self.positions, self._block)
-        x = self.embedding[places.ids] + self.positional[places.embedded]
+        kept = None if wanted is None else places.kept(wanted)
+        x = (self.embedding[places.ids] + self.positional[places.embedded]).flatten(0, 1)
         asked = []
         for index, layer in enumerate(self.layers):
+            last = index == len(self.layers) - 1
             x = self._attend_text(layer, cache.own[index], places, x)
-            x, query = self._attend_audio(layer, cache.cross[index], places, x)
+            x, query = self._attend_audio(layer, cache.cross[index], places, x, kept if last else None)
             if layer.alignment:
                 asked.append(query[:, :, list(layer.alignment)])
-            x = x + layer.mlp_out(functional.gelu(layer.mlp_in(layer.mlp_norm(x))))
+            x = layer.mlp_out.added(layer.mlp_in.gelu(layer.mlp_norm(x)), x)
         if asked:
             places.write(cache.queries, asked[0] if len(asked) == 1 else torch.cat(asked, dim=2))
         for slot, row in enumerate(tokens):
             cache.lengths[slot] += len(row)
-        return self.norm(x)
+        x = self.norm(x)
+        return x.view(places.slots, places.longest, -1) if wanted is None else x[: len(wanted)]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits float32 [n, vocabulary] of hidden states [n, width]; only near the truth unless `vocabulary.exact`."""
@@ -134,43 +141,38 @@ class Decoder:
 
         Row 0 belongs to text position `first` of the slot; there is a row for each position up to the last one read.
         """
-        width = self.width
-        keys = []
-        for layer, cross in zip(self.layers, cache.cross, strict=True):
-            if layer.alignment:
-                key = cross[slot, :frames, :width].view(frames, self.heads, -1)
-                keys.append(key[:, list(layer.alignment)])
-        joined = torch.cat(keys, dim=1).float().permute(1, 2, 0)
+        keys = [
+            cross[slot, 0][list(layer.alignment), :frames]
+            for layer, cross in zip(self.layers, cache.cross, strict=True)
+            if layer.alignment
+        ]
+        joined = (keys[0] if len(keys) == 1 else torch.cat(keys)).float()
         query = cache.queries[slot, first : cache.lengths[slot]].float().transpose(0, 1)
-        scores = (query @ joined) * (width // self.heads) ** -0.5
+        scores = (query * (self.width // self.heads) ** -0.5) @ joined.transpose(1, 2)
         distributions: Tensor = scores.softmax(dim=-1)
         return distributions
 
     def _attend_text(self, layer: Layer, own: Tensor, places: "_Places", x: Tensor) -> Tensor:
-        qkv = layer.qkv(layer.norm(x))
+        qkv = layer.qkv(layer.norm(x)).view(places.slots, places.longest, -1)
         places.write(own, qkv[..., self.width :])
-        seen = own[: len(x), : places.end]
-        mixed = functional.scaled_dot_product_attention(
-            self._split(qkv[..., : self.width]),
-            self._split(seen[..., : self.width]),
-            self._split(seen[..., self.width :]),
-            attn_mask=places.text_mask,
-        )
-        return x + layer.out(mixed.transpose(1, 2).flatten(2))
+        query = qkv[..., : self.width].unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        seen = own[: places.slots, : places.end].unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, seen[0], seen[1], attn_mask=places.text_mask)
+        return layer.out.added(mixed.transpose(1, 2).reshape(x.shape), x)
 
-    def _attend_audio(self, layer: Layer, cross: Tensor, places: "_Places", x: Tensor) -> tuple[Tensor, Tensor]:
-        query = layer.cross_query(layer.cross_norm(x))
-        heard = cross[: len(x), : places.frames]
+    def _attend_audio(
+        self, layer: Layer, cross: Tensor, places: "_Places", x: Tensor, kept: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the audio adds to x [slots * longest, width], of which only the rows `kept` go on; and the queries."""
+        query = layer.cross_query(layer.cross_norm(x)).view(places.slots, places.longest, self.heads, -1)
+        heard = cross[: places.slots, :, :, : places.frames]
         mixed = functional.scaled_dot_product_attention(
-            self._split(query),
-            self._split(heard[..., : self.width]),
-            self._split(heard[..., self.width :]),
-            attn_mask=places.audio_mask,
+            query.transpose(1, 2), heard[:, 0], heard[:, 1], attn_mask=places.audio_mask
         )
-        return x + layer.cross_out(mixed.transpose(1, 2).flatten(2)), query.view(*query.shape[:2], self.heads, -1)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        mixed = mixed.transpose(1, 2).reshape(x.shape)
+        if kept is not None:
+            x, mixed = x[kept], mixed[kept]
+        return layer.cross_out.added(mixed, x), query
 
 
 class _Places:
@@ -178,21 +180,24 @@ class _Places:
 
     A query sees the keys up to its own position, so what padding or an earlier, longer row left behind is never seen.
     The padding of ragged rows goes to the scratch position, that of even ones to where the next tokens will be written.
+    Masks are what is added to the scores: 0 or minus infinity (attention would turn truth values into them each time).
     """
 
     def __init__(self, cache: KVCache, tokens: Sequence[Sequence[int]], scratch: int, block: int):
-        device, starts, slots = cache.device, cache.lengths, len(tokens)
+        device, starts = cache.device, cache.lengths
+        self.slots = len(tokens)
         longest = max(map(len, tokens))
         self.even = all(len(row) == longest for row in tokens) and all(start == starts[0] for start in starts)
         if longest > 1 and starts[0] + longest + block <= scratch:
             longest = -(-longest // block) * block
-        self.first, self.longest = starts[0], longest
+        self.first, self.longest, self._block = starts[0], longest, block
         self.frames = max(cache.frames)
         self.ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
         if self.even:
             self.end = starts[0] + longest
             self.embedded = torch.arange(starts[0], self.end, device=device)
-            self.text_mask = self._even_mask(device)
+            keys = torch.arange(self.end, device=device)
+            self.text_mask = None if longest == 1 else _barred(keys > keys[self.first :, None], cache.dtype)
         else:
             self.end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
             padded = [
@@ -200,26 +205,38 @@ class _Places:
                 for start, row in zip(starts, tokens, strict=True)
             ]
             self.positions = torch.tensor(padded, device=device)
-            self.slots = torch.arange(slots, device=device)[:, None]
+            self.rows = torch.arange(self.slots, device=device)[:, None]
             self.embedded = self.positions.clamp(max=scratch - 1)
-            self.text_mask = (torch.arange(self.end, device=device) <= self.positions[:, :, None])[:, None]
+            later = torch.arange(self.end, device=device) > self.positions[:, :, None]
+            self.text_mask = _barred(later[:, None], cache.dtype)
         self.audio_mask: Tensor | None = None
         if any(frames != self.frames for frames in cache.frames):
             limits = torch.tensor(cache.frames, device=device)[:, None, None, None]
-            self.audio_mask = torch.arange(self.frames, device=device) < limits
+            self.audio_mask = _barred(torch.arange(self.frames, device=device) >= limits, cache.dtype)
 
     def write(self, buffer: Tensor, values: Tensor) -> None:
         """Put values [slots, longest, ...] where the step's tokens stand in a buffer [slots, positions, ...]."""
         if self.even:
             buffer[: len(values), self.first : self.end] = values
         else:
-            buffer[self.slots, self.positions] = values
+            buffer[self.rows, self.positions] = values
 
-    def _even_mask(self, device: torch.device) -> Tensor | None:
-        if self.longest == 1:
+    def kept(self, wanted: Sequence[tuple[int, int]]) -> Tensor | None:
+        """Where the wanted (slot, place) stand among all rows of the step; None where they are all of them, in order.
+
+        Many are filled up to whole blocks with the last one.
+        """
+        rows = [slot * self.longest + place for slot, place in wanted]
+        if rows == list(range(self.slots * self.longest)):
             return None
-        keys = torch.arange(self.end, device=device)
-        return keys <= keys[self.first :, None]
+        if len(rows) > FEW_ROWS:
+            rows += [rows[-1]] * (-len(rows) % self._block)
+        return torch.tensor(rows, device=self.ids.device)
+
+
+def _barred(where: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus infinity where it is true, else 0."""
+    return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))
 
 
 def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Layer:
@@ -228,22 +245,22 @@ def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Lay
     mlp = block.mlp  # type: ignore[attr-defined]
     return Layer(
         norm=Norm(block.attn_ln),  # type: ignore[attr-defined]
-        qkv=_joined(dtype, own.query, own.key, own.value),
-        out=_joined(dtype, own.out),
+        qkv=Projection(*_joined(dtype, own.query, own.key, own.value)),
+        out=Projection(*_joined(dtype, own.out)),
         cross_norm=Norm(block.cross_attn_ln),  # type: ignore[attr-defined]
-        cross_query=_joined(dtype, cross.query),
-        cross_kv=_joined(dtype, cross.key, cross.value),
-        cross_out=_joined(dtype, cross.out),
+        cross_query=Projection(*_joined(dtype, cross.query)),
+        cross_kv=Affine(*_joined(dtype, cross.key, cross.value)),
+        cross_out=Projection(*_joined(dtype, cross.out)),
         mlp_norm=Norm(block.mlp_ln),  # type: ignore[attr-defined]
-        mlp_in=_joined(dtype, mlp[0]),
-        mlp_out=_joined(dtype, mlp[2]),
+        mlp_in=Projection(*_joined(dtype, mlp[0])),
+        mlp_out=Projection(*_joined(dtype, mlp[2])),
         alignment=alignment,
     )
 
 
-def _joined(dtype: torch.dtype, *modules: torch.nn.Linear) -> Affine:
-    """Several linear layers of one input as one; a missing bias (Whisper's keys) is zero."""
+def _joined(dtype: torch.dtype, *modules: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of several linear layers of one input as one; a missing bias (Whisper's keys) is zero."""
     weights = [module.weight.detach().to(dtype) for module in modules]
     biases = [weights[0].new_zeros(len(module.weight)) if module.bias is None else module.bias for module in modules]
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-    return Affine(joined, torch.cat([bias.detach().to(dtype) for bias in biases]))
+    return joined, torch.cat([bias.detach().to(dtype) for bias in biases])

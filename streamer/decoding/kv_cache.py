@@ -15,13 +15,18 @@ FRAME_BLOCK = 250  # encoder frames (5 s): the cross-attention buffers grow by w
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What decides the buffers' sizes: decoder layers, width, text positions, alignment heads and their width."""
+    """What decides the buffers' sizes: decoder layers, width, heads, text positions, alignment heads."""
 
     layers: int
     width: int
+    heads: int
     positions: int
     alignment_heads: int
-    head_width: int
+
+    @property
+    def head_width(self) -> int:
+        """Values of one attention head."""
+        return self.width // self.heads
 
 
 class KVCache:
@@ -29,7 +34,8 @@ class KVCache:
 
     - `own[layer]` [slots, positions + 1, 2 * width]: key | value of each text position; the last position is scratch,
       where the padding of a ragged step is written and nothing ever reads.
-    - `cross[layer]` [slots, frames, 2 * width]: key | value of each encoder frame.
+    - `cross[layer]` [slots, 2, heads, frames, head width]: keys, then values, of each encoder frame. Every step reads
+      them all, so each head's lie in one piece.
     - `queries` [slots, positions + 1, alignment heads, head width]: what each position asked the audio.
     - `lengths`: text positions in use, per slot.  `frames`: encoder frames that may be attended, per slot.
     """
@@ -64,7 +70,7 @@ class KVCache:
             length, frames = self.lengths[last], self.frames[last]
             for own, cross in zip(self.own, self.cross, strict=True):
                 own[slot, :length].copy_(own[last, :length])
-                cross[slot, :frames].copy_(cross[last, :frames])
+                cross[slot, :, :, :frames].copy_(cross[last, :, :, :frames])
             self.queries[slot, :length].copy_(self.queries[last, :length])
             self.lengths[slot], self.frames[slot] = length, frames
         self.lengths.pop()
@@ -82,7 +88,7 @@ class KVCache:
         self._slots, self._frame_capacity = slots, frames
         positions = shape.positions + 1
         self.own = [self._zeros(slots, positions, 2 * shape.width) for _ in range(shape.layers)]
-        self.cross = [self._zeros(slots, frames, 2 * shape.width) for _ in range(shape.layers)]
+        self.cross = [self._zeros(slots, 2, shape.heads, frames, shape.head_width) for _ in range(shape.layers)]
         self.queries = self._zeros(slots, positions, shape.alignment_heads, shape.head_width)
 
     def _zeros(self, *size: int) -> Tensor:

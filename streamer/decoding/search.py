@@ -208,18 +208,19 @@ class GreedySearch:
 
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""
-        hidden = self.decoder.step(self._cache, [row.feed for row in active])
-        self.passes += 1
         first = not active[0].steps
-        starts = [hidden[slot, len(row.prompt)][None] for slot, row in enumerate(active)] if first else []
-        wanted = [hidden[slot, len(row.feed) - row.judged : len(row.feed)] for slot, row in enumerate(active)]
-        states = torch.cat([*starts, *wanted])
+        wanted = [(slot, len(row.prompt)) for slot, row in enumerate(active)] if first else []
+        starts = len(wanted)
+        for slot, row in enumerate(active):
+            wanted += [(slot, place) for place in range(len(row.feed) - row.judged, len(row.feed))]
+        states = self.decoder.step(self._cache, [row.feed for row in active], wanted)
+        self.passes += 1
         logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
         mended = self._mend(states, logits)
         if first:
-            self._hear_silence(active, states[: len(active)], logits[: len(active)])
-        mended = None if mended is None else mended[len(starts) :]
-        verdicts = iter(self._judge(states[len(starts) :], logits[len(starts) :], mended, active))
+            self._hear_silence(active, states[:starts], logits[:starts])
+        mended = None if mended is None else mended[starts:]
+        verdicts = iter(self._judge(states[starts:], logits[starts:], mended, active))
         for slot, row in enumerate(active):
             self._accept(row, [next(verdicts) for _ in range(row.judged)])
             read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
@@ -229,7 +230,7 @@ class GreedySearch:
         """The probability of <|nospeech|> behind the start of the transcript, whose states and logits these are."""
         silence = torch.full((len(active), 1), self._plain.no_speech, device=hidden.device)
         score = self.decoder.exact_logits(hidden, silence)[:, 0]
-        probabilities = (score - logits.logsumexp(dim=-1)).exp().clamp(max=1.0).tolist()
+        probabilities = (score - log_mass(logits)).exp().clamp(max=1.0).tolist()
         for row, probability in zip(active, probabilities, strict=True):
             row.no_speech_probability = probability
 
@@ -243,13 +244,13 @@ class GreedySearch:
             said = [*row.prefix, *row.tokens]
             written += [[*said, *row.draft[:count]] for count in range(row.judged)]
             marked += [row.task.timestamps] * row.judged
-        text_mass = logits[:, : self._plain.eot].logsumexp(dim=-1)
+        text_mass = log_mass(logits[:, : self._plain.eot])
         self._filters.apply(logits, written, marked)
         best = logits.max(dim=-1)
         if mended is not None and not (mended == best.indices[:, None]).any(dim=1).all():
             self._mend(hidden, logits)  # the filters left something else in front
             best = logits.max(dim=-1)
-        found = torch.stack([best.indices.float(), best.values, logits.logsumexp(dim=-1), text_mass], dim=1).tolist()
+        found = torch.stack([best.indices.float(), best.values, log_mass(logits), text_mass], dim=1).tolist()
         self._require_finite([value for values in found for value in values])
         return [self._verdict(int(values[0]), *values[1:]) for values in found]
 
@@ -313,3 +314,13 @@ class GreedySearch:
             raise EngineError(
                 "the decoder's output is not finite: the checkpoint is damaged or --dtype is too narrow for it"
             )
+
+
+def log_mass(logits: Tensor) -> Tensor:
+    """The logarithm of the sum of exp(logits) over the last dimension, in half the passes of `logsumexp`.
+
+    Not finite where a row is of nothing but minus infinities.
+    """
+    peak = logits.amax(dim=-1, keepdim=True)
+    mass: Tensor = (logits - peak).exp_().sum(dim=-1).log_().add_(peak[..., 0])
+    return mass

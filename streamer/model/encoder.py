@@ -26,7 +26,7 @@ class Encoder:
         self._conv1 = _Convolution(module.conv1)
         self._conv2 = _Convolution(module.conv2)
         self._positions: Tensor = module.positional_embedding
-        self._blocks = [_Block(block) for block in module.blocks]
+        self._blocks = [Block(block) for block in module.blocks]
         self._ln_post: nn.LayerNorm = module.ln_post
 
     def blocks(self, mel: Tensor) -> Iterator[Tensor]:
@@ -65,10 +65,11 @@ class _Convolution:
         return self._affine.gelu(rows.contiguous() if self._affine.packed else rows)
 
 
-class _Block:
-    """One residual attention block with query, key and value in one product."""
+class Block:
+    """One of Whisper's residual attention blocks (no cross-attention), with query, key and value in one product."""
 
     def __init__(self, module: ResidualAttentionBlock) -> None:
+        """`module`: as for `Encoder`."""
         self._heads: int = module.attn.n_head
         self._qkv = Affine(*_fuse_qkv(module.attn))
         self._out = Affine(module.attn.out.weight, module.attn.out.bias)
@@ -78,6 +79,7 @@ class _Block:
         self._down = Affine(module.mlp[2].weight, module.mlp[2].bias)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The block's output for x [B, positions, d], contiguous."""
         batch, positions, width = x.shape
         qkv = self._qkv(_layer_norm(x, self._attn_ln))
         q, k, v = qkv.view(batch, positions, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4).unbind()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whisper.model import LayerNorm, Linear, ResidualAttentionBlock
 
 from streamer.errors import CheckpointError
+from streamer.model.encoder import Block
 from streamer.model.weights import cast_weights, check_tensors
 
 CLASSES = 527  # AudioSet
@@ -66,6 +67,7 @@ class HeadModule(nn.Module):
         if shape.kind is HeadKind.TL_TR:
             self.layer_tr = ResidualAttentionBlock(inner, shape.layer_heads)
         self.mlp_layer = nn.Sequential(LayerNorm(inner), Linear(inner, shape.classes))
+        self._placed: dict[str, Block] = {}  # the transformers as they serve, once `place` froze them
 
     def forward(self, taps: Tensor) -> Tensor:
         """Taps [B, layers, steps, d] of the weights' dtype to logits, float32 [B, classes]."""
@@ -77,10 +79,10 @@ class HeadModule(nn.Module):
             case HeadKind.WA_MLP:
                 vector = self._weighted(taps.mean(2))
             case HeadKind.WA_TR:
-                vector = self.time_tr(self._down(self._weighted(taps))).mean(1)
+                vector = self._through("time_tr", self._down(self._weighted(taps))).mean(1)
             case HeadKind.TL_TR:
-                layers = self.time_tr(self._down(taps).flatten(0, 1)).mean(1)
-                vector = self.layer_tr(layers.unflatten(0, taps.shape[:2])).mean(1)
+                layers = self._through("time_tr", self._down(taps).flatten(0, 1)).mean(1)
+                vector = self._through("layer_tr", layers.unflatten(0, taps.shape[:2])).mean(1)
         logits: Tensor = self.mlp_layer(vector.float())
         return logits
 
@@ -89,6 +91,15 @@ class HeadModule(nn.Module):
         for name, part in self.named_children():
             cast_weights(part, torch.float32 if name == "mlp_layer" else dtype, device)
         self.requires_grad_(False).to(device)
+        for name, part in self.named_children():
+            if isinstance(part, ResidualAttentionBlock):
+                self._placed[name] = Block(part)
+
+    def _through(self, name: str, x: Tensor) -> Tensor:
+        """X [B, n, width] through one of the transformers."""
+        placed = self._placed.get(name)
+        mixed: Tensor = getattr(self, name)(x) if placed is None else placed(x.contiguous())
+        return mixed
 
     def _down(self, x: Tensor) -> Tensor:
         if self.shape.low_width is None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from random_whisper import random_model
 
-from streamer.decoding.affine import Affine, Vocabulary
+from streamer.decoding.affine import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.decoding.search import AudioWindow, GreedySearch
 from streamer.steps import DecodeTask
 
@@ -16,6 +16,30 @@ def test_a_layer_is_the_plain_product_in_every_type(dtype, shape):
         assert y.dtype == dtype
         expected = x @ weight.T + (0 if offset is None else bias)
         torch.testing.assert_close(y.float(), expected, atol=0.2 if dtype != torch.float32 else 1e-4, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_few_rows_give_what_many_give(dtype):
+    layer = Projection(torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype))
+    x, residual = torch.randn(3 * FEW_ROWS, 64).to(dtype), torch.randn(3 * FEW_ROWS, 96).to(dtype)
+    parts = list(zip(x.split(FEW_ROWS), residual.split(FEW_ROWS), strict=True))
+    for whole, pieces in (
+        (layer(x), [layer(rows) for rows, _ in parts]),
+        (layer.gelu(x), [layer.gelu(rows) for rows, _ in parts]),
+        (layer.added(x, residual), [layer.added(rows, more) for rows, more in parts]),
+    ):
+        tight = dtype == torch.float32
+        torch.testing.assert_close(torch.cat(pieces), whole, atol=1e-5 if tight else 0.25, rtol=1e-5 if tight else 0.02)
+    assert torch.equal(residual, torch.cat([more for _, more in parts]))  # read, never written
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_layer_keeps_what_is_not_finite(dtype, value):
+    layer = Projection(torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype))
+    x = torch.ones(1, 64, dtype=dtype)
+    x[0, 5] = value
+    assert not layer(x).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

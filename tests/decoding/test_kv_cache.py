@@ -66,13 +66,39 @@ def test_tokens_can_be_taken_back():
     torch.testing.assert_close(decoder.step(held, [[6], [7]]), expected)
 
 
+@given(
+    rows=st.lists(st.lists(st.integers(1, 12), min_size=2, max_size=2), min_size=1, max_size=3),
+    block=st.sampled_from([1, 8]),
+    data=st.data(),
+)
+@settings(max_examples=25, deadline=None)
+@torch.inference_mode()
+def test_wanted_states_are_those_of_the_whole_step(rows, block, data):
+    decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    decoder._block = block
+    one, other = decoder.new_cache(), decoder.new_cache()
+    audio = [features(row, 30 + row) for row in range(len(rows))]
+    for held in (one, other):
+        decoder.open(held, audio, [len(heard) for heard in audio])
+    for turn in range(2):
+        fed = [[7 * turn + place for place in range(sizes[turn])] for sizes in rows]
+        places = [(slot, place) for slot, tokens in enumerate(fed) for place in range(len(tokens))]
+        wanted = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=12))
+        whole = decoder.step(one, fed)
+        expected = torch.stack([whole[slot, place] for slot, place in wanted])
+        torch.testing.assert_close(decoder.step(other, fed, wanted), expected, atol=1e-4, rtol=1e-4)
+    for slot in range(len(rows)):
+        left, right = (decoder.attention(held, slot, 0, 20) for held in (one, other))
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
 def test_buffers_grow_and_stay():
     decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
     held = decoder.new_cache()
     held.open([100], 100)
-    assert held.cross[0].shape == (1, 250, 128)
+    assert held.cross[0].shape == (1, 2, 4, 250, 16)
     held.open([600, 10, 10], 620)
     buffer = held.cross[0]
-    assert buffer.shape == (3, 750, 128)
+    assert buffer.shape == (3, 2, 4, 750, 16)
     held.open([20], 40)
     assert held.cross[0] is buffer

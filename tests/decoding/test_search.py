@@ -6,7 +6,7 @@ from random_whisper import ENGLISH, MULTILINGUAL, WITH_CANTONESE, random_model, 
 from whisper.decoding import DecodingOptions, decode
 from whisper.model import Whisper
 
-from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.decoding.search import AudioWindow, Decoded, GreedySearch, log_mass
 from streamer.errors import EngineError
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
@@ -216,3 +216,11 @@ def test_an_unknown_language_is_named():
 
 def test_nothing_to_decode_is_nothing():
     assert GreedySearch(random_model(16)).decode([], []) == []
+
+
+def test_the_mass_is_that_of_logsumexp_and_what_is_not_finite_stays_so():
+    logits = torch.randn(3, 1000) * torch.tensor([[0.01], [10.0], [300.0]])
+    logits[:, ::7] = float("-inf")
+    torch.testing.assert_close(log_mass(logits), logits.logsumexp(dim=-1))
+    assert not log_mass(torch.full((1, 5), float("-inf"))).isfinite().any()
+    assert not log_mass(torch.tensor([[1.0, float("nan")]])).isfinite().any()
