@@ -119,7 +119,7 @@ class WindowSettings(_Section):
 class PolicySettings(_Section):
     """How text becomes committed."""
 
-    name: Literal["agreement", "alignatt"] = "agreement"
+    name: Literal["agreement", "alignatt"] = "alignatt"
     frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
     sentence_pause_ms: int | None = Field(
         400, ge=100, le=3000, description="quiet so long, less than the hangover, behind a sentence: it is final"
@@ -134,6 +134,7 @@ class GuardSettings(_Section):
     confidence: bool = Field(True, description="mean log-probability; and unsure words that were seen only once")
     loops: bool = Field(True, description="repeated n-grams and highly compressible text end the hypothesis")
     budget: bool = Field(True, description="no more words than anybody can say in the time")
+    past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     doubt: bool = Field(True, description="the last three together: each may be just good enough, but not all")
     no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this, or than the words', is silence")

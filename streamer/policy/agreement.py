@@ -13,7 +13,7 @@ from streamer.steps import HypothesisWord
 class LocalAgreement(OpenTail):
     """Commits the longest common prefix of words of two successive hypotheses."""
 
-    def step(self, words: Words, end_sample: int) -> Decision:
+    def step(self, words: Words, end_sample: int, voice_end: int) -> Decision:
         """Commit what this hypothesis and the last one agree on; words come from the newer one."""
         return self._split(words, common_prefix(self._tail, words))
 

@@ -19,8 +19,11 @@ class Decision:
 class Policy(Protocol):
     """Decides which words of the hypotheses of successive windows are final. One per stream."""
 
-    def step(self, words: Words, end_sample: int) -> Decision:
-        """Take the hypothesis, behind the committed words, of the window that ends at `end_sample`."""
+    def step(self, words: Words, end_sample: int, voice_end: int) -> Decision:
+        """Take the hypothesis, behind the committed words, of the window that ends at `end_sample`.
+
+        `voice_end`: end of the last 20 ms before it in which the gate heard voice.
+        """
 
     def close(self) -> Words:
         """The utterance is over: what of the last hypothesis is to be committed. Leaves nothing behind."""

@@ -1,4 +1,4 @@
-"""Guards against invented text (pure). Each looks at one hypothesis, keeps a leading part of it and says why.
+"""Guards against invented text (pure). Each looks at one hypothesis, keeps a part of it and says why.
 
 Whisper writes text where nobody speaks, repeats itself in loops and re-writes what is committed already. Every cut is
 counted per guard and explained in the debug log; each guard can be switched off in `guards`.
@@ -14,7 +14,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import bare
 from streamer.policy.decision import Words
 from streamer.policy.voiced import VoicedTrack
-from streamer.steps import Hypothesis
+from streamer.steps import Hypothesis, HypothesisWord
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ LOOP_LONGEST = 6  # words in an n-gram
 LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
 TRUST_SWING = 0.1  # a window so much below what an utterance earned is doubted whatever came before
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
+AGAIN_SAMPLES = 6 * SAMPLE_RATE // 25  # nobody says a word twice within 0.24 s: the decoder reads it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +31,49 @@ class Surroundings:
     """What is known about the window beside the hypothesis.
 
     `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard
-    any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head.
+    any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head; `last`:
+    the last committed word, None where the window cannot hold one.
     """
 
     committed_end: int
     end_sample: int
     voiced: VoicedTrack
     speech_score: float | None
+    last: HypothesisWord | None = None
 
 
 class Guards:
-    """All guards of one stream, and how often each has cut (`suppressed`)."""
+    """All guards of one stream, and how often each has cut (`suppressed`).
+
+    `looped`: the last hypothesis repeated itself, so that the decoder must not go on from what it wrote before.
+    """
 
     def __init__(self, settings: GuardSettings) -> None:
         self._settings = settings
         self._belief: float | None = None  # running mean of the trust in this utterance's hypotheses
         self.suppressed: Counter[str] = Counter()
+        self.looped = False
 
     def utterance(self) -> None:
         """A new utterance begins: what was believed of the last one does not count."""
         self._belief = None
 
     def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
-        """The leading words of the hypothesis that no guard objects to."""
+        """The words of the hypothesis that no guard objects to, without a gap between them."""
+        self.looped = False
         words = tuple(word for word in hypothesis.words if word.text.strip())
         if not words:
             return ()
         reason = self._objection(hypothesis, around)
         if reason:
+            self.looped = reason == "compression"
             return self._cut(words, 0, reason, around.end_sample)
+        if self._settings.past:
+            words = self._behind(words, around)
         if self._settings.loops:
+            count = len(words)
             words = self._cut(words, _loop_start(words), "loop", around.end_sample)
+            self.looped = len(words) < count
         if self._settings.budget:
             words = self._cut(words, self._affordable(words, around), "budget", around.end_sample)
         if self._settings.voice:
@@ -105,6 +118,16 @@ class Guards:
         count = next((index for index, word in enumerate(words) if word.probability < least), len(words))
         return self._cut(words, count, "unconfirmed", at_sample)
 
+    def _behind(self, words: Words, around: Surroundings) -> Words:
+        """Without the leading words for which the decoder attended audio whose words are committed."""
+        last = around.last
+        first = 0
+        while last and first < len(words) and _written_before(words[first], last):
+            first += 1
+        if first:
+            self._withhold(words[:first], "past", around.end_sample)
+        return words[first:]
+
     def _affordable(self, words: Words, around: Surroundings) -> int:
         seconds = max(0, around.end_sample - around.committed_end) / SAMPLE_RATE
         budget = token_budget(seconds, self._settings.tokens_per_second)
@@ -117,15 +140,23 @@ class Guards:
 
     def _cut(self, words: Words, count: int, reason: str, at_sample: int) -> Words:
         if count < len(words):
-            self.suppressed[reason] += 1
-            text = "".join(word.text for word in words[count:])
-            log.debug("guard %s withholds %r at sample %d", reason, text, at_sample)
+            self._withhold(words[count:], reason, at_sample)
         return words[:count]
+
+    def _withhold(self, words: Words, reason: str, at_sample: int) -> None:
+        self.suppressed[reason] += 1
+        text = "".join(word.text for word in words)
+        log.debug("guard %s withholds %r at sample %d", reason, text, at_sample)
 
 
 def token_budget(seconds: float, tokens_per_second: float) -> int:
     """How many tokens so many seconds of new audio may hold, with room for a fast start."""
     return int(seconds * tokens_per_second) + 8
+
+
+def _written_before(word: HypothesisWord, last: HypothesisWord) -> bool:
+    again = AGAIN_SAMPLES if bare(word.text) == bare(last.text) else 0
+    return word.attended_sample < last.attended_sample + again
 
 
 def _loop_start(words: Words) -> int:

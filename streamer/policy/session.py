@@ -18,6 +18,7 @@ from streamer.policy.alignatt import AlignAtt
 from streamer.policy.decision import Policy, Words
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
+from streamer.policy.placing import placed
 from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
 from streamer.policy.sentence import SpeechPaused, ends_sentence, pause_samples
 from streamer.policy.text_model import TextModel
@@ -85,6 +86,7 @@ class TextSession:
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
+        self._fresh_from = 0  # no window begins before: what was committed there led the decoder into a loop
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._withheld: Words = ()
         self._settled_at = 0  # all that a window up to here said is committed; 0 while something is open or in doubt
@@ -113,7 +115,7 @@ class TextSession:
         start = max(0, end_sample - (self._context_samples if speaking else TAGS_SAMPLES))
         if speaking:
             start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
-        start = self._boundary(start, end_sample)
+        start = max(self._boundary(start, end_sample), -(-self._fresh_from // GRID_SAMPLES) * GRID_SAMPLES)
         if not (text and self._segment):
             return start, None
         prefix = tuple(token for word in self._recent if word.end_sample > start for token in word.tokens)
@@ -134,21 +136,25 @@ class TextSession:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
             return []
-        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score)
+        hypothesis = replace(hypothesis, words=placed(hypothesis.words))
+        last = self._recent[-1] if self._recent else None
+        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
         words = self.guards.keep(hypothesis, around)
         self._settled_at = 0
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []
         self._withheld = ()
-        decision = self._policy.step(words, end_sample)
+        decision = self._policy.step(words, end_sample, self._voiced.last_end)
         self._commit(decision.commit, end_sample)
         partial = self._force(decision.partial, end_sample)
-        self._draft = hypothesis.words[len(words) - len(partial) :]
+        self._draft = _behind(hypothesis.words, words, len(words) - len(partial))
         changes = self._change(partial, end_sample)
         everything = tuple(word for word in hypothesis.words if word.text.strip())
         if decision.commit == everything and not partial and hypothesis.complete:
             self._settled_at = end_sample
+        if self.guards.looped:
+            return changes + self._start_afresh(partial, end_sample)
         if ended := self._sentence_end(self._voiced.last_end, end_sample):
             return changes + ended
         if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
@@ -232,8 +238,20 @@ class TextSession:
         self._committed_end = max(self._committed_end, min(limit, first_open))
         return partial[old:]
 
+    def _start_afresh(self, partial: Words, end_sample: int) -> list[TextChange]:
+        """The decoder repeats itself: no window shows it committed text or audio again, and a new segment begins.
+
+        Nothing that is committed is lost, and what is partial stays.
+        """
+        log.debug("a loop at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
+        self._fresh_from = self._committed_end
+        self._recent.clear()
+        self._scrolled, self._draft = (), ()
+        segment = self._segment
+        return self._roll(partial, end_sample) if segment and segment.words else []
+
     def _roll(self, partial: Words, end_sample: int) -> list[TextChange]:
-        """The segment is as long as one may be: it becomes final, what is partial goes on in the next."""
+        """The segment becomes final, what is partial goes on in the next."""
         changes = self._finish_segment(end_sample)
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes + self._change(partial, end_sample)
@@ -285,6 +303,13 @@ class TextSession:
                 language=self._language.current,
             )
         ]
+
+
+def _behind(written: Words, kept: Words, settled: int) -> Words:
+    """What was written behind the first `settled` of the `kept` words, which are among those `written`."""
+    if not kept or settled < 0:
+        return written
+    return written[written.index(kept[0]) + settled :]
 
 
 def _text(words: Sequence[HypothesisWord]) -> str:

@@ -14,11 +14,11 @@ def words(text):
 
 def test_commits_what_two_hypotheses_agree_on():
     policy = LocalAgreement()
-    assert policy.step(words("one two"), 16000).commit == ()
-    decision = policy.step(words("one two three"), 24000)
+    assert policy.step(words("one two"), 16000, 16000).commit == ()
+    decision = policy.step(words("one two three"), 24000, 24000)
     assert [word.text for word in decision.commit] == [" one", " two"]
     assert [word.text for word in decision.partial] == [" three"]
-    assert [word.text for word in policy.step(words("Three, four"), 32000).commit] == [" Three,"]
+    assert [word.text for word in policy.step(words("Three, four"), 32000, 32000).commit] == [" Three,"]
     assert [word.text for word in policy.close()] == [" four"]
     assert policy.close() == ()
 
@@ -34,7 +34,7 @@ def test_committed_words_are_a_prefix_of_two_hypotheses(hypotheses):
     policy, committed, previous = LocalAgreement(), [], []
     for hypothesis in hypotheses:
         heard = words(" ".join(hypothesis))
-        decision = policy.step(heard, 0)
+        decision = policy.step(heard, 0, 0)
         count = len(decision.commit)
         assert [bare(w.text) for w in decision.commit] == previous[:count] == hypothesis[:count]
         assert decision.commit + decision.partial == heard

@@ -1,19 +1,19 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.policy.alignatt import JUMP_BACK_SAMPLES, AlignAtt
+from streamer.policy.alignatt import END_SAMPLES, JUMP_BACK_SAMPLES, QUIET_SAMPLES, SURE, AlignAtt
 from streamer.steps import HypothesisWord
 
 FRONTIER = 8000
 
 
-def word(attended: int, text: str = "w") -> HypothesisWord:
-    return HypothesisWord(f" {text}", (1,), max(0, attended - 4000), attended, 0.9, attended)
+def word(attended: int, text: str = "w", probability: float = 0.99) -> HypothesisWord:
+    return HypothesisWord(f" {text}", (1,), max(0, attended - 4000), attended, probability, attended)
 
 
 def test_commits_what_was_attended_before_the_frontier_and_shows_the_rest():
     policy = AlignAtt(FRONTIER)
-    decision = policy.step((word(10_000), word(20_000), word(31_000)), 36_000)
+    decision = policy.step((word(10_000), word(20_000), word(31_000)), 36_000, 36_000)
     assert [w.attended_sample for w in decision.commit] == [10_000, 20_000]
     assert [w.attended_sample for w in decision.partial] == [31_000]
     assert [w.attended_sample for w in policy.close()] == [31_000]
@@ -22,17 +22,36 @@ def test_commits_what_was_attended_before_the_frontier_and_shows_the_rest():
 
 def test_attention_that_jumps_far_back_discards_the_pass():
     policy = AlignAtt(FRONTIER)
-    policy.step((word(100_000), word(119_000)), 120_000)
-    decision = policy.step((word(100_000 - JUMP_BACK_SAMPLES - 1),), 128_000)
+    policy.step((word(100_000), word(119_000)), 120_000, 120_000)
+    decision = policy.step((word(100_000 - JUMP_BACK_SAMPLES - 1),), 128_000, 128_000)
     assert decision.commit == ()
     assert [w.attended_sample for w in decision.partial] == [119_000]
 
 
+def test_where_the_gate_hears_no_voice_the_frontier_moves_up():
+    words = (word(10_000), word(31_000))
+    speaking, quiet = AlignAtt(FRONTIER), AlignAtt(FRONTIER)
+    assert len(speaking.step(words, 36_000, 36_001 - QUIET_SAMPLES).commit) == 1
+    assert quiet.step(words, 36_000, 36_000 - QUIET_SAMPLES).commit == words
+
+
+def test_a_word_that_the_decoder_is_not_sure_of_is_read_twice():
+    unsure = word(10_000, "two", SURE - 0.1)
+    for later, commits in (("two", True), ("too", False)):
+        policy = AlignAtt(FRONTIER)
+        decision = policy.step((unsure, word(11_000, "three")), 24_000, 24_000)
+        assert decision.commit == ()
+        assert [w.text for w in decision.partial] == [" two", " three"]
+        decision = policy.step((word(10_000, later, SURE - 0.1),), 25_000, 25_000)
+        assert bool(decision.commit) is commits
+
+
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 480_000), max_size=8), max_size=10))
+@given(st.lists(st.tuples(st.lists(st.integers(0, 480_000), max_size=8), st.integers(0, 9000)), max_size=10))
 def test_never_commits_past_the_frontier(hypotheses):
     policy = AlignAtt(FRONTIER)
-    for number, attended in enumerate(hypotheses):
+    for number, (attended, quiet) in enumerate(hypotheses):
         end = 48_000 * (number + 1)
-        decision = policy.step(tuple(word(at) for at in attended), end)
-        assert all(w.attended_sample < end - FRONTIER for w in decision.commit)
+        decision = policy.step(tuple(word(at) for at in attended), end, end - quiet)
+        frontier = END_SAMPLES if quiet >= QUIET_SAMPLES else FRONTIER
+        assert all(w.attended_sample < end - frontier for w in decision.commit)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.config import Settings, SpeechSettings, validate
+from streamer.config import PolicySettings, Settings, SpeechSettings, validate
 from streamer.errors import ConfigError
 from streamer.policy.prompt import PREVIOUS_TOKENS, START_TOKENS, Prompt
 from streamer.policy.session import TextSession
@@ -72,7 +72,7 @@ def test_more_than_the_model_can_hold_is_refused():
 
 
 def test_they_survive_scrolling_rolls_segments_and_a_new_session():
-    config = Settings(speech=SPEECH)
+    config = Settings(speech=SPEECH, policy=PolicySettings(name="agreement"))
     for _ in range(2):  # the second is the session of the same settings after a restart
         session = TextSession(config, model())
         for segment in range(3):

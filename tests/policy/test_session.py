@@ -4,11 +4,12 @@ import itertools
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.config import GuardSettings, PolicySettings, Settings, VadSettings, WindowSettings
-from streamer.policy.sentence import PauseWatch
+from streamer.policy.sentence import PauseWatch, SpeechPaused
 from streamer.policy.session import TextSession
 from streamer.policy.text_model import TextModel
 from streamer.steps import Hypothesis, HypothesisWord
@@ -17,6 +18,7 @@ from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
+AGREEMENT = PolicySettings(name="agreement")
 VOCABULARY = ["one", "two", "three.", "Four", "five"]
 
 
@@ -25,7 +27,7 @@ def hypothesis(words, logprob=-0.2, no_speech=0.0, ratio=1.0):
 
 
 def word(text, start, end):
-    return HypothesisWord(f" {text}", (len(text), ord(text[0])), start, end, 0.9, end)
+    return HypothesisWord(f" {text}", (len(text), ord(text[0])), start, end, 0.99, max(start, end - 160))
 
 
 @st.composite
@@ -47,7 +49,10 @@ def played(flags, random, stable, config):
             session.open(plan)
             return plan.at_sample, []
         if isinstance(plan, SegmentClosed):
-            return plan.at_sample, session.close(plan)
+            found = session.close(plan)
+            if not isinstance(plan, SpeechPaused):  # the last words come out with the gate's closing, not later
+                assert session.segment_text == ("", "")
+            return plan.at_sample, found
         session.hear(plan)
         start, task = session.prepare(plan.end_sample, plan.text)
         assert 0 <= start <= plan.end_sample
@@ -158,7 +163,7 @@ def spoken(session, end_s, words, **about):
 
 
 def test_a_stream_without_pause_or_agreement_is_committed_after_15_s():
-    session = TextSession(Settings(), MODEL)
+    session = TextSession(Settings(policy=AGREEMENT), MODEL)
     session.open(SegmentOpened(960, 0))
     committed = ""
     for step in range(1, 80):
@@ -168,7 +173,7 @@ def test_a_stream_without_pause_or_agreement_is_committed_after_15_s():
         start, _, changes = spoken(session, end_s, words)
         assert end_s * 16000 - start <= 30 * 16000
         committed = changes[-1].text if changes else committed
-    assert len(committed.split()) > 10
+    assert len(committed.split()) >= 10
 
 
 def test_audio_without_words_is_given_up_so_that_the_window_stays_small():
@@ -181,7 +186,7 @@ def test_audio_without_words_is_given_up_so_that_the_window_stays_small():
 
 
 def test_a_window_starts_at_a_word_not_in_it():
-    session = TextSession(Settings(guards=GuardSettings(voice=False)), MODEL)
+    session = TextSession(Settings(guards=GuardSettings(voice=False), policy=AGREEMENT), MODEL)
     session.open(SegmentOpened(960, 0))
     early = [word("long", 16000, 40000), word("next", 40000, 56000)]
     spoken(session, 4, early)
@@ -214,6 +219,45 @@ def test_guards_explain_what_they_withhold(caplog):
     assert "guard silence withholds ' thanks' at sample 8000" in caplog.text
 
 
+def test_words_that_are_committed_already_are_not_written_again():
+    session = listening(Settings())
+    early = [word("one", 1600, 8000), word("two", 12000, 16000)]
+    session.step(hypothesis(early), 32000, None)
+    changes = session.step(hypothesis([*early, word("three", 24000, 32000)]), 48000, None)
+    assert changes[-1].text == "one two three"
+    assert session.guards.suppressed["past"] == 1
+
+
+@pytest.mark.parametrize("policy", ["agreement", "alignatt"])
+def test_a_loop_resets_the_segment_and_loses_no_committed_word(policy):
+    session = listening(Settings(policy=PolicySettings(name=policy)))
+    early = [word("one", 1600, 8000), word("two", 12000, 16000)]
+    for end in (32000, 40000):
+        session.step(hypothesis(early[len(session.segment_text[0].split()) :]), end, None)
+    assert session.segment_text[0] == "one two"
+    _, task = session.prepare(48000, True)
+    assert task.prefix
+    loop = [word("ha", 32000 + 400 * index, 32000 + 400 * index + 300) for index in range(12)]
+    (final,) = [change for change in session.step(hypothesis(loop), 48000, None) if change.final]
+    assert final.text == "one two" + (" ha" if policy == "alignatt" else "")
+    start, task = session.prepare(56000, True)
+    assert (task.prefix, task.prompt, task.draft) == ((), (), ())
+    assert start >= final.words[-1].end_sample
+    session.step(hypothesis([word("three", 48000, 52000)]), 56000, None)
+    last = session.close(SegmentClosed(64000, 56000))[-1]
+    assert (last.final, last.segment) == (True, final.segment + 1)
+    assert last.text.endswith("three")
+
+
+def listening(config):
+    """A session that has heard 4 s of voice."""
+    session = TextSession(config, MODEL)
+    session.open(SegmentOpened(960, 0))
+    for step in range(1, 9):
+        session.hear(hop(step * 0.5))
+    return session
+
+
 def test_words_where_nobody_spoke_are_withheld():
     session = TextSession(Settings(), MODEL)
     session.open(SegmentOpened(960, 0))
@@ -222,7 +266,8 @@ def test_words_where_nobody_spoke_are_withheld():
     session.hear(hop(1.5, voiced=False))
     session.hear(hop(2.0, voiced=False))
     changes = session.step(hypothesis([word("real", 1600, 6400), word("you", 24000, 28000)]), 32000, None)
-    assert changes[0].partial == "real"
+    assert changes[0].text == "real"
+    assert changes[0].partial == ""
 
 
 def test_flush_closes_the_segment_and_goes_on():

@@ -1,0 +1,28 @@
+"""Word times that hold the audio which the decoder attended (pure).
+
+Times come from a warp of the attention over all of the window (`streamer.decoding.alignment`). Behind a forced prefix a
+hypothesis is often one or two words long; the warp then knows the order but hardly the place, while the frame that a
+word's last token attended most is still right. So each word reaches to that frame, and none beyond the next word's.
+"""
+
+from dataclasses import replace
+
+from streamer.policy.decision import Words
+
+FRAME_SAMPLES = 320  # one frame of the encoder: 20 ms at 16 kHz
+
+
+def placed(words: Words) -> Words:
+    """The words with times that hold what was attended; their order and that of their times stay as they are."""
+    found, earliest = [], 0
+    for index, word in enumerate(words):
+        start = max(word.start_sample, earliest)
+        attended = word.attended_sample
+        start = max(earliest, min(start, attended))
+        end = max(word.end_sample, start, attended + FRAME_SAMPLES // 2)
+        following = words[index + 1].attended_sample if index + 1 < len(words) else end
+        if following > attended:
+            end = min(end, max(following, start))
+        found.append(replace(word, start_sample=start, end_sample=end))
+        earliest = end
+    return tuple(found)
