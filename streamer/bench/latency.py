@@ -16,6 +16,7 @@ from streamer.bench.captions import percentile
 from streamer.bench.paced import run_streams
 from streamer.bench.quality import POLICIES, read_truth, with_policy
 from streamer.bench.report import Report, Table
+from streamer.bench.script import fixed_hop
 from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
@@ -75,7 +76,7 @@ def scene(
         part = audio[: round(paced_s * SAMPLE_RATE)]
         engine = Engine(model, context=settings.model.context)
         engine.warm_up()
-        heard = run_streams(engine, settings, part, 1)[0]
+        heard = run_streams(engine, fixed_hop(settings), part, 1)[0]
         whole = [word for word in truth if word["end"] <= len(part) / SAMPLE_RATE]
         timed["real"] = captions.latencies(whole, captions.read(heard.events))
     return timed

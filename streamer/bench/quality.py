@@ -1,11 +1,13 @@
 """`streamer bench quality`: word errors, invented words, tags and latency on scenes with exact ground truth.
 
 A scene is `NAME.flac` with `NAME.json` beside it: {"words": [{word, start, end}], "events": [{label, start, end}]}.
-The peer is openai-whisper's own `transcribe`, offline, temperature 0, on the same weights.
+The peers, on the same weights: openai-whisper's own `transcribe`, offline, temperature 0, and, where faster-whisper is
+installed (extra `bench`), a streaming loop over it.
 """
 
 import json
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
-from streamer.bench import captions, machine
+from streamer.bench import agreement_loop, captions, machine
 from streamer.bench.captions import percentile, plain_words
+from streamer.bench.peers import PeerAbsentError
 from streamer.bench.report import Report, Table
 from streamer.config import GuardSettings, PolicySettings, Settings
 from streamer.errors import InputError
@@ -87,25 +90,34 @@ def run_scene(model: Model, settings: Settings, path: Path, *, offline: bool = T
     before = model.encoder_passes
     stream = Stream(model, settings)
     events = stream.push(audio) + stream.finish()
-    passes = model.encoder_passes - before
+    score = score_scene(path.stem, truth, events, len(audio), settings.window.hop_s)
+    score.passes = model.encoder_passes - before
+    score.offline = offline_words(model, audio) if offline else []
+    return score, events
+
+
+def score_scene(name: str, truth: dict[str, Any], events: Sequence[Event], samples: int, hop_s: float) -> SceneScore:
+    """What the events of a scene of so many samples are worth; `passes` and `offline` are left open."""
     finals = [event for event in events if isinstance(event, Transcript) and event.final]
     spoken, seen = speech_seconds(truth["words"], events)
-    score = SceneScore(
-        name=path.stem,
-        seconds=len(audio) / SAMPLE_RATE,
+    found = captions.read([(event, event.audio_t) for event in events])
+    commits, partials = captions.latencies(truth["words"], found)
+    return SceneScore(
+        name=name,
+        seconds=samples / SAMPLE_RATE,
         reference=[word["word"] for word in truth["words"]],
         heard=[word for event in finals for word in plain_words(event.text)],
-        offline=offline_words(model, audio) if offline else [],
-        passes=passes,
-        hops=-(-len(audio) // round(settings.window.hop_s * SAMPLE_RATE)),
+        offline=[],
+        passes=0,
+        hops=-(-samples // round(hop_s * SAMPLE_RATE)),
         tag_seconds=sum(isinstance(event, Tags) for event in events),
         spoken_seconds=spoken,
         speech_seen=seen,
+        commit_latency_s=commits,
+        partial_latency_s=partials,
+        withdrawn=found.withdrawn,
+        retractions=found.retractions,
     )
-    found = captions.read([(event, event.audio_t) for event in events])
-    score.withdrawn, score.retractions = found.withdrawn, found.retractions
-    score.commit_latency_s, score.partial_latency_s = captions.latencies(truth["words"], found)
-    return score, events
 
 
 def read_truth(path: Path) -> dict[str, Any]:
@@ -217,7 +229,34 @@ def measure(
             for name, guards in guard_sets().items()
             if quiet
         }
+    result["peers"] = {agreement_loop.NAME: measure_loop(model, settings, scenes, offline, say)}
     return result
+
+
+def measure_loop(
+    model: Model,
+    settings: Settings,
+    scenes: Sequence[Path],
+    offline: Mapping[str, list[str]],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The streaming peer on all scenes, hop by hop; `absent` says why not."""
+    scores = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            transcribe = agreement_loop.faster_transcriber(
+                whisper_module(model), Path(folder), torch.get_num_threads(), prompts=model.previous_text
+            )
+        except PeerAbsentError as error:
+            return {"absent": str(error)}
+        for path in scenes:
+            say(f"quality: {agreement_loop.NAME}, {path.stem}")
+            audio = read_audio(str(path))
+            events = agreement_loop.captions_of(transcribe, audio, settings.window.hop_s)
+            score = score_scene(path.stem, read_truth(path), events, len(audio), settings.window.hop_s)
+            score.offline = offline.get(path.stem, [])
+            scores.append(score)
+    return {"summary": summary(scores), "scenes": [score.as_row() for score in scores], "kinds": by_kind(scores)}
 
 
 def with_policy(settings: Settings, name: str) -> Settings:
@@ -271,6 +310,8 @@ def by_kind(scores: Sequence[SceneScore]) -> dict[str, dict[str, Any]]:
 def report(result: Mapping[str, Any]) -> Report:
     """The page: policies, kinds of scenes, guards."""
     policies: Mapping[str, Any] = result["policies"]
+    absent = [found["absent"] for found in result["peers"].values() if "absent" in found]
+    measured = {**policies, **{name: found for name, found in result["peers"].items() if "absent" not in found}}
     return Report(
         name="quality",
         title=f"Quality on scenes with exact ground truth: `{result['model']}`",
@@ -278,20 +319,21 @@ def report(result: Mapping[str, Any]) -> Report:
             "Latencies in seconds of audio (compute-free), from a word's true end. `offline`: openai-whisper's "
             f"`transcribe` on the whole file, same weights, float32. Hop {result['hop_s']} s, AlignAtt frontier "
             f"{result['frontier_s']} s. Erasure: partial words withdrawn per final word."
+            + "".join(f" Left out: {reason}." for reason in absent)
         ),
         result=result,
         tables=(
             Table(
                 "All scenes",
                 ("policy", *COLUMNS),
-                [[name, *(found["summary"][key] for key in COLUMNS)] for name, found in policies.items()],
+                [[name, *(found["summary"][key] for key in COLUMNS)] for name, found in measured.items()],
             ),
             Table(
                 "By kind of scene",
                 ("policy", "scenes", "WER", "offline WER", "commit p50 s", "commit p95 s", "erasure"),
                 [
                     [name, kind, *row.values()]
-                    for name, found in policies.items()
+                    for name, found in measured.items()
                     for kind, row in found["kinds"].items()
                 ],
             ),
@@ -301,19 +343,21 @@ def report(result: Mapping[str, Any]) -> Report:
                 [[name, *found.values()] for name, found in result["guards"].items()],
             ),
         ),
-        draw=lambda figure: _draw(figure, policies),
+        draw=lambda figure: _draw(figure, measured),
     )
 
 
-def _draw(figure: Any, policies: Mapping[str, Any]) -> None:
+def _draw(figure: Any, measured: Mapping[str, Any]) -> None:
     axes = figure.subplots()
-    for index, (name, found) in enumerate(policies.items()):
-        kinds = found["kinds"]
-        axes.bar([place + index * 0.3 for place in range(len(kinds))], [100 * row["wer"] for row in kinds.values()],
-                 0.3, label=name)  # fmt: skip
-        if index == len(policies) - 1:
-            offline = [100 * row["offline_wer"] for row in kinds.values()]
-            axes.plot([place + 0.15 for place in range(len(kinds))], offline, "k_", markersize=24, label="offline")
-            axes.set_xticks([place + 0.15 for place in range(len(kinds))], list(kinds), rotation=20, fontsize=8)
+    width = 0.8 / len(measured)
+    for index, (name, found) in enumerate(measured.items()):
+        rows = found["kinds"].values()
+        places = [place + index * width for place in range(len(rows))]
+        axes.bar(places, [100 * row["wer"] for row in rows], width, label=name)
+    kinds = next(iter(measured.values()))["kinds"]
+    middles = [place + 0.4 - width / 2 for place in range(len(kinds))]
+    offline = [100 * row["offline_wer"] for row in kinds.values()]
+    axes.plot(middles, offline, "k_", markersize=36, label="offline")
+    axes.set_xticks(middles, list(kinds), rotation=20, fontsize=8)
     axes.set(ylabel="word error rate, %", title="Streaming against openai-whisper offline")
     axes.legend()

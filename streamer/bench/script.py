@@ -61,9 +61,16 @@ def lively_speech(seconds: float) -> Spoken:
 
 
 def settings() -> Settings:
-    """The defaults, English, without the guards: they would withhold what random weights are unsure of."""
+    """The defaults, English, the hop fixed; no guards: they would withhold what random weights are unsure of."""
     off = GuardSettings(**{name: False for name, field in GuardSettings.model_fields.items() if field.default is True})
-    return Settings(speech=SpeechSettings(language="en"), guards=off)
+    return fixed_hop(Settings(speech=SpeechSettings(language="en"), guards=off))
+
+
+def fixed_hop(settings: Settings) -> Settings:
+    """The same settings with a hop that never grows: a machine that cannot keep up is to show in the latency."""
+    return settings.model_copy(
+        update={"window": settings.window.model_copy(update={"hop_max_s": settings.window.hop_s})}
+    )
 
 
 class ScriptedEngine(Engine):

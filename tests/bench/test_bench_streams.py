@@ -119,3 +119,9 @@ def test_quality_reports_both_policies_on_scenes(tmp_path):
     page = quality.report(result).markdown()
     assert "| agreement |" in page
     assert "offline_wer" in page
+    [peer] = result["peers"].values()
+    assert "absent" in peer or peer["summary"]["retractions"] == 0
+
+
+def test_a_bench_never_lets_the_hop_grow():
+    assert settings().window.hop_max_s == settings().window.hop_s
