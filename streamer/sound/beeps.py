@@ -15,10 +15,13 @@ KEPT_FRAMES = 640  # 10 s
 ALARM_TONES_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 T3_FRAMES = 480  # 7.7 s
+T3_ROTATIONS = (1, 2, 3)  # beeps after the long pause
+SLOT = (0.93, 0.57)  # periods of beeps before the first one: where the one before it was, or was not
+MISSING_DB, PRESENT_DB, PRESENT_TONE_DB = -8.0, -2.0, 8.0
 T4_SETTLED = 1600  # samples after the best fit until it counts
 T4_REMEMBERED = 8  # groups that a later one may belong to
 T4_BUSY = 0.2  # part of the pause that may be as loud as the beeps (speech)
-T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 15.0, 19.0  # of one group; of two together, in one bin and in others
+T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 17.0, 19.0  # of one group; of two together, in one bin and in others
 T4_EVERY = 2  # frames between looks for a T4 group
 T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
 T4_TIMEOUT_S = 8.0  # a period is 5.7 s
@@ -74,6 +77,8 @@ class BeepDetector:
     def _look_for_t3(self, recent: Decibels, tones: Decibels, now: int) -> None:
         history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)
         found = fit(history, t3_templates())
+        if found is not None and not _begins_well(history, found):
+            found = None
         if found is not None and (self.t3.onset is not None or found.quality_db >= T3_SURE_DB):
             onset, last = _place(found, now)
             self.t3.confirm(onset, last, min(1.0, found.quality_db / 10))
@@ -131,6 +136,22 @@ class BeepDetector:
         return int(self._bins[group.fit.column])
 
 
+def _begins_well(history: History, found: Fit) -> bool:
+    """Whether what comes before four beeps with a pause among them agrees with groups of three.
+
+    Where the pause comes after three, no beep may come before them; otherwise one must, at least masked: groups of two
+    or four are music or a timer.
+    """
+    place = next(index for index, choice in enumerate(t3_templates().each) if choice is found.choice)
+    speed, rotation = SPEEDS[place // (2 * len(T3_ROTATIONS))], T3_ROTATIONS[place % len(T3_ROTATIONS)]
+    ago = [round((found.choice.start_s + part * speed) * FRAME_RATE / BLOCK) for part in SLOT]
+    slot = slice(-ago[0], -ago[1])
+    level = float(np.mean(np.clip(history.levels[slot, found.column] - found.level_db, -14, 3)))
+    if rotation > 1:
+        return level >= MISSING_DB
+    return level < PRESENT_DB or float(np.mean(history.tonality[slot, found.column])) < PRESENT_TONE_DB
+
+
 def _same_tone(one: int, other: int) -> bool:
     """Whether two bins are of one tone, maybe of different odd harmonics of a square wave."""
     if abs(one - other) <= 2:
@@ -153,7 +174,7 @@ def t3_templates() -> Templates:
     found = []
     for speed in SPEEDS:
         for pause in (1.5, 2.0):
-            for rotation in (1, 2, 3):
+            for rotation in T3_ROTATIONS:
                 gaps = [0.5, 0.5, 0.5]
                 gaps[3 - rotation] = pause
                 starts = np.concatenate([[0.0], np.cumsum([0.5 + gap for gap in gaps])]) * speed

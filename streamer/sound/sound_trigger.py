@@ -25,6 +25,8 @@ FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold o
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: sweeps turn, beeps pause
+SIGNS_APART = 16_000  # and one more so long before it: a single one may be chance
+SIGNS_KEPT = 80_000
 OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
 NEVER = -SAMPLE_RATE * 1000
 
@@ -50,9 +52,9 @@ class SoundTrigger:
     _judged: int = NEVER
     _score: float = 0.0
     _confirmed: bool = False
-    _near: deque[bool] = field(default_factory=lambda: deque(maxlen=2))  # whether the last judgements back a pattern
+    _near: deque[float] = field(default_factory=lambda: deque(maxlen=2))  # the last scores, as parts of the threshold
     _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
-    _signed: int = NEVER  # when a sign was in sight last
+    _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
     _denied_until: int = 0  # a pattern says that it is another alarm
 
     def __post_init__(self) -> None:
@@ -64,15 +66,16 @@ class SoundTrigger:
         if given.cadence is not None:
             self._patterns = given.cadence
             if any(state.kind.value in self.rule.signs and not _over(state) for state in given.cadence):
-                self._signed = at
+                self._signs.append(at)
+            while self._signs and at - self._signs[0] > SIGNS_KEPT:
+                self._signs.popleft()
         names = self._judge(given) if given.judgement or given.silent else ()
         if self._denied(at):
             names = self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
-        backed = (all(self._near) and len(self._near) == 2) or (bool(self._recent) and self._recent[-1])
-        fused = bool(in_sight) and backed and at - self._judged <= SAMPLE_RATE
+        fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
         tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
         starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
@@ -91,6 +94,11 @@ class SoundTrigger:
             labels=(*names, *(state.kind.readable for state in sounding)),
         )
 
+    def _backed(self) -> bool:
+        """Whether the tagger agrees with a pattern that has begun."""
+        near = self._near
+        return bool(near) and (near[-1] >= 1 or (len(near) == 2 and min(near) >= FUSED_RATIO))
+
     def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""
         others = [state.last_sample for state in self._patterns if state.kind.value in self.rule.unless]
@@ -105,27 +113,33 @@ class SoundTrigger:
         self._score, self._confirmed = 0.0, False
         return ()
 
-    def _doubted(self, scores: NDArray[np.float32], at: int) -> bool:
-        """Whether the signal shows nothing of the kind, or another label explains the sound as well."""
-        if self.rule.signs and at - self._signed > SIGN_SAMPLES:
-            return True
+    def _doubted(self, scores: NDArray[np.float32]) -> bool:
+        """Whether another label explains the sound as well."""
         return bool(self.rivals.size) and bool(scores[self.rivals].max() >= scores[self.members].max(initial=0.0))
+
+    def _signed(self, at: int) -> bool:
+        """Whether the signal shows, and keeps showing, signs of such a sound."""
+        if not self.rule.signs:
+            return True
+        seen = self._signs
+        return bool(seen) and at - seen[-1] <= SIGN_SAMPLES and seen[-1] - seen[0] >= SIGNS_APART
 
     def _judge(self, given: AlertInput) -> tuple[str, ...]:
         scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
         at, self._judged = given.end_sample, given.end_sample
-        if not given.judgement or self._doubted(scores, at):
+        if not given.judgement or self._doubted(scores):
             scores = np.zeros(LABEL_COUNT, np.float32)
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())
-        above = strongest >= 1
-        self._near.append(strongest >= FUSED_RATIO)
+        signed = self._signed(at)
+        above = strongest >= 1 and signed
+        self._near.append(strongest)
         self._recent.append(above)
         self._confirmed = False
         if strongest >= OFF_RATIO:
             best = int(self.members[strength.argmax()])
             threshold, self._score = float(self.on[best]), float(scores[best])
-            self._heard = estimated_offset(given.judgement)
+            self._heard = estimated_offset(given.judgement) if signed else self._heard
             if self._onset is None:
                 self._onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
             sure = self._score >= threshold + SURE * (1 - threshold)

@@ -30,8 +30,10 @@ KEPT_LOOKS = 72  # 9 s
 RESTING = 0.25  # octaves a second: slower is a note
 REVERSAL_OCTAVES = 0.3
 SWEEP_LOOKS = (4, 36)  # 0.5 to 4.6 s from one turn to the next
+CYCLE_LOOKS = 14  # 1.8 s up and down: no more than 30 a minute, and slower than two beats of music
 MOVING, MOVING_LEAST = 0.65, 0.5  # part of the looks
 RHYTHM = 1.5  # sweeps in the same direction take about the same time
+LOPSIDED = 2.6  # up and down take so differently long at most
 ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
@@ -60,7 +62,7 @@ class Glide:
     error: float
 
 
-GLIDES = (Glide(looks=6, extent=0.5, strength_db=12.0, error=0.08), Glide(10, 0.45, 11.0, 0.1))
+GLIDES = (Glide(looks=9, extent=0.5, strength_db=12.0, error=0.08), Glide(10, 0.45, 11.0, 0.1))
 ONE_WAY = 0.8  # part of a glide's looks that move its way
 THREE_SWEEPS = Demand(sweeps=3, extent=0.55, whole_extent=0.65, strength_db=10.0, seen=0.65, error=0.12)
 TWO_SWEEPS = Demand(sweeps=2, extent=0.6, whole_extent=0.8, strength_db=14.5, seen=0.8, error=0.085)
@@ -194,7 +196,8 @@ class WailDetector:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
             if plain and extent >= LASTING_OCTAVES:
                 self.pattern.confirm(chain.start, chain.last, 0.0)
-        elif is_wail(course):
+            return
+        if is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(1.0, recent.strength_db / 15))
         elif any(is_glide(course, wanted) for wanted in GLIDES):
             self.pattern.propose(chain.start, chain.last, chain.last + CANDIDATE_SAMPLES)
@@ -281,6 +284,10 @@ def _sweeps(course: Course, turns: list[int], wanted: Demand) -> bool:
     if max(extents[:-1]) > ALIKE * min(extents[:-1]) or extents[-1] > ALIKE * extents[-2]:
         return False
     if min(lengths) < SWEEP_LOOKS[0] or max(lengths) > SWEEP_LOOKS[1]:
+        return False
+    if any(one + other < CYCLE_LOOKS for one, other in pairwise(lengths)):
+        return False
+    if any(max(pair) > LOPSIDED * min(pair) for pair in pairwise(lengths[:-1])):
         return False
     if any(max(pair) > RHYTHM * min(pair) for pair in zip(lengths, lengths[2:], strict=False)):
         return False
