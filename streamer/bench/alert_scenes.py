@@ -169,7 +169,8 @@ def everyday(kind: str, rng: Generator, pools: Pools, seconds: float, spread: Sp
     if rng.random() < 0.5:
         other = [found for found in EVERYDAY if found != kind][int(rng.integers(len(EVERYDAY) - 1))]
         layers, name = [*layers, (other, rng.uniform(0.1, 1))], f"{kind} and {other}"
-    samples, heard = np.zeros(round(seconds * SAMPLE_RATE), np.float32), ()
+    samples = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    heard: tuple[tuple[frozenset[str], float, float], ...] = ()
     for layer, share in layers:
         found = pools.background(layer, rng, seconds, spread)
         samples += sounds.room(rng, found.samples, rng.uniform(0, spread.rt60_s)) * np.float32(share)

@@ -33,7 +33,7 @@ SWEEP_LOOKS = (4, 36)  # 0.5 to 4.6 s from one turn to the next
 CYCLE_LOOKS = 14  # 1.8 s up and down: no more than 30 a minute, and slower than two beats of music
 MOVING, MOVING_LEAST = 0.65, 0.5  # part of the looks
 RHYTHM = 1.5  # sweeps in the same direction take about the same time
-LOPSIDED = 2.6  # up and down take so differently long at most
+LOPSIDED = 2.6  # up and down are so differently fast at most
 ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
@@ -287,7 +287,8 @@ def _sweeps(course: Course, turns: list[int], wanted: Demand) -> bool:
         return False
     if any(one + other < CYCLE_LOOKS for one, other in pairwise(lengths)):
         return False
-    if any(max(pair) > LOPSIDED * min(pair) for pair in pairwise(lengths[:-1])):
+    rates = [extent / length for extent, length in zip(extents, lengths, strict=True)]
+    if any(max(pair) > LOPSIDED * min(pair) for pair in pairwise(rates)):
         return False
     if any(max(pair) > RHYTHM * min(pair) for pair in zip(lengths, lengths[2:], strict=False)):
         return False
