@@ -98,7 +98,7 @@ class Decoder:
         lengths = [len(item) for item in features]
         for layer, cross in zip(self.layers, cache.cross, strict=True):
             written = layer.cross_kv(joined).view(len(joined), 2, self.heads, -1).permute(1, 2, 0, 3)
-            for slot, rows in enumerate(written.split(lengths, dim=2)):
+            for slot, rows in enumerate(torch.split(written, lengths, dim=2)):
                 cross[slot, :, :, : rows.shape[2]].copy_(rows)
 
     def step(
@@ -155,8 +155,10 @@ class Decoder:
     def _attend_text(self, layer: Layer, own: Tensor, places: "_Places", x: Tensor) -> Tensor:
         qkv = layer.qkv(layer.norm(x)).view(places.slots, places.longest, -1)
         places.write(own, qkv[..., self.width :])
-        query = qkv[..., : self.width].unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        seen = own[: places.slots, : places.end].unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = qkv[..., : self.width].view(places.slots, places.longest, self.heads, -1).transpose(1, 2)
+        seen = (
+            own[: places.slots, : places.end].view(places.slots, places.end, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         mixed = functional.scaled_dot_product_attention(query, seen[0], seen[1], attn_mask=places.text_mask)
         return layer.out.added(mixed.transpose(1, 2).reshape(x.shape), x)
 

@@ -82,7 +82,7 @@ class HeadModule(nn.Module):
                 vector = self._through("time_tr", self._down(self._weighted(taps))).mean(1)
             case HeadKind.TL_TR:
                 layers = self._through("time_tr", self._down(taps).flatten(0, 1)).mean(1)
-                vector = self._through("layer_tr", layers.unflatten(0, taps.shape[:2])).mean(1)
+                vector = self._through("layer_tr", layers.view(*taps.shape[:2], -1)).mean(1)
         logits: Tensor = self.mlp_layer(vector.float())
         return logits
 
