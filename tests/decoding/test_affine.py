@@ -20,8 +20,8 @@ def test_a_layer_is_the_plain_product_in_every_type(dtype, shape):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_few_rows_give_what_many_give(dtype):
-    layer = Projection(torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype))
-    x, residual = torch.randn(3 * FEW_ROWS, 64).to(dtype), torch.randn(3 * FEW_ROWS, 96).to(dtype)
+    layer = Projection(0.15 * torch.randn(512, 384).to(dtype), torch.randn(512).to(dtype))
+    x, residual = torch.randn(3 * FEW_ROWS, 384).to(dtype), torch.randn(3 * FEW_ROWS, 512).to(dtype)
     parts = list(zip(x.split(FEW_ROWS), residual.split(FEW_ROWS), strict=True))
     for whole, pieces in (
         (layer(x), [layer(rows) for rows, _ in parts]),
@@ -36,8 +36,8 @@ def test_few_rows_give_what_many_give(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_layer_keeps_what_is_not_finite(dtype, value):
-    layer = Projection(torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype))
-    x = torch.ones(1, 64, dtype=dtype)
+    layer = Projection(torch.randn(512, 384).to(dtype), torch.randn(512).to(dtype))
+    x = torch.ones(1, 384, dtype=dtype)
     x[0, 5] = value
     assert not layer(x).isfinite().all()
 
