@@ -8,6 +8,8 @@ import hashlib
 import json
 import multiprocessing as mp
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -172,8 +174,13 @@ def _all(wanted: Sequence[int], plan: Plan) -> Iterator[Heard]:
             _prepare(plan)
         yield from map(_attempt, wanted)
         return
-    with mp.get_context("spawn").Pool(plan.processes, _prepare, (plan,)) as pool:
-        yield from pool.imap_unordered(_attempt, wanted)
+    context = mp.get_context("spawn")
+    with ProcessPoolExecutor(plan.processes, context, _prepare, (plan,)) as pool:
+        try:
+            for done in as_completed([pool.submit(_attempt, number) for number in wanted]):
+                yield done.result()
+        except BrokenProcessPool:
+            raise UsageError("--processes: one was ended from outside; the same command goes on from here") from None
 
 
 def _prepare(plan: Plan) -> None:
