@@ -191,7 +191,7 @@ def token_loss(logits: Tensor, targets: Tensor, vocabulary: Vocabulary) -> Tenso
     if bool(timed.any()):
         last = vocabulary.first_timestamp + TIMESTAMPS - 1
         near = [(wanted[timed] + step).clamp(vocabulary.first_timestamp, last) for step in (-2, -1, 0, 1, 2)]
-        shares = (0.1, 0.2, 0.4, 0.2, 0.1)
+        shares = (0.05, 0.15, 0.6, 0.15, 0.05)
         spread = sum(
             share * -scores[timed].gather(1, at[:, None])[:, 0] for share, at in zip(shares, near, strict=True)
         )

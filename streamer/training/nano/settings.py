@@ -59,13 +59,13 @@ class LongWindows(_Part):
     `flite`: so much of the continuous speech is by flite's voices, which are less like one another than espeak-ng's.
     """
 
-    steps: int = Field(1400, ge=0)
+    steps: int = Field(2200, ge=0)
     warmup: int = 30
     learning_rate: float = 8e-4
     flite: float = Field(0.5, ge=0, le=1)
-    shares: tuple[float, ...] = (0.04, 0.06, 0.08, 0.12, 0.14, 0.2, 0.14, 0.12, 0.1)
-    padded: float = Field(0.3, ge=0, le=1)
-    timestamps: float = Field(0.5, ge=0, le=1)
+    shares: tuple[float, ...] = (0.03, 0.04, 0.06, 0.1, 0.13, 0.2, 0.15, 0.14, 0.15)
+    padded: float = Field(0.35, ge=0, le=1)
+    timestamps: float = Field(0.7, ge=0, le=1)
     late: float = Field(0.3, ge=0, le=1)
 
 

@@ -19,6 +19,7 @@ N_VOCAB = 51864  # tokens of Whisper's English models
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|>, 0.02 s apart
 FRAME = SAMPLE_RATE // 50  # samples of one encoder frame and of one timestamp step
 IGNORED = -100
+SEGMENT = 3  # words between two timestamps
 POSITIONS = 448  # of Whisper's decoder
 LEAST_PAST = 100  # frames before a late window in which somebody may have spoken
 
@@ -194,11 +195,13 @@ def _timed(
     *,
     whole: bool = True,
 ) -> list[tuple[int, tuple[int, int]]]:
-    """`<|start|> words <|end|>` for each utterance of a window whose first frame is the `first` of the 30 s.
+    """`<|start|> words <|end|>`, at most three words each, of a window whose first frame is the `first` of the 30 s.
 
-    In a `whole` sequence a first utterance later than 1 s starts at <|0.00|>, as Whisper asks.
+    Two decoder layers cannot count which "seven" of ten they are at; a timestamp every third word tells them. In a
+    `whole` sequence a first utterance later than 1 s starts at <|0.00|>, as Whisper asks.
     """
     sequence: list[tuple[int, tuple[int, int]]] = []
+    turns = [turn[place : place + SEGMENT] for turn in turns for place in range(0, len(turn), SEGMENT)]
     for index, turn in enumerate(turns):
         start = first + turn[0].start // FRAME
         if whole and index == 0 and start > SAMPLE_RATE // FRAME:
