@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from whisper.tokenizer import get_tokenizer
 
 from streamer.training.nano.clips import TimedWord
-from streamer.training.nano.vocabulary import IGNORED, Faults, lesson, used_tokens
+from streamer.training.nano.vocabulary import COARSE, IGNORED, TIMESTAMPS, Faults, lesson, used_tokens
 from streamer.training.nano.words import vocabulary
 
 WORDS = used_tokens()
@@ -41,17 +41,17 @@ def test_plain_text_follows_no_timestamps_and_ends_with_end_of_text():
 
 def test_timestamps_frame_each_utterance():
     item = plan(timestamps=True)
-    assert whisper_text(item.targets) == "<|0.50|> seven maria<|1.50|><|3.00|> one<|3.50|><|endoftext|>"
+    assert whisper_text(item.targets) == "<|0.40|> seven maria<|1.60|><|2.80|> one<|3.60|><|endoftext|>"
     assert item.inputs[1:] == item.targets[:-1]
 
 
 def test_a_late_first_utterance_starts_at_zero_as_whisper_demands():
-    assert whisper_text(plan(turns=TURNS[1:], timestamps=True).targets).startswith("<|0.00|> one<|3.50|>")
+    assert whisper_text(plan(turns=TURNS[1:], timestamps=True).targets).startswith("<|0.00|> one<|3.60|>")
 
 
 def test_of_an_utterance_that_goes_on_only_its_start_is_written():
     item = plan(timestamps=True, open_end=True)
-    assert whisper_text(item.targets) == "<|0.50|> seven maria<|1.50|><|3.00|><|endoftext|>"
+    assert whisper_text(item.targets) == "<|0.40|> seven maria<|1.60|><|2.80|><|endoftext|>"
 
 
 def test_silence_asks_for_no_speech_and_then_the_end():
@@ -77,7 +77,7 @@ def test_faults_disturb_inputs_but_never_what_is_asked_for(seed, timestamps):
 
 def test_a_late_window_has_the_times_of_its_place_in_the_thirty_seconds():
     item = plan(turns=TURNS[1:], timestamps=True, first=500)
-    assert whisper_text(item.targets) == "<|0.00|> one<|13.50|><|endoftext|>"
+    assert whisper_text(item.targets) == "<|0.00|> one<|13.60|><|endoftext|>"
     assert item.heard[1] == (150, 175)
 
 
@@ -88,14 +88,13 @@ def test_text_of_the_time_before_a_late_window_is_read_and_not_asked_for(seed, f
     item = plan(random=np.random.default_rng(seed), timestamps=True, faults=faults, first=first)
     asked = [target for target in item.targets if target != IGNORED]
     given_before = item.inputs[: len(item.inputs) - len(asked) + 1]
-    start = WORDS.first_timestamp + first + 25
-    assert asked[0] == min(start, WORDS.first_timestamp + 1500)
+    assert asked[0] == WORDS.first_timestamp + min((first + 25) // COARSE, TIMESTAMPS - 1)
     times = [token - WORDS.first_timestamp for token in given_before if token >= WORDS.first_timestamp]
     assert given_before[0] == WORDS.sot
     assert len(times) % 2 == 0
     assert times == sorted(times)
     assert times[0] == 0
-    assert times[-1] <= first
+    assert times[-1] <= first // COARSE
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,3 +105,16 @@ def test_a_sequence_never_outgrows_the_decoder(seed, count):
     item = plan(turns=turns, random=np.random.default_rng(seed), timestamps=True, faults=faults)
     assert len(item.inputs) <= 448
     assert item.inputs[0] == WORDS.previous
+
+
+@settings(max_examples=60, deadline=None)
+@given(gaps=st.lists(st.integers(1, 12_000), min_size=1, max_size=30), first=st.integers(0, 700))
+def test_timestamps_never_go_back_and_no_segment_is_empty(gaps, first):
+    ends = np.cumsum(gaps)
+    turn = [TimedWord("one", int(end) - gap, int(end)) for gap, end in zip(gaps, ends, strict=True)]
+    item = plan(turns=[turn], timestamps=True, first=first)
+    times = [token - WORDS.first_timestamp for token in item.targets if token >= WORDS.first_timestamp]
+    assert times == sorted(times)
+    assert all(0 <= time < TIMESTAMPS for time in times)
+    assert all(end > start or end == TIMESTAMPS - 1 for start, end in zip(times[::2], times[1::2], strict=True))
+    assert all(text.count("one") <= 3 for text in whisper_text(item.targets).split("<|"))

@@ -1,7 +1,7 @@
 """The network in training: openai-whisper's modules over the used tokens, with taps, alignment and auxiliary outputs.
 
 Differences from `whisper.model.Whisper` that end with the training: the token table holds the used tokens only,
-timestamp rows are a learned projection of sinusoids (so that 1,501 of them are learned from little), and the
+timestamp rows are a learned projection of sinusoids (so that 76 of them are learned from little), and the
 encoder has two outputs of its own: phones for a CTC loss, and the word that each frame lies in.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whisper.model import ModelDimensions as Dimensions
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock, Whisper, sinusoids
 
-from streamer.training.nano.vocabulary import N_VOCAB, TIMESTAMPS, Vocabulary
+from streamer.training.nano.vocabulary import COARSE, N_VOCAB, TIMESTAMPS, Vocabulary
 
 POOL = 20  # encoder frames of one tap, 0.4 s
 CLASSES = 527
@@ -65,7 +65,7 @@ class Nano(nn.Module):
         self.head = TagHead(dims.n_audio_state)
         self.phones = nn.Linear(dims.n_audio_state, phones + 1)
         self.spoken = nn.Linear(dims.n_audio_state, len(vocabulary.words) + 1)
-        self.register_buffer("clock", sinusoids(TIMESTAMPS, dims.n_text_state), persistent=False)
+        self.register_buffer("clock", sinusoids(TIMESTAMPS * COARSE, dims.n_text_state)[::COARSE], persistent=False)
         self._start_loud()
         self._start_local()
         nn.init.normal_(self.whisper.decoder.token_embedding.weight, std=0.05)
@@ -178,25 +178,11 @@ def _cross_attention(attention: MultiHeadAttention, x: Tensor, features: Tensor)
 
 
 def token_loss(logits: Tensor, targets: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Cross-entropy over Whisper's whole vocabulary: the unused tokens, all at logit 0, are one more column.
-
-    A timestamp may be missed by a step or two: its target is spread over its neighbours.
-    """
+    """Cross-entropy over Whisper's whole vocabulary: the unused tokens, all at logit 0, are one more column."""
     column = torch.full_like(logits[..., :1], float(vocabulary.unused)).log()
     scores = torch.cat([logits, column], dim=-1).log_softmax(dim=-1)
     valid = targets >= 0
-    scores, wanted = scores[valid], targets[valid]
-    loss = -scores.gather(1, wanted[:, None])[:, 0]
-    timed = wanted >= vocabulary.first_timestamp
-    if bool(timed.any()):
-        last = vocabulary.first_timestamp + TIMESTAMPS - 1
-        near = [(wanted[timed] + step).clamp(vocabulary.first_timestamp, last) for step in (-2, -1, 0, 1, 2)]
-        shares = (0.05, 0.15, 0.6, 0.15, 0.05)
-        spread = sum(
-            share * -scores[timed].gather(1, at[:, None])[:, 0] for share, at in zip(shares, near, strict=True)
-        )
-        loss = torch.cat([loss[~timed], cast(Tensor, spread)])
-    return loss.mean()
+    return -scores[valid].gather(1, targets[valid][:, None]).mean()
 
 
 def attention_loss(weights: Tensor, frames: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The tokens that `nano` uses, renumbered densely for training, and token sequences with their targets.
 
-Of Whisper's 51,864 English tokens some 1,600 are used: those of the vocabulary's words, five special ones and the 1,501
-timestamps. Training numbers them 0..n-1 (words, specials, timestamps); `used` maps back.
+Of Whisper's 51,864 English tokens some 200 are used: those of the vocabulary's words, five special ones and every
+twentieth timestamp. Training numbers them 0..n-1 (words, specials, timestamps); `used` maps back.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from streamer.training.nano.clips import TimedWord
 from streamer.training.nano.words import vocabulary
 
 N_VOCAB = 51864  # tokens of Whisper's English models
-TIMESTAMPS = 1501  # <|0.00|> to <|30.00|>, 0.02 s apart
-FRAME = SAMPLE_RATE // 50  # samples of one encoder frame and of one timestamp step
+COARSE = 20  # encoder frames between two timestamps: 0.4 s, about as exactly as a model of this size knows
+TIMESTAMPS = 76  # <|0.00|> to <|30.00|>
+FRAME = SAMPLE_RATE // 50  # samples of one encoder frame and of one timestamp step of Whisper's
 IGNORED = -100
 SEGMENT = 3  # words between two timestamps
 POSITIONS = 448  # of Whisper's decoder
@@ -61,7 +62,8 @@ def used_tokens() -> Vocabulary:
     pieces = sorted({token for tokens in spelled.values() for token in tokens})
     number = {token: index for index, token in enumerate(pieces)}
     specials = [tokenizer.eot, tokenizer.sot, tokenizer.sot_prev, tokenizer.no_speech, tokenizer.no_timestamps]
-    timestamps = range(tokenizer.timestamp_begin, tokenizer.timestamp_begin + TIMESTAMPS)
+    begin = tokenizer.timestamp_begin
+    timestamps = range(begin, begin + TIMESTAMPS * COARSE, COARSE)
     first = len(pieces)
     return Vocabulary(
         words={word: tuple(number[token] for token in tokens) for word, tokens in spelled.items()},
@@ -141,7 +143,7 @@ def lesson(
     start, past = vocabulary.no_timestamps, list[int]()
     if timestamps:
         if faults and turns and first > LEAST_PAST and random.random() < faults.past:
-            past = _utterances(vocabulary, random, int(random.integers(1, 2 + first // 200)), first)
+            past = _utterances(vocabulary, random, int(random.integers(1, 2 + first // 200)), first // COARSE)
             sequence = _timed(vocabulary, turns, open_end, first, whole=False)
         start = sequence.pop(0)[0] if turns else vocabulary.first_timestamp
     given = [vocabulary.sot, *past]
@@ -202,23 +204,24 @@ def _timed(
     """
     sequence: list[tuple[int, tuple[int, int]]] = []
     turns = [turn[place : place + SEGMENT] for turn in turns for place in range(0, len(turn), SEGMENT)]
+    last = 0
     for index, turn in enumerate(turns):
-        start = first + turn[0].start // FRAME
-        if whole and index == 0 and start > SAMPLE_RATE // FRAME:
+        start = max(last, (first + turn[0].start // FRAME) // COARSE)
+        if whole and index == 0 and start * COARSE > SAMPLE_RATE // FRAME:
             start = 0
         sequence.append((vocabulary.first_timestamp + min(start, TIMESTAMPS - 1), (0, 0)))
         if open_end and index == len(turns) - 1 and index > 0:
             break
         sequence += _plain(vocabulary, [turn])
-        end = first + turn[-1].end // FRAME
-        sequence.append((vocabulary.first_timestamp + min(end, TIMESTAMPS - 1), (0, 0)))
+        last = min(max(start + 1, -(-(first + turn[-1].end // FRAME) // COARSE)), TIMESTAMPS - 1)
+        sequence.append((vocabulary.first_timestamp + last, (0, 0)))
     return sequence
 
 
 def _utterances(vocabulary: Vocabulary, random: np.random.Generator, count: int, until: int | None) -> list[int]:
     """Text that nobody hears: `count` utterances of words in random order.
 
-    `until`: each stands between timestamps, which rise from 0 to at most this many steps; None: without them.
+    `until`: each stands between timestamps, which rise from the first to at most this one; None: without them.
     """
     names = list(vocabulary.words)
     times = np.sort(random.integers(0, (until or 0) + 1, 2 * count))
