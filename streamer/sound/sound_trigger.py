@@ -56,6 +56,7 @@ class SoundTrigger:
     _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
     _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
     _denied_until: int = 0  # a pattern says that it is another alarm
+    _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
 
     def __post_init__(self) -> None:
         self._recent = deque(maxlen=self.rule.confirm + 1)
@@ -85,9 +86,11 @@ class SoundTrigger:
         if self._heard is not None:
             ends.append(self._heard)
         strongest = max((state.score for state in (*sounding, *in_sight)), default=0.0)
+        raises, lasts = bool(sounding) or fused or self._confirmed, bool(sounding) or fused or tagged
+        self._stands = lasts and (raises or self._stands)
         return Evidence(
-            raises=bool(sounding) or fused or self._confirmed,
-            lasts=bool(sounding) or fused or tagged,
+            raises=raises,
+            lasts=lasts,
             start_sample=min(starts, default=at),
             last_sample=max(ends, default=at),
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
@@ -139,7 +142,7 @@ class SoundTrigger:
         if strongest >= OFF_RATIO:
             best = int(self.members[strength.argmax()])
             threshold, self._score = float(self.on[best]), float(scores[best])
-            self._heard = estimated_offset(given.judgement) if signed else self._heard
+            self._heard = estimated_offset(given.judgement) if signed or self._stands else self._heard
             if self._onset is None:
                 self._onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
             sure = self._score >= threshold + SURE * (1 - threshold)

@@ -79,6 +79,15 @@ def test_the_tagger_alone_is_not_believed_where_the_signal_shows_nothing_of_the_
     assert run(AlertEngine(), range(1, 20), lambda second: {SIREN: 0.9}, beeping) == []
 
 
+def test_an_alarm_that_stands_goes_on_while_the_tagger_hears_it_though_no_signs_are_in_sight():
+    heard = {at: {SIREN: 0.9} for at in range(5, 30)}
+    signs = {at: sweep(at) for at in (5, 6, 20, 21)}
+    changes = run(AlertEngine(), range(1, 40), lambda at: heard.get(at, {}), lambda at: signs.get(at, ()))
+    ends = [(state, end) for state, end in ((c.state, c.end_sample) for c in changes) if state != "updated"]
+    assert [state for state, _ in ends] == ["raised", "cleared"]
+    assert ends[1][1] >= 28 * RATE
+
+
 def test_what_another_label_explains_as_well_is_no_alarm():
     explained = {SMOKE: 0.8, BIRD: 0.8, SIREN: 0.85, WHISTLING: 0.9}
     assert run(AlertEngine(), range(1, 30), lambda second: explained, lambda at: sweeping(at) + beeping(at)) == []
