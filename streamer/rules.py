@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from streamer.errors import ConfigError
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
-SignName = Literal["t3", "t4", "wail", "yelp", "hilo", "tone"]
+SignName = Literal[CadenceName, "tone"]
 MAX_RULES = 200
 MAX_PATTERN = 200  # characters of a regular expression
 

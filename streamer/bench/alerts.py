@@ -4,7 +4,6 @@ The whole engine with a model (patterns of the signal and tagging head together)
 a seed of its own, so that the number of processes changes nothing.
 """
 
-import multiprocessing as mp
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from streamer.bench import alert_scenes, sounds
 from streamer.bench.alert_scenes import LEAD_S, Background, Pools
+from streamer.bench.processes import as_done
 from streamer.bench.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.model.labels import labels, resolve
@@ -182,11 +182,12 @@ def main(
     seed = 1 if development else seed
     pools = alert_scenes.read_pools(data, development)
     wanted = list(jobs(alert_scenes.kinds(pools) if kinds is None else kinds, trials, hours))
-    found = []
-    for number, trial in enumerate(_all(wanted, (seed, data, development, model), processes), 1):
-        found.append(trial)
-        if number % 50 == 0:
-            say(f"{number} of {len(wanted)} scenes")
+    done: dict[int, Trial] = {}
+    for place, trial in as_done(_attempt, wanted, processes, _prepare, (seed, data, development, model)):
+        done[place] = trial
+        if len(done) % 50 == 0:
+            say(f"{len(done)} of {len(wanted)} scenes")
+    found = [done[place] for place in range(len(wanted))]
     alarms = [trial for trial in found if trial.job.what == "alarm"]
     return {
         "set": "development" if development else "judging",
@@ -202,16 +203,6 @@ def main(
 
 
 _judges: list[Judge] = []  # the one of this process of the pool
-
-
-def _all(wanted: Sequence[Job], given: tuple[int, Path | None, bool, str | None], processes: int) -> Iterator[Trial]:
-    """The trials of all jobs in order, by so many processes."""
-    if processes == 1:
-        _prepare(*given)
-        yield from map(_attempt, wanted)
-        return
-    with mp.get_context("spawn").Pool(processes, _prepare, given) as pool:
-        yield from pool.imap(_attempt, wanted, chunksize=2)
 
 
 def _prepare(seed: int, data: Path | None, development: bool, model: str | None) -> None:

@@ -6,10 +6,7 @@ as soon as it is known: a run that was cut off goes on where it was when the sam
 
 import hashlib
 import json
-import multiprocessing as mp
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,9 +17,11 @@ import numpy as np
 from streamer.bench import alert_scenes, machine
 from streamer.bench.alert_scenes import EVERYDAY, Pools
 from streamer.bench.alerts import Listener, engine_listener, explained, listen, poisson_bound
+from streamer.bench.processes import as_done
 from streamer.bench.report import Report, Table, publish
 from streamer.bench.sounds import DEVELOPMENT, JUDGING
 from streamer.errors import UsageError
+from streamer.events import SAMPLE_RATE
 from streamer.rules import AlertRules
 
 NAME = "alerts_false"
@@ -87,17 +86,17 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Repor
     """
     facts = machine.facts(1)
     log = plan.folder / f"{NAME}.jsonl"
-    found = _resume(log, plan.identity(), say)
+    found = {number: heard for number, heard in _resume(log, plan.identity(), say).items() if number < plan.scenes}
     wanted = [number for number in range(plan.scenes) if number not in found]
     with log.open("a", encoding="utf-8") as file:
-        for heard in _all(wanted, plan):
+        for _, heard in as_done(_attempt, wanted, plan.processes, _prepare, (plan,)):
             found[heard.number] = heard
             file.write(json.dumps(asdict(heard)) + "\n")
             file.flush()
             if len(found) % PUBLISHED_EVERY == 0:
                 publish(_report(found, plan, facts), plan.folder)
                 say(f"{len(found)} of {plan.scenes} scenes, {sum(len(h.wrong) for h in found.values())} false alarms")
-    return _report({n: heard for n, heard in found.items() if n < plan.scenes}, plan, facts)
+    return _report(found, plan, facts)
 
 
 def _resume(log: Path, identity: Mapping[str, Any], say: Callable[[str], None]) -> dict[int, Heard]:
@@ -154,7 +153,7 @@ class _Judge:
                 Wrong(
                     change.rule,
                     change.severity,
-                    round(change.at_sample / 16_000, 2),
+                    round(change.at_sample / SAMPLE_RATE, 2),
                     round(float(change.score), 3),
                     change.labels,
                     tuple(f"{tag.label} {tag.score:.2f}" for tag in change.heard),
@@ -165,22 +164,6 @@ class _Judge:
 
 
 _judges: list[_Judge] = []  # the one of this process of the pool
-
-
-def _all(wanted: Sequence[int], plan: Plan) -> Iterator[Heard]:
-    """The scenes as they are done, by so many processes."""
-    if plan.processes == 1 or len(wanted) < 2:
-        if wanted:
-            _prepare(plan)
-        yield from map(_attempt, wanted)
-        return
-    context = mp.get_context("spawn")
-    with ProcessPoolExecutor(plan.processes, context, _prepare, (plan,)) as pool:
-        try:
-            for done in as_completed([pool.submit(_attempt, number) for number in wanted]):
-                yield done.result()
-        except BrokenProcessPool:
-            raise UsageError("--processes: one was ended from outside; the same command goes on from here") from None
 
 
 def _prepare(plan: Plan) -> None:

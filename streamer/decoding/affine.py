@@ -31,23 +31,25 @@ class Projection(Affine):
 
     def __call__(self, x: Tensor) -> Tensor:
         """The layer's output [rows, out] for x [rows, in]."""
-        return super().__call__(x) if self._eight is None or len(x) > FEW_ROWS else self._few(x, self._eight)
+        few = self._few(x)
+        return super().__call__(x) if few is None else few
 
     def gelu(self, x: Tensor) -> Tensor:
         """The exact GELU of the layer's output."""
-        if self._eight is None or len(x) > FEW_ROWS:
-            return super().gelu(x)
-        return functional.gelu(self._few(x, self._eight))
+        few = self._few(x)
+        return super().gelu(x) if few is None else functional.gelu(few)
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         """`residual` [rows, out] plus the layer's output."""
-        if self._eight is None or len(x) > FEW_ROWS:
-            return super().added(x, residual)
-        return self._few(x, self._eight).add_(residual)
+        few = self._few(x)
+        return super().added(x, residual) if few is None else few.add_(residual)
 
-    def _few(self, x: Tensor, eight: Tensor) -> Tensor:
+    def _few(self, x: Tensor) -> Tensor | None:
+        """The layer's output by its 8 bits; None where these are not for so many rows, or there are none."""
+        if self._eight is None or len(x) > FEW_ROWS:
+            return None
         assert self.bias is not None
-        return torch._weight_int8pack_mm(x, eight, self._scales).add_(self.bias)
+        return torch._weight_int8pack_mm(x, self._eight, self._scales).add_(self.bias)
 
 
 class Vocabulary:

@@ -16,9 +16,8 @@ def placed(words: Words) -> Words:
     """The words with times that hold what was attended; their order and that of their times stay as they are."""
     found, earliest = [], 0
     for index, word in enumerate(words):
-        start = max(word.start_sample, earliest)
         attended = word.attended_sample
-        start = max(earliest, min(start, attended))
+        start = max(earliest, min(word.start_sample, attended))
         end = max(word.end_sample, start, attended + FRAME_SAMPLES // 2)
         following = words[index + 1].attended_sample if index + 1 < len(words) else end
         if following > attended:

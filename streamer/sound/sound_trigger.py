@@ -66,7 +66,8 @@ class SoundTrigger:
         at = given.end_sample
         if given.cadence is not None:
             self._patterns = given.cadence
-            if any(state.kind.value in self.rule.signs and not _over(state) for state in given.cadence):
+            going_on = [state.kind.value for state in given.cadence if state.phase is not CadencePhase.OVER]
+            if not set(self.rule.signs).isdisjoint(going_on):
                 self._signs.append(at)
             while self._signs and at - self._signs[0] > SIGNS_KEPT:
                 self._signs.popleft()
@@ -152,7 +153,3 @@ class SoundTrigger:
             self._onset, self._score = None, 0.0
         heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members
         return tuple(labels()[int(index)].name for index in heard)
-
-
-def _over(state: CadenceState) -> bool:
-    return state.phase is CadencePhase.OVER

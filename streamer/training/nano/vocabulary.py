@@ -139,13 +139,14 @@ def lesson(
     if faults and random.random() < faults.prompts:
         until = TIMESTAMPS - 1 if timestamps and random.random() < 0.7 else None
         prompt = _utterances(vocabulary, random, int(random.integers(1, 9)), until)
-    sequence = _timed(vocabulary, turns, open_end, first) if timestamps else _plain(vocabulary, turns)
     start, past = vocabulary.no_timestamps, list[int]()
     if timestamps:
         if faults and turns and first > LEAST_PAST and random.random() < faults.past:
             past = _utterances(vocabulary, random, int(random.integers(1, 2 + first // 200)), first // COARSE)
-            sequence = _timed(vocabulary, turns, open_end, first, whole=False)
+        sequence = _timed(vocabulary, turns, open_end, first, whole=not past)
         start = sequence.pop(0)[0] if turns else vocabulary.first_timestamp
+    else:
+        sequence = _plain(vocabulary, turns)
     given = [vocabulary.sot, *past]
     for token in given[:-1]:
         result.add(token, (0, 0), IGNORED, (0, 0))
@@ -195,7 +196,7 @@ def _timed(
     open_end: bool,
     first: int,
     *,
-    whole: bool = True,
+    whole: bool,
 ) -> list[tuple[int, tuple[int, int]]]:
     """`<|start|> words <|end|>`, at most three words each, of a window whose first frame is the `first` of the 30 s.
 
