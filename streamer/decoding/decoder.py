@@ -4,7 +4,7 @@ The weights are openai-whisper's modules', read once (self-attention's three pro
 the machine wants it). Source: openai-whisper 20250625, whisper/model.py (MIT).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,13 @@ from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
 from streamer.decoding.affine import FEW_ROWS, Projection, Vocabulary
 from streamer.decoding.kv_cache import CacheShape, KVCache
+from streamer.decoding.places import Places, ragged_places, single_places
 from streamer.model.affine import Affine
+from streamer.model.graphs import Outputs, Recorder, batch_bucket
+from streamer.model.transfer import send
 
 PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
+TEXT_BLOCK = 64  # recorded steps look at whole blocks of text positions
 
 
 class Norm:
@@ -39,7 +43,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder block's prepared weights; `alignment`: its cross-attention heads that follow the audio."""
+    """One decoder block's prepared weights; `alignment`: its cross-attention heads that follow the audio, if any."""
 
     norm: Norm
     qkv: Projection
@@ -51,7 +55,7 @@ class Layer:
     mlp_norm: Norm
     mlp_in: Projection
     mlp_out: Projection
-    alignment: tuple[int, ...]
+    alignment: Tensor | None
 
 
 class Decoder:
@@ -77,8 +81,8 @@ class Decoder:
         self.alignment_heads = len(alignment_heads)
         self._block = PACKED_BLOCK if self.layers[0].qkv.packed else 1
 
-    def new_cache(self) -> KVCache:
-        """An empty cache that fits this decoder."""
+    def new_cache(self, recorder: Recorder | None = None) -> KVCache:
+        """An empty cache that fits this decoder. `recorder`: what records `step_recorded`."""
         shape = CacheShape(
             layers=len(self.layers),
             width=self.width,
@@ -86,7 +90,7 @@ class Decoder:
             positions=self.positions,
             alignment_heads=self.alignment_heads,
         )
-        return KVCache(shape, dtype=self.dtype, device=self.device)
+        return KVCache(shape, dtype=self.dtype, device=self.device, recorder=recorder)
 
     def open(self, cache: KVCache, features: Sequence[Tensor], frames: Sequence[int]) -> None:
         """Give each window a slot and write its cross-attention keys and values.
@@ -110,23 +114,42 @@ class Decoder:
         `wanted` those of all: [slots, longest, width], where what lies behind a row's own tokens means nothing. The
         cache's lengths grow by what was read: setting one back takes tokens back.
         """
-        places = _Places(cache, tokens, self.positions, self._block)
-        kept = None if wanted is None else places.kept(wanted)
-        x = (self.embedding[places.ids] + self.positional[places.embedded]).flatten(0, 1)
-        asked = []
-        for index, layer in enumerate(self.layers):
-            last = index == len(self.layers) - 1
-            x = self._attend_text(layer, cache.own[index], places, x)
-            x, query = self._attend_audio(layer, cache.cross[index], places, x, kept if last else None)
-            if layer.alignment:
-                asked.append(query[:, :, list(layer.alignment)])
-            x = layer.mlp_out.added(layer.mlp_in.gelu(layer.mlp_norm(x)), x)
-        if asked:
-            places.write(cache.queries, asked[0] if len(asked) == 1 else torch.cat(asked, dim=2))
+        places = ragged_places(cache, tokens, self._block)
+        kept = None if wanted is None else self._kept(wanted, places)
+        x = self._read(cache, places, kept)
         for slot, row in enumerate(tokens):
             cache.lengths[slot] += len(row)
-        x = self.norm(x)
         return x.view(places.slots, places.longest, -1) if wanted is None else x[: len(wanted)]
+
+    def step_recorded(
+        self,
+        cache: KVCache,
+        tokens: Sequence[int],
+        rules: Sequence[Sequence[int]],
+        judge: Callable[[Tensor, Tensor], Outputs],
+    ) -> Outputs:
+        """Read one token for each slot as recorded work: the results of `judge`, row i of slot i, idle ones behind.
+
+        `judge` gets the hidden states [rows, width] and the `rules` (whole numbers, of one length, for each slot) as a
+        tensor; it is recorded with the step, once for each length of rules. The results last until the next step.
+        """
+        slots = batch_bucket(len(tokens)) or len(tokens)
+        idle = [0, self.positions, 1, *rules[0]]
+        places = zip(tokens, cache.lengths, cache.frames, rules, strict=True)
+        rows = [[token, position, heard, *rule] for token, position, heard, rule in places]
+        rows += [idle] * (slots - len(rows))
+        end = min(-(-(max(cache.lengths) + 1) // TEXT_BLOCK) * TEXT_BLOCK, self.positions)
+        frames = cache.whole_blocks(max(cache.frames))
+
+        def work(state: Tensor) -> Outputs:
+            ids, positions, heard = state[:, 0], state[:, 1], state[:, 2]
+            hidden = self._read(cache, single_places(cache, ids, positions, heard, end, frames), None)
+            return judge(hidden, state[:, 3:])
+
+        key = ("decoder step", slots, end, frames, len(rules[0]))
+        results = cache.graphs.run(key, [torch.tensor(rows)], work)
+        cache.lengths = [length + 1 for length in cache.lengths]
+        return results
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits float32 [n, vocabulary] of hidden states [n, width]; only near the truth unless `vocabulary.exact`."""
@@ -142,9 +165,9 @@ class Decoder:
         Row 0 belongs to text position `first` of the slot; there is a row for each position up to the last one read.
         """
         keys = [
-            cross[slot, 0][list(layer.alignment), :frames]
+            cross[slot, 0, :, :frames].index_select(0, layer.alignment)
             for layer, cross in zip(self.layers, cache.cross, strict=True)
-            if layer.alignment
+            if layer.alignment is not None
         ]
         joined = (keys[0] if len(keys) == 1 else torch.cat(keys)).float()
         query = cache.queries[slot, first : cache.lengths[slot]].float().transpose(0, 1)
@@ -152,7 +175,34 @@ class Decoder:
         distributions: Tensor = scores.softmax(dim=-1)
         return distributions
 
-    def _attend_text(self, layer: Layer, own: Tensor, places: "_Places", x: Tensor) -> Tensor:
+    def _read(self, cache: KVCache, places: Places, kept: Tensor | None) -> Tensor:
+        """The last hidden states [slots * longest, width] of what stands at the places, or only its rows `kept`."""
+        x = (self.embedding[places.ids] + self.positional[places.embedded]).flatten(0, 1)
+        asked = []
+        for index, layer in enumerate(self.layers):
+            last = index == len(self.layers) - 1
+            x = self._attend_text(layer, cache.own[index], places, x)
+            x, query = self._attend_audio(layer, cache.cross[index], places, x, kept if last else None)
+            if layer.alignment is not None:
+                asked.append(query.index_select(2, layer.alignment))
+            x = layer.mlp_out.added(layer.mlp_in.gelu(layer.mlp_norm(x)), x)
+        if asked:
+            places.write(cache.queries, asked[0] if len(asked) == 1 else torch.cat(asked, dim=2))
+        return self.norm(x)
+
+    def _kept(self, wanted: Sequence[tuple[int, int]], places: Places) -> Tensor | None:
+        """Where the wanted (slot, place) stand among all rows of the step; None where they are all of them, in order.
+
+        Many are filled up to whole blocks with the last one.
+        """
+        rows = [slot * places.longest + place for slot, place in wanted]
+        if rows == list(range(places.slots * places.longest)):
+            return None
+        if len(rows) > FEW_ROWS:
+            rows += [rows[-1]] * (-len(rows) % self._block)
+        return send(rows, self.device)
+
+    def _attend_text(self, layer: Layer, own: Tensor, places: Places, x: Tensor) -> Tensor:
         qkv = layer.qkv(layer.norm(x)).view(places.slots, places.longest, -1)
         places.write(own, qkv[..., self.width :])
         query = qkv[..., : self.width].view(places.slots, places.longest, self.heads, -1).transpose(1, 2)
@@ -163,7 +213,7 @@ class Decoder:
         return layer.out.added(mixed.transpose(1, 2).reshape(x.shape), x)
 
     def _attend_audio(
-        self, layer: Layer, cross: Tensor, places: "_Places", x: Tensor, kept: Tensor | None
+        self, layer: Layer, cross: Tensor, places: Places, x: Tensor, kept: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """What the audio adds to x [slots * longest, width], of which only the rows `kept` go on; and the queries."""
         query = layer.cross_query(layer.cross_norm(x)).view(places.slots, places.longest, self.heads, -1)
@@ -175,70 +225,6 @@ class Decoder:
         if kept is not None:
             x, mixed = x[kept], mixed[kept]
         return layer.cross_out.added(mixed, x), query
-
-
-class _Places:
-    """Where the tokens of one step stand: ids, positions, masks. Rows are padded on the right.
-
-    A query sees the keys up to its own position, so what padding or an earlier, longer row left behind is never seen.
-    The padding of ragged rows goes to the scratch position, that of even ones to where the next tokens will be written.
-    Masks are what is added to the scores: 0 or minus infinity (attention would turn truth values into them each time).
-    """
-
-    def __init__(self, cache: KVCache, tokens: Sequence[Sequence[int]], scratch: int, block: int):
-        device, starts = cache.device, cache.lengths
-        self.slots = len(tokens)
-        longest = max(map(len, tokens))
-        self.even = all(len(row) == longest for row in tokens) and all(start == starts[0] for start in starts)
-        if longest > 1 and starts[0] + longest + block <= scratch:
-            longest = -(-longest // block) * block
-        self.first, self.longest, self._block = starts[0], longest, block
-        self.frames = max(cache.frames)
-        self.ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
-        if self.even:
-            self.end = starts[0] + longest
-            self.embedded = torch.arange(starts[0], self.end, device=device)
-            keys = torch.arange(self.end, device=device)
-            self.text_mask = None if longest == 1 else _barred(keys > keys[self.first :, None], cache.dtype)
-        else:
-            self.end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
-            padded = [
-                [*range(start, start + len(row)), *[scratch] * (longest - len(row))]
-                for start, row in zip(starts, tokens, strict=True)
-            ]
-            self.positions = torch.tensor(padded, device=device)
-            self.rows = torch.arange(self.slots, device=device)[:, None]
-            self.embedded = self.positions.clamp(max=scratch - 1)
-            later = torch.arange(self.end, device=device) > self.positions[:, :, None]
-            self.text_mask = _barred(later[:, None], cache.dtype)
-        self.audio_mask: Tensor | None = None
-        if any(frames != self.frames for frames in cache.frames):
-            limits = torch.tensor(cache.frames, device=device)[:, None, None, None]
-            self.audio_mask = _barred(torch.arange(self.frames, device=device) >= limits, cache.dtype)
-
-    def write(self, buffer: Tensor, values: Tensor) -> None:
-        """Put values [slots, longest, ...] where the step's tokens stand in a buffer [slots, positions, ...]."""
-        if self.even:
-            buffer[: len(values), self.first : self.end] = values
-        else:
-            buffer[self.rows, self.positions] = values
-
-    def kept(self, wanted: Sequence[tuple[int, int]]) -> Tensor | None:
-        """Where the wanted (slot, place) stand among all rows of the step; None where they are all of them, in order.
-
-        Many are filled up to whole blocks with the last one.
-        """
-        rows = [slot * self.longest + place for slot, place in wanted]
-        if rows == list(range(self.slots * self.longest)):
-            return None
-        if len(rows) > FEW_ROWS:
-            rows += [rows[-1]] * (-len(rows) % self._block)
-        return torch.tensor(rows, device=self.ids.device)
-
-
-def _barred(where: Tensor, dtype: torch.dtype) -> Tensor:
-    """Minus infinity where it is true, else 0."""
-    return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))
 
 
 def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Layer:
@@ -256,7 +242,7 @@ def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Lay
         mlp_norm=Norm(block.mlp_ln),  # type: ignore[attr-defined]
         mlp_in=Projection(*_joined(dtype, mlp[0])),
         mlp_out=Projection(*_joined(dtype, mlp[2])),
-        alignment=alignment,
+        alignment=torch.tensor(alignment, device=own.query.weight.device) if alignment else None,
     )
 
 

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
+from streamer.model.transfer import send
+
 MAX_INITIAL_TIMESTAMP_S = 1.0  # openai-whisper's default
 NEVER = float("-inf")
+NO_LIMIT = 1 << 30  # behind every token
 
 
 class LogitFilters:
@@ -47,26 +50,52 @@ class LogitFilters:
         for row, tokens in zip(logits, written, strict=True):
             if not tokens:
                 row.index_fill_(0, self._blank, NEVER)
-        logits.index_fill_(1, self._forbidden, NEVER)
-        for row, tokens, marked in zip(logits, written, timestamps, strict=True):
-            if marked:
-                self._keep_time(row, tokens)
+        self.apply_rules(logits, send(self.rules(written, timestamps), logits.device) if any(timestamps) else None)
 
-    def _keep_time(self, row: Tensor, written: Sequence[int]) -> None:
+    def rules(self, written: Sequence[Sequence[int]], timestamps: Sequence[bool]) -> list[list[int]]:
+        """What `apply_rules` has to know of each row: nothing where none writes time marks.
+
+        Whether it writes them, below which token nothing is allowed, and the first and last mark that are.
+        """
+        if not any(timestamps):
+            return [[] for _ in written]
+        return [self._rule(tokens, marked) for tokens, marked in zip(written, timestamps, strict=True)]
+
+    def apply_rules(self, logits: Tensor, rules: Tensor | None) -> None:
+        """As `apply`, for rows that have written something; `rules` [n, 4] (None: no row writes time marks).
+
+        Nothing in here depends on the rules' values but through tensors.
+        """
+        logits.index_fill_(1, self._forbidden, NEVER)
+        if rules is not None:
+            self._keep_time(logits, rules)
+
+    def _rule(self, written: Sequence[int], marked: bool) -> list[int]:
         begin = self._timestamp_begin
-        row[self._no_timestamps] = NEVER
-        last_is_mark = len(written) >= 1 and written[-1] >= begin
+        if not marked:
+            return [0, 0, begin, NO_LIMIT]
+        if not written:
+            return [1, begin, begin, self._last_initial]
+        last_is_mark = written[-1] >= begin
         pair_is_done = len(written) < 2 or written[-2] >= begin
         if last_is_mark and pair_is_done:  # text has to follow a pair
-            row[begin:] = NEVER
-        elif last_is_mark:  # a mark or the end has to follow a single mark
-            row[: self._eot] = NEVER
+            return [1, 0, NO_LIMIT, NO_LIMIT]
         marks = [token for token in written if token >= begin]
-        if marks:  # marks never go back, and a segment is never empty
-            row[begin : marks[-1] + (0 if last_is_mark and not pair_is_done else 1)] = NEVER
-        if not written:
-            row[:begin] = NEVER
-            row[self._last_initial + 1 :] = NEVER
-        log_probabilities = row.log_softmax(dim=-1)
-        if log_probabilities[begin:].logsumexp(dim=-1) > log_probabilities[:begin].max():
-            row[:begin] = NEVER
+        if last_is_mark:  # a mark or the end has to follow a single mark
+            return [1, self._eot, marks[-1], NO_LIMIT]
+        return [1, 0, marks[-1] + 1 if marks else begin, NO_LIMIT]  # marks never go back, no segment is empty
+
+    def _keep_time(self, logits: Tensor, rules: Tensor) -> None:
+        begin, eot = self._timestamp_begin, self._eot
+        marked, lowest, first, last = rules[:, :, None].unbind(1)
+        is_marked, no_text, no_special = marked > 0, lowest > 0, lowest > eot
+        logits[:, self._no_timestamps : self._no_timestamps + 1].masked_fill_(is_marked, NEVER)
+        text, special, marks = logits[:, :eot], logits[:, eot:begin], logits[:, begin:]
+        ids = torch.arange(begin, logits.shape[1], device=logits.device)
+        marks.masked_fill_((ids < first) | (ids > last), NEVER)
+        best_text = text.amax(dim=-1, keepdim=True).masked_fill_(no_text, NEVER)
+        best_special = special.amax(dim=-1, keepdim=True).masked_fill_(no_special, NEVER)
+        likely = marks.logsumexp(dim=-1, keepdim=True) > torch.maximum(best_text, best_special)
+        is_time = likely & is_marked  # marks together are likelier than any other token
+        text.masked_fill_(no_text | is_time, NEVER)
+        special.masked_fill_(no_special | is_time, NEVER)

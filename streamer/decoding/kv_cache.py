@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamer.model.graphs import Graphs, Recorder, batch_bucket
+
 FRAME_BLOCK = 250  # encoder frames (5 s): the cross-attention buffers grow by whole blocks
+RECORDED_STEPS = 128  # kinds of decoder steps that are kept: all that occur in live windows of up to 10 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,13 @@ class KVCache:
       them all, so each head's lie in one piece.
     - `queries` [slots, positions + 1, alignment heads, head width]: what each position asked the audio.
     - `lengths`: text positions in use, per slot.  `frames`: encoder frames that may be attended, per slot.
+    - `graphs`: steps that were recorded on these buffers, dropped when new ones are allocated. Where there are any,
+      there are as many slots as the widest of them has.
     """
 
-    def __init__(self, shape: CacheShape, *, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self, shape: CacheShape, *, dtype: torch.dtype, device: torch.device, recorder: Recorder | None = None
+    ):
         self.shape = shape
         self.dtype = dtype
         self.device = device
@@ -51,17 +58,22 @@ class KVCache:
         self.own: list[Tensor] = []
         self.cross: list[Tensor] = []
         self.queries = torch.empty(0)
+        self.graphs = Graphs(recorder, device, RECORDED_STEPS)
 
     def open(self, frames: Sequence[int], longest: int) -> None:
         """Take one slot for each window; the buffers grow when they must.
 
         `frames`: the encoder frames of each window that may be attended; `longest`: the most that will be written.
         """
-        if len(frames) > self._slots or longest > self._frame_capacity:
-            blocks = -(-max(longest, self._frame_capacity) // FRAME_BLOCK)
-            self._allocate(max(len(frames), self._slots), blocks * FRAME_BLOCK)
+        slots = (batch_bucket(len(frames)) if self.graphs.records else None) or len(frames)
+        if slots > self._slots or longest > self._frame_capacity:
+            self._allocate(max(slots, self._slots), self.whole_blocks(max(longest, self._frame_capacity)))
         self.lengths = [0] * len(frames)
         self.frames = list(frames)
+
+    def whole_blocks(self, frames: int) -> int:
+        """So many encoder frames, rounded up to what the buffers grow by."""
+        return -(-frames // FRAME_BLOCK) * FRAME_BLOCK
 
     def release(self, slot: int) -> int:
         """Give the slot back: the last one in use moves into it. Returns the slot that was moved or closed."""
@@ -85,6 +97,7 @@ class KVCache:
 
     def _allocate(self, slots: int, frames: int) -> None:
         shape = self.shape
+        self.graphs.drop()
         self._slots, self._frame_capacity = slots, frames
         positions = shape.positions + 1
         self.own = [self._zeros(slots, positions, 2 * shape.width) for _ in range(shape.layers)]

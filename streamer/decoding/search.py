@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
-from streamer.decoding.decoder import Decoder
+from streamer.decoding.decoder import TEXT_BLOCK, Decoder
 from streamer.decoding.filters import NEVER, LogitFilters
 from streamer.decoding.kv_cache import KVCache
 from streamer.errors import EngineError
+from streamer.model.graphs import BATCH_BUCKETS
+from streamer.model.transfer import send
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
 
 RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
+
+WARM_POSITIONS = 256  # text that `record` prepares for: a window's own words and some of those before
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,21 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
+class _Judged:
+    """What one step found, on the device, for one reading of all of it.
+
+    `table` [n, 5]: of each of the `states` [n, width] the most likely token, its logit, the logarithms of the masses of
+    what the filters allow and of all text tokens, and whether that token's logit is true. `logits`: as the filters left
+    them. `silence`: the probability of <|nospeech|> of each row, in its first step.
+    """
+
+    states: Tensor
+    logits: Tensor
+    table: Tensor
+    silence: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Verdict:
     """The most likely token of one position, its log-probability, and its probability among the text tokens."""
 
@@ -121,7 +140,7 @@ class GreedySearch:
         self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype)
         self.passes = self.written = self.accepted = 0
         self._model = model
-        self._cache: KVCache = self.decoder.new_cache()
+        self._cache: KVCache = self.decoder.new_cache(model.recorder)
         self._plain = model.tokenizer()
         self._filters = LogitFilters(self._plain, model.device, timestamp_step_s=30 / model.dims.n_audio_ctx)
 
@@ -151,6 +170,19 @@ class GreedySearch:
             self._cache.reset()
             raise
         return [item for item in done if item is not None]
+
+    @torch.inference_mode()
+    def record(self, frames: int) -> None:
+        """Record the steps of one token for windows of up to `frames` encoder frames, where steps are recorded."""
+        if not self._cache.graphs.records:
+            return
+        for slots in reversed(BATCH_BUCKETS):  # the most first: buffers that grow would drop what is recorded
+            silence = torch.zeros(frames, self.decoder.width, device=self.decoder.device)
+            self.decoder.open(self._cache, [silence] * slots, [frames] * slots)
+            for position in range(0, WARM_POSITIONS, TEXT_BLOCK):
+                self._cache.lengths = [position] * slots
+                self.decoder.step_recorded(self._cache, [self._plain.sot] * slots, [[]] * slots, self._judge)
+        self._cache.reset()
 
     def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask]) -> list[_Row]:
         languages = self._detect(tasks)
@@ -198,61 +230,86 @@ class GreedySearch:
             return [(task.language or "en", 1.0) for task in tasks]
         hidden = self.decoder.step(self._cache, [[self._plain.sot]] * len(tasks))[:, 0]
         self._cache.lengths = [0] * len(tasks)
-        known = torch.tensor(self._plain.all_language_tokens, device=hidden.device)
+        known = send(self._plain.all_language_tokens, hidden.device)
         logits = self.decoder.exact_logits(hidden, known.expand(len(tasks), -1))
-        self._require_finite(logits.sum(dim=-1).tolist())
         probabilities, best = logits.softmax(dim=-1).max(dim=-1)
+        read = torch.stack([best.float(), probabilities, logits.sum(dim=-1)], dim=1).tolist()
+        self._require_finite([value for values in read for value in values])
         codes = self._plain.all_language_codes
-        found = [(codes[i], p) for i, p in zip(best.tolist(), probabilities.tolist(), strict=True)]
+        found = [(codes[int(place)], probability) for place, probability, _ in read]
         return [(task.language, 1.0) if task.language else item for task, item in zip(tasks, found, strict=True)]
 
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""
+        recorded = bool(active[0].steps) and self._cache.graphs.records
+        judged = self._read_recorded(active) if recorded else self._read(active)
+        self.passes += 1
+        verdicts = iter(self._verdicts(judged, active))
+        for slot, row in enumerate(active):
+            self._accept(row, [next(verdicts) for _ in range(row.judged)])
+            read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
+            self._cache.lengths[slot] = min(self._cache.lengths[slot], read_ahead - (0 if row.complete else 1))
+
+    def _read(self, active: list[_Row]) -> _Judged:
+        """What stands behind the last `judged` tokens of each row, rows in order."""
         first = not active[0].steps
         wanted = [(slot, len(row.prompt)) for slot, row in enumerate(active)] if first else []
         starts = len(wanted)
         for slot, row in enumerate(active):
             wanted += [(slot, place) for place in range(len(row.feed) - row.judged, len(row.feed))]
         states = self.decoder.step(self._cache, [row.feed for row in active], wanted)
-        self.passes += 1
         logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
         mended = self._mend(states, logits)
-        if first:
-            self._hear_silence(active, states[:starts], logits[:starts])
-        mended = None if mended is None else mended[starts:]
-        verdicts = iter(self._judge(states[starts:], logits[starts:], mended, active))
-        for slot, row in enumerate(active):
-            self._accept(row, [next(verdicts) for _ in range(row.judged)])
-            read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
-            self._cache.lengths[slot] = min(self._cache.lengths[slot], read_ahead - (0 if row.complete else 1))
-
-    def _hear_silence(self, active: list[_Row], hidden: Tensor, logits: Tensor) -> None:
-        """The probability of <|nospeech|> behind the start of the transcript, whose states and logits these are."""
-        silence = torch.full((len(active), 1), self._plain.no_speech, device=hidden.device)
-        score = self.decoder.exact_logits(hidden, silence)[:, 0]
-        probabilities = (score - log_mass(logits)).exp().clamp(max=1.0).tolist()
-        for row, probability in zip(active, probabilities, strict=True):
-            row.no_speech_probability = probability
-
-    def _judge(self, hidden: Tensor, logits: Tensor, mended: Tensor | None, active: list[_Row]) -> list[_Verdict]:
-        """What greedy decoding writes behind each of the hidden states [n, width], rows in order.
-
-        `mended`: the tokens [n, k] whose logits are true already (None: all are).
-        """
-        written, marked = [], []
-        for row in active:
-            said = [*row.prefix, *row.tokens]
-            written += [[*said, *row.draft[:count]] for count in range(row.judged)]
-            marked += [row.task.timestamps] * row.judged
+        silence = self._silence(states[:starts], logits[:starts]) if first else None
+        states, logits = states[starts:], logits[starts:]
         text_mass = log_mass(logits[:, : self._plain.eot])
-        self._filters.apply(logits, written, marked)
+        self._filters.apply(logits, *_written(active))
+        return _Judged(states, logits, self._table(logits, text_mass, mended, starts), silence)
+
+    def _read_recorded(self, active: list[_Row]) -> _Judged:
+        """As `_read`, for rows that are all past their first step, and so read one token each."""
+        rules = self._filters.rules(*_written(active))
+        results = self.decoder.step_recorded(self._cache, [row.feed[0] for row in active], rules, self._judge)
+        return _Judged(*[result[: len(active)] for result in results])
+
+    def _judge(self, states: Tensor, rules: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States, logits and table of `_Judged`, by nothing but tensors."""
+        logits = self.decoder.logits(states)
+        mended = self._mend(states, logits)
+        text_mass = log_mass(logits[:, : self._plain.eot])
+        self._filters.apply_rules(logits, rules if rules.shape[1] else None)
+        return states, logits, self._table(logits, text_mass, mended)
+
+    def _silence(self, hidden: Tensor, logits: Tensor) -> Tensor:
+        """The probabilities of <|nospeech|> behind starts of transcripts, whose states and logits these are."""
+        silence = torch.full((len(hidden), 1), self._plain.no_speech, device=hidden.device)
+        score = self.decoder.exact_logits(hidden, silence)[:, 0]
+        return (score - log_mass(logits)).exp().clamp(max=1.0)
+
+    def _table(self, logits: Tensor, text_mass: Tensor, mended: Tensor | None, skipped: int = 0) -> Tensor:
+        """The table of `_Judged`. `mended`: the tokens whose logits are true, behind `skipped` rows (None: all)."""
         best = logits.max(dim=-1)
-        if mended is not None and not (mended == best.indices[:, None]).any(dim=1).all():
-            self._mend(hidden, logits)  # the filters left something else in front
-            best = logits.max(dim=-1)
-        found = torch.stack([best.indices.float(), best.values, log_mass(logits), text_mass], dim=1).tolist()
+        columns = [best.indices.float(), best.values, log_mass(logits), text_mass]
+        if mended is None:
+            columns.append(torch.ones_like(text_mass))
+        else:
+            columns.append((mended[skipped:] == best.indices[:, None]).any(dim=1).float())
+        return torch.stack(columns, dim=1)
+
+    def _verdicts(self, judged: _Judged, active: list[_Row]) -> list[_Verdict]:
+        """The one reading of a step; a second one where the filters left a logit in front that is not true."""
+        table = judged.table
+        if judged.silence is not None:
+            table = torch.cat([table, judged.silence[:, None].expand(-1, table.shape[1])])
+        read = table.tolist()
+        found, silences = read[: len(judged.states)], read[len(judged.states) :]
+        for row, values in zip(active, silences, strict=False):
+            row.no_speech_probability = values[0]
+        if not all(values[-1] for values in found):
+            mended = self._mend(judged.states, judged.logits)
+            found = self._table(judged.logits, judged.table[:, 3], mended).tolist()
         self._require_finite([value for values in found for value in values])
-        return [self._verdict(int(values[0]), *values[1:]) for values in found]
+        return [self._verdict(int(values[0]), *values[1:4]) for values in found]
 
     def _verdict(self, token: int, score: float, mass: float, text_mass: float) -> _Verdict:
         logprob = min(score - mass, 0.0)
@@ -314,6 +371,15 @@ class GreedySearch:
             raise EngineError(
                 "the decoder's output is not finite: the checkpoint is damaged or --dtype is too narrow for it"
             )
+
+
+def _written(active: Sequence[_Row]) -> tuple[list[list[int]], list[bool]]:
+    """What stands behind the start of each transcript at every place that is judged, and whether it has time marks."""
+    written: list[list[int]] = []
+    for row in active:
+        said = [*row.prefix, *row.tokens]
+        written += [[*said, *row.draft[:count]] for count in range(row.judged)]
+    return written, [row.task.timestamps for row in active for _ in range(row.judged)]
 
 
 def log_mass(logits: Tensor) -> Tensor:

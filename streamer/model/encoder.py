@@ -48,6 +48,16 @@ def pool_taps(x: Tensor, start: int, steps: int) -> Tensor:
     return x[..., start : start + steps * TAP_POOL, :].reshape(*leading, steps, TAP_POOL, width).mean(-2)
 
 
+def pool_taps_until(x: Tensor, ends: Tensor, steps: int) -> Tensor:
+    """The `steps` averages of 20 positions before each item's `ends` [B], for x [B, positions, d]: [B, steps, d].
+
+    Those that would begin before the first position mean nothing. As `pool_taps`, where the ends are on the device.
+    """
+    places = ends[:, None] + torch.arange(-steps * TAP_POOL, 0, device=x.device)
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    return x[rows, places.clamp(min=0)].view(len(x), steps, TAP_POOL, -1).mean(2)
+
+
 class _Convolution:
     """A width-3 convolution over [B, frames, channels] with one frame of padding and GELU, as a matrix product."""
 

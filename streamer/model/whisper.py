@@ -4,20 +4,24 @@ One thread owns a `Model` (in the live program the worker); nothing in it waits 
 openai-whisper's own module, which the decoder uses as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from whisper.model import ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from streamer.errors import UsageError
-from streamer.model.encoder import TAP_POOL, Encoder, pool_taps
+from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
+from streamer.model.graphs import Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
+from streamer.model.transfer import pinned
 from streamer.model.weights import cast_weights
 
+RECORDED_PASSES = 64  # kinds of encoder passes (windows, length) that are kept
 MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
 POSITION_SAMPLES = 320  # one encoder position: 20 ms
 STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
@@ -60,8 +64,12 @@ class Model:
         min_context_s: float = 30.0,
         previous_text: bool | None = None,
         context_s: float = 10.0,
+        recorder: Callable[[torch.device], Recorder | None] = recorder_for,
     ) -> None:
-        """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32)."""
+        """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
+
+        `recorder` makes what records the encoder's passes and the decoder's steps, or None.
+        """
         self.module: Whisper = module.eval()
         self.name, self.variable_context, self.min_context_s = name, variable_context, min_context_s
         self.previous_text = not variable_context if previous_text is None else previous_text
@@ -75,6 +83,8 @@ class Model:
             head.module.place(dtype, self.device)
         self.head = head
         self.encoder_passes = 0
+        self.recorder = recorder(self.device)
+        self._graphs = Graphs(self.recorder, self.device, RECORDED_PASSES)
 
     @property
     def decoder(self) -> TextDecoder:
@@ -128,11 +138,36 @@ class Model:
         if not len(real) == len(spans) == batch:
             raise MelError(f"{batch} windows need as many real_frames and tag_spans_s; got {len(real)}, {len(spans)}")
         steps = [min(span_steps(span), count // MIN_FRAMES) for span, count in zip(spans, real, strict=True)]
+        if self._graphs.records and batch_bucket(batch):
+            return self._recorded_pass(mel, real, steps)
         starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
         taps: list[list[Tensor]] = [[] for _ in range(batch)]
         for x in self._encoder.blocks(self._received(mel)):
             self.collect_taps(x, starts, steps, taps)
         return EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
+
+    def _recorded_pass(self, mel: Tensor, real: Sequence[int], steps: Sequence[int]) -> EncodedWindows:
+        """As `encode_windows`, filled up with silent windows. The results are clones: the next replay overwrites them.
+
+        Taps are pooled for all of a window before its end, and those that are due are taken from them.
+        """
+        batch, _, frames = mel.shape
+        idle = (batch_bucket(batch) or batch) - batch
+
+        def work(mel: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+            taps = []
+            for x in self._encoder.blocks(mel.to(self.dtype)):
+                taps.append(pool_taps_until(x, ends, frames // MIN_FRAMES))
+            return self._encoder.features(x), torch.stack(taps, dim=1)
+
+        ends = torch.tensor([count // 2 for count in real] + [0] * idle)
+        self.encoder_passes += batch
+        key = ("encoder pass", batch + idle, frames, mel.dtype)
+        features, taps = self._graphs.run(key, [functional.pad(mel, (0, 0, 0, 0, 0, idle)), ends], work)
+        due = zip(taps[:batch].clone(), steps, strict=True)
+        return EncodedWindows(
+            features[:batch].clone(), tuple(item[:, -count:] if count else None for item, count in due)
+        )
 
     def collect_taps(
         self, x: Tensor, starts: Sequence[int], steps: Sequence[int], taps: Sequence[list[Tensor]]
@@ -177,7 +212,7 @@ class Model:
 
     def _received(self, mel: Tensor) -> Tensor:
         self.encoder_passes += mel.shape[0]
-        return mel.to(self.device, self.dtype)
+        return pinned(mel, self.device).to(self.device, non_blocking=True).to(self.dtype)
 
 
 def span_steps(span_s: float) -> int:

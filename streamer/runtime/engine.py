@@ -21,6 +21,7 @@ from streamer.decoding.alignment import hypothesis_words
 from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
+from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.whisper import MIN_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
@@ -99,13 +100,25 @@ class Engine:
         lengths_s = WARM_UP_S if self._fits else WARM_UP_S[-1:]  # padded windows are all of one length
         work = [(mel, StepRequest(0, round(length * SAMPLE_RATE), (2.0, 5.0, 10.0), task)) for length in lengths_s]
         try:
+            if self.model.recorder is not None:
+                self._record(work)
             for item in work:
                 self.step([item])
             self.step(work)
-        except EngineError as error:
-            raise EngineError(f"the warm-up failed: {error}") from error
+        except (EngineError, RuntimeError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise EngineError(f"the warm-up failed: {first_line}") from error
         finally:
             self.model.encoder_passes = passes  # the counter is about audio that was heard
+
+    def _record(self, work: Sequence[Work]) -> None:
+        """Record what live windows need most: batches of each size, and decoder steps over each length of audio."""
+        lengths = {window.heard_frames for window in (self._window(mel, request) for mel, request in work)}
+        for frames in sorted(lengths, reverse=True):
+            self.search.record(frames)
+        for item in work:
+            for count in BATCH_BUCKETS:
+                self.step([item] * count)
 
     def _window(self, mel: MelFrames, request: StepRequest) -> _Window:
         samples = request.end_sample - request.start_sample
@@ -141,13 +154,18 @@ class Engine:
             if window.taps is not None:
                 for steps in {_steps(span, window.taps) for span in window.request.tag_spans_s}:
                     due[steps].append(window)
+        scores: list[Tensor] = []
         for steps, judged in sorted(due.items()):
             taps = torch.stack([window.taps[:, -steps:] for window in judged if window.taps is not None])
-            scores = self.model.probabilities(self.model.tag(taps)).cpu().numpy()
-            if not np.isfinite(scores).all():
-                raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
-            for window, row in zip(judged, scores, strict=True):
-                window.judgement += (_span_scores(window, steps, row),)
+            scores.append(self.model.probabilities(self.model.tag(taps)))
+        if not scores:
+            return
+        rows = torch.cat(scores).cpu().numpy()  # the one reading
+        if not np.isfinite(rows).all():
+            raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
+        ordered = [(window, steps) for steps, judged in sorted(due.items()) for window in judged]
+        for (window, steps), row in zip(ordered, rows, strict=True):
+            window.judgement += (_span_scores(window, steps, row),)
 
     def _decode(self, windows: Sequence[_Window]) -> None:
         for begin in range(0, len(windows), MAX_BATCH):
