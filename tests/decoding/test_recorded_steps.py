@@ -1,6 +1,7 @@
 """Greedy decoding with its steps recorded: the text is that of eager decoding, and each step reads the device once."""
 
 import logging
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -13,6 +14,7 @@ from random_whisper import random_whisper
 
 from streamer.decoding import decoder, filters, kv_cache, places, search
 from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.model.graphs import recorder_for
 from streamer.model.transfer import send
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
@@ -209,3 +211,30 @@ def test_each_step_reads_the_device_once_and_sends_what_it_brings(recorder, time
     assert len(counter.reads) == 1 + steps + sum(second)  # and one for the language
     assert set(second) == {0} if not (mends and timestamps) else sum(second) <= steps
     assert counter.brought == (0 if not chosen._cache.graphs.records else steps - 1)  # the recorded steps' one tensor
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_cuda_graphs_decode_as_eager_steps_and_wait_once_a_step(dtype):
+    eager, recorded = searches(12, recorder_for, device="cuda", dtype=dtype)
+    windows, tasks = ragged(120)
+    windows = [replace(heard, features=heard.features.to("cuda", dtype)) for heard in windows]
+    tasks = [replace(task, language="en") for task in tasks]
+    plain, first = eager.decode(windows, tasks), recorded.decode(windows, tasks)
+    kept = len(recorded._cache.graphs)
+    passes = recorded.passes
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            again = recorded.decode(windows, tasks)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(recorded._cache.graphs) == kept > 2
+    steps = recorded.passes - passes
+    assert steps <= len([wait for wait in waits if "synchronizing" in str(wait.message)]) <= 2 * steps
+    for left, right in zip(again, first, strict=True):
+        assert left.tokens == right.tokens
+    if dtype == torch.float32:
+        for left, right in zip(again, plain, strict=True):
+            same(left, right, atol=1e-3)

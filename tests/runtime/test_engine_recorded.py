@@ -1,0 +1,113 @@
+"""The engine on a device that records its work: the same results, and nothing to record once it has warmed up."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from graph_tape import TapeRecorder
+from random_whisper import noise_frames, random_whisper
+
+from streamer.errors import EngineError
+from streamer.model.head import TaggingHead
+from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.whisper import Model
+from streamer.runtime import engine as engine_module
+from streamer.runtime.engine import Engine
+from streamer.steps import DecodeTask, StepRequest
+
+SECOND = 16_000
+SPANS = (2.0, 5.0, 10.0)
+
+
+def engine(recorder, seed: int = 0, **options) -> Engine:
+    torch.manual_seed(seed + 1000)
+    head = TaggingHead("random", HeadModule(HeadShape(HeadKind.TL_TR, width=64)).eval())
+    module = random_whisper(seed, ending=2.0)
+    return Engine(
+        Model(module, head=head, variable_context=True, min_context_s=1.0, recorder=recorder, **options), context="fit"
+    )
+
+
+@pytest.fixture
+def short_warm_up(monkeypatch):
+    monkeypatch.setattr(engine_module, "WARM_UP_S", (1.0, 2.4))
+    monkeypatch.setattr(engine_module, "BATCH_BUCKETS", (1, 2, 4))
+
+
+def work(count: int, length_s: float):
+    return [
+        (
+            noise_frames(place, length_s),
+            StepRequest(
+                0,
+                round(length_s * SECOND),
+                SPANS[: place + 1],
+                DecodeTask(language="en", prefix=tuple(range(400, 400 + 30 * place)), max_new_tokens=12),
+            ),
+        )
+        for place in range(count)
+    ]
+
+
+def same(ours, theirs):
+    for left, right in zip(ours, theirs, strict=True):
+        said = [[(word.tokens, word.start_sample) for word in item.hypothesis.words] for item in (left, right)]
+        assert said[0] == said[1]
+        assert left.hypothesis.mean_logprob == pytest.approx(right.hypothesis.mean_logprob, abs=1e-4)
+        for one, other in zip(left.judgement, right.judgement, strict=True):
+            assert (one.start_sample, one.end_sample) == (other.start_sample, other.end_sample)
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+
+
+@pytest.mark.usefixtures("short_warm_up")
+def test_after_the_warm_up_common_steps_are_replayed_with_the_same_results():
+    tape = TapeRecorder()
+    recorded, eager = engine(tape), engine(lambda device: None)
+    recorded.warm_up()
+    assert recorded.model.encoder_passes == 0
+    tried = tape.tried
+    for count, length_s in ((1, 2.4), (3, 1.0), (4, 2.4), (2, 2.37)):
+        same(recorded.step(work(count, length_s)), eager.step(work(count, length_s)))
+    assert tape.tried == tried
+    assert recorded.model.encoder_passes == eager.model.encoder_passes == 10
+
+
+@pytest.mark.usefixtures("short_warm_up")
+def test_a_device_that_cannot_record_serves_all_the_same(caplog):
+    class Refusing(TapeRecorder):
+        def record(self, work):
+            raise RuntimeError("CUDA error: operation not supported")
+
+    refused = engine(Refusing())
+    with caplog.at_level(logging.WARNING):
+        refused.warm_up()
+        warned = len(caplog.records)
+        same(refused.step(work(2, 2.4)), engine(lambda device: None).step(work(2, 2.4)))
+    assert len(caplog.records) == warned > 0
+
+
+@pytest.mark.usefixtures("short_warm_up")
+def test_what_fails_while_recording_is_a_failed_warm_up():
+    broken = engine(TapeRecorder())
+    broken.search.decoder.embedding = torch.zeros(60_000, 3)
+    with pytest.raises(EngineError, match="the warm-up failed: ") as error:
+        broken.warm_up()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_on_a_gpu_warmed_up_steps_record_nothing_more(dtype):
+    recorded = engine(lambda device: None, device="cuda", dtype=dtype)
+    plain = recorded.step(work(3, 4.0))
+    recorded = Engine(Model(random_whisper(0, ending=2.0), device="cuda", dtype=dtype, variable_context=True))
+    recorded.warm_up()
+    passes, steps = len(recorded.model._graphs), len(recorded.search._cache.graphs)
+    assert passes >= 5
+    assert steps >= 20
+    found = recorded.step(work(3, 4.0))
+    assert len(recorded.search._cache.graphs) == steps
+    if dtype == torch.float32:
+        for left, right in zip(found, plain, strict=True):
+            assert [word.tokens for word in left.hypothesis.words] == [word.tokens for word in right.hypothesis.words]
