@@ -182,6 +182,30 @@ def test_what_is_prepared_is_not_recorded_again():
     assert len(eager._cache.graphs) == 0
 
 
+class Coarse:
+    """A vocabulary whose logits are rounded to whole numbers, so that only mended ones are true."""
+
+    exact = False
+
+    def __init__(self, true):
+        self._true = true
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        return self._true(states).round()
+
+
+@pytest.mark.parametrize("recorder", [lambda device: None, TapeRecorder()])
+def test_what_the_filters_leave_in_front_is_mended_too(recorder):
+    eager, coarse = searches(17, recorder)
+    coarse.decoder.vocabulary = Coarse(coarse.decoder.vocabulary)
+    windows, tasks = ragged(130)
+    tasks = [replace(task, timestamps=True, max_new_tokens=12) for task in tasks]
+    found, plain = coarse.decode(windows, tasks), eager.decode(windows, tasks)
+    assert [item.tokens for item in found] == [item.tokens for item in plain]
+    for left, right in zip(found, plain, strict=True):
+        assert left.logprobs == pytest.approx(right.logprobs, abs=0.05)
+
+
 @pytest.mark.parametrize("mends", [False, True])
 @pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize("recorder", [lambda device: None, TapeRecorder()])
