@@ -44,6 +44,7 @@ def add(subcommands: Any) -> None:
     alerts.add_argument("--patterns", action="store_true", help="no model: the patterns of the signal alone, faster")
     alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
     alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
+    alerts.add_argument("--seed", metavar="N", type=_count, default=20_261_123, help="other scenes of the same kinds")
     alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
     alerts.add_argument(
         "--false-alarms",
@@ -179,6 +180,7 @@ def alerts_bench(options: argparse.Namespace) -> int:
     facts = machine.facts(1)
     found = alerts.main(
         development=options.development,
+        seed=options.seed,
         trials=options.trials,
         hours=options.hours,
         data=options.data,
@@ -208,6 +210,7 @@ def _false_alarms(options: argparse.Namespace) -> int:
 
     plan = false_alarms.Plan(
         hours=options.hours,
+        seed=options.seed,
         data=options.data,
         development=options.development,
         model=None if options.patterns else options.model,

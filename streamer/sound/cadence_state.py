@@ -8,6 +8,7 @@ from streamer.events import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 CANDIDATE_SCORE = 0.4  # of a candidate that the tagger need only agree with
+REGULAR_SCORE = 1.0  # of a wail that cannot be chance
 SIGN_SCORE = 0.2  # of one that is worth no more than not doubting the tagger
 
 

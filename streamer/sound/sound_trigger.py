@@ -18,10 +18,13 @@ from streamer.rules import AlertRule
 from streamer.sound.cadence import CadencePhase, CadenceState
 from streamer.sound.cadence_state import CANDIDATE_SCORE
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
+from streamer.sound.pattern_trust import Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
+AGREED, DENIED = 0.1, 0.25  # the tagger agrees with a pattern from such a score, or denies it where a rival has such a
+OUTDONE = 3.0  # and so many times the rule's own
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: sweeps turn, beeps pause
@@ -55,6 +58,8 @@ class SoundTrigger:
     _near: deque[float] = field(default_factory=lambda: deque(maxlen=2))  # the last scores, as parts of the threshold
     _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
     _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
+    _trust: PatternTrust = field(default_factory=PatternTrust)
+    _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
     _denied_until: int = 0  # a pattern says that it is another alarm
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
 
@@ -75,7 +80,7 @@ class SoundTrigger:
         if self._denied(at):
             names = self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
-        sounding = [state for state in own if state.phase is CadencePhase.SOUNDING]
+        sounding = self._trust.step(own, self._opinion())
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
         fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
@@ -98,6 +103,11 @@ class SoundTrigger:
             labels=(*names, *(state.kind.readable for state in sounding)),
         )
 
+    def _opinion(self) -> Opinion:
+        """The worst of the last judgements."""
+        worst = (Opinion.DENIES, Opinion.SILENT, Opinion.AGREES)
+        return next((opinion for opinion in worst if opinion in self._opinions), Opinion.SILENT)
+
     def _backed(self) -> bool:
         """Whether the tagger agrees with a pattern that has begun."""
         near = self._near
@@ -117,10 +127,6 @@ class SoundTrigger:
         self._score, self._confirmed = 0.0, False
         return ()
 
-    def _doubted(self, scores: NDArray[np.float32]) -> bool:
-        """Whether another label explains the sound as well."""
-        return bool(self.rivals.size) and bool(scores[self.rivals].max() >= scores[self.members].max(initial=0.0))
-
     def _signed(self, at: int) -> bool:
         """Whether the signal shows, and keeps showing, signs of such a sound."""
         if not self.rule.signs:
@@ -131,7 +137,9 @@ class SoundTrigger:
     def _judge(self, given: AlertInput) -> tuple[str, ...]:
         scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
         at, self._judged = given.end_sample, given.end_sample
-        if not given.judgement or self._doubted(scores):
+        own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))
+        self._opinions.append(_opinion(own, rival))
+        if not given.judgement or (self.rivals.size and rival >= own):
             scores = np.zeros(LABEL_COUNT, np.float32)
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())
@@ -153,3 +161,9 @@ class SoundTrigger:
             self._onset, self._score = None, 0.0
         heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members
         return tuple(labels()[int(index)].name for index in heard)
+
+
+def _opinion(own: float, rival: float) -> Opinion:
+    if rival >= OUTDONE * own:
+        return Opinion.DENIES if rival >= DENIED else Opinion.SILENT
+    return Opinion.AGREES if own >= AGREED else Opinion.SILENT

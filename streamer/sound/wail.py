@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sound.cadence_state import Pattern
+from streamer.sound.cadence_state import REGULAR_SCORE, Pattern
 from streamer.sound.spectrum import BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
 
 LOW_HZ, HIGH_HZ = 500.0, 2300.0
@@ -37,6 +37,8 @@ LOPSIDED = 2.6  # up and down are so differently fast at most
 ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
+IRREGULAR_SCORE = 0.8  # at most, until two whole cycles turn at the same pitches
+REGULAR_TURNS, REGULAR_OCTAVES, REGULAR_EXTENT = 4, 0.15, 0.7
 LASTING_DB, LASTING_OCTAVES, SEEN = 11.0, 0.3, 0.75  # what keeps a wail going
 
 
@@ -195,10 +197,10 @@ class WailDetector:
         if self.pattern.onset is not None:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
             if plain and extent >= LASTING_OCTAVES:
-                self.pattern.confirm(chain.start, chain.last, 0.0)
+                self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if is_regular(course) else 0.0)
             return
         if is_wail(course):
-            self.pattern.confirm(chain.start, chain.last, min(1.0, recent.strength_db / 15))
+            self.pattern.confirm(chain.start, chain.last, min(IRREGULAR_SCORE, recent.strength_db / 15))
         elif any(is_glide(course, wanted) for wanted in GLIDES):
             self.pattern.propose(chain.start, chain.last, chain.last + CANDIDATE_SAMPLES)
 
@@ -267,6 +269,17 @@ def is_wail(course: Course) -> bool:
     """Whether a course shows three sweeps of a siren in a row, or two that leave no doubt; the last may be going on."""
     turns = turning_points(course.ends)
     return _sweeps(course, turns, THREE_SWEEPS) or _sweeps(course, turns, TWO_SWEEPS)
+
+
+def is_regular(course: Course) -> bool:
+    """Whether two whole cycles in a row turned at the same pitches: a siren's do, those of a voice or a lead hardly."""
+    turns = course.ends[turning_points(course.ends)[:-1]]  # the last one may be going on
+    for first in range(len(turns) - REGULAR_TURNS + 1):
+        some = turns[first : first + REGULAR_TURNS]
+        alike = np.abs(some[2:] - some[:-2]).max() <= REGULAR_OCTAVES
+        if alike and np.abs(np.diff(some)).min() >= REGULAR_EXTENT:
+            return True
+    return False
 
 
 def _sweeps(course: Course, turns: list[int], wanted: Demand) -> bool:

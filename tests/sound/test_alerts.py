@@ -14,7 +14,7 @@ from streamer.steps import SpanScores
 
 RATE = 16_000
 SIREN, SMOKE, DOG, GLASS = (find(name).index for name in ("Siren", "Smoke detector, smoke alarm", "Dog", "Shatter"))
-BIRD, WHISTLING = find("Bird").index, find("Whistling").index
+BIRD, WHISTLING, MUSIC = (find(name).index for name in ("Bird", "Whistling", "Music"))
 
 
 def engine(*rules, **rest):
@@ -107,7 +107,8 @@ def test_the_cadence_alone_raises_and_its_end_clears():
     alerts = AlertEngine()
     changes = alerts.step(t3(CadencePhase.CANDIDATE, 20, 22, 22, 0.4))
     assert changes == []
-    changes = alerts.step(t3(CadencePhase.SOUNDING, 20, 24.5, 24.5))
+    assert alerts.step(t3(CadencePhase.SOUNDING, 20, 24.5, 24.5)) == []
+    changes = alerts.step(t3(CadencePhase.SOUNDING, 20, 25.5, 25.5))
     assert states(changes) == [("smoke_alarm", "raised")]
     assert changes[0].start_sample == 20 * RATE
     assert changes[0].labels == ("T3 pattern",)
@@ -136,9 +137,42 @@ def test_one_judgement_backs_a_pattern_only_above_the_threshold():
     assert AlertEngine().step(judged(22, {SIREN: 0.9}, cadence=sweeping(22))) == []
 
 
+def wail(last, score):
+    return (CadenceState(CadenceKind.WAIL, CadencePhase.SOUNDING, 20 * RATE, round(last * RATE), score),)
+
+
+def test_a_pattern_that_the_tagger_denies_has_to_show_more():
+    heard = {False: {}, True: {MUSIC: 0.6}}
+    raised = {music: AlertEngine().step(judged(26, heard[music], cadence=wail(26, 0.8))) for music in (False, True)}
+    assert states(raised[False]) == [("siren", "raised")]
+    assert raised[True] == []
+    denied = AlertEngine()
+    assert run(denied, range(26, 60), lambda second: heard[True], lambda second: wail(second, 0.8)) == []
+    assert states(denied.step(judged(60, heard[True], cadence=wail(60, 1.0)))) == [("siren", "raised")]
+    after = run(denied, range(61, 64), lambda second: heard[True], lambda second: wail(second, 0.8))
+    assert after == []  # what counted once goes on
+
+
+def test_a_pattern_counts_once_the_tagger_does_not_deny_it_any_more():
+    alerts = AlertEngine()
+    scores = {26: {MUSIC: 0.6}, 27: {MUSIC: 0.6, SIREN: 0.3}, 28: {MUSIC: 0.6, SIREN: 0.3}}
+    changes = run(alerts, scores, scores.get, lambda second: wail(second, 0.8))
+    assert [(change.state, change.at_sample) for change in changes] == [("raised", 28 * RATE)]
+
+
+def test_a_t3_needs_the_taggers_word_or_one_more_beep():
+    first, later = t3(CadencePhase.SOUNDING, 20, 24.5, 24.5).cadence, t3(CadencePhase.SOUNDING, 20, 25.5, 26).cadence
+    assert states(AlertEngine().step(judged(24.5, {SMOKE: 0.3}, cadence=first))) == [("smoke_alarm", "raised")]
+    for heard in ({}, {MUSIC: 0.6}, {MUSIC: 0.6, SMOKE: 0.05}):
+        alerts = AlertEngine()
+        assert alerts.step(judged(24.5, heard, cadence=first)) == []
+        assert states(alerts.step(judged(25.5, heard, cadence=later))) == [("smoke_alarm", "raised")]
+
+
 def test_an_alarm_goes_on_while_something_else_is_told():
     alerts = AlertEngine()
-    assert states(alerts.step(t3(CadencePhase.SOUNDING, 20, 24.5, 24.5))) == [("smoke_alarm", "raised")]
+    first = t3(CadencePhase.SOUNDING, 20, 24.5, 24.5).cadence
+    assert states(alerts.step(judged(24.5, {SMOKE: 0.3}, cadence=first))) == [("smoke_alarm", "raised")]
     text = AlertText(1, "is that the alarm", "", 24 * RATE, 25 * RATE)
     for second in (24.6, 24.7, 25):
         assert alerts.step(AlertInput(end_sample=round(second * RATE), texts=(text,))) == []

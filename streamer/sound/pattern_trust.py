@@ -1,0 +1,56 @@
+"""Which patterns of the signal count at once, and which have to show more while the tagger does not agree.
+
+Steady music hits three equal notes and a rest by chance, or two tones in turn, though hardly one more in time; a lead
+voice that glides up and down is a wail for as long as it plays, though hardly one that turns at the same pitches again.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import MappingProxyType
+
+from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.cadence_state import REGULAR_SCORE
+
+LONGER: Mapping[CadenceKind, float] = MappingProxyType(
+    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.4, CadenceKind.HILO: 0.4}
+)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, a hi-lo's next tone
+
+
+class Opinion(Enum):
+    """What the tagger says of a pattern: it hears such a sound, nothing that matters, or something else instead."""
+
+    AGREES = "agrees"
+    SILENT = "silent"
+    DENIES = "denies"
+
+
+class PatternTrust:
+    """Remembers how each pattern in sight began, and whether it counts already."""
+
+    def __init__(self) -> None:
+        self._first: dict[CadenceKind, CadenceState] = {}
+        self._trusted: set[CadenceKind] = set()
+
+    def step(self, states: Sequence[CadenceState], opinion: Opinion) -> list[CadenceState]:
+        """Those of a hop's patterns that sound and count; what counted once does so until it is over."""
+        sounding = [state for state in states if state.phase is CadencePhase.SOUNDING]
+        kinds = {state.kind for state in sounding}
+        self._first = {kind: first for kind, first in self._first.items() if kind in kinds}
+        self._trusted &= kinds
+        for state in sounding:
+            first = self._first.setdefault(state.kind, state)
+            if _needs_no_more(state.kind, opinion) or _shows_more(first, state):
+                self._trusted.add(state.kind)
+        return [state for state in sounding if state.kind in self._trusted]
+
+
+def _needs_no_more(kind: CadenceKind, opinion: Opinion) -> bool:
+    """A T3 needs the tagger's word or one more beep: it is the pattern that everyday sounds show most."""
+    return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and kind is not CadenceKind.T3)
+
+
+def _shows_more(first: CadenceState, now: CadenceState) -> bool:
+    if now.kind is CadenceKind.WAIL:
+        return now.score >= REGULAR_SCORE
+    took = first.last_sample - first.onset_sample
+    return now.last_sample - first.last_sample >= LONGER.get(now.kind, 0.0) * took
