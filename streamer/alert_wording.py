@@ -77,10 +77,15 @@ def _labels(rule: AlertRule) -> str:
 def _doubts(rule: AlertRule) -> str:
     """What must not speak against the tagger."""
     signs = " or ".join(_PATTERNS[CadenceKind(kind)] for kind in rule.signs)
-    rivals = ", ".join(groups()[name].name if name in groups() else name for name in rule.rivals)
+    rivals, mistaken = (", ".join(map(_readable, names)) for names in (rule.rivals, rule.doubted_after))
     doubts = [f"the signal shows at least the beginning of {signs}"] if signs else []
     doubts += [f"none of these scores as high: {rivals}"] if rivals else []
+    doubts += [f"none of these was heard in the last 10 s: {mistaken}"] if mistaken else []
     return f", while {' and '.join(doubts)}" if doubts else ""
+
+
+def _readable(name: str) -> str:
+    return groups()[name].name if name in groups() else name
 
 
 def _members(name: str) -> str:

@@ -92,6 +92,9 @@ class AlertRule(_Section):
     rivals: tuple[str, ...] = Field(
         (), description="labels or groups that explain the sound where the tagger is as sure of them"
     )
+    doubted_after: tuple[str, ...] = Field(
+        (), description="labels or groups that the tagger mistakes for it: for 10 s after one the labels raise nothing"
+    )
     threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
     phrases: tuple[Phrase, ...] = Field((), description="words, whatever their case and punctuation")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamer.errors import CheckpointError
 from streamer.model.tagging import CLASSES, HeadKind, HeadModule, build_head, check_fits, read_shape, strip_prefixes
+from streamer.model.transfer import send
 from streamer.model.weights import read_description, read_tensors
 
 
@@ -59,9 +60,7 @@ class TaggingHead:
         calibration = self.description.calibration
         if calibration is None:
             return torch.sigmoid(logits.float())
-        scale, offset = (
-            torch.tensor(values, device=logits.device) for values in (calibration.scale, calibration.offset)
-        )
+        scale, offset = (send(values, logits.device) for values in (calibration.scale, calibration.offset))
         return torch.sigmoid(logits.float() * scale + offset)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Numbers = Sequence[int] | Sequence[Sequence[int]]
+Numbers = Sequence[float] | Sequence[Sequence[int]]
 
 
 def send(values: Numbers, device: torch.device) -> Tensor:
-    """Whole numbers as an int64 tensor on `device`."""
+    """Numbers as a tensor on `device`: int64 of whole ones, else float32."""
     if device.type != "cuda":
         return torch.tensor(values, device=device)
     return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)

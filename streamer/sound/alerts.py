@@ -163,12 +163,13 @@ class AlertEngine:
         if rule.phrases or rule.patterns:
             return PhraseTrigger(rule)
         members = _indices(rule.labels, f"{path}.labels")
-        rivals = _indices(rule.rivals, f"{path}.rivals")
+        rivals = np.setdiff1d(_indices(rule.rivals, f"{path}.rivals"), members)
+        mistaken = np.setdiff1d(_indices(rule.doubted_after, f"{path}.doubted_after"), members)
         on = np.full(LABEL_COUNT, 0.5) if self.thresholds is None else self.thresholds
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, members, on, np.setdiff1d(rivals, members), self.trained_spans_s)
+        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard

@@ -25,6 +25,8 @@ OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of th
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
 AGREED, DENIED = 0.1, 0.25  # the tagger agrees with a pattern from such a score, or denies it where a rival has such a
 OUTDONE = 3.0  # and so many times the rule's own
+MISTAKEN = 0.4  # of a label that the tagger mistakes for the rule's: from such a score on it is doubted for
+MISTAKEN_SAMPLES = 160_000  # so long
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: sweeps turn, beeps pause
@@ -41,13 +43,14 @@ class SoundTrigger:
     """Scores of a set of labels and patterns of the signal.
 
     `members`: the rule's labels; `on`: float [527], the least score per label; `rivals`: labels that explain the sound
-    otherwise.
+    otherwise; `mistaken`: those that the tagger mistakes for it.
     """
 
     rule: AlertRule
     members: Indices
     on: NDArray[np.float32]
     rivals: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
+    mistaken: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
     _recent: deque[bool] = field(init=False)
     _onset: int | None = None  # of the run of judgements that is being confirmed
@@ -60,6 +63,7 @@ class SoundTrigger:
     _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
     _trust: PatternTrust = field(default_factory=PatternTrust)
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
+    _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
 
@@ -139,7 +143,10 @@ class SoundTrigger:
         at, self._judged = given.end_sample, given.end_sample
         own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))
         self._opinions.append(_opinion(own, rival))
-        if not given.judgement or (self.rivals.size and rival >= own):
+        if scores[self.mistaken].max(initial=0.0) >= MISTAKEN:
+            self._doubted_until = at + MISTAKEN_SAMPLES
+        doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not self._stands)
+        if not given.judgement or doubted:
             scores = np.zeros(LABEL_COUNT, np.float32)
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())

@@ -96,8 +96,19 @@ def test_what_another_label_explains_as_well_is_no_alarm():
     assert states(run(AlertEngine(), range(1, 30), lambda second: clear, beeping)) == [("smoke_alarm", "raised")]
 
 
+def test_for_a_while_after_music_the_tagger_alone_raises_no_siren():
+    heard = {10: {MUSIC: 0.5}, **{second: {SIREN: 0.95} for second in range(11, 40)}}
+    changes = run(AlertEngine(), heard, heard.get, sweeping)
+    assert [(change.state, change.at_sample) for change in changes] == [("raised", 21 * RATE)]
+    assert len(run(AlertEngine(), heard, {**heard, 10: {MUSIC: 0.3}}.get, sweeping)) == 1
+    standing = {**heard, 10: {}, 25: {SIREN: 0.95, MUSIC: 0.9}}  # what stands goes on
+    assert states(run(AlertEngine(), standing, standing.get, sweeping)) == [("siren", "raised")]
+    with pytest.raises(ConfigError, match=r"alerts\.rules\[0\]\.doubted_after\[0\]: neither a group nor a label"):
+        engine({"id": "s", "labels": ["siren"], "doubted_after": ["musik"]})
+
+
 def test_a_rule_of_ones_own_may_trust_the_tagger():
-    alerts = AlertEngine(parse_rules({"rules": [{"id": "siren", "signs": [], "rivals": []}]}))
+    alerts = AlertEngine(parse_rules({"rules": [{"id": "siren", "signs": [], "rivals": [], "doubted_after": []}]}))
     assert states(run(alerts, range(1, 20), lambda second: {SIREN: 0.8, WHISTLING: 0.9})) == [("siren", "raised")]
     with pytest.raises(ConfigError, match=r"alerts\.rules\[0\]\.rivals\[1\]: neither a group nor a label"):
         engine({"id": "s", "labels": ["siren"], "rivals": ["bird", "brid"]})
