@@ -108,7 +108,9 @@ def _draw(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     cost, memory = figure.subplots(2, 1, sharex=True)
     cost.plot(hours, [row["ms_per_hop"] for row in rows], label="wall clock")
     cost.plot(hours, [row["cpu_ms_per_hop"] for row in rows], label="processor time")
-    cost.set(ylabel="ms a hop", ylim=(0, None))
+    cost.set(ylabel="ms a hop")
     cost.legend()
     memory.plot(hours, [row["rss_mib"] for row in rows])
-    memory.set(ylabel="memory, MiB", xlabel="hours of audio", ylim=(0, None))
+    memory.set(ylabel="memory, MiB", xlabel="hours of audio")
+    for part in (cost, memory):
+        part.set_ylim(0, 1.15 * part.get_ylim()[1])
