@@ -114,6 +114,7 @@ class Engine:
     def _record(self, work: Sequence[Work]) -> None:
         """Record what live windows need most: batches of each size, and decoder steps over each length of audio."""
         lengths = {window.heard_frames for window in (self._window(mel, request) for mel, request in work)}
+        lengths.add(self._longest_frames // 2)  # first, since buffers that grow would drop what is recorded
         for frames in sorted(lengths, reverse=True):
             self.search.record(frames)
         for item in work:

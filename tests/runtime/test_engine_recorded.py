@@ -74,6 +74,18 @@ def test_after_the_warm_up_common_steps_are_replayed_with_the_same_results():
 
 
 @pytest.mark.usefixtures("short_warm_up")
+def test_a_window_longer_than_any_before_drops_nothing_that_was_recorded():
+    tape = TapeRecorder()
+    recorded = engine(tape)
+    recorded.warm_up()
+    recorded.step(work(1, 6.0))  # longer than the warm-up's: more blocks of audio
+    tried = tape.tried
+    recorded.step(work(3, 1.0))
+    recorded.step(work(4, 2.4))
+    assert tape.tried == tried
+
+
+@pytest.mark.usefixtures("short_warm_up")
 def test_a_device_that_cannot_record_serves_all_the_same(caplog):
     class Refusing(TapeRecorder):
         def record(self, work):
