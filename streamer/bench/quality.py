@@ -32,13 +32,17 @@ SPEECH_TOP = 3
 POLICIES = ("agreement", "alignatt")
 COLUMNS = (
     *("wer", "offline_wer", "commit_p50_s", "commit_p95_s", "partial_p50_s", "partial_p95_s", "erasure"),
-    *("retractions", "invented_per_minute", "offline_invented_per_minute"),
+    *("retractions", "invented_per_minute", "offline_invented_per_minute", "single_steps_per_hop", "drafted_per_hop"),
 )
 
 
 @dataclass(slots=True)
 class SceneScore:
-    """What one scene gave. Latencies in seconds of audio: commit, and first partial, minus the word's true end."""
+    """What one scene gave. Latencies in seconds of audio: commit, and first partial, minus the word's true end.
+
+    `decodes`: hops with text.  `single_steps`: decoder steps of one token in them.  `drafted`: tokens that none was
+    needed for, since the last hypothesis had them right.
+    """
 
     name: str
     seconds: float
@@ -54,6 +58,9 @@ class SceneScore:
     partial_latency_s: list[float] = field(default_factory=list)
     withdrawn: int = 0
     retractions: int = 0
+    decodes: int = 0
+    single_steps: int = 0
+    drafted: int = 0
 
     def as_row(self) -> dict[str, Any]:
         """The scene as one row of the table."""
@@ -92,6 +99,9 @@ def run_scene(model: Model, settings: Settings, path: Path, *, offline: bool = T
     events = stream.push(audio) + stream.finish()
     score = score_scene(path.stem, truth, events, len(audio), settings.window.hop_s)
     score.passes = model.encoder_passes - before
+    search = stream.engine.search
+    score.decodes, score.drafted = search.windows, search.accepted
+    score.single_steps = search.passes - search.windows  # the first step of a window reads all that is given
     score.offline = offline_words(model, audio) if offline else []
     return score, events
 
@@ -195,7 +205,17 @@ def summary(scores: Sequence[SceneScore]) -> dict[str, Any]:
         "retractions": sum(score.retractions for score in scores),
         "erasure": sum(score.withdrawn for score in spoken) / max(1, sum(len(score.heard) for score in spoken)),
         "speech_top3": sum(s.speech_seen for s in spoken) / max(1, sum(s.spoken_seconds for s in spoken)),
+        **_per_decode(scores),
         "passes_per_hop": statistics.mean(score.passes / score.hops for score in scores) if scores else None,
+    }
+
+
+def _per_decode(scores: Sequence[SceneScore]) -> dict[str, float | None]:
+    """What one hop with text costs in steps of one token, and what the draft saved; None for a peer."""
+    decodes = sum(score.decodes for score in scores)
+    return {
+        "single_steps_per_hop": sum(score.single_steps for score in scores) / decodes if decodes else None,
+        "drafted_per_hop": sum(score.drafted for score in scores) / decodes if decodes else None,
     }
 
 
@@ -310,6 +330,7 @@ def by_kind(scores: Sequence[SceneScore]) -> dict[str, dict[str, Any]]:
 def report(result: Mapping[str, Any]) -> Report:
     """The page: policies, kinds of scenes, guards."""
     policies: Mapping[str, Any] = result["policies"]
+    names = [row["scene"] for row in next(iter(policies.values()))["scenes"]]
     absent = [found["absent"] for found in result["peers"].values() if "absent" in found]
     measured = {**policies, **{name: found for name, found in result["peers"].items() if "absent" not in found}}
     return Report(
@@ -319,12 +340,13 @@ def report(result: Mapping[str, Any]) -> Report:
             "Latencies in seconds of audio (compute-free), from a word's true end. `offline`: openai-whisper's "
             f"`transcribe` on the whole file, same weights, float32. Hop {result['hop_s']} s, AlignAtt frontier "
             f"{result['frontier_s']} s. Erasure: partial words withdrawn per final word."
+            + " Steps: of one token in the decoder, for each hop with text; drafted: tokens that needed none."
             + "".join(f" Left out: {reason}." for reason in absent)
         ),
         result=result,
         tables=(
             Table(
-                "All scenes",
+                f"{len(names)} scenes together: {', '.join(names)}",
                 ("policy", *COLUMNS),
                 [[name, *(found["summary"][key] for key in COLUMNS)] for name, found in measured.items()],
             ),

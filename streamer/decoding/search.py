@@ -133,12 +133,13 @@ class _Verdict:
 class GreedySearch:
     """Decodes windows with one model's decoder. Owns its KV cache: one thread at a time.
 
-    `passes`: decoder steps so far.  `written`: tokens so far.  `accepted`: those of them that a draft had right.
+    `windows`: decoded so far.  `passes`: decoder steps for them.  `written`: tokens.  `accepted`: those of them that a
+    draft had right.
     """
 
     def __init__(self, model: Model):
         self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype)
-        self.passes = self.written = self.accepted = 0
+        self.windows = self.passes = self.written = self.accepted = 0
         self._model = model
         self._cache: KVCache = self.decoder.new_cache(model.recorder)
         self._plain = model.tokenizer()
@@ -349,6 +350,7 @@ class GreedySearch:
 
     def _finished(self, row: _Row, slot: int) -> Decoded:
         attention = self.decoder.attention(self._cache, slot, len(row.prompt), row.window.real_frames)
+        self.windows += 1
         self.written += len(row.tokens)
         self.accepted += row.accepted
         return Decoded(

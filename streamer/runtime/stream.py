@@ -61,6 +61,11 @@ class Stream:
         self._state: State = "starting"
 
     @property
+    def engine(self) -> Engine:
+        """What runs the steps; its counters are for benches."""
+        return self._engine
+
+    @property
     def session(self) -> Session:
         """The session, for acknowledging alerts and flushing text."""
         return self._hearing.session

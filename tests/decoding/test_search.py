@@ -144,7 +144,10 @@ def test_a_right_draft_costs_one_step():
     search = GreedySearch(random_model(4, ending=2.0))
     task = DecodeTask(language="en", max_new_tokens=BUDGET)
     (plain,) = search.decode([window(30)], [task])
+    assert (search.windows, search.accepted) == (1, 0)
+    assert search.passes == plain.steps
     (drafted,) = search.decode([window(30)], [replace(task, draft=plain.tokens)])
+    assert (search.windows, search.passes, search.accepted) == (2, plain.steps + 1, drafted.accepted)
     assert (drafted.steps, drafted.accepted) == (1, len(plain.tokens) - (0 if plain.complete else 1))
 
 
