@@ -22,7 +22,7 @@ def as_done(
     """The place of each item in `wanted` and what its attempt gave, as they are done.
 
     `prepare(*given)` runs once in every process before its first attempt; with one process, or one item, in this one.
-    Raises UsageError when a process was ended from outside.
+    Raises UsageError when a process was ended from outside. However it ends, what was not begun is left undone.
     """
     if processes == 1 or len(wanted) < 2:
         if wanted:
@@ -36,3 +36,5 @@ def as_done(
                 yield places[done], done.result()
         except BrokenProcessPool:
             raise UsageError("--processes: one was ended from outside; give the same command again") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
