@@ -3,11 +3,12 @@
 import textwrap
 
 from streamer.alert_history import HistoryEntry
+from streamer.events import SAMPLE_RATE
 from streamer.model.labels import groups, labels
 from streamer.rules import AlertRule, AlertRules
 from streamer.sinks.plain_text import clean
 from streamer.sound.cadence import CadenceKind
-from streamer.sound.sound_trigger import FUSED_RATIO, SURE
+from streamer.sound.sound_trigger import FUSED_RATIO, MISTAKEN_SAMPLES, SURE
 
 WIDTH = 110  # columns
 MAX_NAMED = 8  # labels of a group
@@ -80,7 +81,8 @@ def _doubts(rule: AlertRule) -> str:
     rivals, mistaken = (", ".join(map(_readable, names)) for names in (rule.rivals, rule.doubted_after))
     doubts = [f"the signal shows at least the beginning of {signs}"] if signs else []
     doubts += [f"none of these scores as high: {rivals}"] if rivals else []
-    doubts += [f"none of these was heard in the last 10 s: {mistaken}"] if mistaken else []
+    lately = _s(MISTAKEN_SAMPLES / SAMPLE_RATE)
+    doubts += [f"none of these was heard in the last {lately}: {mistaken}"] if mistaken else []
     return f", while {' and '.join(doubts)}" if doubts else ""
 
 

@@ -5,7 +5,7 @@ voice that glides up and down is a wail for as long as it plays, though hardly o
 """
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import IntEnum
 from types import MappingProxyType
 
 from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
@@ -16,12 +16,12 @@ LONGER: Mapping[CadenceKind, float] = MappingProxyType(
 )  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, a hi-lo's next tone
 
 
-class Opinion(Enum):
-    """What the tagger says of a pattern: it hears such a sound, nothing that matters, or something else instead."""
+class Opinion(IntEnum):
+    """What the tagger says of a pattern, worst first: it hears something else, nothing that matters, such a sound."""
 
-    AGREES = "agrees"
-    SILENT = "silent"
-    DENIES = "denies"
+    DENIES = 0
+    SILENT = 1
+    AGREES = 2
 
 
 class PatternTrust:

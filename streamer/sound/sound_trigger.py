@@ -84,7 +84,7 @@ class SoundTrigger:
         if self._denied(at):
             names = self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
-        sounding = self._trust.step(own, self._opinion())
+        sounding = self._trust.step(own, min(self._opinions, default=Opinion.SILENT))
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
         fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
@@ -106,11 +106,6 @@ class SoundTrigger:
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
             labels=(*names, *(state.kind.readable for state in sounding)),
         )
-
-    def _opinion(self) -> Opinion:
-        """The worst of the last judgements."""
-        worst = (Opinion.DENIES, Opinion.SILENT, Opinion.AGREES)
-        return next((opinion for opinion in worst if opinion in self._opinions), Opinion.SILENT)
 
     def _backed(self) -> bool:
         """Whether the tagger agrees with a pattern that has begun."""

@@ -197,7 +197,8 @@ class WailDetector:
         if self.pattern.onset is not None:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
             if plain and extent >= LASTING_OCTAVES:
-                self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if is_regular(course) else 0.0)
+                regular = self.pattern.score >= REGULAR_SCORE or is_regular(course)  # said once, it stays
+                self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if regular else 0.0)
             return
         if is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(IRREGULAR_SCORE, recent.strength_db / 15))
