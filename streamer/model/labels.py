@@ -34,7 +34,8 @@ class LabelGroup:
     """Labels that name one thing.
 
     `event` own: they make one sound event called `name`; none: they make no event; overlap: only a set for rules.
-    `general`: indices that make no event of their own while an event of this group lasts. `hold_s`: see DEFAULT_HOLD_S.
+    `general`: indices that make no event of their own while an event of this group lasts. `patterns`: those of the
+    signal (`streamer.sound.cadence_state.CadenceKind`) that make the event too. `hold_s`: see DEFAULT_HOLD_S.
     """
 
     id: str
@@ -43,6 +44,7 @@ class LabelGroup:
     members: frozenset[int]
     general: frozenset[int]
     hold_s: float
+    patterns: frozenset[str] = frozenset()
 
 
 @cache
@@ -110,6 +112,12 @@ def event_group(index: int) -> LabelGroup:
     return LabelGroup(str(index), readable(label.name), "own", frozenset({index}), frozenset(), DEFAULT_HOLD_S)
 
 
+@cache
+def pattern_group(pattern: str) -> LabelGroup | None:
+    """The group whose sound event a pattern of the signal makes (`t4`), if any."""
+    return next((found for found in groups().values() if pattern in found.patterns), None)
+
+
 def readable(name: str) -> str:
     """A display name as people write it in a caption: `Siren` becomes `siren`, `Fowl` `fowl`.
 
@@ -130,9 +138,10 @@ def _group(key: str, entry: Mapping[str, Any]) -> LabelGroup:
         id=key,
         name=entry["name"],
         event=entry.get("event", "own"),
-        members=_indices(entry["labels"]),
+        members=_indices(entry.get("labels", ())),
         general=_indices(entry.get("general", ())),
         hold_s=float(entry.get("hold_s", DEFAULT_HOLD_S)),
+        patterns=frozenset(entry.get("patterns", ())),
     )
 
 

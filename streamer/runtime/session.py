@@ -156,7 +156,7 @@ class Session:
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
             events.append(self._tags(judgement, at))
-            events += self._sound_events(self._sounds.step(judgement, silent=hop.silent, end_sample=at), at)
+            events += self._sound_events(self._sounded(judgement, hop), at)
         given = AlertInput(
             end_sample=at,
             judgement=tuple(judgement),
@@ -167,6 +167,11 @@ class Session:
             loudness_dbfs=dbfs(hop.samples) if len(hop.samples) else None,  # none: text that was put off
         )
         return events + self._alerts(at, given)
+
+    def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
+        assert self._sounds is not None
+        patterns = self.alerts.patterns  # as of the hop before
+        return self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
 
     def _speech(self, judgement: Sequence[SpanScores]) -> float:
         spans = [span for span in judgement if span.end_sample - span.start_sample <= SPEECH_SPAN_S * SAMPLE_RATE]

@@ -19,6 +19,7 @@ from streamer.errors import ConfigError
 from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.model.labels import LABEL_COUNT, resolve
 from streamer.rules import AlertRule, AlertRules, hours
+from streamer.sound.cadence_state import CadenceState
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
@@ -120,6 +121,13 @@ class AlertEngine:
         for watch in self._watches:
             changes += self._advance(watch, watch.trigger.step(given), given)
         return changes
+
+    @property
+    def patterns(self) -> tuple[CadenceState, ...]:
+        """The patterns of the signal that count for a rule after the latest step, each once."""
+        triggers = (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
+        found = {state.kind: state for trigger in triggers for state in trigger.counting}
+        return tuple(found.values())
 
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""

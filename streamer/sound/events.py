@@ -5,7 +5,8 @@ A pure state machine per group of labels, driven by sample time:
     QUIET ──above, confirmed──► SOUNDING ──below for hold_s──► QUIET
 
 Labels that name one thing make one event. Onset and offset use two thresholds (hysteresis); an onset needs `confirm` of
-the last `confirm + 1` judgements, or one that is sure.
+the last `confirm + 1` judgements, or one that is sure. A pattern of the signal that counts for an alert rule makes the
+event at once and keeps it: it tells a carbon monoxide alarm, for which there is no label, from an alarm clock.
 """
 
 import logging
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.model.labels import LABEL_COUNT, LabelGroup, event_group
+from streamer.model.labels import LABEL_COUNT, LabelGroup, event_group, groups, pattern_group
 from streamer.rules import SoundSettings
+from streamer.sound.cadence_state import CadenceState
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.steps import SpanScores
 
@@ -86,12 +88,18 @@ class SoundEvents:
         return combine(judgement, self.trained_spans_s)
 
     def step(
-        self, judgement: tuple[SpanScores, ...], *, silent: bool = False, end_sample: int | None = None
+        self,
+        judgement: tuple[SpanScores, ...],
+        *,
+        patterns: Sequence[CadenceState] = (),
+        silent: bool = False,
+        end_sample: int | None = None,
     ) -> list[SoundChange]:
         """Take the judgement of one second and return what began or ended.
 
-        `silent`: the audio is digital silence, which counts as scores of zero. An empty judgement that is not silent
-        tells nothing: what sounds goes on until `unheard_s`. Both need `end_sample`.
+        `patterns`: those of the signal that count now. `silent`: the audio is digital silence, which counts as scores
+        of zero. An empty judgement that is not silent tells nothing: what sounds goes on until `unheard_s`. Both need
+        `end_sample`.
         """
         at = judgement[0].end_sample if judgement else end_sample
         if at is None:
@@ -101,8 +109,16 @@ class SoundEvents:
             return changes
         self._judged = at
         scores = self.combine(judgement)
-        for track in self._heard(scores):
-            changes += self._advance(track, scores, judgement, at)
+        shown = {found.id: state for state in patterns if (found := pattern_group(state.kind.value))}
+        for key in shown:
+            self._tracks.setdefault(key, self._track(groups()[key]))
+        for track in sorted(
+            self._heard(scores), key=lambda track: track.group.id not in shown
+        ):  # what covers others first
+            if track.group.id in shown:
+                changes += self._show(track, shown[track.group.id], at)
+            else:
+                changes += self._advance(track, scores, judgement, at)
         self._tracks = {key: track for key, track in self._tracks.items() if track.id or any(track.recent)}
         return changes
 
@@ -130,8 +146,11 @@ class SoundEvents:
         for index in near:
             group = event_group(int(index))
             if group.event == "own" and group.id not in self._tracks:
-                self._tracks[group.id] = _Track(group, deque(maxlen=self.settings.confirm + 1))
+                self._tracks[group.id] = self._track(group)
         return list(self._tracks.values())
+
+    def _track(self, group: LabelGroup) -> _Track:
+        return _Track(group, deque(maxlen=self.settings.confirm + 1))
 
     def _covered(self, scores: Scores, by: Iterable[_Track], beside: _Track) -> frozenset[int]:
         """Labels that make no event of their own now, because a more special sound is heard."""
@@ -164,6 +183,15 @@ class SoundEvents:
         if best is not None and at - track.offset < track.group.hold_s * SAMPLE_RATE:
             return []
         return [self._end(track, at, track.offset)]
+
+    def _show(self, track: _Track, pattern: CadenceState, at: int) -> list[SoundChange]:
+        """A pattern needs no confirmation, and sounds until it is over."""
+        track.recent.append(True)
+        if track.onset is None:
+            track.onset = max(pattern.onset_sample, self._ended.get(track.group.id, 0))
+        track.offset = max(track.offset, min(pattern.last_sample, at))
+        track.score = max(track.score, pattern.score)
+        return [] if track.id is not None else [self._start(track, at)]
 
     def _start(self, track: _Track, at: int) -> SoundChange:
         track.id, self._next_id = self._next_id, self._next_id + 1

@@ -61,6 +61,7 @@ class SoundTrigger:
     _near: deque[float] = field(default_factory=lambda: deque(maxlen=2))  # the last scores, as parts of the threshold
     _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
     _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
+    counting: tuple[CadenceState, ...] = ()  # patterns of the latest hop that are evidence by themselves
     _trust: PatternTrust = field(default_factory=PatternTrust)
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
     _doubted_until: int = 0  # the tagger mistakes what it heard
@@ -84,7 +85,7 @@ class SoundTrigger:
         if self._denied(at):
             names = self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
-        sounding = self._trust.step(own, min(self._opinions, default=Opinion.SILENT))
+        sounding = self.counting = tuple(self._trust.step(own, min(self._opinions, default=Opinion.SILENT)))
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
         fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from streamer.model.labels import find
 from streamer.rules import SoundSettings
+from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.events import SoundEvents, combine
 from streamer.steps import SpanScores
 
@@ -162,3 +163,37 @@ def test_every_event_starts_once_and_ends_once_in_order(course):
             assert start.start_sample == change.start_sample <= change.end_sample <= change.at_sample
             ends[change.group] = change.end_sample
     assert open_ids == {}
+
+
+def pattern(kind, onset_s, last_s):
+    return CadenceState(kind, CadencePhase.SOUNDING, round(onset_s * RATE), round(last_s * RATE), 0.9)
+
+
+def test_a_carbon_monoxide_alarm_is_named_by_its_pattern_and_ends_what_the_tagger_took_it_for():
+    events, changes = SoundEvents(), []
+    clock, smoke = (find(name).index for name in ("Alarm clock", "Smoke detector, smoke alarm"))
+    for second in range(1, 30):
+        beeps = {clock: 0.8, smoke: 0.6} if 3 <= second <= 20 else {}
+        shown = (pattern(CadenceKind.T4, 2.5, min(second, 20) - 0.3),) if 8 <= second <= 26 else ()
+        changes += events.step(judged(second, beeps), patterns=shown)
+    told = [(change.label, change.state) for change in changes]
+    assert set(told[:2]) == {("alarm clock", "start"), ("smoke alarm", "start")}
+    assert told[2] == ("carbon monoxide alarm", "start")
+    assert set(told[3:5]) == {("alarm clock", "end"), ("smoke alarm", "end")}
+    assert told[5:] == [("carbon monoxide alarm", "end")]
+    assert changes[2].start_sample == 2.5 * RATE
+    assert changes[-1].end_sample == round(19.7 * RATE)  # its last beep, not when the pattern was given up
+
+
+def test_a_pattern_and_the_tagger_make_one_event_whichever_was_first():
+    for pattern_from, tagger_from in ((5, 8), (8, 5)):
+        events, changes = SoundEvents(), []
+        for second in range(1, 40):
+            scores = {SIREN: 0.9} if tagger_from <= second < 20 else {}
+            shown = (pattern(CadenceKind.WAIL, 4, second),) if pattern_from <= second < 22 else ()
+            changes += events.step(judged(second, scores), patterns=shown)
+        assert [(change.label, change.state) for change in changes] == [("siren", "start"), ("siren", "end")]
+
+
+def test_a_pattern_without_a_name_makes_no_event():
+    assert SoundEvents().step(judged(3, {}), patterns=(pattern(CadenceKind.TONE, 1, 3),)) == []
