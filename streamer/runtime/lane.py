@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from streamer.config import WindowSettings
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.runtime.listener import ListenerPlan, StateChanged
+from streamer.runtime.order import Waiting
 from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
@@ -71,6 +72,7 @@ class Lane:
         self._plans: deque[tuple[ListenerPlan, float]] = deque()  # with the time at which they came
         self._actions: deque[Action] = deque()
         self._queued_samples = 0
+        self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
         self._finishing = False
         self._hurry = False
         self.done = threading.Event()
@@ -91,6 +93,7 @@ class Lane:
                 self._ready.wait_for(lambda: self._queued_samples < LIMIT_SAMPLES or self._hurry or self.done.is_set())
                 self._plans.append((plan, self._clock()))
                 self._queued_samples += _samples(plan)
+                self._closings += isinstance(plan, SegmentClosed)
                 self._ready.notify_all()
 
     def ask(self, action: Action) -> bool:
@@ -126,6 +129,21 @@ class Lane:
         """Whether all plans were taken and no more come."""
         return self._finishing and not self._plans and not self._actions
 
+    @property
+    def turn(self) -> Waiting:
+        """What decides when this lane is served."""
+        since_s = self._plans[0][1] if self._plans else float("inf")
+        return Waiting(self._closings > 0, since_s)
+
+    @property
+    def free(self) -> bool:
+        """Whether the next plan needs nothing of the model, whatever it says."""
+        if not self._plans:
+            return False
+        plan = self._plans[0][0]
+        owed = isinstance(plan, SegmentClosed) and not self._hurry and self.turns.owes(plan)
+        return not isinstance(plan, Hop) and not owed
+
     def take_actions(self) -> list[Action]:
         """What was asked of the session."""
         actions = list(self._actions)
@@ -142,6 +160,7 @@ class Lane:
                 return Job(late)
             self._plans.popleft()
             self._queued_samples -= _samples(plan)
+            self._closings -= isinstance(plan, SegmentClosed)
             self._ready.notify_all()
         if isinstance(plan, SegmentOpened):
             self.turns.opened(plan)

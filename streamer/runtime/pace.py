@@ -127,10 +127,14 @@ class TextTurns:
         """A segment begins: nothing of it was decoded."""
         self._unheard = True
 
+    def owes(self, plan: SegmentClosed) -> bool:
+        """Whether text was put off that must be decoded before the segment closes."""
+        return self._unheard and plan.at_sample >= self._end_sample > 0
+
     def before(self, plan: SegmentClosed) -> Hop | None:
         """What must be carried out before the segment closes: an empty hop with the text that was put off."""
-        unheard, self._unheard = self._unheard, False
-        if not unheard or plan.at_sample < self._end_sample or not self._end_sample:
+        owes, self._unheard = self.owes(plan), False
+        if not owes:
             return None
         return Hop(
             self._end_sample, np.zeros(0, np.float32), (), text=True, judge=False, silent=False, level_db=self._level_db

@@ -1,6 +1,8 @@
 """The worker thread: sole owner of the model and of the sessions. It serves all lanes, one plan of each at a time.
 
-Its loop reads: wait, take, prepare (mel, requests), step (one batch through the model), complete (events), emit.
+Its loop reads: wait, settle what needs no model, take, prepare (mel, requests), step (one batch through the model),
+complete (events), emit. Where more lanes wait than a batch holds, `streamer.runtime.order` says whose turn it is; who
+is left waits in its lane, where later hops supersede earlier ones, and is weighed anew before the next batch.
 """
 
 import logging
@@ -11,8 +13,10 @@ from dataclasses import replace
 
 from streamer.config import WindowSettings
 from streamer.errors import StreamerError
+from streamer.model.graphs import BATCH_BUCKETS
 from streamer.runtime.engine import Engine
 from streamer.runtime.lane import Clock, Emit, Job, Lane, Trouble
+from streamer.runtime.order import in_turn
 from streamer.runtime.pace import Pace
 from streamer.runtime.stream import Hearing
 from streamer.steps import StepRequest, StepResult
@@ -21,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
+BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
 
@@ -81,20 +86,43 @@ class Worker:
             return [] if self._stopping else [lane for lane in self._lanes if lane.waiting]
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
-        """One round: every lane's next plan that needs the model, all in one step."""
+        """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
         began_s = self._clock()
-        work: list[tuple[Lane, Job, StepRequest]] = []
         for lane in lanes:
             with self._ready:
                 actions = lane.take_actions()
             for action in actions:
                 lane.emit(action(lane.hearing.session))
-            work += self._begin(lane)
+            self._settle(lane)
+        work = self._gather(lanes)
         results = self._step([(lane, request) for lane, _, request in work])
         self._measure(began_s)
         for (lane, job, _), result in zip(work, results, strict=True):
-            lane.emit(lane.hearing.complete(job.plan, result))
-            self._tell(lane)
+            self._complete(lane, job, result)
+            self._settle(lane)
+
+    def _settle(self, lane: Lane) -> None:
+        """Carry out what the lane has up to the first plan that may need the model."""
+        for _ in range(PLANS_A_ROUND):
+            with self._ready:
+                job, empty = (lane.take() if lane.free else None), lane.empty
+            if job is None:
+                if empty:
+                    self._finish(lane)
+                break
+            self._complete(lane, job, None)
+
+    def _gather(self, lanes: Sequence[Lane]) -> list[tuple[Lane, Job, StepRequest]]:
+        """The windows of the next batch, in the order of their lanes' turns."""
+        with self._ready:
+            waiting = [lane for lane in lanes if lane.waiting]
+            order = in_turn([lane.turn for lane in waiting], self._clock())
+        work: list[tuple[Lane, Job, StepRequest]] = []
+        for place in order:
+            if len(work) == BATCH:
+                break
+            work += self._begin(waiting[place])
+        return work
 
     def _begin(self, lane: Lane) -> list[tuple[Lane, Job, StepRequest]]:
         """Carry out what the lane has up to the first plan that needs the model, and prepare that one."""
@@ -109,9 +137,12 @@ class Worker:
             request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge)
             if request is not None:
                 return [(lane, job, request)]
-            lane.emit(lane.hearing.complete(job.plan, None))
-            self._tell(lane)
+            self._complete(lane, job, None)
         return []
+
+    def _complete(self, lane: Lane, job: Job, result: StepResult | None) -> None:
+        lane.emit(lane.hearing.complete(job.plan, result))
+        self._tell(lane)
 
     def _measure(self, began_s: float) -> None:
         now_s, turns = self._clock(), [lane.turns for lane in self.lanes()]
