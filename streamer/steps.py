@@ -19,8 +19,9 @@ class DecodeTask:
     """What the decoder is to write for one window.
 
     `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
-    the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window. `draft`:
-    tokens that an earlier pass wrote behind the same prefix; they are verified in one step and change nothing.
+    the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window; `detect`:
+    say which one is spoken although one is given (a decoder step more, no encoder pass). `draft`: tokens that an
+    earlier pass wrote behind the same prefix; they are verified in one step and change nothing.
     """
 
     language: str | None = None
@@ -30,6 +31,7 @@ class DecodeTask:
     max_new_tokens: int = 224
     timestamps: bool = False
     draft: tuple[int, ...] = ()
+    detect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class HypothesisWord:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What the decoder wrote behind the forced prefix. `complete`: it ended by itself, not for want of tokens."""
+    """What the decoder wrote behind the forced prefix. `complete`: it ended by itself, not for want of tokens.
+
+    `heard`: the language that is spoken, with its probability, where the task gave one and asked all the same.
+    """
 
     words: tuple[HypothesisWord, ...]
     language: str
@@ -72,6 +77,7 @@ class Hypothesis:
     mean_logprob: float
     compression_ratio: float
     complete: bool
+    heard: tuple[str, float] | None = None
 
     @property
     def text(self) -> str:

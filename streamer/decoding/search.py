@@ -55,6 +55,7 @@ class Decoded:
     - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as
       input, so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
     - `steps`: passes through the decoder.  `accepted`: tokens of the draft that stood.
+    - `heard`: the language that is spoken, with its probability, where the task asked although it gave one.
     """
 
     forced: tuple[int, ...]
@@ -69,6 +70,7 @@ class Decoded:
     complete: bool
     steps: int
     accepted: int
+    heard: tuple[str, float] | None = None
 
     @property
     def mean_logprob(self) -> float:
@@ -99,6 +101,7 @@ class _Row:
     complete: bool = False
     steps: int = 0
     accepted: int = 0
+    heard: tuple[str, float] | None = None
 
     @property
     def judged(self) -> int:
@@ -189,8 +192,10 @@ class GreedySearch:
         languages = self._detect(tasks)
         rows = []
         for index, (window, task) in enumerate(zip(windows, tasks, strict=True)):
-            language, probability = languages[index]
+            given = task.language if self._model.is_multilingual else None
+            language, probability = (given, 1.0) if given else languages[index]
             rows.append(self._row(index, window, task, language, probability))
+            rows[-1].heard = languages[index] if given and task.detect else None
         return rows
 
     def _row(self, index: int, window: AudioWindow, task: DecodeTask, language: str, probability: float) -> _Row:
@@ -224,10 +229,10 @@ class GreedySearch:
             raise EngineError(f"language {language!r}: Whisper does not know it; give a code such as 'en'") from error
 
     def _detect(self, tasks: Sequence[DecodeTask]) -> list[tuple[str, float]]:
-        """The language of each window and its probability among all languages (1 where it was given)."""
+        """The language of each window and its probability among all languages; as given, and 1, where nobody asks."""
         if not self._model.is_multilingual:
             return [("en", 1.0)] * len(tasks)
-        if all(task.language is not None for task in tasks):
+        if all(task.language is not None and not task.detect for task in tasks):
             return [(task.language or "en", 1.0) for task in tasks]
         hidden = self.decoder.step(self._cache, [[self._plain.sot]] * len(tasks))[:, 0]
         self._cache.lengths = [0] * len(tasks)
@@ -237,8 +242,7 @@ class GreedySearch:
         read = torch.stack([best.float(), probabilities, logits.sum(dim=-1)], dim=1).tolist()
         self._require_finite([value for values in read for value in values])
         codes = self._plain.all_language_codes
-        found = [(codes[int(place)], probability) for place, probability, _ in read]
-        return [(task.language, 1.0) if task.language else item for task, item in zip(tasks, found, strict=True)]
+        return [(codes[int(place)], probability) for place, probability, _ in read]
 
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""
@@ -366,6 +370,7 @@ class GreedySearch:
             complete=row.complete,
             steps=row.steps,
             accepted=row.accepted,
+            heard=row.heard,
         )
 
     def _require_finite(self, values: Sequence[float]) -> None:

@@ -190,6 +190,7 @@ class Engine:
             mean_logprob=decoded.mean_logprob,
             compression_ratio=compression_ratio(tokenizer.decode(list(decoded.tokens)).strip()),
             complete=decoded.complete,
+            heard=decoded.heard,
         )
 
     def _result(self, window: _Window) -> StepResult:

@@ -1,0 +1,64 @@
+"""The language that is spoken, asked for beside the one that is given: on random multilingual weights."""
+
+import torch
+from random_whisper import ENGLISH, noise_frames, random_model
+
+from streamer.decoding.search import AudioWindow, GreedySearch
+from streamer.runtime.engine import Engine
+from streamer.steps import DecodeTask, StepRequest
+
+
+def window(seed: int) -> AudioWindow:
+    features = torch.randn(1500, 64, generator=torch.Generator().manual_seed(seed))
+    return AudioWindow(features, 1500)
+
+
+def counted(search: GreedySearch) -> list[int]:
+    """The decoder's steps from now on, with the number of windows in each."""
+    steps: list[int] = []
+    step = search.decoder.step
+    search.decoder.step = lambda cache, feed, *rest: steps.append(len(feed)) or step(cache, feed, *rest)  # type: ignore[method-assign]
+    return steps
+
+
+def test_the_language_that_is_given_is_kept_and_one_decoder_step_says_which_is_spoken():
+    search = GreedySearch(random_model(4))
+    windows = [window(number) for number in range(4)]
+    plain = [DecodeTask("de", max_new_tokens=6)] * 4
+    asked = [DecodeTask("de", max_new_tokens=6, detect=number % 2 == 0) for number in range(4)]
+    detected = search.decode(windows, [DecodeTask(max_new_tokens=6)] * 4)
+    steps = counted(search)
+    told = search.decode(windows, plain)
+    alone = len(steps)
+    found = search.decode(windows, asked)
+    assert len(steps) - alone == alone + 1
+    for number, (one, other, free) in enumerate(zip(found, told, detected, strict=True)):
+        assert (one.tokens, one.language, one.language_probability) == (other.tokens, "de", 1.0)
+        assert other.heard is None
+        if number % 2:
+            assert one.heard is None
+        else:
+            assert one.heard is not None
+            assert one.heard[0] == free.language
+            assert abs(one.heard[1] - free.language_probability) < 1e-5
+
+
+def test_english_models_are_not_asked():
+    search = GreedySearch(random_model(9, vocabulary=ENGLISH))
+    steps = counted(search)
+    (one,) = search.decode([window(0)], [DecodeTask("en", max_new_tokens=1, detect=True)])
+    assert (one.heard, len(steps)) == (None, 1)
+
+
+def test_asking_costs_no_encoder_pass():
+    model = random_model(3)
+    engine, mel = Engine(model), noise_frames(5, 4.0)
+    tasks = [DecodeTask("fr", max_new_tokens=4, detect=detect) for detect in (False, True)]
+    results = [engine.step([(mel, StepRequest(0, 64_000, (), task))])[0].hypothesis for task in tasks]
+    assert model.encoder_passes == 2
+    assert all(result is not None for result in results)
+    plain, asked = results
+    assert plain is not None
+    assert asked is not None
+    assert (plain.words, plain.language, plain.heard) == (asked.words, asked.language, None)
+    assert asked.heard is not None
