@@ -94,6 +94,13 @@ class Guards:
             return "doubt"
         return ""
 
+    def spoken(self, hypothesis: Hypothesis, speech_score: float | None) -> bool:
+        """Whether the window holds speech, whatever was made of it: a language that is heard in noise is none."""
+        limits = self._settings
+        return hypothesis.no_speech_probability <= limits.no_speech_probability and (
+            speech_score is None or speech_score >= limits.speech_score
+        )
+
     def _doubted(self, trust: float) -> bool:
         """One window may be lucky; an utterance is believed on the mean of its windows, the newest counting half."""
         self._belief = trust if self._belief is None else (self._belief + trust) / 2

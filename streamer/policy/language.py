@@ -1,8 +1,17 @@
-"""Which language is spoken: detected first, then held, changed only on repeated strong evidence (pure)."""
+"""Which language is spoken: detected first, then held, changed only on repeated strong evidence (pure).
+
+At the beginning of an utterance its first windows are decoded in the language that is detected. While somebody goes on
+speaking, windows are decoded in the language in force and asked now and then which one is spoken: what insists on
+another one changes the language from the next segment on.
+"""
+
+from streamer.events import SAMPLE_RATE
 
 SURE = 0.5  # probability that settles the first language
 VERY_SURE = 0.8  # probability that counts against the language in force
 TIMES = 3  # so many windows in a row change it
+ASK_SAMPLES = 5 * SAMPLE_RATE  # so often somebody who goes on speaking is heard for another language
+DOUBT_SAMPLES = 2 * SAMPLE_RATE  # and so often where one was heard the last time
 
 
 class LanguageHold:
@@ -15,6 +24,7 @@ class LanguageHold:
         self._rival: str | None = None
         self._times = 0
         self._detecting = True
+        self._asked_at = 0  # end of the last window whose language was asked for
 
     @property
     def current(self) -> str:
@@ -33,6 +43,31 @@ class LanguageHold:
         self._detecting = True
         self._rival, self._times = None, 0
 
+    def ask(self, end_sample: int) -> bool:
+        """Whether the window that ends here is to say which language is spoken, beside the one that is forced.
+
+        Each call is for a window that is decoded.
+        """
+        every = DOUBT_SAMPLES if self._rival else ASK_SAMPLES
+        if self._fixed or not (self._detecting or end_sample - self._asked_at >= every):
+            return False
+        self._asked_at = end_sample
+        return self.forced is not None
+
+    def insists(self, language: str, probability: float) -> bool:
+        """Take what a window that was asked said. True: it is time for `change`."""
+        if self._fixed or self._detecting:
+            return False
+        if language == self._held or probability < VERY_SURE:
+            self._rival, self._times = None, 0
+            return False
+        self._count(language)
+        return self._times >= TIMES
+
+    def change(self) -> None:
+        """From here on the language is the one that insisted."""
+        self._held, self._rival, self._times = self._rival or self._held, None, 0
+
     def step(self, language: str, probability: float) -> bool:
         """Take what a window was decoded in. False: the text is in a language that is not in force and must not be
         used.
@@ -46,14 +81,21 @@ class LanguageHold:
             self._held, self._detecting = language, False
             return True
         if language == self._held:
-            self._detecting = False
+            self._detecting, self._rival = False, None
             return True
         if probability < VERY_SURE:
-            self._detecting = False  # not enough to change anything: the next window is decoded in the held language
+            self._detecting, self._rival = (
+                False,
+                None,
+            )  # not enough to change anything: the next window is decoded in the held language
             return False
-        self._times = self._times + 1 if language == self._rival else 1
-        self._rival = language
+        self._count(language)
         if self._times < TIMES:
             return False
-        self._held, self._detecting = language, False
+        self.change()
+        self._detecting = False
         return True
+
+    def _count(self, language: str) -> None:
+        self._times = self._times + 1 if language == self._rival else 1
+        self._rival = language

@@ -125,6 +125,7 @@ class TextSession:
         budget = token_budget(waiting_s, guards.tokens_per_second) if guards.budget else NEW_TOKENS
         return start, DecodeTask(
             language=self._language.forced,
+            detect=self._language.ask(end_sample),
             task=speech.task,
             prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
             prefix=prefix,
@@ -136,6 +137,9 @@ class TextSession:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
             return []
+        heard = hypothesis.heard if self.guards.spoken(hypothesis, speech_score) else None
+        if heard and self._language.insists(*heard):
+            return self._change_language(heard[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
@@ -153,7 +157,7 @@ class TextSession:
         everything = tuple(word for word in hypothesis.words if word.text.strip())
         if decision.commit == everything and not partial and hypothesis.complete:
             self._settled_at = end_sample
-        if self.guards.looped:
+        if self.guards.looped:  # the decoder repeats itself
             return changes + self._start_afresh(partial, end_sample)
         if ended := self._sentence_end(self._voiced.last_end, end_sample):
             return changes + ended
@@ -239,16 +243,25 @@ class TextSession:
         return partial[old:]
 
     def _start_afresh(self, partial: Words, end_sample: int) -> list[TextChange]:
-        """The decoder repeats itself: no window shows it committed text or audio again, and a new segment begins.
+        """The decoder is misled: no window shows it committed text or audio again, and a new segment begins.
 
         Nothing that is committed is lost, and what is partial stays.
         """
-        log.debug("a loop at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
+        log.debug("at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
         self._fresh_from = self._committed_end
         self._recent.clear()
         self._scrolled, self._draft = (), ()
         segment = self._segment
         return self._roll(partial, end_sample) if segment and segment.words else []
+
+    def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
+        """Another language is spoken for a while: what is committed becomes final, the rest is decoded anew in it."""
+        log.debug("the language changes from %s to %s at sample %d", self._language.current, language, end_sample)
+        self._policy.close()
+        self._settled_at = 0
+        changes = self._start_afresh((), end_sample) or self._change((), end_sample)
+        self._language.change()
+        return changes
 
     def _roll(self, partial: Words, end_sample: int) -> list[TextChange]:
         """The segment becomes final, what is partial goes on in the next."""
