@@ -19,7 +19,7 @@ from streamer.config import GuardSettings, Settings, SpeechSettings
 from streamer.decoding.search import Decoded
 from streamer.events import SAMPLE_RATE
 from streamer.model.whisper import Model
-from streamer.runtime.engine import MAX_BATCH, Context, Engine
+from streamer.runtime.engine import Context, Engine
 from streamer.steps import DecodeTask, Hypothesis, StepRequest
 
 if TYPE_CHECKING:
@@ -85,11 +85,9 @@ class ScriptedEngine(Engine):
         tokenizer = model.tokenizer("en" if model.is_multilingual else None)
         self.places_by_word = {tokenizer.decode([token]).strip(): place for place, token in enumerate(self.tokens)}
 
-    def _decode(self, windows: "Sequence[_Window]") -> None:
-        for begin in range(0, len(windows), MAX_BATCH):
-            batch = windows[begin : begin + MAX_BATCH]
-            self.search.lessons = [self._lesson(window.request) for window in batch]
-            super()._decode(batch)
+    def _decode(self, batch: "Sequence[_Window]") -> None:
+        self.search.lessons = [self._lesson(window.request) for window in batch]
+        super()._decode(batch)
 
     def _lesson(self, request: StepRequest) -> tuple[int, ...]:
         task, spoken = request.decode, self._spoken

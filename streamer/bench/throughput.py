@@ -63,6 +63,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
     say("throughput: hops measured")
     spoken = lively_speech(plan.seconds)
     engine = ScriptedEngine(model, spoken, context=plan.context)
+    engine.warm_up()
     trials = carried(lambda count: trial(engine, spoken, count), plan.most, say)
     good = [row["streams"] for row in trials if row["carried"]]
     result |= {"trials": trials, "streams": max(good, default=0), "load_after": machine.load()}
@@ -142,6 +143,7 @@ def hop_rates(model: Model, context: Context, repeats: int, batches: Sequence[in
     """Whole hops a second (every second one with tags): so many streams in one step, and one after the other."""
     teacher, engine = Teacher(model), Engine(model, context=context)
     engine.search = teacher
+    engine.warm_up()
     task = DecodeTask("en", prefix=teacher.text(PREFIX_TOKENS), max_new_tokens=NEW_TOKENS)
     end = round(CONTEXT_S * SAMPLE_RATE)
     work = []

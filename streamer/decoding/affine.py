@@ -81,6 +81,16 @@ class Vocabulary:
         return y.mul_(peaks)
 
 
+def log_mass(logits: Tensor) -> Tensor:
+    """The logarithm of the sum of exp(logits) over the last dimension, in half the passes of `logsumexp`.
+
+    Not finite where a row is of nothing but minus infinities.
+    """
+    peak = logits.amax(dim=-1, keepdim=True)
+    mass: Tensor = (logits - peak).exp_().sum(dim=-1).log_().add_(peak[..., 0])
+    return mass
+
+
 def _eight_bit_product(x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
     """x [n, in] int8, standing for x / 127, times packed int8 weights [out, in] with a scale each: float32 [n, out]."""
     y: Tensor = torch.ops.onednn.qlinear_pointwise(

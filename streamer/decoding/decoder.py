@@ -13,14 +13,13 @@ from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
 from streamer.decoding.affine import FEW_ROWS, Projection, Vocabulary
-from streamer.decoding.kv_cache import CacheShape, KVCache
+from streamer.decoding.kv_cache import CacheShape, KVCache, audio_end, text_end
 from streamer.decoding.places import Places, ragged_places, single_places
 from streamer.model.affine import Affine
 from streamer.model.graphs import Outputs, Recorder, batch_bucket
 from streamer.model.transfer import send
 
 PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
-TEXT_BLOCK = 64  # recorded steps look at whole blocks of text positions
 
 
 class Norm:
@@ -133,13 +132,13 @@ class Decoder:
         `judge` gets the hidden states [rows, width] and the `rules` (whole numbers, of one length, for each slot) as a
         tensor; it is recorded with the step, once for each length of rules. The results last until the next step.
         """
-        slots = batch_bucket(len(tokens)) or len(tokens)
+        slots = batch_bucket(len(tokens))
         idle = [0, self.positions, 1, *rules[0]]
         places = zip(tokens, cache.lengths, cache.frames, rules, strict=True)
         rows = [[token, position, heard, *rule] for token, position, heard, rule in places]
         rows += [idle] * (slots - len(rows))
-        end = min(-(-(max(cache.lengths) + 1) // TEXT_BLOCK) * TEXT_BLOCK, self.positions)
-        frames = cache.whole_blocks(max(cache.frames))
+        end = text_end(max(cache.lengths) + 1, self.positions)
+        frames = audio_end(max(cache.frames))
 
         def work(state: Tensor) -> Outputs:
             ids, positions, heard = state[:, 0], state[:, 1], state[:, 2]

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from streamer.model.graphs import Graphs, Recorder, batch_bucket
 
-FRAME_BLOCK = 250  # encoder frames (5 s): the cross-attention buffers grow by whole blocks
-RECORDED_STEPS = 128  # kinds of decoder steps that are kept: all that occur in live windows of up to 10 s
+# Text positions and encoder frames (5, 10, 20 and 30 s) that recorded steps look at; the cross-attention buffers grow
+# by the latter. Multiples of 8: else attention's kernels on a GPU would pad the masks anew in each layer of each step.
+TEXT_ENDS = (64, 128, 192, 256)  # then all positions
+AUDIO_ENDS = (256, 512, 1024, 1536)
+RECORDED_STEPS = 256  # kinds of decoder steps that are kept: these for each number of rows, without and with time marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,11 @@ class KVCache:
 
         `frames`: the encoder frames of each window that may be attended; `longest`: the most that will be written.
         """
-        slots = (batch_bucket(len(frames)) if self.graphs.records else None) or len(frames)
+        slots = batch_bucket(len(frames)) if self.graphs.records else len(frames)
         if slots > self._slots or longest > self._frame_capacity:
-            self._allocate(max(slots, self._slots), self.whole_blocks(max(longest, self._frame_capacity)))
+            self._allocate(max(slots, self._slots), audio_end(max(longest, self._frame_capacity)))
         self.lengths = [0] * len(frames)
         self.frames = list(frames)
-
-    def whole_blocks(self, frames: int) -> int:
-        """So many encoder frames, rounded up to what the buffers grow by."""
-        return -(-frames // FRAME_BLOCK) * FRAME_BLOCK
 
     def release(self, slot: int) -> int:
         """Give the slot back: the last one in use moves into it. Returns the slot that was moved or closed."""
@@ -89,6 +88,13 @@ class KVCache:
         self.frames.pop()
         return last
 
+    def free(self) -> None:
+        """Give the buffers' memory back, and what was recorded on them; the next windows allocate what they need."""
+        self.graphs.drop()
+        self.lengths, self.frames = [], []
+        self.own, self.cross, self.queries = [], [], torch.empty(0)
+        self._slots = self._frame_capacity = 0
+
     def reset(self) -> None:
         """Forget everything, also what a failed step may have left (a NaN that is masked still spoils a sum)."""
         self.lengths, self.frames = [], []
@@ -97,12 +103,22 @@ class KVCache:
 
     def _allocate(self, slots: int, frames: int) -> None:
         shape = self.shape
-        self.graphs.drop()
-        self._slots, self._frame_capacity = slots, frames
+        self.free()  # first, so that old and new ones need not fit beside each other
         positions = shape.positions + 1
         self.own = [self._zeros(slots, positions, 2 * shape.width) for _ in range(shape.layers)]
         self.cross = [self._zeros(slots, 2, shape.heads, frames, shape.head_width) for _ in range(shape.layers)]
         self.queries = self._zeros(slots, positions, shape.alignment_heads, shape.head_width)
+        self._slots, self._frame_capacity = slots, frames  # only now: memory may run out in between
 
     def _zeros(self, *size: int) -> Tensor:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+
+def text_end(length: int, positions: int) -> int:
+    """How many of a cache's text `positions` a recorded step looks at that has `length` of them in use."""
+    return next((end for end in TEXT_ENDS if length <= end < positions), positions)
+
+
+def audio_end(frames: int) -> int:
+    """So many encoder frames, rounded up to what recorded steps look at; whole blocks of the largest behind that."""
+    return next((end for end in AUDIO_ENDS if frames <= end), -(-frames // AUDIO_ENDS[-1]) * AUDIO_ENDS[-1])

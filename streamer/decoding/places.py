@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from streamer.decoding.kv_cache import KVCache
+from streamer.model.masks import barred, deaf_behind
 from streamer.model.transfer import send
 
 
@@ -57,12 +58,12 @@ def ragged_places(cache: KVCache, tokens: Sequence[Sequence[int]], block: int) -
     ids = send([[*row, *[0] * (longest - len(row))] for row in tokens], device)
     audio_mask = None
     if any(count != frames for count in cache.frames):
-        audio_mask = _deaf_behind(send(cache.frames, device), frames, cache.dtype)
+        audio_mask = deaf_behind(send(cache.frames, device), frames, cache.dtype)
     if even:
         end = starts[0] + longest
         embedded = torch.arange(starts[0], end, device=device)
         keys = torch.arange(end, device=device)
-        text_mask = None if longest == 1 else _barred(keys > keys[starts[0] :, None], cache.dtype)
+        text_mask = None if longest == 1 else barred(keys > keys[starts[0] :, None], cache.dtype)
         return Places(len(tokens), longest, end, frames, ids, embedded, text_mask, audio_mask)
     end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
     padded = [
@@ -77,7 +78,7 @@ def single_places(cache: KVCache, ids: Tensor, positions: Tensor, heard: Tensor,
 
     `heard`: the encoder frames that each may attend. An idle slot writes to the scratch position and hears one frame.
     """
-    audio_mask = _deaf_behind(heard, frames, cache.dtype)
+    audio_mask = deaf_behind(heard, frames, cache.dtype)
     return _scattered(ids[:, None], positions[:, None], audio_mask, end, frames, cache)
 
 
@@ -94,18 +95,8 @@ def _scattered(
         frames=frames,
         ids=ids,
         embedded=positions.clamp(max=cache.shape.positions - 1),
-        text_mask=_barred(later[:, None], cache.dtype),
+        text_mask=barred(later[:, None], cache.dtype),
         audio_mask=audio_mask,
         positions=positions,
         rows=torch.arange(slots, device=ids.device)[:, None],
     )
-
-
-def _deaf_behind(heard: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
-    """The mask [slots, 1, 1, frames] of slots that may attend their first `heard` frames."""
-    return _barred(torch.arange(frames, device=heard.device) >= heard[:, None, None, None], dtype)
-
-
-def _barred(where: Tensor, dtype: torch.dtype) -> Tensor:
-    """Minus infinity where it is true, else 0."""
-    return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))

@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
-from streamer.decoding.decoder import TEXT_BLOCK, Decoder
+from streamer.decoding.affine import log_mass
+from streamer.decoding.decoder import Decoder
 from streamer.decoding.filters import NEVER, LogitFilters
-from streamer.decoding.kv_cache import KVCache
+from streamer.decoding.kv_cache import TEXT_ENDS, KVCache
 from streamer.errors import EngineError
-from streamer.model.graphs import BATCH_BUCKETS
+from streamer.model.graphs import buckets_up_to
 from streamer.model.transfer import send
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
 
 RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
-
-WARM_POSITIONS = 256  # text that `record` prepares for: a window's own words and some of those before
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +157,7 @@ class GreedySearch:
         if not windows:
             return []
         done: list[Decoded | None] = [None] * len(windows)
+        counts = (self.windows, self.passes, self.written, self.accepted)
         try:
             features = [window.features for window in windows]
             self.decoder.open(self._cache, features, [window.frames for window in windows])
@@ -172,21 +172,30 @@ class GreedySearch:
                         active.pop()
         except BaseException:
             self._cache.reset()
+            self.windows, self.passes, self.written, self.accepted = counts
             raise
         return [item for item in done if item is not None]
 
     @torch.inference_mode()
-    def record(self, frames: int) -> None:
-        """Record the steps of one token for windows of up to `frames` encoder frames, where steps are recorded."""
-        if not self._cache.graphs.records:
-            return
-        for slots in reversed(BATCH_BUCKETS):  # the most first: buffers that grow would drop what is recorded
+    def record(self, frames: int, rows: int) -> None:
+        """Record all steps of one token over `frames` encoder frames, for up to `rows` windows.
+
+        The longest audio comes first: buffers that grow drop what is recorded.
+        """
+        positions = self.decoder.positions
+        for slots in buckets_up_to(rows if self._cache.graphs.records else 0):
             silence = torch.zeros(frames, self.decoder.width, device=self.decoder.device)
             self.decoder.open(self._cache, [silence] * slots, [frames] * slots)
-            for position in range(0, WARM_POSITIONS, TEXT_BLOCK):
-                self._cache.lengths = [position] * slots
+            for end in (*(end for end in TEXT_ENDS if end < positions), positions):
+                self._cache.lengths = [end - 1] * slots
                 self.decoder.step_recorded(self._cache, [self._plain.sot] * slots, [[]] * slots, self._judge)
         self._cache.reset()
+
+    def give_back(self, *, record: bool = True) -> None:
+        """As `Model.give_back`, with the memory of the KV cache."""
+        self._cache.free()
+        if not record:
+            self._cache.graphs.stop()
 
     def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask]) -> list[_Row]:
         languages = self._detect(tasks)
@@ -387,13 +396,3 @@ def _written(active: Sequence[_Row]) -> tuple[list[list[int]], list[bool]]:
         said = [*row.prefix, *row.tokens]
         written += [[*said, *row.draft[:count]] for count in range(row.judged)]
     return written, [row.task.timestamps for row in active for _ in range(row.judged)]
-
-
-def log_mass(logits: Tensor) -> Tensor:
-    """The logarithm of the sum of exp(logits) over the last dimension, in half the passes of `logsumexp`.
-
-    Not finite where a row is of nothing but minus infinities.
-    """
-    peak = logits.amax(dim=-1, keepdim=True)
-    mass: Tensor = (logits - peak).exp_().sum(dim=-1).log_().add_(peak[..., 0])
-    return mass

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
 
 from streamer.model.affine import Affine
+from streamer.model.masks import deaf_behind
 
 TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
 
@@ -29,12 +30,18 @@ class Encoder:
         self._blocks = [Block(block) for block in module.blocks]
         self._ln_post: nn.LayerNorm = module.ln_post
 
-    def blocks(self, mel: Tensor) -> Iterator[Tensor]:
-        """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype."""
+    def blocks(self, mel: Tensor, heard: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype.
+
+        `heard` [B]: of each window the positions that there are (None: all). A window whose mel is zero behind them
+        comes out as one that ends there: attention does not see what lies behind, and the convolutions see the zeros
+        that they put behind an end anyway. What comes out behind them means nothing.
+        """
         x = self._conv2(self._conv1(mel.transpose(1, 2)))
         x = (x + self._positions[: x.shape[1]]).to(mel.dtype)
+        mask = None if heard is None else deaf_behind(heard, x.shape[1], x.dtype)
         for block in self._blocks:
-            x = block(x)
+            x = block(x, mask)
             yield x
 
     def features(self, x: Tensor) -> Tensor:
@@ -88,12 +95,12 @@ class Block:
         self._up = Affine(module.mlp[0].weight, module.mlp[0].bias)
         self._down = Affine(module.mlp[2].weight, module.mlp[2].bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The block's output for x [B, positions, d], contiguous."""
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The block's output for x [B, positions, d], contiguous; `mask` is added to attention's scores."""
         batch, positions, width = x.shape
         qkv = self._qkv(_layer_norm(x, self._attn_ln))
         q, k, v = qkv.view(batch, positions, 3, self._heads, width // self._heads).permute(2, 0, 3, 1, 4).unbind()
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         x = self._out.added(attended, x)
         return self._down.added(self._up.gelu(_layer_norm(x, self._mlp_ln)), x)
 

@@ -15,6 +15,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from streamer.model.memory import ran_out_of_memory
 from streamer.model.transfer import pinned
 
 _log = logging.getLogger(__name__)
@@ -76,8 +77,12 @@ class _Recorded:
 class Graphs:
     """Recorded work by key, the `limit` last used; one thread's.
 
-    What cannot be recorded runs eagerly from then on, and one warning says so. `drop` when memory that the work uses
-    beside its inputs moves.
+    What cannot be recorded runs eagerly from then on, and one warning says so; for want of memory alone nothing is
+    settled, since less at a time may fit. `drop` when memory that the work uses beside its inputs moves.
+
+    What is kept: for each piece its inputs and results, and one pool for all that comes in between, as large as the
+    largest piece needs. More kinds than `limit` in turn would be recorded again and again: whoever makes keys rounds
+    sizes up until there are no more kinds than that.
     """
 
     def __init__(self, recorder: Recorder | None, device: torch.device, limit: int):
@@ -101,6 +106,9 @@ class Graphs:
         `inputs`: on the device or on the host, of the same shapes and types for every use of a key. The work runs
         several times when it is recorded: doing it twice must leave what doing it once leaves. Results stand in memory
         that the next run of any work of the same recorder overwrites: use or clone them before.
+
+        Raises:
+            RuntimeError: the work itself failed, or memory ran out, also while it was recorded.
         """
         if self._recorder is None:
             return work(*inputs)
@@ -121,6 +129,11 @@ class Graphs:
         """Forget all recorded work."""
         self._pieces.clear()
 
+    def stop(self) -> None:
+        """Forget all recorded work and record nothing more."""
+        self._recorder = None
+        self.drop()
+
     def _record(
         self, recorder: Recorder, key: Hashable, inputs: Sequence[Tensor], work: Callable[..., Outputs]
     ) -> _Recorded | None:
@@ -128,11 +141,18 @@ class Graphs:
         try:
             replay, outputs = recorder.record(lambda: work(*static))
         except RuntimeError as error:  # what torch raises for whatever cannot be captured, and for want of memory
+            if ran_out_of_memory(error):
+                raise
             _log.warning("%s is not recorded and runs slower: %s", key, str(error).partition("\n")[0])
             return None
         return _Recorded(static, outputs, replay)
 
 
-def batch_bucket(count: int) -> int | None:
-    """The rows that recorded work has for so many; None for more than any has."""
-    return next((rows for rows in BATCH_BUCKETS if rows >= count), None)
+def batch_bucket(count: int) -> int:
+    """The rows that recorded work has for so many: the next bucket, or their own number behind the largest."""
+    return next((rows for rows in BATCH_BUCKETS if rows >= count), count)
+
+
+def buckets_up_to(rows: int) -> tuple[int, ...]:
+    """The buckets of at most so many rows, the largest first."""
+    return tuple(bucket for bucket in reversed(BATCH_BUCKETS) if bucket <= rows)

@@ -16,12 +16,13 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from streamer.errors import UsageError
 from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
-from streamer.model.graphs import Graphs, Recorder, batch_bucket, recorder_for
+from streamer.model.graphs import BATCH_BUCKETS, Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
-from streamer.model.transfer import pinned
+from streamer.model.transfer import pinned, send
 from streamer.model.weights import cast_weights
 
-RECORDED_PASSES = 64  # kinds of encoder passes (windows, length) that are kept
+PASS_FRAMES = (200, 400, 600, 800, 1000, 1200, 1600, 2000, 2400, 3000)  # mel frames of recorded passes: 2 to 30 s
+RECORDED_PASSES = 64  # kinds of encoder passes that are kept: all lengths for each number of rows (50), and some
 MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
 POSITION_SAMPLES = 320  # one encoder position: 20 ms
 STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
@@ -121,49 +122,96 @@ class Model:
         taps = []
         for x in self._encoder.blocks(self._received(mel)):
             taps.append(pool_taps(x, 0, steps))
+        self.encoder_passes += len(mel)
         return self._encoder.features(x), torch.stack(taps, dim=1)
 
     @torch.inference_mode()
     def encode_windows(
-        self, mel: Tensor, *, real_frames: Sequence[int] | None = None, tag_spans_s: Sequence[float] = ()
+        self,
+        mel: Tensor,
+        *,
+        real_frames: Sequence[int] | None = None,
+        tag_spans_s: Sequence[float] = (),
+        window_frames: Sequence[int] | None = None,
     ) -> EncodedWindows:
         """One encoder pass over a batch of windows whose taps are wanted up to the end of their real audio.
 
         mel: as for `encode`. `real_frames`: per window, how many mel frames hold audio; what follows is padding (None:
         all). `tag_spans_s`: per window, the longest span that will be judged, 0 for none due (empty: none at all).
+        `window_frames`: per window, where it ends (an even number; None: all are as long as the mel). Behind its end
+        its mel is zero, its features mean nothing, and the others are as if it were alone and had that length.
         """
         batch, frames = self._checked(mel).shape[0], mel.shape[2]
         real = [frames] * batch if real_frames is None else [min(count, frames) for count in real_frames]
         spans = tag_spans_s or [0.0] * batch
         if not len(real) == len(spans) == batch:
             raise MelError(f"{batch} windows need as many real_frames and tag_spans_s; got {len(real)}, {len(spans)}")
+        if window_frames is not None and (
+            len(window_frames) != batch or any(count % 2 or not 0 < count <= frames for count in window_frames)
+        ):
+            raise MelError(f"window_frames {list(window_frames)}: {batch} even numbers of 2 to {frames} are needed")
         steps = [min(span_steps(span), count // MIN_FRAMES) for span, count in zip(spans, real, strict=True)]
-        if self._graphs.records and batch_bucket(batch):
-            return self._recorded_pass(mel, real, steps)
+        if self.records and batch <= BATCH_BUCKETS[-1]:
+            return self._recorded_pass(mel, real, steps, window_frames)
         starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
         taps: list[list[Tensor]] = [[] for _ in range(batch)]
-        for x in self._encoder.blocks(self._received(mel)):
+        heard = None
+        if window_frames is not None and min(window_frames) < frames:
+            heard = send([count // 2 for count in window_frames], self.device)
+        for x in self._encoder.blocks(self._received(mel), heard):
             self.collect_taps(x, starts, steps, taps)
+        self.encoder_passes += batch
         return EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
 
-    def _recorded_pass(self, mel: Tensor, real: Sequence[int], steps: Sequence[int]) -> EncodedWindows:
+    @property
+    def records(self) -> bool:
+        """Whether passes are recorded, and so filled up to few kinds of sizes."""
+        return self._graphs.records
+
+    def pass_frames(self, frames: int) -> int:
+        """The mel frames with which a window of `frames` passes the encoder; windows that have this in common share it.
+
+        Its own number where nothing is recorded. Recorded passes have the lengths of `PASS_FRAMES` only, with zeros
+        behind the window: ten, where `fit` rounds to 75, so that with the buckets of rows there are 50 kinds, and all
+        can be recorded before the first window comes. What comes out is that of the window's own length (see
+        `Encoder.blocks`); on the average over all lengths from 2 to 30 s a tenth of the frames are zeros.
+        """
+        if not self.records:
+            return frames
+        longest: int = 2 * self.dims.n_audio_ctx
+        return min(next((length for length in PASS_FRAMES if length >= frames), longest), longest)
+
+    def give_back(self, *, record: bool = True) -> None:
+        """Give back the memory of what is recorded; it is recorded anew when it is used, unless `record` is false."""
+        self._graphs.drop()
+        if not record:
+            self._graphs.stop()
+
+    def _recorded_pass(
+        self, mel: Tensor, real: Sequence[int], steps: Sequence[int], window_frames: Sequence[int] | None
+    ) -> EncodedWindows:
         """As `encode_windows`, filled up with silent windows. The results are clones: the next replay overwrites them.
 
-        Taps are pooled for all of a window before its end, and those that are due are taken from them.
+        Taps are pooled for all of a window before its end, and those that are due are taken from them. Windows with
+        `window_frames` are masked whatever their length, so that one recording serves all of them.
         """
         batch, _, frames = mel.shape
-        idle = (batch_bucket(batch) or batch) - batch
+        idle = batch_bucket(batch) - batch
+        whole = window_frames is None
 
-        def work(mel: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+        def work(mel: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+            ends, heard = places.unbind()
             taps = []
-            for x in self._encoder.blocks(mel.to(self.dtype)):
+            for x in self._encoder.blocks(mel.to(self.dtype), None if whole else heard):
                 taps.append(pool_taps_until(x, ends, frames // MIN_FRAMES))
             return self._encoder.features(x), torch.stack(taps, dim=1)
 
-        ends = torch.tensor([count // 2 for count in real] + [0] * idle)
+        ends = [count // 2 for count in real] + [0] * idle
+        heard = [count // 2 for count in window_frames or [frames] * batch] + [frames // 2] * idle
+        inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, heard])]
+        key = ("encoder pass", batch + idle, frames, mel.dtype, whole)
+        features, taps = self._graphs.run(key, inputs, work)
         self.encoder_passes += batch
-        key = ("encoder pass", batch + idle, frames, mel.dtype)
-        features, taps = self._graphs.run(key, [functional.pad(mel, (0, 0, 0, 0, 0, idle)), ends], work)
         due = zip(taps[:batch].clone(), steps, strict=True)
         return EncodedWindows(
             features[:batch].clone(), tuple(item[:, -count:] if count else None for item, count in due)
@@ -211,7 +259,6 @@ class Model:
         return mel
 
     def _received(self, mel: Tensor) -> Tensor:
-        self.encoder_passes += mel.shape[0]
         return pinned(mel, self.device).to(self.device, non_blocking=True).to(self.dtype)
 
 

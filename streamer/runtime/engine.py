@@ -2,27 +2,31 @@
 
 Owned by the worker's thread, or by whoever drives a `Stream` without threads; it starts none, waits for nothing and
 reads no clock. The windows of all sessions go through it together: encoded in batches of one length, decoded in one
-batch.
+batch, as many at once as memory holds (`streamer.runtime.room`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
 from streamer.decoding.alignment import hypothesis_words
+from streamer.decoding.kv_cache import audio_end
 from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
-from streamer.model.graphs import BATCH_BUCKETS
-from streamer.model.whisper import MIN_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
+from streamer.model.graphs import buckets_up_to
+from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
+from streamer.runtime.room import Room
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
@@ -30,7 +34,6 @@ Work = tuple[MelFrames, StepRequest]
 
 BUCKET_FRAMES = 40  # `fit`: windows are rounded up to 0.4 s, so that those of many sessions share a batch
 STOCK_MIN_CONTEXT_S = 10.0  # `fit` on weights trained on padded windows: whisper.cpp finds shorter ones worse
-MAX_BATCH = 16  # windows in one batch: bounds the memory of the step
 WARM_UP_S = (1.0, 4.0, 10.0)  # windows that the warm-up runs
 
 
@@ -63,23 +66,30 @@ class Engine:
         self._longest_frames = 2 * model.dims.n_audio_ctx
         least_s = model.min_context_s if model.variable_context else STOCK_MIN_CONTEXT_S
         self._shortest_frames = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), self._longest_frames)
+        self._room = Room(model.name, model.device, self._give_back, records=model.records)
 
     def step(self, work: Sequence[Work]) -> list[StepResult]:
         """Carry out the requests, each on the mel frames of its own stream; results in the same order.
 
         Each window passes the encoder once. One of less than 12.6 ms (201 samples) is not heard: its result is empty.
+        Where memory runs out, smaller batches are tried, from then on (`Room`).
 
         Raises:
             EngineError: a window is longer than the model hears or its audio is gone, the model failed (for want of
-                memory, say), or its output is not finite.
+                memory, where not even one window fits), or its output is not finite.
         """
+        results = self._step(work)
+        self._room.announce()
+        return results
+
+    def _step(self, work: Sequence[Work]) -> list[StepResult]:
         windows = [self._window(mel, request) for mel, request in work]
         heard = [window for window in windows if window.real_frames]
         try:
-            for batch in _batches_of_one_length(heard):
-                self._encode(batch)
+            for same in self._of_one_length(heard):
+                self._room.carry_out(same, self._encode)
             self._judge(heard)
-            self._decode([window for window in heard if window.request.decode is not None])
+            self._room.carry_out([window for window in heard if window.request.decode is not None], self._decode)
         except RuntimeError as error:  # what torch raises, for want of memory as for anything else
             first_line = str(error).partition("\n")[0]
             said = f"model {self.model.name} failed on {len(work)} windows ({self.model.device}): {first_line}"
@@ -89,37 +99,60 @@ class Engine:
     def warm_up(self) -> None:
         """Run representative steps, so that the first real one is as fast as all others.
 
+        Where work is recorded, all of it that live windows need is: what is recorded later comes late. Where memory
+        does not hold `MAX_BATCH` of the longest windows, one warning says how many there are at most from now on.
+
         Raises:
-            EngineError: a step failed or gave numbers that are not finite; such a model must not serve.
+            EngineError: a step failed, not even one window fits into memory, or its numbers are not finite; such a
+                model must not serve.
         """
         passes = self.model.encoder_passes
-        noise = np.random.default_rng(0).normal(0.0, 0.05, round(max(WARM_UP_S) * SAMPLE_RATE)).astype(np.float32)
-        mel = MelFrames(self.model.dims.n_mels)
-        mel.append(noise)
-        task = DecodeTask(max_new_tokens=4)
         lengths_s = WARM_UP_S if self._fits else WARM_UP_S[-1:]  # padded windows are all of one length
-        work = [(mel, StepRequest(0, round(length * SAMPLE_RATE), (2.0, 5.0, 10.0), task)) for length in lengths_s]
+        work = [_noise(self.model, round(length * FRAMES_PER_SECOND)) for length in lengths_s]
         try:
-            if self.model.recorder is not None:
-                self._record(work)
+            self._record()
             for item in work:
-                self.step([item])
-            self.step(work)
+                self._step([item])
+            self._step(work)
+            self._room.announce()
         except (EngineError, RuntimeError) as error:
             first_line = str(error).partition("\n")[0]
             raise EngineError(f"the warm-up failed: {first_line}") from error
         finally:
             self.model.encoder_passes = passes  # the counter is about audio that was heard
 
-    def _record(self, work: Sequence[Work]) -> None:
-        """Record what live windows need most: batches of each size, and decoder steps over each length of audio."""
-        lengths = {window.heard_frames for window in (self._window(mel, request) for mel, request in work)}
-        lengths.add(self._longest_frames // 2)  # first, since buffers that grow would drop what is recorded
-        for frames in sorted(lengths, reverse=True):
-            self.search.record(frames)
-        for item in work:
-            for count in BATCH_BUCKETS:
-                self.step([item] * count)
+    def _record(self) -> None:
+        """Record all kinds of work, for as many windows at once as memory holds.
+
+        From the beginning again where it runs out: all that was recorded is given back then, and the largest come first
+        because they decide about the buffers that everything is recorded on.
+        """
+        while self.model.records:
+            retreats = self._room.retreats
+            for work in self._kinds():
+                work()
+                if self._room.retreats != retreats:
+                    break
+            else:
+                return
+
+    def _kinds(self) -> Iterator[Callable[[], object]]:
+        """What records each kind of work: decoder steps, then whole steps of windows of each length."""
+        rows = self._room.rows
+        lengths = [self._longest_frames]
+        if self._fits:
+            lengths += [n for n in reversed(PASS_FRAMES) if self._shortest_frames <= n < self._longest_frames]
+        for frames in sorted({audio_end(length // 2) for length in lengths}, reverse=True):
+            heard = min(frames, self._longest_frames // 2)
+            yield partial(self._room.holds, rows, partial(self.search.record, heard, rows))
+        for length in lengths:
+            item = _noise(self.model, length)
+            for count in buckets_up_to(rows):
+                yield partial(self._step, [item] * count)
+
+    def _give_back(self, record: bool) -> None:
+        self.search.give_back(record=record)
+        self.model.give_back(record=record)
 
     def _window(self, mel: MelFrames, request: StepRequest) -> _Window:
         samples = request.end_sample - request.start_sample
@@ -137,16 +170,24 @@ class Engine:
             heard = max(-(-real // 2), 1)
         return _Window(mel, request, real, total, heard)
 
+    def _of_one_length(self, windows: Iterable[_Window]) -> list[list[_Window]]:
+        by_length: dict[int, list[_Window]] = defaultdict(list)
+        for window in windows:
+            by_length[self.model.pass_frames(window.total_frames)].append(window)
+        return [same for _, same in sorted(by_length.items())]
+
     def _encode(self, batch: Sequence[_Window]) -> None:
-        mels = torch.stack([_mel(window) for window in batch])
+        frames = self.model.pass_frames(batch[0].total_frames)
+        mels = [functional.pad(_mel(window), (0, frames - window.total_frames)) for window in batch]
         has_head = self.model.head is not None
         encoded = self.model.encode_windows(
-            mels,
+            torch.stack(mels),
             real_frames=[_judged_frames(window) for window in batch],
             tag_spans_s=[max(window.request.tag_spans_s, default=0.0) if has_head else 0.0 for window in batch],
+            window_frames=[window.total_frames for window in batch] if self._fits else None,
         )
         for window, features, taps in zip(batch, encoded.features, encoded.taps, strict=True):
-            window.features, window.taps = features, taps
+            window.features, window.taps = features[: window.total_frames // 2], taps
 
     def _judge(self, windows: Sequence[_Window]) -> None:
         """Judge every span of every window; those of one length together."""
@@ -156,9 +197,13 @@ class Engine:
                 for steps in {_steps(span, window.taps) for span in window.request.tag_spans_s}:
                     due[steps].append(window)
         scores: list[Tensor] = []
-        for steps, judged in sorted(due.items()):
-            taps = torch.stack([window.taps[:, -steps:] for window in judged if window.taps is not None])
+
+        def judge(steps: int, batch: Sequence[_Window]) -> None:
+            taps = torch.stack([window.taps[:, -steps:] for window in batch if window.taps is not None])
             scores.append(self.model.probabilities(self.model.tag(taps)))
+
+        for steps, judged in sorted(due.items()):
+            self._room.carry_out(judged, partial(judge, steps))
         if not scores:
             return
         rows = torch.cat(scores).cpu().numpy()  # the one reading
@@ -168,17 +213,15 @@ class Engine:
         for (window, steps), row in zip(ordered, rows, strict=True):
             window.judgement += (_span_scores(window, steps, row),)
 
-    def _decode(self, windows: Sequence[_Window]) -> None:
-        for begin in range(0, len(windows), MAX_BATCH):
-            batch = windows[begin : begin + MAX_BATCH]
-            audio = [
-                AudioWindow(window.features, _real_positions(window), window.heard_frames)
-                for window in batch
-                if window.features is not None
-            ]
-            tasks = [window.request.decode for window in batch if window.request.decode is not None]
-            for window, task, decoded in zip(batch, tasks, self.search.decode(audio, tasks), strict=True):
-                window.hypothesis = self._hypothesis(window.request, task, decoded)
+    def _decode(self, batch: Sequence[_Window]) -> None:
+        audio = [
+            AudioWindow(window.features, _real_positions(window), window.heard_frames)
+            for window in batch
+            if window.features is not None
+        ]
+        tasks = [window.request.decode for window in batch if window.request.decode is not None]
+        for window, task, decoded in zip(batch, tasks, self.search.decode(audio, tasks), strict=True):
+            window.hypothesis = self._hypothesis(window.request, task, decoded)
 
     def _hypothesis(self, request: StepRequest, task: DecodeTask, decoded: Decoded) -> Hypothesis:
         tokenizer = self.model.tokenizer(decoded.language, task.task)
@@ -204,15 +247,11 @@ def _bucket(frames: int, longest: int) -> int:
     return min(-(-frames // BUCKET_FRAMES) * BUCKET_FRAMES, longest)
 
 
-def _batches_of_one_length(windows: Iterable[_Window]) -> list[list[_Window]]:
-    by_length: dict[int, list[_Window]] = defaultdict(list)
-    for window in windows:
-        by_length[window.total_frames].append(window)
-    return [
-        same[begin : begin + MAX_BATCH]
-        for _, same in sorted(by_length.items())
-        for begin in range(0, len(same), MAX_BATCH)
-    ]
+def _noise(model: Model, frames: int) -> Work:
+    """A window of noise for the warm-up, with tags and text."""
+    mel = MelFrames(model.dims.n_mels)
+    mel.append(np.random.default_rng(0).normal(0.0, 0.05, frames * HOP_LENGTH).astype(np.float32))
+    return mel, StepRequest(0, frames * HOP_LENGTH, (2.0, 5.0, 10.0), DecodeTask(max_new_tokens=4))
 
 
 def _mel(window: _Window) -> Tensor:

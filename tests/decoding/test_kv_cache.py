@@ -96,9 +96,9 @@ def test_buffers_grow_and_stay():
     decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
     held = decoder.new_cache()
     held.open([100], 100)
-    assert held.cross[0].shape == (1, 2, 4, 250, 16)
+    assert held.cross[0].shape == (1, 2, 4, 256, 16)
     held.open([600, 10, 10], 620)
     buffer = held.cross[0]
-    assert buffer.shape == (3, 2, 4, 750, 16)
+    assert buffer.shape == (3, 2, 4, 1024, 16)
     held.open([20], 40)
     assert held.cross[0] is buffer

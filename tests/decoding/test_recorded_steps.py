@@ -166,11 +166,11 @@ def test_a_step_that_cannot_be_recorded_is_right_all_the_same(caplog):
 def test_what_is_prepared_is_not_recorded_again():
     tape = TapeRecorder()
     eager, recorded = searches(10, tape, ending=0.0)
-    recorded.record(260)
+    recorded.record(260, 16)
     prepared = tape.tried
-    assert prepared == 5 * 4
+    assert prepared == 5 * 5
     for batch in (1, 3, 16):
-        windows = [window(place, 251 + place % 9) for place in range(batch)]
+        windows = [window(place, 263 + place % 9) for place in range(batch)]
         tasks = [
             DecodeTask(language="en", prefix=tuple(range(300, 300 + 8 * place)), max_new_tokens=4)
             for place in range(batch)
@@ -178,7 +178,7 @@ def test_what_is_prepared_is_not_recorded_again():
         for left, right in zip(recorded.decode(windows, tasks), eager.decode(windows, tasks), strict=True):
             same(left, right)
     assert tape.tried == prepared
-    eager.record(260)
+    eager.record(260, 16)
     assert len(eager._cache.graphs) == 0
 
 

@@ -131,7 +131,7 @@ def test_without_a_recorder_work_just_runs():
 
 
 def test_buckets():
-    assert [batch_bucket(count) for count in (1, 2, 3, 5, 8, 9, 16, 17)] == [1, 2, 4, 8, 8, 16, 16, None]
+    assert [batch_bucket(count) for count in (1, 2, 3, 5, 8, 9, 16, 17)] == [1, 2, 4, 8, 8, 16, 16, 17]
 
 
 @pytest.mark.gpu

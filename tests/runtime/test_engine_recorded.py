@@ -9,10 +9,12 @@ from graph_tape import TapeRecorder
 from random_whisper import noise_frames, random_whisper
 
 from streamer.errors import EngineError
+from streamer.model import whisper
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
 from streamer.runtime import engine as engine_module
+from streamer.runtime import room
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
 
@@ -32,7 +34,9 @@ def engine(recorder, seed: int = 0, **options) -> Engine:
 @pytest.fixture
 def short_warm_up(monkeypatch):
     monkeypatch.setattr(engine_module, "WARM_UP_S", (1.0, 2.4))
-    monkeypatch.setattr(engine_module, "BATCH_BUCKETS", (1, 2, 4))
+    monkeypatch.setattr(room, "MAX_BATCH", 4)
+    for module in (engine_module, whisper):
+        monkeypatch.setattr(module, "PASS_FRAMES", (120, 240, 3000))
 
 
 def work(count: int, length_s: float):
@@ -67,10 +71,29 @@ def test_after_the_warm_up_common_steps_are_replayed_with_the_same_results():
     recorded.warm_up()
     assert recorded.model.encoder_passes == 0
     tried = tape.tried
-    for count, length_s in ((1, 2.4), (3, 1.0), (4, 2.4), (2, 2.37)):
+    for count, length_s in ((1, 2.4), (3, 1.0), (4, 2.4), (2, 2.37), (1, 1.3)):
         same(recorded.step(work(count, length_s)), eager.step(work(count, length_s)))
     assert tape.tried == tried
-    assert recorded.model.encoder_passes == eager.model.encoder_passes == 10
+    assert recorded.model.encoder_passes == eager.model.encoder_passes == 11
+
+
+@pytest.mark.usefixtures("short_warm_up")
+def test_windows_of_several_lengths_share_a_recorded_pass_with_the_results_of_their_own_length():
+    tape = TapeRecorder()
+    recorded, eager = engine(tape), engine(lambda device: None)
+    lengths_s = (1.21, 2.0, 1.7, 2.4, 1.0, 2.39)  # five of them pass at 240 frames, more than go together
+    mixed = [work(place + 1, length_s)[place] for place, length_s in enumerate(lengths_s[:3])]
+    mixed += [work(1, length_s)[0] for length_s in lengths_s[3:]]
+    seen = []
+    encode = recorded.model.encode_windows
+
+    def watched(mel, **options):
+        seen.append(tuple(mel.shape[::2]))
+        return encode(mel, **options)
+
+    recorded.model.encode_windows = watched
+    same(recorded.step(mixed), eager.step(mixed))
+    assert seen == [(1, 120), (4, 240), (1, 240)]
 
 
 @pytest.mark.usefixtures("short_warm_up")

@@ -1,0 +1,31 @@
+"""Want of memory: how it shows itself, and how what is kept for later is handed back."""
+
+import gc
+
+import torch
+
+# What CUDA, its libraries and the CPU's allocator say; torch's own class is not raised by all of them.
+_SAID = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "cudaerrormemoryallocation")
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what this error followed from.
+
+    A capture that is given up raises an error of its own, behind which the want of memory stands.
+    """
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        said = str(error).lower() if isinstance(error, RuntimeError) else ""
+        if isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _SAID):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def hand_back(device: torch.device) -> None:
+    """Hand memory that nothing uses any more back to the device, so that it can be given out in other pieces."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()

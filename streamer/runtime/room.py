@@ -1,0 +1,104 @@
+"""How many windows the model takes at once: as many as the device's memory holds.
+
+The engine's, on its thread. Memory may be short from the start, or become so while other programs share the device:
+then the windows are done in smaller batches rather than not at all.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from streamer.errors import EngineError
+from streamer.model.graphs import BATCH_BUCKETS, buckets_up_to
+from streamer.model.memory import hand_back, ran_out_of_memory
+
+Item = TypeVar("Item")
+
+MAX_BATCH = BATCH_BUCKETS[-1]  # windows in one batch: bounds the memory of a step
+
+log = logging.getLogger(__name__)
+
+
+class Room:
+    """`rows`: the windows that go through the model at once.  `retreats`: how often memory ran out.
+
+    Each time, all that is kept for later (recorded work, the KV cache) is given back and the next smaller bucket of
+    rows is tried, down to one window; then that without recording, which takes more memory. So it stays until the
+    program ends. `give_back(record)` does the giving back; where `record` is false, for good.
+    """
+
+    def __init__(self, name: str, device: torch.device, give_back: Callable[[bool], None], *, records: bool) -> None:
+        self.rows = MAX_BATCH
+        self.retreats = 0
+        self._name, self._device, self._give_back, self._records = name, device, give_back, records
+        self._recorded = records
+        self._said = (self.rows, records)
+
+    def carry_out(self, items: Sequence[Item], work: Callable[[Sequence[Item]], object]) -> None:
+        """Do the work on all items in order, in batches that fit.
+
+        What memory ran out for is done anew: `work` must leave its findings only when it is through.
+
+        Raises:
+            EngineError: not even one item fits.
+        """
+        begin = 0
+        while begin < len(items):
+            batch = items[begin : begin + self.rows]
+            if self.holds(len(batch), partial(work, batch)):
+                begin += len(batch)
+
+    def holds(self, rows: int, work: Callable[[], object]) -> bool:
+        """Do work on so many rows; False where memory ran out, and `rows` is less now.
+
+        Raises:
+            EngineError: it ran out for one row and nothing is left to be given back.
+        """
+        detail = _attempt(work)
+        if detail is None:  # what the failed work held is free only here, outside of its error's reach
+            return True
+        if rows == self.rows == 1 and not self._records:
+            raise EngineError(
+                f"the memory of {self._device} does not hold one window of the model {self._name}: a smaller --model, "
+                f"a narrower --dtype or a device with more memory is needed ({detail})"
+            )
+        if self.rows == 1:
+            self._records = False
+        self.rows = _fewer_than(min(self.rows, rows) if rows > 1 else self.rows)
+        self.retreats += 1
+        self._give_back(self._records)
+        hand_back(self._device)
+        return False
+
+    def announce(self) -> None:
+        """Say once what became of the batches, if anything did since the last time."""
+        now = (self.rows, self._records)
+        if now != self._said:
+            self._said = now
+            log.warning(
+                "the memory of %s is short: the model %s takes at most %d of %d windows together from now on%s",
+                self._device,
+                self._name,
+                self.rows,
+                MAX_BATCH,
+                ", and its work is no longer recorded" if self._recorded and not self._records else "",
+            )
+
+
+def _fewer_than(rows: int) -> int:
+    """The largest bucket below so many rows; 1 where there is none."""
+    return buckets_up_to(max(rows - 1, 1))[0]
+
+
+def _attempt(work: Callable[[], object]) -> str | None:
+    """None when the work was done; what was said where memory ran out for it."""
+    try:
+        work()
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        return str(error).partition("\n")[0]
+    return None
