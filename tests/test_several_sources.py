@@ -246,3 +246,31 @@ def test_senders_need_a_server_and_real_time(recordings, tmp_path):
         assert done.returncode == 2
         assert says in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+async def send_and_interrupt(address: str, pcm: bytes, program: Program) -> None:
+    """Send faster than anybody can speak; ask for the end as soon as all of it has arrived, without a `stop`."""
+    async with connect(f"ws://{address}/ingest") as sender:
+        await sender.send('{"type":"start","sample_rate":16000}')
+        for begin in range(0, len(pcm), 8000):
+            await sender.send(pcm[begin : begin + 8000])
+        await sender.send('{"type":"dance"}')
+        answer = {"type": ""}
+        while answer["type"] != "error":
+            answer = json.loads(await sender.recv())
+        program.signal(signal.SIGINT)
+        await sender.wait_closed()
+
+
+def test_what_a_sender_sent_before_ctrl_c_is_transcribed(tmp_path):
+    arguments = ("--config", sources(tmp_path, {"name": "stage", "input": "ingest"}), "--port", "0", "--jsonl", "-")
+    talk = read_audio(demo_path())[24_000 : 24_000 + 6 * 16_000]
+    with Program(*arguments) as program:
+        address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")
+        asyncio.run(send_and_interrupt(address, np.round(talk * 32767).astype("<i2").tobytes(), program))
+        events = list(program.events())
+        assert program.wait(30) == 0
+    check_session([event for event in events if event["type"] != "tags"], merged=True)
+    assert (events[-1]["state"], events[-1]["audio_t"]) == ("stopped", 6.0)
+    finals = [event for event in events if event["type"] == "transcript" and event["final"]]
+    assert {word for event in finals for word in event["text"].split()} >= {"good", "morning", "maria"}

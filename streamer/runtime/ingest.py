@@ -50,8 +50,8 @@ class IngestSource:
         yield from maker.finish()
 
     def close(self) -> None:
-        """End `blocks`."""
-        self._queue.close()
+        """Take no more; `blocks` ends with what was received."""
+        self._queue.stop()
 
 
 class Ingests:

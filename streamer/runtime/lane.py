@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from streamer.config import WindowSettings
 from streamer.events import SAMPLE_RATE, Event, State
@@ -24,11 +25,20 @@ from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 LIMIT_SAMPLES = 10 * SAMPLE_RATE
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
 FAR_BEHIND_S = 4.0  # a hop that waited so long: first of all the lane must catch up, whatever its text misses
+PASSES_ENDING = 2  # hops of an utterance that are decoded when the program ends: words are believed that two have
 JUDGEMENTS_BEHIND = 3  # so many judgements waiting behind one: it is left out
 
 Emit = Callable[[Sequence[Event]], None]
 Action = Callable[[Session], list[Event]]
 Clock = Callable[[], float]  # seconds that never go back
+
+
+class Haste(Enum):
+    """NONE; ENDING: only the last words of each utterance that waits count; OVER: the model is asked no more."""
+
+    NONE = auto()
+    ENDING = auto()
+    OVER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +84,12 @@ class Lane:
         self._queued_samples = 0
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
         self._finishing = False
-        self._hurry = False
+        self._haste = Haste.NONE
         self.done = threading.Event()
         self.told = Trouble()
         self.state: State = "starting"  # of the source, as far as the session knows
         self.skipped_judgements = 0
+        self.left_out_samples = 0  # audio whose text the model was not asked for, since the program had to end
         self.failures = 0  # steps in a row that the model could not do
 
     @property
@@ -90,7 +101,7 @@ class Lane:
         """Append plans (listener thread); waits while more than 10 s of audio are queued."""
         with self._ready:
             for plan in plans:
-                self._ready.wait_for(lambda: self._queued_samples < LIMIT_SAMPLES or self._hurry or self.done.is_set())
+                self._ready.wait_for(lambda: not self._full or self.done.is_set())
                 self._plans.append((plan, self._clock()))
                 self._queued_samples += _samples(plan)
                 self._closings += isinstance(plan, SegmentClosed)
@@ -111,11 +122,15 @@ class Lane:
             self._finishing = True
             self._ready.notify_all()
 
-    def hurry(self) -> None:
-        """Leave out the model for what is still queued: the program must end."""
+    def hasten(self, haste: Haste) -> None:
+        """The program ends; less haste than before changes nothing."""
         with self._ready:
-            self._hurry = True
+            self._haste = max(self._haste, haste, key=lambda one: one.value)
             self._ready.notify_all()
+
+    @property
+    def _full(self) -> bool:
+        return self._queued_samples >= LIMIT_SAMPLES and self._haste is not Haste.OVER
 
     # What follows is for the worker thread, which holds `ready`.
 
@@ -141,7 +156,7 @@ class Lane:
         if not self._plans:
             return False
         plan = self._plans[0][0]
-        owed = isinstance(plan, SegmentClosed) and not self._hurry and self.turns.owes(plan)
+        owed = isinstance(plan, SegmentClosed) and self._haste is not Haste.OVER and self.turns.owes(plan)
         return not isinstance(plan, Hop) and not owed
 
     def take_actions(self) -> list[Action]:
@@ -156,7 +171,8 @@ class Lane:
             if not self._plans:
                 return None
             plan, came_s = self._plans[0]
-            if isinstance(plan, SegmentClosed) and not self._hurry and (late := self.turns.before(plan)):
+            over = self._haste is Haste.OVER
+            if isinstance(plan, SegmentClosed) and not over and (late := self.turns.before(plan)):
                 return Job(late)
             self._plans.popleft()
             self._queued_samples -= _samples(plan)
@@ -168,18 +184,21 @@ class Lane:
             self.state, self.told = plan.state, Trouble()
         if not isinstance(plan, Hop):
             return Job(plan)
-        job = self._job(plan, self._clock() - came_s - self._patience_s, least_hop_s)
+        patience_s = self._patience_s if self._haste is Haste.NONE else 0.0
+        job = self._job(plan, self._clock() - came_s - patience_s, least_hop_s)
         self.turns.took(plan, job.text)
         return job
 
     def _job(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
-        if self._hurry:
+        if self._haste is Haste.OVER:
+            self.left_out_samples += len(hop.samples) if hop.text else 0
             return Job(hop, text=False, judge=False)
         text = self.turns.due(hop, least_hop_s)
         if waited_s < 0:
             return Job(hop, text=text)
         behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
-        starves = waited_s < FAR_BEHIND_S and self.turns.starves(hop, least_hop_s)
+        waits = waited_s < FAR_BEHIND_S and self._haste is Haste.NONE
+        starves = waits and self.turns.starves(hop, least_hop_s)
         text = text and (starves or not self._superseded(least_hop_s))
         judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
         if hop.judge and not judge:
@@ -187,11 +206,13 @@ class Lane:
         return Job(hop, text, judge, waited_s)
 
     def _superseded(self, least_hop_s: float) -> bool:
-        """Whether a later hop of the same utterance is waiting whose text is due."""
+        """Whether a later hop of the same utterance is waiting whose text is due; at the end of the program, two."""
+        wanted = 1 if self._haste is Haste.NONE else PASSES_ENDING
         for later, _ in self._plans:
             if isinstance(later, SegmentClosed):
                 return False
-            if isinstance(later, Hop) and later.text and self.turns.due(later, least_hop_s):
+            wanted -= isinstance(later, Hop) and later.text and self.turns.due(later, least_hop_s)
+            if not wanted:
                 return True
         return False
 

@@ -14,7 +14,7 @@ from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, State
-from streamer.runtime.lane import Emit, Lane
+from streamer.runtime.lane import Emit, Haste, Lane
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
@@ -146,14 +146,18 @@ class Pipeline:
 
 
 def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
-    """End all sources and commit their last words; what takes longer than `patience_s` is done without the model."""
+    """End all sources and commit the last words of what they delivered.
+
+    What takes longer than `patience_s` is done without the model; the last `status` says how much that was.
+    """
     for pipeline in pipelines:
         pipeline.source.close()
+        pipeline.lane.hasten(Haste.ENDING)
     deadline_s = time.monotonic() + patience_s
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
     for pipeline in pipelines:
-        pipeline.lane.hurry()
+        pipeline.lane.hasten(Haste.OVER)
     deadline_s += 0.7
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))

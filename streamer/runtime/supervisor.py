@@ -170,6 +170,7 @@ class Program:
             pipeline.start()
         stays = server is not None and (self._settings.output.stay or bool(self._senders))
         self._watch(own, worker, outlet, stays=stays)
+        self._ingests = None  # no more senders
         stop_all(list(self._pipelines.values()), FLUSH_S)
         worker.stop(0.3)
         self._failure = self._failure or worker.failure

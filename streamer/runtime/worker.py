@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from streamer.config import WindowSettings
 from streamer.errors import StreamerError
+from streamer.events import SAMPLE_RATE
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.runtime.engine import Engine
 from streamer.runtime.lane import Clock, Emit, Job, Lane, Trouble
@@ -177,7 +178,9 @@ class Worker:
             raise error
 
     def _finish(self, lane: Lane) -> None:
-        lane.emit(lane.hearing.session.finish())
+        left_out_s = lane.left_out_samples / SAMPLE_RATE
+        detail = f"the program had to end before the last {left_out_s:.1f} s were transcribed" if left_out_s else ""
+        lane.emit(lane.hearing.session.finish(detail))
         with self._ready:
             self._lanes.remove(lane)
         lane.done.set()

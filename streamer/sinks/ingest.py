@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Literal, Protocol
 
 from streamer.errors import StreamerError, UsageError
@@ -70,10 +71,19 @@ OpenIngest = Callable[[IngestStart], IngestSink]
 """Opens a session for a sender. Raises IngestFullError (close 1013) or UsageError (error message, close 1008)."""
 
 
-class PcmQueue:
-    """An IngestSink between the event loop (`write`, `finish`) and one reading thread (`read`, `close`).
+class _State(Enum):
+    """OPEN; FINISHED: the sender is done; STOPPED: no more is taken, what came can be read; CLOSED: nobody reads."""
 
-    Holds at most `capacity_s` seconds of sound.
+    OPEN = auto()
+    FINISHED = auto()
+    STOPPED = auto()
+    CLOSED = auto()
+
+
+class PcmQueue:
+    """An IngestSink between the event loop (`write`, `finish`) and one reading thread (`read`, `stop`, `close`).
+
+    Holds at most `capacity_s` seconds of sound, and what a writer had in hand when it was stopped.
     """
 
     def __init__(self, start: IngestStart, session: str, capacity_s: float = 10.0, patience_s: float = 2.0) -> None:
@@ -84,7 +94,8 @@ class PcmQueue:
         self._held_bytes = 0
         self._lost_frames = 0
         self._carry = b""
-        self._finished = self._closed = False
+        self._in_hand: bytes | None = None  # what waits for room
+        self._state = _State.OPEN
         self._changed = threading.Condition()
         self._room: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -98,6 +109,7 @@ class PcmQueue:
         room = asyncio.Event()
         with self._changed:
             self._room = (asyncio.get_running_loop(), room)
+            self._in_hand = data[:whole]
         try:
             async with asyncio.timeout(self._patience_s):
                 while not self._put(data[:whole]):
@@ -105,21 +117,35 @@ class PcmQueue:
                     room.clear()
         except TimeoutError:
             with self._changed:
-                self._lost_frames += whole // self.start.frame_bytes
+                if self._in_hand:
+                    self._lost_frames += whole // self.start.frame_bytes
         finally:
             with self._changed:
-                self._room = None
+                self._room = self._in_hand = None
 
     def finish(self) -> None:
         """The end of the sound: what is queued can still be read."""
         with self._changed:
-            self._finished = True
+            if self._state is _State.OPEN:
+                self._state = _State.FINISHED
             self._changed.notify_all()
+
+    def stop(self) -> None:
+        """The program ends: further writes raise StreamerError, but what was received can still be read."""
+        with self._changed:
+            if self._state is _State.CLOSED:
+                return
+            if self._in_hand:
+                self._append(self._in_hand)
+            self._in_hand = None
+            self._state = _State.STOPPED
+            self._changed.notify_all()
+            self._call_for_more()
 
     def close(self) -> None:
         """The reader goes away: further writes raise StreamerError."""
         with self._changed:
-            self._closed = True
+            self._state = _State.CLOSED
             self._pieces.clear()
             self._changed.notify_all()
             self._call_for_more()
@@ -128,34 +154,40 @@ class PcmQueue:
     def ended(self) -> bool:
         """Whether nothing is left to read and nothing will come."""
         with self._changed:
-            return self._closed or (self._finished and not self._pieces and not self._lost_frames)
+            if self._state is _State.OPEN:
+                return False
+            return self._state is _State.CLOSED or not (self._pieces or self._lost_frames)
 
     def read(self, timeout_s: float) -> PcmPiece | None:
         """The next piece, from the reading thread; None when none came in time or at the end (see `ended`)."""
         with self._changed:
-            if not self._pieces and not self._finished and not self._closed:
+            if not self._pieces and self._state is _State.OPEN:
                 self._changed.wait(timeout_s)
             if self._pieces:
                 piece = self._pieces.popleft()
                 self._held_bytes -= len(piece.pcm)
                 self._call_for_more()
                 return piece
-            if self._finished and self._lost_frames:
+            if self._state is not _State.OPEN and self._lost_frames:
                 piece, self._lost_frames = PcmPiece(b"", self._lost_frames), 0
                 return piece
             return None
 
     def _put(self, pcm: bytes) -> bool:
         with self._changed:
-            if self._closed:
+            if self._state in (_State.STOPPED, _State.CLOSED):
                 raise StreamerError(f"ingest: session {self.session} is over")
             if self._held_bytes and self._held_bytes + len(pcm) > self._capacity:
                 return False
-            self._pieces.append(PcmPiece(pcm, self._lost_frames))
-            self._held_bytes += len(pcm)
-            self._lost_frames = 0
+            self._append(pcm)
+            self._in_hand = None
             self._changed.notify_all()
             return True
+
+    def _append(self, pcm: bytes) -> None:
+        self._pieces.append(PcmPiece(pcm, self._lost_frames))
+        self._held_bytes += len(pcm)
+        self._lost_frames = 0
 
     def _call_for_more(self) -> None:
         if self._room is not None:

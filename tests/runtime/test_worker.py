@@ -11,7 +11,7 @@ from random_whisper import random_model
 from streamer.config import Settings
 from streamer.errors import EngineError
 from streamer.events import Status
-from streamer.runtime.lane import JUDGEMENTS_BEHIND, Lane
+from streamer.runtime.lane import JUDGEMENTS_BEHIND, Haste, Lane
 from streamer.runtime.listener import Listener, StateChanged
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
@@ -148,16 +148,32 @@ def test_actions_run_on_the_worker_thread():
     assert [event.state for event in events] == ["listening", "stopped"]
 
 
-def test_hurry_leaves_the_model_out():
+def test_where_the_program_must_end_the_model_is_left_out_and_that_is_said():
     engine = Answers()
-    worker, lane, _ = lane_with(engine)
+    worker, lane, events = lane_with(engine)
     lane.put([SegmentOpened(960, 0), *(hop(number) for number in range(1, 10))])
-    lane.hurry()
+    lane.hasten(Haste.OVER)
+    lane.hasten(Haste.ENDING)  # less haste changes nothing
     lane.finish()
     worker.start()
     assert lane.done.wait(10)
     worker.stop(5)
     assert engine.requests == []
+    assert events[-1].detail == "the program had to end before the last 4.5 s were transcribed"
+
+
+def test_where_the_program_ends_only_the_last_words_of_each_utterance_count():
+    worker = Worker(Answers())  # type: ignore[arg-type]
+    lane = worker.add(Hearing(random_model(1), Settings()), [].extend, patience_s=5.0)
+    lane.hasten(Haste.ENDING)
+    for first in (1, 9):
+        lane.put([SegmentOpened(8000 * first, 0), *(hop(number) for number in range(first, first + 7))])
+        lane.put([SegmentClosed(8000 * first + 56_000, 8000 * first + 48_000), hop(first + 7, text=False)])
+    jobs = []
+    while (job := lane.take()) is not None:
+        jobs.append(job)
+    decoded = [job.plan for job in jobs if isinstance(job.plan, Hop) and job.text and job.plan.text]
+    assert [plan.end_sample // 8000 for plan in decoded] == [6, 7, 14, 15]
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -222,3 +222,32 @@ def test_any_split_of_the_bytes_gives_whole_frames(cuts, channels):
         pieces.append(queue.read(0))
     assert all(len(piece.pcm) % (2 * channels) == 0 for piece in pieces if piece)
     assert b"".join(piece.pcm for piece in pieces if piece) == sound
+
+
+def test_what_was_received_before_a_stop_can_be_read_and_no_more_is_taken():
+    queue = PcmQueue(IngestStart(8_000), "s", capacity_s=0.01, patience_s=60.0)
+
+    async def stopped_while_writing() -> None:
+        await queue.write(pcm(60))
+        waiting = asyncio.create_task(queue.write(pcm(50)))  # no room for it
+        await asyncio.sleep(0)
+        queue.stop()
+        queue.finish()
+        with pytest.raises(StreamerError, match="over"):
+            await waiting
+        with pytest.raises(StreamerError, match="over"):
+            await queue.write(pcm(10))
+
+    asyncio.run(stopped_while_writing())
+    assert not queue.ended
+    assert [queue.read(0), queue.read(0), queue.read(0)] == [PcmPiece(pcm(60)), PcmPiece(pcm(50)), None]
+    assert queue.ended
+
+
+def test_a_stop_after_a_close_brings_nothing_back():
+    queue = PcmQueue(IngestStart(8_000), "s")
+    asyncio.run(queue.write(pcm(60)))
+    queue.close()
+    queue.stop()
+    assert queue.ended
+    assert queue.read(0) is None
