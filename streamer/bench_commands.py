@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from streamer.model.whisper import Model
 
 OUT = Path("build/bench")
+COMPUTE = ("auto", "cpu", "cuda")
+DTYPE = ("auto", "float32", "bfloat16", "float16")
 
 
 def add(subcommands: Any) -> None:
@@ -24,6 +26,7 @@ def add(subcommands: Any) -> None:
     benches = bench.add_subparsers(dest="bench", required=True, metavar="BENCH", parser_class=type(bench))
     _add_hop(benches)
     _add_throughput(benches)
+    _add_ceilings(benches)
     _add_outage(benches)
     latency = _add(benches, "latency", latency_bench, "per word: first shown, settled; in audio and in real time")
     _model_options(latency)
@@ -68,6 +71,7 @@ def _add_hop(benches: Any) -> None:
     hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help="beside a process that spins (3)")
     hop.add_argument("--threads", metavar="N", type=_count, default=1, help="for all programs (1)")
     hop.add_argument("--peers", metavar="A,B", type=_names, default=("openai-whisper", "faster-whisper"), help="which")
+    hop.add_argument("--compute", choices=COMPUTE, default="auto", help="where, all programs (auto)")
 
 
 def _add_throughput(benches: Any) -> None:
@@ -78,8 +82,18 @@ def _add_throughput(benches: Any) -> None:
     run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
     run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
-    run.add_argument("--compute", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
-    run.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="precision")
+    run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
+    run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
+
+
+def _add_ceilings(benches: Any) -> None:
+    about = "encoder and decoder beside what the device can do: its multiplications, its memory; random weights"
+    run = _add(benches, "ceilings", ceilings_bench, about)
+    run.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
+    run.add_argument("--rounds", metavar="N", type=_count, default=5, help="of all measurements in turn (5)")
+    run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the processor (1)")
+    run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
+    run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
 
 
 def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
@@ -113,6 +127,7 @@ def hop_bench(options: argparse.Namespace) -> int:
         rounds=options.rounds,
         busy_rounds=options.busy_rounds,
         peers=options.peers,
+        compute=options.compute,
     )
     return _publish(options, hop.report(hop.measure(plan, _say)))
 
@@ -133,6 +148,21 @@ def throughput_bench(options: argparse.Namespace) -> int:
         dtype=options.dtype,
     )
     return _publish(options, throughput.report(throughput.measure(plan, _say)))
+
+
+def ceilings_bench(options: argparse.Namespace) -> int:
+    """`streamer bench ceilings`."""
+    _settle_threads()
+    from streamer.bench import ceilings
+
+    plan = ceilings.Plan(
+        sizes=options.sizes,
+        rounds=options.rounds,
+        threads=options.threads,
+        compute=options.compute,
+        dtype=options.dtype,
+    )
+    return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
 
 
 def latency_bench(options: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 Random weights of the official sizes; 10 s of context, a forced prefix of 36 tokens, exactly 4 new ones
 (teacher-forced), a TL-Tr head on every second hop (spans of 2, 5 and 10 s). The peers decode the window anew, padded
-to 30 s, 40 tokens. All run in one process with the same threads, one after the other in every round; ratios are of
-medians over the rounds.
+to 30 s, 40 tokens. All run in one process on the same device with the same threads, one after the other in every round;
+ratios are of medians over the rounds. On a GPU the taps are part of the recorded encoder pass and stand under it.
 """
 
 import statistics
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
+from streamer.bench import device as on
 from streamer.bench import machine
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
 from streamer.bench.report import Report, Table
@@ -29,7 +31,7 @@ from streamer.bench.stopwatch import Stopwatch
 from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
 from streamer.events import SAMPLE_RATE
-from streamer.model.checkpoint import has_native_bfloat16
+from streamer.model.checkpoint import compute_target
 from streamer.runtime.engine import Context, Engine
 from streamer.steps import DecodeTask, StepRequest
 
@@ -52,6 +54,7 @@ class Plan:
     busy_rounds: int = 3
     context_s: float = CONTEXT_S
     peers: tuple[str, ...] = PEERS
+    compute: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Hopper:
         self._mel = MelFrames(engine.model.dims.n_mels)
         self._mel.append(noise(self._rng, context_s))
         engine.search = teacher
+        engine.warm_up()
         self._prefix = teacher.text(PREFIX_TOKENS)
         for method in ("append", "discard_before", "window"):
             watch.watch(self._mel, method, "mel")
@@ -109,9 +113,10 @@ def noise(rng: np.random.Generator, seconds: float) -> Samples:
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Run the plan. With a single size, its `ratios`, `padded_ratios` and `split_ms` also stand at the top."""
     torch.set_num_threads(plan.threads)
+    device, _ = compute_target(plan.compute)
     result: dict[str, Any] = {
         "bench": "hop",
-        "machine": machine.facts(plan.threads),
+        "machine": machine.facts(plan.threads, on.name(device)),
         "what": {
             "hop_s": HOP_SAMPLES / SAMPLE_RATE,
             "context_s": plan.context_s,
@@ -125,8 +130,10 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
         "sizes": {},
     }
     for size in plan.sizes:
-        say(f"hop: {size}")
-        result["sizes"][size] = measure_size(size, plan)
+        say(f"hop: {size}, {device}")
+        result["sizes"][size] = found = measure_size(size, plan)
+        for reason in found["absent"].values():
+            say(f"hop: left out: {reason}")
     if len(plan.sizes) == 1:
         only = result["sizes"][plan.sizes[0]]
         result |= {key: only[key] for key in ("ratios", "cpu_ratios", "padded_ratios", "split_ms", "absent")}
@@ -137,10 +144,10 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
 def measure_size(size: str, plan: Plan) -> dict[str, Any]:
     """One size: quiet rounds, then rounds beside a process that spins."""
     module = random_whisper(size)
-    dtype = torch.bfloat16 if has_native_bfloat16() else torch.float32
+    device, dtype = compute_target(plan.compute)
     with tempfile.TemporaryDirectory() as folder:
-        peers, absent = _peers(plan, module, Path(folder))
-        runs = {**_hoppers(module, size, dtype, plan.context_s), **_loops(peers, plan.context_s)}
+        peers, absent = _peers(plan, module, Path(folder), device)
+        runs = {**_hoppers(module, size, device, dtype, plan.context_s), **_loops(peers, plan.context_s)}
         for run in runs.values():
             run()  # warm-up
         quiet = _rounds(runs, plan.rounds)
@@ -149,9 +156,11 @@ def measure_size(size: str, plan: Plan) -> dict[str, Any]:
     return {"dtype": str(dtype).removeprefix("torch."), "absent": absent, **_summary(quiet, busy)}
 
 
-def _hoppers(module: Whisper, size: str, dtype: torch.dtype, context_s: float) -> dict[str, Callable[[], Cost]]:
-    model = random_model(module, size, device=torch.device("cpu"), dtype=dtype)
-    watch, teacher = Stopwatch(), Teacher(model)
+def _hoppers(
+    module: Whisper, size: str, device: torch.device, dtype: torch.dtype, context_s: float
+) -> dict[str, Callable[[], Cost]]:
+    model = random_model(module, size, device=device, dtype=dtype)
+    watch, teacher = Stopwatch(partial(on.wait, device)), Teacher(model)
     for owner, method, part in (
         (model, "encode_windows", "encoder"),
         (model, "collect_taps", "taps"),
@@ -163,10 +172,10 @@ def _hoppers(module: Whisper, size: str, dtype: torch.dtype, context_s: float) -
     return {context: Hopper(Engine(model, context=context), teacher, context_s, watch).pair for context in CONTEXTS}
 
 
-def _peers(plan: Plan, module: Whisper, folder: Path) -> tuple[list[Peer], dict[str, str]]:
+def _peers(plan: Plan, module: Whisper, folder: Path, device: torch.device) -> tuple[list[Peer], dict[str, str]]:
     makers: dict[str, Callable[[], Peer]] = {
-        "openai-whisper": lambda: OpenAIWhisper(module),
-        "faster-whisper": lambda: FasterWhisper(module, folder, plan.threads),
+        "openai-whisper": lambda: OpenAIWhisper(module, device),
+        "faster-whisper": lambda: FasterWhisper(module, folder, plan.threads, device),
     }
     peers, absent = [], {}
     for name in PEERS:

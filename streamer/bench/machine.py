@@ -12,9 +12,13 @@ PACKAGES = ("streamer", "torch", "openai-whisper", "faster-whisper", "ctranslate
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def facts(threads: int) -> dict[str, Any]:
-    """The machine as plain values: date (UTC), processor, cores, threads in use, load average, versions."""
+def facts(threads: int, device: str | None = None) -> dict[str, Any]:
+    """The machine as plain values: date (UTC), processor, cores, threads in use, load average, versions.
+
+    `device`: the name of what computes where that is not the processor.
+    """
     return {
+        **({"device": device} if device else {}),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": processor(),
         "flags": processor_flags(),
@@ -56,8 +60,9 @@ def sentence(machine: Mapping[str, Any]) -> str:
     one, five, _ = machine["load_1_5_15_min"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     busy = "a quiet machine" if one < 0.6 else "a LOADED machine: other programs had a share of its cores"
+    device = f"{machine['device']}; " if machine.get("device") else ""
     return (
-        f"{machine['date']}; {machine['processor']} ({', '.join(machine['flags'])}), {machine['cores']} cores, "
+        f"{machine['date']}; {device}{machine['processor']} ({', '.join(machine['flags'])}), {machine['cores']} cores, "
         f"{machine['threads']} threads in use; load average before the run {one} (1 min), {five} (5 min): "
         f"{busy}; {versions}."
     )

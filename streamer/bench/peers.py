@@ -4,6 +4,7 @@ Both do what their streaming wrappers do every hop: decode the window anew, padd
 faster-whisper (extra `bench`) reads a converted copy of the weights in 8 bits; nothing is downloaded.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import whisper
 from numpy.typing import NDArray
+from whisper.audio import SAMPLE_RATE
 from whisper.decoding import DecodingOptions
 from whisper.model import MultiHeadAttention, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
@@ -21,6 +23,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from streamer.errors import StreamerError
 
 Samples = NDArray[np.float32]
+CPU = torch.device("cpu")
 
 
 class PeerAbsentError(StreamerError):
@@ -38,12 +41,12 @@ class Peer(Protocol):
 
 
 class OpenAIWhisper:
-    """openai-whisper's own `decode` in float32."""
+    """openai-whisper's own `decode`, in its own default precision: float32 on a CPU, float16 on a GPU."""
 
     name = "openai-whisper"
 
-    def __init__(self, module: Whisper) -> None:
-        self._module = module
+    def __init__(self, module: Whisper, device: torch.device = CPU) -> None:
+        self._module = module if device.type == "cpu" else copy.deepcopy(module).to(device)
 
     def decode(self, samples: Samples, tokens: int) -> list[int]:
         """As `Peer.decode`."""
@@ -51,7 +54,11 @@ class OpenAIWhisper:
         mel = whisper.log_mel_spectrogram(padded, self._module.dims.n_mels)
         end = get_tokenizer(self._module.is_multilingual).eot
         options = DecodingOptions(
-            language="en", without_timestamps=True, fp16=False, sample_len=tokens, suppress_tokens=[-1, end]
+            language="en",
+            without_timestamps=True,
+            fp16=self._module.device.type != "cpu",
+            sample_len=tokens,
+            suppress_tokens=[-1, end],
         )
         found: Any = whisper.decode(self._module, mel.to(self._module.device), options)
         return list(found.tokens)
@@ -62,15 +69,28 @@ class FasterWhisper:
 
     name = "faster-whisper"
 
-    def __init__(self, module: Whisper, folder: Path, threads: int, *, compute_type: str = "int8") -> None:
-        """Converts `module` into `folder`. Raises PeerAbsentError when the extra `bench` is not installed."""
+    def __init__(
+        self, module: Whisper, folder: Path, threads: int, device: torch.device = CPU, *, compute_type: str = "int8"
+    ) -> None:
+        """Converts `module` into `folder`. Raises PeerAbsentError: not installed, or it cannot use the device."""
         convert(module, folder)
         from faster_whisper import WhisperModel
 
-        self.model = WhisperModel(str(folder), device="cpu", compute_type=compute_type, cpu_threads=threads)
+        if device.type == "cuda" and compute_type == "int8":
+            compute_type = "int8_float16"
+        try:
+            self.model = WhisperModel(str(folder), device=device.type, compute_type=compute_type, cpu_threads=threads)
+        except (RuntimeError, ValueError) as error:
+            raise PeerAbsentError(f"faster-whisper cannot use {device}: {str(error).partition(chr(10))[0]}") from None
         tokenizer = get_tokenizer(module.is_multilingual, num_languages=module.num_languages, language="en")
         self._prompt = list(tokenizer.sot_sequence_including_notimestamps)
         self._end = tokenizer.eot
+        if device.type == "cuda":
+            try:  # libraries that it needs there are looked for at the first use
+                self.decode(np.zeros(SAMPLE_RATE, np.float32), 4)
+            except RuntimeError as error:
+                said = str(error).partition("\n")[0]
+                raise PeerAbsentError(f"faster-whisper cannot use {device}: {said}") from None
 
     def decode(self, samples: Samples, tokens: int) -> list[int]:
         """As `Peer.decode`."""
@@ -215,7 +235,7 @@ def _attention(spec: Any, module: MultiHeadAttention, groups: Sequence[Sequence[
     parts = (module.query, module.key, module.value)
     for linear, group in zip(spec.linear, groups, strict=False):
         chosen = [parts[index] for index in group]
-        biases = [torch.zeros(len(part.weight)) if part.bias is None else part.bias for part in chosen]
+        biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in chosen]
         _put(linear, torch.cat([part.weight for part in chosen]), torch.cat(biases))
     _put(spec.linear[-1], module.out.weight, module.out.bias)
 
@@ -231,4 +251,4 @@ def _put(spec: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return tensor.detach().float().numpy().copy()
+    return tensor.detach().float().cpu().numpy().copy()

@@ -37,6 +37,7 @@ def measure(
     loops = max(1, round(hours * 3600 * SAMPLE_RATE / len(audio)))
     each = -(-loops // POINTS)
     stream, rows = Stream(model, settings), []
+    stream.engine.warm_up()
     result = {"bench": "soak", "machine": machine.facts(torch.get_num_threads()), "model": model.name}
     for first in range(0, loops, each):
         rows.append(_row(stream, model, audio, min(each, loops - first), hop, first * len(audio)))

@@ -2,13 +2,18 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 
 class Stopwatch:
-    """`seconds` by part, wall-clock. `watch` puts itself around a bound method of one object for good."""
+    """`seconds` by part, wall-clock. `watch` puts itself around a bound method of one object for good.
 
-    def __init__(self) -> None:
+    `settle` waits for work that is queued on a device, so that each part is charged with its own.
+    """
+
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
+        self._settle = settle
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner: list[float] = []  # per call under way, the seconds that parts inside it took
 
@@ -18,10 +23,12 @@ class Stopwatch:
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self._inner.append(0.0)
+            self._settle()
             start = time.perf_counter()
             try:
                 return inside(*args, **kwargs)
             finally:
+                self._settle()
                 took = time.perf_counter() - start
                 self.seconds[part] += took - self._inner.pop()
                 if self._inner:

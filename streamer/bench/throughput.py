@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from streamer.audio.mel import MelFrames
+from streamer.bench import device as on
 from streamer.bench import machine
 from streamer.bench.hop import NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
 from streamer.bench.paced import Heard, run_streams
@@ -25,7 +26,7 @@ from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
 from streamer.decoding.search import AudioWindow
 from streamer.events import SAMPLE_RATE, Status, Transcript
-from streamer.model.checkpoint import DTYPES, has_native_bfloat16
+from streamer.model.checkpoint import compute_target
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Context, Engine
 from streamer.steps import DecodeTask, StepRequest
@@ -45,17 +46,17 @@ class Plan:
     most: int = 64
     repeats: int = 5
     context: Context = "fit"
-    compute: str = "cpu"
+    compute: str = "auto"
     dtype: str = "auto"
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Run the plan."""
     torch.set_num_threads(plan.threads)
-    result: dict[str, Any] = {"bench": "throughput", "machine": machine.facts(plan.threads), "size": plan.size}
-    default = "bfloat16" if has_native_bfloat16() else "float32"
-    dtype = DTYPES[default if plan.dtype == "auto" else plan.dtype]
-    model = random_model(random_whisper(plan.size), plan.size, device=torch.device(plan.compute), dtype=dtype)
+    device, dtype = compute_target(plan.compute, plan.dtype)
+    facts = machine.facts(plan.threads, on.name(device))
+    result: dict[str, Any] = {"bench": "throughput", "machine": facts, "size": plan.size}
+    model = random_model(random_whisper(plan.size), plan.size, device=device, dtype=dtype)
     result |= {"dtype": str(dtype).removeprefix("torch."), "context": plan.context}
     result["decoder_tokens_per_s"] = decoder_rates(model, plan.repeats)
     say("throughput: decoder measured")

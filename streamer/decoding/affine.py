@@ -44,6 +44,10 @@ class Projection(Affine):
         few = self._few(x)
         return super().added(x, residual) if few is None else few.add_(residual)
 
+    def bytes_read(self, rows: int) -> int:
+        """The bytes of the weight that a call with so many rows reads."""
+        return self.weight_bytes if self._eight is None or rows > FEW_ROWS else self._eight.numel()
+
     def _few(self, x: Tensor) -> Tensor | None:
         """The layer's output by its 8 bits; None where these are not for so many rows, or there are none."""
         if self._eight is None or len(x) > FEW_ROWS:
@@ -59,12 +63,13 @@ class Vocabulary:
     that matter again, see `Decoder.exact_logits`. Only in float32 is there nothing to mend (`exact`).
     """
 
-    __slots__ = ("_affine", "_scales", "_weight", "_zeros", "exact")
+    __slots__ = ("_affine", "_scales", "_weight", "_zeros", "exact", "weight_bytes")
 
     def __init__(self, embedding: Tensor):
         eight_bits = embedding.device.type == "cpu" and embedding.dtype == torch.bfloat16 and _eight_bits_work()
         self.exact = embedding.dtype == torch.float32
         self._affine = None if eight_bits else Affine(embedding)
+        self.weight_bytes = embedding.numel() * (1 if eight_bits else embedding.element_size())
         if eight_bits:
             self._scales = embedding.abs().amax(dim=1).float().clamp_min(1e-12) / 127
             self._zeros = torch.zeros(len(embedding), dtype=torch.int64)

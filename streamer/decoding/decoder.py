@@ -158,6 +158,21 @@ class Decoder:
         """Logits float32 [n, k] of chosen `tokens` [n, k], computed in float32 whatever the compute dtype is."""
         return torch.einsum("nd,nkd->nk", hidden.float(), self.embedding[tokens].float())
 
+    def bytes_read(self, rows: int, positions: int, frames: int) -> int:
+        """The bytes that a step of one token for each of so many windows has to read: every weight once, and of each
+        window the keys and values of its text positions and of the encoder frames that it attends.
+
+        Biases, norms and what is computed in between (under a hundredth together) are left out.
+        """
+        projections = [
+            part
+            for layer in self.layers
+            for part in (layer.qkv, layer.out, layer.cross_query, layer.cross_out, layer.mlp_in, layer.mlp_out)
+        ]
+        weights = sum(part.bytes_read(rows) for part in projections) + self.vocabulary.weight_bytes
+        kept: int = 2 * len(self.layers) * self.width * (positions + frames) * self.embedding.element_size()
+        return weights + rows * kept
+
     def attention(self, cache: KVCache, slot: int, first: int, frames: int) -> Tensor:
         """What the alignment heads attended: float32 [heads, rows, frames], each row a distribution over `frames`.
 

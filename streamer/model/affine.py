@@ -19,10 +19,11 @@ class Affine:
     uses (`torch.ops.mkldnn._linear_pointwise`).
     """
 
-    __slots__ = ("bias", "packed", "weight")
+    __slots__ = ("bias", "packed", "weight", "weight_bytes")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
         self.bias = bias
+        self.weight_bytes = weight.numel() * weight.element_size()  # of the weight, which is read once a call
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packing_works()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
 

@@ -67,8 +67,7 @@ def load_model(
 
     Raises CheckpointError (missing, damaged, not fitting), DownloadError, or UsageError (device, dtype), all one line.
     """
-    target = _device(device)
-    number_type = _dtype(dtype, target)
+    target, number_type = compute_target(device, dtype)
     root = Path(download_root) if download_root is not None else None
     found = _locate(str(name_or_path), root, progress)
     description = read_description(found.path.with_suffix(".json"), ModelDescription)
@@ -218,6 +217,17 @@ def _find_head(
         raise DownloadError(
             f"{error}; `streamer pull {found.name}` fetches the head, `--head none` goes without"
         ) from error
+
+
+def compute_target(
+    compute: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[torch.device, torch.dtype]:
+    """The device and the precision that `load_model` takes for `--compute` and `--dtype`.
+
+    Raises UsageError for what is unknown or not there.
+    """
+    device = _device(compute)
+    return device, _dtype(dtype, device)
 
 
 def _device(device: str | torch.device) -> torch.device:

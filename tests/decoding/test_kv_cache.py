@@ -1,11 +1,15 @@
 from functools import cache
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_whisper import random_model
 
+from streamer.decoding import kv_cache
 from streamer.decoding.decoder import Decoder
+from streamer.decoding.kv_cache import audio_end, text_end
+from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.whisper import Model
 
 
@@ -90,6 +94,33 @@ def test_wanted_states_are_those_of_the_whole_step(rows, block, data):
     for slot in range(len(rows)):
         left, right = (decoder.attention(held, slot, 0, 20) for held in (one, other))
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
+def test_recorded_steps_look_at_few_lengths_all_of_which_are_kept():
+    texts, audio = {text_end(length, 448) for length in range(1, 449)}, {audio_end(frames) for frames in range(1, 1501)}
+    assert all(text_end(length, 448) >= length for length in range(1, 449))
+    assert all(audio_end(frames) >= frames for frames in range(1, 3000))
+    assert not any(end % 8 for end in texts | audio)
+    assert 2 * len(texts) * len(audio) * len(BATCH_BUCKETS) <= kv_cache.RECORDED_STEPS
+
+
+def test_buffers_that_do_not_fit_leave_nothing_behind():
+    decoder = Decoder(model().decoder, model().alignment_heads, torch.float32)
+    held = decoder.new_cache()
+    held.open([100], 100)
+    zeros = held._zeros
+
+    def full(*size: int) -> torch.Tensor:
+        if len(held.own) and size[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(*size)
+
+    held._zeros = full
+    with pytest.raises(torch.OutOfMemoryError):
+        held.open([100] * 4, 100)
+    held.open([100] * 2, 300)  # the next smaller ones are allocated, not taken for granted
+    assert held.cross[0].shape == (2, 2, 4, 512, 16)
+    assert held.own[0].shape[0] == held.queries.shape[0] == 2
 
 
 def test_buffers_grow_and_stay():

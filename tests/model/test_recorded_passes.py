@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from streamer.model import whisper
+from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.whisper import EncodedWindows, Model
 
 SPANS = st.sampled_from([0.0, 0.4, 2.0, 5.0, 10.0])
@@ -45,6 +46,40 @@ def test_windows_are_as_in_an_eager_pass(data, batch, frames, seed):
     mel = random_mel(batch, frames, seed)
     expected = EAGER.encode_windows(mel, real_frames=real, tag_spans_s=spans)
     same(RECORDED.encode_windows(mel, real_frames=real, tag_spans_s=spans), expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), batch=st.integers(1, 5), longest=st.sampled_from([120, 200]), seed=st.integers(0, 99))
+def test_windows_that_end_earlier_are_as_alone_at_their_own_length(data, batch, longest, seed):
+    """Zeros behind a window, seen by nobody, change nothing: eagerly and recorded."""
+    ends = data.draw(st.lists(st.sampled_from([40, 42, 80, 118, longest]), min_size=batch, max_size=batch))
+    spans = data.draw(st.lists(SPANS, min_size=batch, max_size=batch))
+    mel = random_mel(batch, longest, seed)
+    for row, end in zip(mel, ends, strict=True):
+        row[:, end:] = 0
+    for model in (EAGER, RECORDED):
+        passes = model.encoder_passes
+        found = model.encode_windows(mel, real_frames=ends, tag_spans_s=spans, window_frames=ends)
+        assert model.encoder_passes == passes + batch
+        for place, end in enumerate(ends):
+            alone = EAGER.encode_windows(mel[place : place + 1, :, :end], tag_spans_s=spans[place : place + 1])
+            same(EncodedWindows(found.features[place : place + 1, : end // 2], found.taps[place : place + 1]), alone)
+
+
+def test_window_lengths_that_cannot_be_are_refused():
+    mel = random_mel(2, 120, 0)
+    for lengths in ([120], [120, 119], [120, 122], [0, 120]):
+        with pytest.raises(whisper.MelError, match="window_frames"):
+            EAGER.encode_windows(mel, window_frames=lengths)
+
+
+def test_all_lengths_of_live_windows_are_few_kinds_of_passes():
+    lengths = range(40, 3001, 40)
+    assert {EAGER.pass_frames(length) for length in lengths} == set(lengths)
+    assert {RECORDED.pass_frames(length) for length in lengths} == set(whisper.PASS_FRAMES)
+    assert all(RECORDED.pass_frames(length) >= length for length in lengths)
+    kinds = len(whisper.PASS_FRAMES) * len(BATCH_BUCKETS)
+    assert kinds + len(BATCH_BUCKETS) <= whisper.RECORDED_PASSES  # and those of windows that fill the 30 s
 
 
 def test_results_stay_while_others_are_computed():
