@@ -7,7 +7,7 @@ its bytes a second are set beside the most that reading or copying a large piece
 ones: with the vocabulary, the filters and the reading of the result. A share above 100 % means that part of what is
 read stays in the processor's cache.
 
-Everything is measured in turn in every round; a ceiling is the best of all rounds, a pass and a step are medians.
+Everything is measured in turn in every round, and the best of all rounds counts: of passes and steps as of ceilings.
 """
 
 import math
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from whisper.model import ModelDimensions
 
@@ -89,7 +88,7 @@ def measure_size(model: Model, plan: Plan) -> tuple[dict[str, float], list[dict[
     runs |= {("pass", str(count)): pass_run(model, count) for count in plan.batches}
     steps, decoder = step_timers(model, plan.batches)
     run_s: dict[Kind, list[float]] = {kind: [] for kind in runs}
-    step_s: dict[int, list[float]] = {count: [] for count in plan.batches}
+    step_s: dict[int, list[tuple[float, float]]] = {count: [] for count in plan.batches}
     for _ in range(plan.rounds):
         for kind, (_, run) in runs.items():
             run_s[kind].append(seconds(run, model.device))
@@ -103,9 +102,9 @@ def measure_size(model: Model, plan: Plan) -> tuple[dict[str, float], list[dict[
     rows = [
         {
             "windows": count,
-            "encoder_s": float(np.median(run_s["pass", str(count)])),
+            "encoder_s": min(run_s["pass", str(count)]),
             "encoder_flop": runs["pass", str(count)][0],
-            "step_s": float(np.median(step_s[count])),
+            "step_s": _step_s(step_s[count]),
             "step_bytes": float(decoder.bytes_read(count, round(positions), _frames() // 2)),
         }
         for count in plan.batches
@@ -159,8 +158,8 @@ def pass_run(model: Model, count: int) -> Run:
     )
 
 
-def step_timers(model: Model, batches: Sequence[int]) -> tuple[dict[int, Callable[[], float]], Decoder]:
-    """By number of windows: what measures the seconds of one decoder step; and the decoder, which knows its bytes."""
+def step_timers(model: Model, batches: Sequence[int]) -> tuple[dict[int, Callable[[], tuple[float, float]]], Decoder]:
+    """By number of windows: what measures the seconds of writing `1 + STEPS` tokens and one; and the decoder."""
     teacher = Teacher(model)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(_frames() // 2, model.dims.n_audio_state, generator=generator).to(model.device, model.dtype)
@@ -174,12 +173,17 @@ def step_timers(model: Model, batches: Sequence[int]) -> tuple[dict[int, Callabl
         on.wait(model.device)
         return time.perf_counter() - start
 
-    def step_s(count: int) -> float:
-        return max(took(count, 1 + STEPS) - took(count, 1), 1e-9) / STEPS
+    def both(count: int) -> tuple[float, float]:
+        return took(count, 1 + STEPS), took(count, 1)
 
     for count in reversed(batches):  # what is recorded, or packed for so many rows, is so before it is measured
         took(count, 1 + STEPS)
-    return {count: partial(step_s, count) for count in batches}, teacher.decoder
+    return {count: partial(both, count) for count in batches}, teacher.decoder
+
+
+def _step_s(times: Sequence[tuple[float, float]]) -> float:
+    """Seconds of one step, without what comes before: the best of many tokens less the best of one."""
+    return max(min(many for many, _ in times) - min(one for _, one in times), 1e-9) / STEPS
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -20,6 +20,7 @@ from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
 from streamer.model.download import ProgressCallback
 from streamer.model.head import TaggingHead, load_head
+from streamer.model.memory import room_for
 from streamer.model.weights import check_tensors, checked_tensors, load_safely, read_description
 from streamer.model.whisper import Model
 
@@ -65,7 +66,8 @@ def load_model(
     float32) or a name. download_root: where downloads are kept (default: `catalog.cache_root()`); `progress` is told of
     them.
 
-    Raises CheckpointError (missing, damaged, not fitting), DownloadError, or UsageError (device, dtype), all one line.
+    Raises CheckpointError (missing, damaged, not fitting), DownloadError, UsageError (device, dtype) or EngineError
+    (too large for the device's memory), all one line.
     """
     target, number_type = compute_target(device, dtype)
     root = Path(download_root) if download_root is not None else None
@@ -76,17 +78,19 @@ def load_model(
         module.set_alignment_heads(catalog.alignment_heads(found.name))
     elif description.alignment_heads is not None:
         _set_alignment_heads(module, description.alignment_heads, found.path.with_suffix(".json"))
-    return Model(
-        module,
-        name=found.name,
-        head=_find_head(found, head, root, progress),
-        device=target,
-        dtype=number_type,
-        variable_context=description.variable_context,
-        min_context_s=description.min_context_s if description.variable_context else 30.0,
-        previous_text=description.previous_text,
-        context_s=description.context_s or (2.0 if description.variable_context else 10.0),
-    )
+    tagging = _find_head(found, head, root, progress)
+    with room_for(f"the model {found.name}", target):
+        return Model(
+            module,
+            name=found.name,
+            head=tagging,
+            device=target,
+            dtype=number_type,
+            variable_context=description.variable_context,
+            min_context_s=description.min_context_s if description.variable_context else 30.0,
+            previous_text=description.previous_text,
+            context_s=description.context_s or (2.0 if description.variable_context else 10.0),
+        )
 
 
 def read_whisper(path: Path) -> Whisper:

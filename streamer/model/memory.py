@@ -1,8 +1,12 @@
 """Want of memory: how it shows itself, and how what is kept for later is handed back."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from streamer.errors import EngineError
 
 # What CUDA, its libraries and the CPU's allocator say; torch's own class is not raised by all of them.
 _SAID = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "cudaerrormemoryallocation")
@@ -29,3 +33,23 @@ def hand_back(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def room_for(what: str, device: torch.device) -> Iterator[None]:
+    """Raise EngineError, one line that says what would be right, where memory runs out inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise EngineError(does_not_hold(what, device, str(error))) from error
+
+
+def does_not_hold(what: str, device: torch.device, said: str) -> str:
+    """What people are told when memory is too small for `what`; `said`: what torch said, of which the first line."""
+    detail = said.partition("\n")[0]
+    return (
+        f"the memory of {device} does not hold {what}: a smaller --model, a narrower --dtype or a device with more "
+        f"memory is needed ({detail})"
+    )

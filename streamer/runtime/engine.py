@@ -25,6 +25,7 @@ from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
 from streamer.model.graphs import buckets_up_to
+from streamer.model.memory import room_for
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
 from streamer.runtime.room import Room
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
@@ -61,7 +62,8 @@ class Engine:
 
     def __init__(self, model: Model, *, context: Context = "auto"):
         self.model = model
-        self.search = GreedySearch(model)
+        with room_for(f"the decoder of the model {model.name}", model.device):
+            self.search = GreedySearch(model)
         self._fits = context == "fit" or (context == "auto" and model.variable_context)
         self._longest_frames = 2 * model.dims.n_audio_ctx
         least_s = model.min_context_s if model.variable_context else STOCK_MIN_CONTEXT_S
@@ -139,10 +141,10 @@ class Engine:
     def _kinds(self) -> Iterator[Callable[[], object]]:
         """What records each kind of work: decoder steps, then whole steps of windows of each length."""
         rows = self._room.rows
-        lengths = [self._longest_frames]
-        if self._fits:
-            lengths += [n for n in reversed(PASS_FRAMES) if self._shortest_frames <= n < self._longest_frames]
-        for frames in sorted({audio_end(length // 2) for length in lengths}, reverse=True):
+        shorter = [length for length in reversed(PASS_FRAMES) if length < self._longest_frames] if self._fits else []
+        lengths = [self._longest_frames, *(length for length in shorter if length >= self._shortest_frames)]
+        attended = [self._longest_frames, *shorter] if self.model.variable_context else lengths
+        for frames in sorted({audio_end(length // 2) for length in attended}, reverse=True):
             heard = min(frames, self._longest_frames // 2)
             yield partial(self._room.holds, rows, partial(self.search.record, heard, rows))
         for length in lengths:

@@ -13,7 +13,7 @@ import torch
 
 from streamer.errors import EngineError
 from streamer.model.graphs import BATCH_BUCKETS, buckets_up_to
-from streamer.model.memory import hand_back, ran_out_of_memory
+from streamer.model.memory import does_not_hold, hand_back, ran_out_of_memory
 
 Item = TypeVar("Item")
 
@@ -61,10 +61,7 @@ class Room:
         if detail is None:  # what the failed work held is free only here, outside of its error's reach
             return True
         if rows == self.rows == 1 and not self._records:
-            raise EngineError(
-                f"the memory of {self._device} does not hold one window of the model {self._name}: a smaller --model, "
-                f"a narrower --dtype or a device with more memory is needed ({detail})"
-            )
+            raise EngineError(does_not_hold(f"one window of the model {self._name}", self._device, detail))
         if self.rows == 1:
             self._records = False
         self.rows = _fewer_than(min(self.rows, rows) if rows > 1 else self.rows)
@@ -100,5 +97,5 @@ def _attempt(work: Callable[[], object]) -> str | None:
     except RuntimeError as error:
         if not ran_out_of_memory(error):
             raise
-        return str(error).partition("\n")[0]
+        return str(error)
     return None

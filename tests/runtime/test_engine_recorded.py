@@ -8,8 +8,10 @@ import torch
 from graph_tape import TapeRecorder
 from random_whisper import noise_frames, random_whisper
 
+from streamer.decoding import kv_cache
 from streamer.errors import EngineError
 from streamer.model import whisper
+from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
@@ -22,12 +24,13 @@ SECOND = 16_000
 SPANS = (2.0, 5.0, 10.0)
 
 
-def engine(recorder, seed: int = 0, **options) -> Engine:
+def engine(recorder, seed: int = 0, *, min_context_s: float = 1.0, **options) -> Engine:
     torch.manual_seed(seed + 1000)
     head = TaggingHead("random", HeadModule(HeadShape(HeadKind.TL_TR, width=64)).eval())
     module = random_whisper(seed, ending=2.0)
     return Engine(
-        Model(module, head=head, variable_context=True, min_context_s=1.0, recorder=recorder, **options), context="fit"
+        Model(module, head=head, variable_context=True, min_context_s=min_context_s, recorder=recorder, **options),
+        context="fit",
     )
 
 
@@ -105,6 +108,26 @@ def test_a_window_longer_than_any_before_drops_nothing_that_was_recorded():
     tried = tape.tried
     recorded.step(work(3, 1.0))
     recorded.step(work(4, 2.4))
+    assert tape.tried == tried
+
+
+def test_the_warm_up_records_every_kind_of_live_windows_and_all_are_kept():
+    passes, steps = len(whisper.PASS_FRAMES) * len(BATCH_BUCKETS), len(kv_cache.AUDIO_ENDS)
+    assert len(list(engine(TapeRecorder())._kinds())) == steps + passes
+    padded = Engine(Model(random_whisper(0), recorder=TapeRecorder()))
+    assert len(list(padded._kinds())) == 1 + len(BATCH_BUCKETS)  # all of 30 s
+    assert passes <= whisper.RECORDED_PASSES
+    assert steps * (len(kv_cache.TEXT_ENDS) + 1) * len(BATCH_BUCKETS) <= kv_cache.RECORDED_STEPS
+
+
+@pytest.mark.usefixtures("short_warm_up")
+def test_short_windows_in_a_longer_context_are_recorded_too():
+    tape = TapeRecorder()
+    recorded, eager = engine(tape, min_context_s=6.0), engine(lambda device: None, min_context_s=6.0)
+    recorded.warm_up()
+    tried = tape.tried
+    for count, length_s in ((2, 2.4), (1, 0.7)):
+        same(recorded.step(work(count, length_s)), eager.step(work(count, length_s)))
     assert tape.tried == tried
 
 

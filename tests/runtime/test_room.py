@@ -9,6 +9,8 @@ from graph_tape import TapeRecorder
 from test_engine_recorded import engine, same, short_warm_up, work  # noqa: F401
 
 from streamer.errors import EngineError
+from streamer.model import whisper
+from streamer.model.checkpoint import load_model
 from streamer.model.memory import ran_out_of_memory
 from streamer.runtime.engine import Engine
 from streamer.runtime.room import Room
@@ -178,6 +180,16 @@ def test_what_failed_is_free_before_the_next_try():
     assert done == list(range(11))
     assert given_back == [(True, True)] * 3  # 11, 8 and 4 rows were too many
     assert room.rows == 2
+
+
+def test_a_model_that_does_not_fit_is_refused_in_one_line(monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError(SAID)
+
+    monkeypatch.setattr(whisper, "cast_weights", full)
+    with pytest.raises(EngineError, match=r"the memory of cpu does not hold the model nano: .*\(CUDA out") as error:
+        load_model("nano", device="cpu")
+    assert "\n" not in str(error.value)
 
 
 def test_another_failure_is_none_of_memory():
