@@ -322,7 +322,7 @@ def _behind(written: Words, kept: Words, settled: int) -> Words:
     """What was written behind the first `settled` of the `kept` words, which are among those `written`."""
     if not kept or settled < 0:
         return written
-    return written[written.index(kept[0]) + settled :]
+    return written[written.index(kept[settled - 1]) + 1 :] if settled else written[written.index(kept[0]) :]
 
 
 def _text(words: Sequence[HypothesisWord]) -> str:
