@@ -359,14 +359,23 @@ def report(result: Mapping[str, Any]) -> Report:
                     for kind, row in found["kinds"].items()
                 ],
             ),
-            Table(
-                "Words invented per minute on scenes without speech, with these guards only (the voice gate stays on)",
-                ("policy", *next(iter(result["guards"].values()), {})),
-                [[name, *found.values()] for name, found in result["guards"].items()],
-            ),
+            *_guard_tables(result["guards"]),
         ),
         draw=lambda figure: _draw(figure, measured),
     )
+
+
+def _guard_tables(guards: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """None where no scene was without speech."""
+    if not any(guards.values()):
+        return []
+    return [
+        Table(
+            "Words invented per minute on scenes without speech, with these guards only (the voice gate stays on)",
+            ("policy", *next(iter(guards.values()))),
+            [[name, *found.values()] for name, found in guards.items()],
+        )
+    ]
 
 
 def _draw(figure: Any, measured: Mapping[str, Any]) -> None:
