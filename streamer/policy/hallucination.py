@@ -22,6 +22,7 @@ LOOP_REPEATS = 4  # an n-gram this often in a row is a loop
 LOOP_LONGEST = 6  # words in an n-gram
 LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
 TRUST_SWING = 0.1  # a window so much below what an utterance earned is doubted whatever came before
+PLAIN_SPEECH = 0.9  # Speech score x speech probability: head and decoder agree that somebody speaks
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the decoder reads it again
 
@@ -107,10 +108,17 @@ class Guards:
         return min(self._belief, trust + TRUST_SWING) < self._settings.trust
 
     def _trust(self, hypothesis: Hypothesis, around: Surroundings) -> float:
-        """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words."""
+        """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words.
+
+        Where the first two leave no doubt that somebody speaks, unsure words are misheard rather than invented: whether
+        they may be shown is for `confidence` alone to say. Without a head nothing bears out the decoder's word.
+        """
+        heard, decoded = around.speech_score, 1 - hypothesis.no_speech_probability
+        if heard is not None and heard * decoded >= PLAIN_SPEECH:
+            return heard * decoded
         # A head that is not calibrated stays below 1 on plain speech: more likely than not is as good as sure.
-        speech = 1.0 if around.speech_score is None else min(1.0, 2 * around.speech_score)
-        return speech * (1 - hypothesis.no_speech_probability) * math.exp(hypothesis.mean_logprob)
+        speech = 1.0 if heard is None else min(1.0, 2 * heard)
+        return speech * decoded * math.exp(hypothesis.mean_logprob)
 
     def _silent(self, hypothesis: Hypothesis) -> bool:
         """The model itself thinks that nobody speaks, or thinks so more than it believes its words."""

@@ -219,6 +219,25 @@ def test_guards_explain_what_they_withhold(caplog):
     assert "guard silence withholds ' thanks' at sample 8000" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("speech_score", "no_speech", "logprob", "shown"),
+    [
+        (0.98, 0.01, -0.9, True),  # head and decoder agree that somebody speaks: misheard, not invented
+        (0.98, 0.01, -1.1, False),  # so unsure are only guesses
+        (0.98, 0.2, -0.9, False),
+        (0.7, 0.01, -0.9, False),
+        (None, 0.01, -0.9, False),  # without a head nothing bears out the decoder's word
+        (0.7, 0.01, -0.3, True),
+        (None, 0.01, -0.3, True),
+    ],
+)
+def test_unsure_words_are_shown_where_somebody_plainly_speaks(speech_score, no_speech, logprob, shown):
+    session = listening(Settings())
+    said = [word("one", 1600, 8000), word("two", 12000, 16000)]
+    session.step(hypothesis(said, logprob=logprob, no_speech=no_speech), 32000, speech_score)
+    assert session.segment_text[0] == ("one two" if shown else "")
+
+
 def test_words_that_are_committed_already_are_not_written_again():
     session = listening(Settings())
     early = [word("one", 1600, 8000), word("two", 12000, 16000)]
