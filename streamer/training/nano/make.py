@@ -10,6 +10,7 @@ from streamer.errors import ConfigError
 from streamer.training.nano import loop, tagging
 from streamer.training.nano.bank import Bank, build
 from streamer.training.nano.clips import read_recordings
+from streamer.training.nano.household import household
 from streamer.training.nano.network import Nano
 from streamer.training.nano.others import others
 from streamer.training.nano.publish import write_backbone, write_head
@@ -44,7 +45,8 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
 
 def finish_head(model: Nano, bank: Bank, words: Vocabulary, settings: Settings, report: Callable[[str], None]) -> None:
     """Train the tagging head on the shipped backbone's taps, calibrate it on the validation part, write both files."""
-    bank = replace(bank, sounds=bank.sounds + others(each=24, seed=settings.head.seed))
+    seed, made = settings.head.seed, settings.head.made
+    bank = replace(bank, sounds=bank.sounds + others(each=24, seed=seed) + household(each=made, seed=seed))
     part, shipped, processes = settings.head, shipped_form(model, words), settings.schedule.processes
     report("computing taps")
     taps = tagging.cache(shipped, bank, groups=part.groups, seed=part.seed, processes=processes)

@@ -103,10 +103,14 @@ class Schedule(_Part):
 
 
 class Head(_Part):
-    """The tagging head's own stage: `groups` of 16 windows whose taps are computed once."""
+    """The tagging head's own stage: `groups` of 16 windows whose taps are computed once.
 
-    groups: int = Field(300, ge=5)
-    steps: int = Field(3000, ge=1)
+    `made`: clips of each sound that `household` synthesises, beside the recordings.
+    """
+
+    groups: int = Field(600, ge=5)
+    steps: int = Field(4500, ge=1)
+    made: int = Field(60, ge=0)
     seed: int = 21
 
 
