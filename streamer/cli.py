@@ -5,12 +5,14 @@ Wrong options, settings and inputs end with status 2 and one line on stderr; not
 """
 
 import argparse
+import atexit
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -19,6 +21,8 @@ from typing import Any, NoReturn
 from streamer.errors import StreamerError, UsageError
 
 log = logging.getLogger("streamer")
+
+WORKER = "worker"  # the thread that asks the model
 
 # Options that are settings under another name: option -> path of the setting.
 SETTINGS = {
@@ -67,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
+    status = _carry_out(arguments, running, debug)
+    if running and any(thread.name == WORKER for thread in threading.enumerate()):
+        atexit.register(_leave_at_once, status)
+    return status
+
+
+def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
     try:
         options = parser().parse_args([argument for argument in arguments if argument != "--debug"])
         return int(options.command(options) or 0)
@@ -192,6 +203,14 @@ CHOICES = {
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _leave_at_once(status: int) -> None:
+    """End the process while the model still works: a thread inside of torch would make the interpreter's end abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _say(error: Exception, status: int, debug: bool) -> int:

@@ -13,6 +13,7 @@ from streamer.audio.pcm import mix_to_mono
 from streamer.audio.resample import BlockMaker
 from streamer.config import Settings
 from streamer.errors import UsageError
+from streamer.events import SAMPLE_RATE
 from streamer.runtime.inputs import Input, session_name
 from streamer.runtime.pipeline import Pipeline
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
@@ -49,6 +50,10 @@ class IngestSource:
             yield from maker.push(mix_to_mono(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels)))
         yield from maker.finish()
 
+    def waiting_samples(self) -> int:
+        """What the sender sent and nobody has read, as samples of 16 kHz."""
+        return self._queue.held_frames * SAMPLE_RATE // self.sample_rate
+
     def close(self) -> None:
         """Take no more; `blocks` ends with what was received."""
         self._queue.stop()
@@ -80,7 +85,7 @@ class Ingests:
         settings = self._settings if start.source is None else self._named[start.source]
         queue = PcmQueue(start, session_name(f"{start.source or 'in'}{self._count}"))
         source = IngestSource(queue, settings.audio.stall_s)
-        pipeline = self._make(Input(queue.session, source, settings))
+        pipeline = self._make(Input(queue.session, source, settings, waiting_samples=source.waiting_samples))
         self._open[pipeline.name] = pipeline
         pipeline.start()
         return queue

@@ -1,6 +1,6 @@
 """The program's own sources, opened: one as --device or --input says, or all that stand under `sources:`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +20,16 @@ SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One source: its session's id, what is heard, and the settings in force for it. `path`: as in `SourcePlan`."""
+    """One source: its session's id, what is heard, and the settings in force for it. `path`: as in `SourcePlan`.
+
+    `waiting_samples`: the audio (16 kHz) that the source received and did not hand on yet.
+    """
 
     name: str
     source: Source
     settings: Settings
     path: str = ""
+    waiting_samples: Callable[[], int] = lambda: 0
 
 
 def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[Input, ...]:

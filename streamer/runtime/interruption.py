@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 LEAVE_S = 4.7  # a clean end takes less; a reader of ours that does not read must not keep us
-STUCK = b"streamer: somebody does not read what we write: leaving without the rest\n"
+STUCK = b"streamer: somebody does not read what we write, or the model takes too long: leaving without the rest\n"
 
 
 class Interruption:

@@ -6,11 +6,12 @@ decoded (partials are merged), and the tags of seconds that are far behind are l
 Where that happens for long, `streamer.runtime.pace` makes the hop longer, so that nothing has to queue.
 """
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from streamer.config import WindowSettings
@@ -21,6 +22,8 @@ from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+
+log = logging.getLogger(__name__)
 
 LIMIT_SAMPLES = 10 * SAMPLE_RATE
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
@@ -45,13 +48,14 @@ class Haste(Enum):
 class Job:
     """One plan to carry out; `text`, `judge`: whether the model is to be asked for them.
 
-    `waited_s`: how much longer than it may it has waited for the worker.
+    `waited_s`: how much longer than it may it has waited for the worker. `owed_samples`: audio whose text it brings.
     """
 
     plan: ListenerPlan
     text: bool = True
     judge: bool = True
     waited_s: float = 0.0
+    owed_samples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,12 @@ class Lane:
         patience_s: float = 0.0,
         window: WindowSettings | None = None,
         clock: Clock = time.monotonic,
+        unread_samples: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`patience_s`: how long a hop may wait here before a later one makes parts of it superfluous."""
+        """`patience_s`: how long a hop may wait here before a later one makes parts of it superfluous.
+
+        `unread_samples`: the audio that was received and has not come here yet.
+        """
         self.hearing, self.emit = hearing, emit
         self.turns = TextTurns(window or WindowSettings())
         self._ready, self._patience_s, self._clock = ready, patience_s, clock
@@ -83,19 +91,28 @@ class Lane:
         self._actions: deque[Action] = deque()
         self._queued_samples = 0
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
+        self._unread_samples = unread_samples
+        self._owed_samples = 0  # speech of this segment that no window was decoded for yet
+        self._left_out_samples = 0
         self._finishing = False
         self._haste = Haste.NONE
         self.done = threading.Event()
         self.told = Trouble()
         self.state: State = "starting"  # of the source, as far as the session knows
         self.skipped_judgements = 0
-        self.left_out_samples = 0  # audio whose text the model was not asked for, since the program had to end
         self.failures = 0  # steps in a row that the model could not do
 
     @property
     def lag_s(self) -> float:
         """Seconds of audio that wait for the worker."""
         return self._queued_samples / SAMPLE_RATE
+
+    @property
+    def left_out_samples(self) -> int:
+        """Audio that is not transcribed, since the program had to end: speech that came here, all that did not."""
+        if self._haste is not Haste.OVER:
+            return 0
+        return self._left_out_samples + self._owed_samples + self._unread_samples()
 
     def put(self, plans: Sequence[ListenerPlan]) -> None:
         """Append plans (listener thread); waits while more than 10 s of audio are queued."""
@@ -125,7 +142,9 @@ class Lane:
     def hasten(self, haste: Haste) -> None:
         """The program ends; less haste than before changes nothing."""
         with self._ready:
-            self._haste = max(self._haste, haste, key=lambda one: one.value)
+            if haste.value > self._haste.value:
+                log.debug("%s: haste %s -> %s", self.hearing.session.name, self._haste.name, haste.name)
+                self._haste = haste
             self._ready.notify_all()
 
     @property
@@ -173,13 +192,16 @@ class Lane:
             plan, came_s = self._plans[0]
             over = self._haste is Haste.OVER
             if isinstance(plan, SegmentClosed) and not over and (late := self.turns.before(plan)):
-                return Job(late)
+                return Job(late, owed_samples=self._paid())
             self._plans.popleft()
             self._queued_samples -= _samples(plan)
             self._closings -= isinstance(plan, SegmentClosed)
             self._ready.notify_all()
         if isinstance(plan, SegmentOpened):
             self.turns.opened(plan)
+        elif isinstance(plan, SegmentClosed):
+            owed = self._paid()
+            self._left_out_samples += owed if over else 0
         elif isinstance(plan, StateChanged):
             self.state, self.told = plan.state, Trouble()
         if not isinstance(plan, Hop):
@@ -187,11 +209,19 @@ class Lane:
         patience_s = self._patience_s if self._haste is Haste.NONE else 0.0
         job = self._job(plan, self._clock() - came_s - patience_s, least_hop_s)
         self.turns.took(plan, job.text)
-        return job
+        self._owed_samples += len(plan.samples) if plan.text else 0
+        return replace(job, owed_samples=self._paid()) if job.text and plan.text else job
+
+    def give_up(self, job: Job) -> None:
+        """What was asked of the model for this job will not come."""
+        self._left_out_samples += job.owed_samples
+
+    def _paid(self) -> int:
+        owed, self._owed_samples = self._owed_samples, 0
+        return owed
 
     def _job(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
         if self._haste is Haste.OVER:
-            self.left_out_samples += len(hop.samples) if hop.text else 0
             return Job(hop, text=False, judge=False)
         text = self.turns.due(hop, least_hop_s)
         if waited_s < 0:

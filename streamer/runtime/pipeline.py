@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
@@ -31,18 +31,28 @@ CATCH_UP_S = 5.0  # sound that came in a burst may wait so long before the worke
 class Pipeline:
     """Carries `source` to `worker`; events go to `emit`, in the worker's thread."""
 
-    def __init__(self, source: Source, settings: Settings, worker: Worker, hearing: Hearing, emit: Emit) -> None:
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        worker: Worker,
+        hearing: Hearing,
+        emit: Emit,
+        waiting_samples: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`waiting_samples`: as in `Input`."""
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
         self.level_dbfs: float | None = None
+        self._waiting_samples = waiting_samples
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
         self._listener = Listener(settings)
         self._states: deque[tuple[int, State, str]] = deque()
         self._state: tuple[State, str] = ("starting", "")
         self._last_audio_s = time.monotonic()
         patience_s = 0.0 if source.live else CATCH_UP_S
-        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window)
+        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),
@@ -62,7 +72,15 @@ class Pipeline:
     @property
     def lag_s(self) -> float:
         """Seconds of audio that were captured and are not judged yet."""
-        return (self._ring.end - self._listener.position) / SAMPLE_RATE + self.lane.lag_s
+        return self._heard_samples / SAMPLE_RATE + self.lane.lag_s
+
+    @property
+    def _heard_samples(self) -> int:
+        return self._ring.end - self._listener.position
+
+    def _unread_samples(self) -> int:
+        """Audio that was received and has not reached the lane."""
+        return self._waiting_samples() + self._heard_samples
 
     @property
     def last_audio_age_s(self) -> float:

@@ -46,6 +46,11 @@ class Hearing:
         """The plan's events."""
         return self.session.complete(plan, result)
 
+    def pass_over(self, plan: ListenerPlan) -> list[Event]:
+        """The plan's events without the model, and without the mel frames, which a step may still be reading."""
+        self.session.begin(plan, text=False, judge=False)
+        return self.session.complete(plan, None)
+
 
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.

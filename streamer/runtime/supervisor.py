@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from streamer.config import Settings
-from streamer.errors import ConfigError, UsageError
+from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.runtime.at_once import hear_at_once
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
 FLUSH_S = 2.0  # for the last words; then the model is not asked any more
+STOP_S = 0.2  # for the step at hand; if it takes longer, the sessions end without what it finds
 WRITE_S = 0.7  # for the last events, where somebody waits for the end
 DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
 DELIVER_UNHURRIED_S = 10.0  # where the input just ended
@@ -148,7 +149,9 @@ class Program:
 
         def make(item: Input) -> Pipeline:
             hearing = Hearing(engine.model, item.settings, item.name, local_time=seconds_after_midnight)
-            pipeline = Pipeline(deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit)
+            pipeline = Pipeline(
+                deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit, item.waiting_samples
+            )
             self._pipelines[item.name] = pipeline
             return pipeline
 
@@ -172,7 +175,10 @@ class Program:
         self._watch(own, worker, outlet, stays=stays)
         self._ingests = None  # no more senders
         stop_all(list(self._pipelines.values()), FLUSH_S)
-        worker.stop(0.3)
+        if not (worker.stop(STOP_S) or worker.take_over(STOP_S)):
+            self._failure = self._failure or EngineError(
+                "the end came while events waited to be written: some are lost"
+            )
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 

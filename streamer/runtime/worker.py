@@ -3,20 +3,24 @@
 Its loop reads: wait, settle what needs no model, take, prepare (mel, requests), step (one batch through the model),
 complete (events), emit. Where more lanes wait than a batch holds, `streamer.runtime.order` says whose turn it is; who
 is left waits in its lane, where later hops supersede earlier ones, and is weighed anew before the next batch.
+
+While a step runs the thread touches no session. Where the program ends and the step takes too long, another thread may
+`take_over` then: it finishes the sessions without the model, and what the step finds is not used.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 
 from streamer.config import WindowSettings
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
 from streamer.model.graphs import BATCH_BUCKETS
-from streamer.runtime.engine import Engine
-from streamer.runtime.lane import Clock, Emit, Job, Lane, Trouble
+from streamer.runtime.engine import Engine, Work
+from streamer.runtime.lane import Clock, Emit, Haste, Job, Lane, Trouble
 from streamer.runtime.order import in_turn
 from streamer.runtime.pace import Pace
 from streamer.runtime.stream import Hearing
@@ -31,6 +35,21 @@ PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for t
 FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
 
 
+class _Phase(Enum):
+    """SERVING: the worker's thread has the sessions; STEPPING: the model works, nobody touches them; TAKEN: another
+    thread has them for good; ENDED: the worker's thread is through with all of them.
+    """
+
+    SERVING = auto()
+    STEPPING = auto()
+    TAKEN = auto()
+    ENDED = auto()
+
+
+class _TakenOver(Exception):  # noqa: N818 what happened, not what was wrong
+    """The sessions are no longer the worker's."""
+
+
 class Worker:
     """Runs `engine` for every lane. `failure` holds the error that ended it, if one did. `clock` measures its steps."""
 
@@ -41,6 +60,8 @@ class Worker:
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
         self._stopping = False
+        self._phase = _Phase.SERVING
+        self._in_hand: Sequence[tuple[Lane, Job]] = ()  # what the step at hand is for
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
@@ -48,9 +69,16 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def add(self, hearing: Hearing, emit: Emit, patience_s: float = 0.0, window: WindowSettings | None = None) -> Lane:
-        """A lane for one more stream; from any thread."""
-        lane = Lane(hearing, emit, self._ready, patience_s, window, self._clock)
+    def add(
+        self,
+        hearing: Hearing,
+        emit: Emit,
+        patience_s: float = 0.0,
+        window: WindowSettings | None = None,
+        unread_samples: Callable[[], int] = lambda: 0,
+    ) -> Lane:
+        """A lane for one more stream, as in `Lane`; from any thread."""
+        lane = Lane(hearing, emit, self._ready, patience_s, window, self._clock, unread_samples)
         with self._ready:
             self._lanes.append(lane)
         return lane
@@ -68,18 +96,47 @@ class Worker:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def take_over(self, timeout_s: float) -> bool:
+        """Finish every session from the calling thread, without the model, because a step of it takes too long.
+
+        After `stop`. False: within `timeout_s` the worker neither ended nor began a step (it waits for who writes the
+        events), and the sessions stay as they are.
+        """
+        with self._ready:
+            if not self._ready.wait_for(lambda: self._phase is not _Phase.SERVING, timeout_s):
+                return False
+            if self._phase is _Phase.ENDED:
+                return True
+            self._enter(_Phase.TAKEN)
+        for lane, job in self._in_hand:
+            lane.give_up(job)
+            lane.emit(lane.hearing.complete(job.plan, None))
+        for lane in self.lanes():
+            self._leave_out(lane)
+        return True
+
     def _run(self) -> None:
         try:
             while lanes := self._wait():
                 self._serve(lanes)
+        except _TakenOver:
+            return
         except Exception as error:  # the top of the thread
             log.error("the worker stopped: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
             self.failure = error
-        finally:
-            for lane in self.lanes():
+        for lane in self.lanes():
+            if self.failure:
                 self._finish(lane)
-            with self._ready:
-                self._ready.notify_all()
+            else:
+                self._leave_out(lane)
+        with self._ready:
+            self._enter(_Phase.ENDED)
+
+    def _enter(self, phase: _Phase) -> None:
+        """The one place where the phase changes; with `ready` held."""
+        log.debug("worker: %s -> %s", self._phase.name, phase.name)
+        self._phase = phase
+        self._ready.notify_all()
 
     def _wait(self) -> list[Lane]:
         with self._ready:
@@ -96,7 +153,9 @@ class Worker:
                 lane.emit(action(lane.hearing.session))
             self._settle(lane)
         work = self._gather(lanes)
+        self._in_hand = [(lane, job) for lane, job, _ in work]
         results = self._step([(lane, request) for lane, _, request in work])
+        self._in_hand = ()
         self._measure(began_s)
         for (lane, job, _), result in zip(work, results, strict=True):
             self._complete(lane, job, result)
@@ -158,7 +217,7 @@ class Worker:
         if not work:
             return []
         try:
-            results = self._engine.step([(lane.hearing.mel, request) for lane, request in work])
+            results = self._ask([(lane.hearing.mel, request) for lane, request in work])
         except (StreamerError, RuntimeError) as error:
             if len(work) > 1:  # one bad window must not cost the others theirs
                 return [self._step([item])[0] for item in work]
@@ -168,6 +227,18 @@ class Worker:
             lane.failures = 0
         return results
 
+    def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
+        """Ask the model. Raises _TakenOver where another thread took the sessions meanwhile."""
+        with self._ready:
+            self._enter(_Phase.STEPPING)
+        try:
+            return self._engine.step(work)
+        finally:
+            with self._ready:
+                if self._phase is _Phase.TAKEN:
+                    raise _TakenOver
+                self._enter(_Phase.SERVING)
+
     def _failed(self, lane: Lane, error: Exception) -> None:
         """One window is lost; people are told; after three in a row the program ends."""
         lane.failures += 1
@@ -176,6 +247,13 @@ class Worker:
         lane.emit(lane.hearing.session.status("degraded", f"the model failed on a window: {error}"))
         if lane.failures >= FAILURES_MAX:
             raise error
+
+    def _leave_out(self, lane: Lane) -> None:
+        """Carry out what the lane still has without the model, and finish its session."""
+        lane.hasten(Haste.OVER)
+        while (job := lane.take()) is not None:
+            lane.emit(lane.hearing.pass_over(job.plan))
+        self._finish(lane)
 
     def _finish(self, lane: Lane) -> None:
         left_out_s = lane.left_out_samples / SAMPLE_RATE

@@ -158,6 +158,12 @@ class PcmQueue:
                 return False
             return self._state is _State.CLOSED or not (self._pieces or self._lost_frames)
 
+    @property
+    def held_frames(self) -> int:
+        """Frames that can be read now."""
+        with self._changed:
+            return self._held_bytes // self.start.frame_bytes
+
     def read(self, timeout_s: float) -> PcmPiece | None:
         """The next piece, from the reading thread; None when none came in time or at the end (see `ended`)."""
         with self._changed:
