@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def _add_throughput(benches: Any) -> None:
     run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries, random weights")
     run.add_argument("--size", default="base", help="an official size (base)")
     run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
-    run.add_argument("--streams", metavar="N", type=_count, default=64, help="try no more than these (64)")
+    run.add_argument("--streams", metavar="N", type=_count, default=128, help="try no more than these (128)")
     run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
     run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
@@ -119,6 +119,7 @@ def _scene_options(parser: argparse.ArgumentParser) -> None:
 def hop_bench(options: argparse.Namespace) -> int:
     """`streamer bench hop`."""
     _settle_threads()
+    _check_sizes("--sizes", options.sizes)
     from streamer.bench import hop
 
     plan = hop.Plan(
@@ -135,6 +136,7 @@ def hop_bench(options: argparse.Namespace) -> int:
 def throughput_bench(options: argparse.Namespace) -> int:
     """`streamer bench throughput`."""
     _settle_threads()
+    _check_sizes("--size", [options.size])
     from streamer.bench import throughput
 
     plan = throughput.Plan(
@@ -153,6 +155,7 @@ def throughput_bench(options: argparse.Namespace) -> int:
 def ceilings_bench(options: argparse.Namespace) -> int:
     """`streamer bench ceilings`."""
     _settle_threads()
+    _check_sizes("--sizes", options.sizes)
     from streamer.bench import ceilings
 
     plan = ceilings.Plan(
@@ -278,6 +281,15 @@ def _publish(options: argparse.Namespace, report: "Report") -> int:
 def _settle_threads() -> None:
     """Before torch starts, as `streamer run` does: waiting threads that spin slow everything on a busy machine."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _check_sizes(option: str, sizes: Iterable[str]) -> None:
+    """Before anything is measured."""
+    from streamer.bench.weights import SIZES
+
+    for size in sizes:
+        if size not in SIZES:
+            raise UsageError(f"{option}: must be among {', '.join(SIZES)}, is {size!r}")
 
 
 def _scenes(options: argparse.Namespace) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from program import ROOT, Program, command, environment, events_of, run, write_wav
 from protocol import check_session
 from random_whisper import ENGLISH, random_whisper
@@ -85,6 +86,13 @@ def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_
         refused(capsys, *given, "--input", sound, "--model", model, option, "/no/where", says=option)
     refused(capsys, "run", "--input", sound, "--model", model, "--host", "0.0.0.0", says="--token")
     refused(capsys, "check-config", str(tmp_path / "no.yaml"), says="no.yaml")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no CUDA")
+def test_a_device_that_is_not_there_is_refused_with_the_options_name(capsys, model, sound):
+    arguments = ["run", "--input", str(sound), "--model", str(model), "--no-server", "--compute", "cuda"]
+    assert streamer.cli.main(arguments) == 2
+    assert "--compute" in capsys.readouterr().err
 
 
 def test_subcommands_that_only_tell(capsys):

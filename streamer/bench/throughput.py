@@ -43,7 +43,7 @@ class Plan:
     size: str = "base"
     seconds: float = 15.0
     threads: int = 1
-    most: int = 64
+    most: int = 128
     repeats: int = 5
     context: Context = "fit"
     compute: str = "auto"

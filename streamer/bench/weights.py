@@ -30,7 +30,7 @@ def random_whisper(size: str, seed: int = 0) -> Whisper:
     Raises UsageError for a size that there is not.
     """
     if size not in SIZES:
-        raise UsageError(f"--sizes: {size!r} is not an official size: one of {', '.join(SIZES)} is needed")
+        raise UsageError(f"size {size!r} is not official: one of {', '.join(SIZES)} is needed")
     layers, width, heads, text_layers, mels, vocabulary = SIZES[size]
     torch.manual_seed(seed)
     module = Whisper(ModelDimensions(mels, 1500, width, heads, layers, vocabulary, 448, width, heads, text_layers))

@@ -25,6 +25,7 @@ from streamer.model.weights import check_tensors, checked_tensors, load_safely, 
 from streamer.model.whisper import Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_COMPUTE = "--compute (device)"  # the option, and the argument
 VOCABULARIES = (51864, 51865, 51866)  # English, multilingual, multilingual with Cantonese
 
 _log = logging.getLogger(__name__)
@@ -240,11 +241,11 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"device {device!r} is unknown: auto, cpu or cuda is needed") from error
+        raise UsageError(f"{_COMPUTE} {str(device)!r} is unknown: auto, cpu or cuda is needed") from error
     if found.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {device!r} is not supported: auto, cpu or cuda is needed")
+        raise UsageError(f"{_COMPUTE} {str(device)!r} is not supported: auto, cpu or cuda is needed")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r}: this machine has no CUDA that PyTorch can use: give cpu or auto")
+        raise UsageError(f"{_COMPUTE} {str(device)!r}: this machine has no CUDA that PyTorch can use: give cpu or auto")
     return found
 
 

@@ -43,7 +43,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     count, rank = (_variable(name, default) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
-        raise UsageError("device 'cuda': this machine has no CUDA that PyTorch can use: give cpu or auto")
+        raise UsageError("--compute cuda: this machine has no CUDA that PyTorch can use: give cpu or auto")
     target = (
         torch.device("cuda", _variable("LOCAL_RANK", 0) % torch.cuda.device_count()) if cuda else torch.device("cpu")
     )

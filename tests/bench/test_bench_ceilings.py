@@ -76,7 +76,7 @@ def test_one_object_a_page_and_a_plot(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("bench", ["hop", "throughput", "ceilings"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(bench, capsys, tmp_path):
     assert main(["bench", bench, "--compute", "cuda", "--out", str(tmp_path)]) == 2
-    assert "no CUDA" in capsys.readouterr().err.splitlines()[-1]
+    assert "--compute (device) 'cuda': this machine has no CUDA" in capsys.readouterr().err.splitlines()[-1]
     assert compute_target("auto") == compute_target("cpu")
 
 

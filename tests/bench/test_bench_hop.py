@@ -106,7 +106,9 @@ def test_one_object_with_ratios_and_split(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["hop", "--sizes", "huge"], "--sizes: 'huge' is not an official size"),
+        (["hop", "--sizes", "tiny,huge"], "--sizes: must be among tiny, base, small, medium, large-v2, large-v3, "),
+        (["ceilings", "--sizes", "huge"], "--sizes: must be among tiny, base"),
+        (["throughput", "--size", "huge"], "--size: must be among tiny, base"),
         (["hop", "--rounds", "0"], "--rounds: must be a whole number of at least 1, is '0'"),
         (["soak", "--hours", "-1"], "--hours: must be a number above 0, is '-1'"),
         (["quality", "--scenes", "/nowhere"], "--scenes /nowhere: must be a folder with NAME.flac and NAME.json"),
