@@ -172,7 +172,7 @@ class ServerSettings(_Section):
     tls_key: str | None = None
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    max_clients: int = Field(64, ge=1, le=10_000)
+    max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
     @field_validator("token")
     @classmethod

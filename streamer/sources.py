@@ -20,7 +20,7 @@ from streamer.errors import ConfigError
 if TYPE_CHECKING:
     from streamer.config import Settings
 
-MAX_SOURCES = 32
+MAX_SOURCES = 128
 OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
 OWN_AUDIO = ("buffer_s", "stall_s")
 

@@ -47,7 +47,7 @@ A, B = {"name": "a", "input": "a.wav"}, {"name": "b", "input": "b.wav"}
         ),
         (sources(A, audio={"input": "x.wav"}), "audio.input (--input): there are sources too; give only one of them"),
         (sources(A, audio={"device": 1}), "audio.device (--device): there are sources too"),
-        (sources(*({"name": f"s{n}", "input": "x"} for n in range(33))), "sources: must be at most 32; are 33"),
+        (sources(*({"name": f"s{n}", "input": "x"} for n in range(129))), "sources: must be at most 128; are 129"),
         ({"sources": 3}, "sources: "),
         ({"sources": [3]}, "sources[0]: "),
     ],

@@ -16,10 +16,9 @@ from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.runtime.inputs import Input, session_name
 from streamer.runtime.pipeline import Pipeline
-from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
+from streamer.sinks.ingest import MAX_SENDERS, IngestFullError, IngestStart, PcmQueue
 
 READ_S = 0.2
-MAX_SENDERS = 32
 LOST = "the sender was faster than it can be taken"
 
 

@@ -22,6 +22,7 @@ START_TIMEOUT_S = 10.0
 BYTES_PER_SAMPLE = 2  # pcm_s16le
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 8
+MAX_SENDERS = 128  # at a time; what each takes is bounded (docs/design.md)
 
 Close = tuple[int, str]  # close code and reason
 

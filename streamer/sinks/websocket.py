@@ -27,7 +27,7 @@ from streamer.events import Event
 from streamer.sinks import messages, pages
 from streamer.sinks.access import Access, Allowance, Request
 from streamer.sinks.hub import Connection, Hub, HubLimits
-from streamer.sinks.ingest import receive
+from streamer.sinks.ingest import MAX_SENDERS, receive
 from streamer.sinks.listening import Actions, ServerOptions, cannot_listen, tls_context
 from streamer.sinks.messages import Ack, Flush, Mark, MessageError, Ping, SessionInfo, Subscribe
 
@@ -185,10 +185,11 @@ class Server:
         request = connection.request
         assert request is not None
         path, _, query = request.path.partition("?")
+        senders, readers = len(self._ingests) / MAX_SENDERS, len(self._clients) / self._options.max_clients
         refusal = self._access.refusal(_request(request))
         if refusal is not None:
             await _close(connection, NOT_ALLOWED, refusal)
-        elif len(self._clients) + len(self._ingests) >= self._options.max_clients:
+        elif (senders if path == "/ingest" else readers) >= 1:
             await _close(connection, TRY_LATER, "full: too many clients")
         elif path == "/ingest":
             await self._take_sound(connection)

@@ -1,0 +1,50 @@
+"""How many senders there may be at once, beside those who read: as many as the issue's largest machine carries."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from streamer.config import Settings
+from streamer.runtime.ingest import Ingests
+from streamer.sinks.ingest import MAX_SENDERS, IngestFullError, IngestStart
+from streamer.sinks.listening import ServerOptions
+from streamer.sinks.server_thread import ServerThread
+
+
+def test_128_senders_are_heard_and_one_more_when_one_has_gone():
+    made: list[Any] = []
+
+    def make(item: Any) -> Any:
+        made.append(SimpleNamespace(name=item.name, done=False, start=lambda: None))
+        return made[-1]
+
+    closed: list[str] = []
+    ingests = Ingests(make, closed.append, Settings(), {})
+    for _ in range(128):
+        ingests.open(IngestStart(16_000))
+    with pytest.raises(IngestFullError, match="128 senders"):
+        ingests.open(IngestStart(16_000))
+    made[3].done = True
+    ingests.sweep()
+    ingests.open(IngestStart(16_000))
+    assert closed == [made[3].name]
+    assert MAX_SENDERS == 128
+
+
+def test_readers_take_no_senders_place():
+    server = ServerThread(ServerOptions(port=0, max_clients=1))
+    server.start()
+    try:
+        base = f"ws://127.0.0.1:{server.port}"
+        with connect(f"{base}/ws") as reader, connect(f"{base}/ingest") as sender:
+            reader.recv(10)
+            with connect(f"{base}/ws") as second, pytest.raises(ConnectionClosed, match="1013"):
+                second.recv(10)
+            sender.send('{"type":"stop"}')  # it is heard, and told that this is no start
+            assert "hello" in str(sender.recv(10))
+            assert "must be start" in str(sender.recv(10))
+    finally:
+        server.stop()
