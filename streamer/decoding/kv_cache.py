@@ -4,7 +4,8 @@ A slot belongs to one window for one decode. Slots 0..n-1 are in use; when a win
 into its place, so that a step always works on one contiguous piece and never gathers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +74,16 @@ class KVCache:
             self._allocate(max(slots, self._slots), audio_end(max(longest, self._frame_capacity)))
         self.lengths = [0] * len(frames)
         self.frames = list(frames)
+
+    @contextmanager
+    def first(self, count: int) -> Iterator[None]:
+        """Inside, the first `count` slots are all there are; behind it all are there again, and empty."""
+        frames = self.frames
+        self.frames, self.lengths = frames[:count], [0] * count
+        try:
+            yield
+        finally:
+            self.frames, self.lengths = frames, [0] * len(frames)
 
     def release(self, slot: int) -> int:
         """Give the slot back: the last one in use moves into it. Returns the slot that was moved or closed."""

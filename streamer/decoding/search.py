@@ -8,6 +8,7 @@ greedy decoding would have written, up to the first difference.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from streamer.decoding.affine import log_mass
 from streamer.decoding.decoder import Decoder
 from streamer.decoding.filters import NEVER, LogitFilters
 from streamer.decoding.kv_cache import TEXT_ENDS, KVCache
+from streamer.decoding.spoken_language import spoken_languages
 from streamer.errors import EngineError
 from streamer.model.graphs import buckets_up_to
-from streamer.model.transfer import send
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
 
@@ -159,9 +160,10 @@ class GreedySearch:
         done: list[Decoded | None] = [None] * len(windows)
         counts = (self.windows, self.passes, self.written, self.accepted)
         try:
-            features = [window.features for window in windows]
-            self.decoder.open(self._cache, features, [window.frames for window in windows])
-            active = self._rows(windows, tasks)
+            order = sorted(range(len(tasks)), key=lambda index: not self._asks(tasks[index]))  # who asks comes first
+            opened = [windows[index] for index in order]
+            self.decoder.open(self._cache, [one.features for one in opened], [one.frames for one in opened])
+            active = self._rows(windows, tasks, order)
             while active:
                 self._step(active)
                 for slot in reversed(range(len(active))):
@@ -197,14 +199,21 @@ class GreedySearch:
         if not record:
             self._cache.graphs.stop()
 
-    def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask]) -> list[_Row]:
-        languages = self._detect(tasks)
+    def _asks(self, task: DecodeTask) -> bool:
+        """Whether the window is to say which language is spoken."""
+        return self._model.is_multilingual and (task.language is None or task.detect)
+
+    def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask], order: Sequence[int]) -> list[_Row]:
+        """The rows in the order of their slots, those first that ask for the language."""
+        found = spoken_languages(self.decoder, self._cache, self._plain, sum(map(self._asks, tasks)))
+        self._require_finite([probability for _, probability in found])
         rows = []
-        for index, (window, task) in enumerate(zip(windows, tasks, strict=True)):
-            given = task.language if self._model.is_multilingual else None
-            language, probability = (given, 1.0) if given else languages[index]
-            rows.append(self._row(index, window, task, language, probability))
-            rows[-1].heard = languages[index] if given and task.detect else None
+        for index, spoken in zip_longest(order, found):
+            task = tasks[index]
+            given = task.language if self._model.is_multilingual else "en"
+            language, probability = (given, 1.0) if given else spoken
+            rows.append(self._row(index, windows[index], task, language, probability))
+            rows[-1].heard = spoken if given else None
         return rows
 
     def _row(self, index: int, window: AudioWindow, task: DecodeTask, language: str, probability: float) -> _Row:
@@ -236,22 +245,6 @@ class GreedySearch:
             return self._model.tokenizer(language, task)
         except ValueError as error:
             raise EngineError(f"language {language!r}: Whisper does not know it; give a code such as 'en'") from error
-
-    def _detect(self, tasks: Sequence[DecodeTask]) -> list[tuple[str, float]]:
-        """The language of each window and its probability among all languages; as given, and 1, where nobody asks."""
-        if not self._model.is_multilingual:
-            return [("en", 1.0)] * len(tasks)
-        if all(task.language is not None and not task.detect for task in tasks):
-            return [(task.language or "en", 1.0) for task in tasks]
-        hidden = self.decoder.step(self._cache, [[self._plain.sot]] * len(tasks))[:, 0]
-        self._cache.lengths = [0] * len(tasks)
-        known = send(self._plain.all_language_tokens, hidden.device)
-        logits = self.decoder.exact_logits(hidden, known.expand(len(tasks), -1))
-        probabilities, best = logits.softmax(dim=-1).max(dim=-1)
-        read = torch.stack([best.float(), probabilities, logits.sum(dim=-1)], dim=1).tolist()
-        self._require_finite([value for values in read for value in values])
-        codes = self._plain.all_language_codes
-        return [(codes[int(place)], probability) for place, probability, _ in read]
 
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""

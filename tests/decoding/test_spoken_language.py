@@ -1,8 +1,12 @@
 """The language that is spoken, asked for beside the one that is given: on random multilingual weights."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from random_whisper import ENGLISH, noise_frames, random_model
 
+from streamer.decoding.kv_cache import KVCache
 from streamer.decoding.search import AudioWindow, GreedySearch
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
@@ -17,7 +21,12 @@ def counted(search: GreedySearch) -> list[int]:
     """The decoder's steps from now on, with the number of windows in each."""
     steps: list[int] = []
     step = search.decoder.step
-    search.decoder.step = lambda cache, feed, *rest: steps.append(len(feed)) or step(cache, feed, *rest)  # type: ignore[method-assign]
+
+    def counting(cache: KVCache, feed: Sequence[Sequence[int]], *rest: Any) -> torch.Tensor:
+        steps.append(len(feed))
+        return step(cache, feed, *rest)
+
+    search.decoder.step = counting  # type: ignore[method-assign]
     return steps
 
 
@@ -32,6 +41,7 @@ def test_the_language_that_is_given_is_kept_and_one_decoder_step_says_which_is_s
     alone = len(steps)
     found = search.decode(windows, asked)
     assert len(steps) - alone == alone + 1
+    assert steps[alone] == 2  # nobody pays for a question of others
     for number, (one, other, free) in enumerate(zip(found, told, detected, strict=True)):
         assert (one.tokens, one.language, one.language_probability) == (other.tokens, "de", 1.0)
         assert other.heard is None
@@ -41,6 +51,21 @@ def test_the_language_that_is_given_is_kept_and_one_decoder_step_says_which_is_s
             assert one.heard is not None
             assert one.heard[0] == free.language
             assert abs(one.heard[1] - free.language_probability) < 1e-5
+
+
+def test_windows_of_several_lengths_are_heard_as_alone():
+    search = GreedySearch(random_model(4))
+    windows = [AudioWindow(window(number).features[: 1500 - 300 * number], 1500 - 300 * number) for number in range(4)]
+    tasks = [
+        DecodeTask(language, max_new_tokens=6, detect=number > 1) for number, language in enumerate(("de", "en", "fr"))
+    ]
+    tasks.append(DecodeTask(max_new_tokens=6))
+    together = search.decode(windows, tasks)
+    for one, task, found in zip(windows, tasks, together, strict=True):
+        (alone,) = search.decode([one], [task])
+        assert (found.tokens, found.language) == (alone.tokens, alone.language)
+        assert abs(found.language_probability - alone.language_probability) < 1e-5
+        assert (found.heard and found.heard[0]) == (alone.heard and alone.heard[0])
 
 
 def test_english_models_are_not_asked():
