@@ -122,8 +122,9 @@ class Model:
         taps = []
         for x in self._encoder.blocks(self._received(mel)):
             taps.append(pool_taps(x, 0, steps))
-        self.encoder_passes += len(mel)
-        return self._encoder.features(x), torch.stack(taps, dim=1)
+        found = self._encoder.features(x), torch.stack(taps, dim=1)
+        self.encoder_passes += len(mel)  # only now: memory may run out before
+        return found
 
     @torch.inference_mode()
     def encode_windows(
@@ -160,8 +161,9 @@ class Model:
             heard = send([count // 2 for count in window_frames], self.device)
         for x in self._encoder.blocks(self._received(mel), heard):
             self.collect_taps(x, starts, steps, taps)
+        found = EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
         self.encoder_passes += batch
-        return EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
+        return found
 
     @property
     def records(self) -> bool:
@@ -211,11 +213,12 @@ class Model:
         inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, heard])]
         key = ("encoder pass", batch + idle, frames, mel.dtype, whole)
         features, taps = self._graphs.run(key, inputs, work)
-        self.encoder_passes += batch
         due = zip(taps[:batch].clone(), steps, strict=True)
-        return EncodedWindows(
+        found = EncodedWindows(
             features[:batch].clone(), tuple(item[:, -count:] if count else None for item, count in due)
         )
+        self.encoder_passes += batch
+        return found
 
     def collect_taps(
         self, x: Tensor, starts: Sequence[int], steps: Sequence[int], taps: Sequence[list[Tensor]]

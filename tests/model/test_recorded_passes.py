@@ -82,6 +82,28 @@ def test_all_lengths_of_live_windows_are_few_kinds_of_passes():
     assert kinds + len(BATCH_BUCKETS) <= whisper.RECORDED_PASSES  # and those of windows that fill the 30 s
 
 
+class Full:
+    """Results that memory runs out for where they are taken."""
+
+    def __getitem__(self, place: slice) -> "Full":
+        return self
+
+    def clone(self) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_pass_counts_when_it_is_done(monkeypatch):
+    """What memory runs out for is done anew, and would count twice."""
+    eager, recorded = models(TapeRecorder())
+    mel = random_mel(2, 120, 0)
+    monkeypatch.setattr(recorded._graphs, "run", lambda *work: (Full(), Full()))
+    monkeypatch.setattr(eager._encoder, "features", lambda x: Full().clone())
+    for run in (recorded.encode_windows, eager.encode_windows, eager.encode):
+        with pytest.raises(torch.OutOfMemoryError):
+            run(mel)
+    assert recorded.encoder_passes == eager.encoder_passes == 0
+
+
 def test_results_stay_while_others_are_computed():
     tape = TapeRecorder()
     eager, recorded = models(tape)
