@@ -148,7 +148,8 @@ class Engine:
             heard = min(frames, self._longest_frames // 2)
             yield partial(self._room.holds, rows, partial(self.search.record, heard, rows))
         for length in lengths:
-            item = _noise(self.model, length)
+            whole = length if length == self._longest_frames else length // BUCKET_FRAMES * BUCKET_FRAMES
+            item = _noise(self.model, whole)  # not one that is rounded up beyond the pass
             for count in buckets_up_to(rows):
                 yield partial(self._step, [item] * count)
 

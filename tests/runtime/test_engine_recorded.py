@@ -120,6 +120,16 @@ def test_the_warm_up_records_every_kind_of_live_windows_and_all_are_kept():
     assert steps * (len(kv_cache.TEXT_ENDS) + 1) * len(BATCH_BUCKETS) <= kv_cache.RECORDED_STEPS
 
 
+def test_the_warm_up_has_a_window_for_every_length_of_passes(monkeypatch):
+    made, seen = engine(TapeRecorder()), set()
+    monkeypatch.setattr(made, "_step", lambda work: seen.update(made._window(*item).total_frames for item in work))
+    for kind in made._kinds():
+        if kind.func == made._step:
+            kind()
+    assert sorted(map(made.model.pass_frames, seen)) == list(whisper.PASS_FRAMES)
+    assert all(frames // 2 % 8 == 0 for frames in whisper.PASS_FRAMES[:-1])
+
+
 @pytest.mark.usefixtures("short_warm_up")
 def test_short_windows_in_a_longer_context_are_recorded_too():
     tape = TapeRecorder()
