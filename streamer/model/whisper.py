@@ -21,7 +21,7 @@ from streamer.model.head import TaggingHead
 from streamer.model.transfer import pinned, send
 from streamer.model.weights import cast_weights
 
-# Mel frames of recorded passes, 2 to 30 s. Their halves, the encoder's positions, are multiples of 8 but for the 1500 of
+# Mel frames of recorded passes, 2 to 30 s. Their halves, the encoder positions, are multiples of 8 but for the 1500 of
 # 30 s: else attention's kernels on a GPU would pad the masks anew in each layer.
 PASS_FRAMES = (208, 400, 608, 800, 1008, 1200, 1600, 2000, 2400, 3000)
 RECORDED_PASSES = 64  # kinds of encoder passes that are kept: all lengths for each number of rows (50), and some

@@ -5,6 +5,10 @@ speaking, windows are decoded in the language in force and asked now and then wh
 another one changes the language from the next segment on.
 """
 
+import logging
+from dataclasses import dataclass
+from enum import Enum, auto
+
 from streamer.events import SAMPLE_RATE
 
 SURE = 0.5  # probability that settles the first language
@@ -13,89 +17,109 @@ TIMES = 3  # so many windows in a row change it
 ASK_SAMPLES = 5 * SAMPLE_RATE  # so often somebody who goes on speaking is heard for another language
 DOUBT_SAMPLES = 2 * SAMPLE_RATE  # and so often where one was heard the last time
 
+log = logging.getLogger(__name__)
+
+
+class _State(Enum):
+    """FIXED: by the settings or the model.
+
+    UNKNOWN: no window was sure, every one is detected; OPENING: one is known, and a new utterance is detected anew;
+    HELD: windows are decoded in the language in force.
+    """
+
+    FIXED = auto()
+    UNKNOWN = auto()
+    OPENING = auto()
+    HELD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """Another language that so many windows in a row were very sure of; none at first."""
+
+    language: str = ""
+    times: int = 0
+
+    def heard(self, language: str) -> "_Rival":
+        return _Rival(language, self.times + 1 if language == self.language else 1)
+
 
 class LanguageHold:
     """The language of one stream; `fixed` (from the settings, or the model's only one) is never changed."""
 
     def __init__(self, fixed: str | None) -> None:
-        self._fixed = fixed
-        self._held: str | None = None
-        self._unsure = ""
-        self._rival: str | None = None
-        self._times = 0
-        self._detecting = True
+        self._state = _State.FIXED if fixed else _State.UNKNOWN
+        self._language = fixed or ""
+        self._rival = _Rival()
         self._asked_at = 0  # end of the last window whose language was asked for
 
     @property
     def current(self) -> str:
         """The language in force, empty as long as none is known."""
-        return self._fixed or self._held or self._unsure
+        return self._language
 
     @property
     def forced(self) -> str | None:
         """What the decoder is told; None: detect it on this window."""
-        if self._fixed:
-            return self._fixed
-        return None if self._detecting else self._held
+        return self._language if self._state in (_State.FIXED, _State.HELD) else None
 
     def utterance(self) -> None:
         """A new utterance begins: its first windows are detected anew."""
-        self._detecting = True
-        self._rival, self._times = None, 0
+        self._enter(_State.OPENING if self._state is _State.HELD else self._state, self._language)
 
-    def ask(self, end_sample: int) -> bool:
-        """Whether the window that ends here is to say which language is spoken, beside the one that is forced.
+    def prepare(self, end_sample: int) -> bool:
+        """The window that ends here is about to be decoded: whether it is asked too which language is spoken.
 
-        Each call is for a window that is decoded.
+        It is not where that is detected anyway; this counts as asking.
         """
-        every = DOUBT_SAMPLES if self._rival else ASK_SAMPLES
-        if self._fixed or not (self._detecting or end_sample - self._asked_at >= every):
+        if self._state is _State.FIXED:
             return False
+        if self._state is _State.HELD:
+            every = DOUBT_SAMPLES if self._rival.times else ASK_SAMPLES
+            if end_sample - self._asked_at < every:
+                return False
         self._asked_at = end_sample
-        return self.forced is not None
+        return self._state is _State.HELD
 
     def insists(self, language: str, probability: float) -> bool:
         """Take what a window that was asked said. True: it is time for `change`."""
-        if self._fixed or self._detecting:
+        if self._state is not _State.HELD:
             return False
-        if language == self._held or probability < VERY_SURE:
-            self._rival, self._times = None, 0
-            return False
-        self._count(language)
-        return self._times >= TIMES
+        against = language != self._language and probability >= VERY_SURE
+        self._rival = self._rival.heard(language) if against else _Rival()
+        return self._rival.times >= TIMES
 
     def change(self) -> None:
         """From here on the language is the one that insisted."""
-        self._held, self._rival, self._times = self._rival or self._held, None, 0
+        if self._state is _State.HELD:
+            self._enter(_State.HELD, self._rival.language or self._language)
 
     def step(self, language: str, probability: float) -> bool:
         """Take what a window was decoded in. False: the text is in a language that is not in force and must not be
         used.
         """
-        if self._fixed or not self._detecting:
-            return True
-        if self._held is None:
-            if probability < SURE:
-                self._unsure = language
-                return True
-            self._held, self._detecting = language, False
-            return True
-        if language == self._held:
-            self._detecting, self._rival = False, None
-            return True
-        if probability < VERY_SURE:
-            self._detecting, self._rival = (
-                False,
-                None,
-            )  # not enough to change anything: the next window is decoded in the held language
-            return False
-        self._count(language)
-        if self._times < TIMES:
-            return False
-        self.change()
-        self._detecting = False
+        match self._state:
+            case _State.UNKNOWN:
+                self._enter(_State.UNKNOWN if probability < SURE else _State.HELD, language)
+            case _State.OPENING if language == self._language:
+                self._enter(_State.HELD, language)
+            case _State.OPENING:
+                return self._doubted(language, probability)
         return True
 
-    def _count(self, language: str) -> None:
-        self._times = self._times + 1 if language == self._rival else 1
-        self._rival = language
+    def _doubted(self, language: str, probability: float) -> bool:
+        """An utterance begins in another language than the one that is known; whether it is the one in force now."""
+        if probability < VERY_SURE:
+            self._enter(_State.HELD, self._language)  # the next window is decoded in it
+            return False
+        self._rival = self._rival.heard(language)
+        if self._rival.times < TIMES:
+            return False
+        self._enter(_State.HELD, language)
+        return True
+
+    def _enter(self, state: _State, language: str) -> None:
+        """The one place where state and language change; who was heard against the language before is forgotten."""
+        if (state, language) != (self._state, self._language):
+            log.debug("language: %s %s -> %s %s", self._state.name, self._language, state.name, language)
+        self._state, self._language, self._rival = state, language, _Rival()

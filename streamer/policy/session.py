@@ -125,7 +125,7 @@ class TextSession:
         budget = token_budget(waiting_s, guards.tokens_per_second) if guards.budget else NEW_TOKENS
         return start, DecodeTask(
             language=self._language.forced,
-            detect=self._language.ask(end_sample),
+            detect=self._language.prepare(end_sample),
             task=speech.task,
             prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
             prefix=prefix,

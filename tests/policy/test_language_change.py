@@ -158,10 +158,10 @@ def test_another_language_must_insist_without_a_break():
 
 def test_it_is_asked_more_often_while_in_doubt():
     hold = settled()
-    assert not hold.ask(ASK_SAMPLES - 1)
-    assert hold.ask(ASK_SAMPLES)
+    assert not hold.prepare(ASK_SAMPLES - 1)
+    assert hold.prepare(ASK_SAMPLES)
     hold.insists("de", 0.9)
-    assert not hold.ask(ASK_SAMPLES + DOUBT_SAMPLES - 1)
-    assert hold.ask(ASK_SAMPLES + DOUBT_SAMPLES)
+    assert not hold.prepare(ASK_SAMPLES + DOUBT_SAMPLES - 1)
+    assert hold.prepare(ASK_SAMPLES + DOUBT_SAMPLES)
     hold.insists("en", 0.9)
-    assert not hold.ask(ASK_SAMPLES + 2 * DOUBT_SAMPLES)
+    assert not hold.prepare(ASK_SAMPLES + 2 * DOUBT_SAMPLES)
