@@ -73,12 +73,7 @@ def load_model(
     target, number_type = compute_target(device, dtype)
     root = Path(download_root) if download_root is not None else None
     found = _locate(str(name_or_path), root, progress)
-    description = read_description(found.path.with_suffix(".json"), ModelDescription)
-    module = read_whisper(found.path)
-    if found.official:
-        module.set_alignment_heads(catalog.alignment_heads(found.name))
-    elif description.alignment_heads is not None:
-        _set_alignment_heads(module, description.alignment_heads, found.path.with_suffix(".json"))
+    module, description = _read(found)
     tagging = _find_head(found, head, root, progress)
     with room_for(f"the model {found.name}", target):
         return Model(
@@ -92,6 +87,18 @@ def load_model(
             previous_text=description.previous_text,
             context_s=description.context_s or (2.0 if description.variable_context else 10.0),
         )
+
+
+def _read(found: "_Found") -> tuple[Whisper, ModelDescription]:
+    """The backbone with its alignment heads, and what is said about it."""
+    beside = found.path.with_suffix(".json")
+    description = read_description(beside, ModelDescription)
+    module = read_whisper(found.path)
+    if found.official:
+        module.set_alignment_heads(catalog.alignment_heads(found.name))
+    elif description.alignment_heads is not None:
+        _set_alignment_heads(module, description.alignment_heads, beside)
+    return module, description
 
 
 def read_whisper(path: Path) -> Whisper:

@@ -6,6 +6,7 @@ then the windows are done in smaller batches rather than not at all.
 
 import logging
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +23,14 @@ MAX_BATCH = BATCH_BUCKETS[-1]  # windows in one batch: bounds the memory of a st
 log = logging.getLogger(__name__)
 
 
+class Recording(Enum):
+    """ON; OFF: no more, since memory is short; NEVER: on this device nothing is recorded."""
+
+    ON = auto()
+    OFF = auto()
+    NEVER = auto()
+
+
 class Room:
     """`rows`: the windows that go through the model at once.  `retreats`: how often memory ran out.
 
@@ -33,9 +42,9 @@ class Room:
     def __init__(self, name: str, device: torch.device, give_back: Callable[[bool], None], *, records: bool) -> None:
         self.rows = MAX_BATCH
         self.retreats = 0
-        self._name, self._device, self._give_back, self._records = name, device, give_back, records
-        self._recorded = records
-        self._said = (self.rows, records)
+        self._name, self._device, self._give_back = name, device, give_back
+        self._recording = Recording.ON if records else Recording.NEVER
+        self._announced = 0  # retreats that were told of
 
     def carry_out(self, items: Sequence[Item], work: Callable[[Sequence[Item]], object]) -> None:
         """Do the work on all items in order, in batches that fit.
@@ -60,28 +69,32 @@ class Room:
         detail = _attempt(work)
         if detail is None:  # what the failed work held is free only here, outside of its error's reach
             return True
-        if rows == self.rows == 1 and not self._records:
+        if rows == self.rows == 1 and self._recording is not Recording.ON:
             raise EngineError(does_not_hold(f"one window of the model {self._name}", self._device, detail))
-        if self.rows == 1:
-            self._records = False
-        self.rows = _fewer_than(min(self.rows, rows) if rows > 1 else self.rows)
-        self.retreats += 1
-        self._give_back(self._records)
-        hand_back(self._device)
+        self._retreat(min(self.rows, rows) if rows > 1 else self.rows)
         return False
+
+    def _retreat(self, tried: int) -> None:
+        """Give back what is kept and take fewer rows than those that were tried; where that was one, record no more."""
+        if tried == 1 and self._recording is Recording.ON:
+            log.debug("room for %s: recording %s -> %s", self._name, self._recording.name, Recording.OFF.name)
+            self._recording = Recording.OFF
+        self.rows = _fewer_than(tried)
+        self.retreats += 1
+        self._give_back(self._recording is Recording.ON)
+        hand_back(self._device)
 
     def announce(self) -> None:
         """Say once what became of the batches, if anything did since the last time."""
-        now = (self.rows, self._records)
-        if now != self._said:
-            self._said = now
+        if self.retreats != self._announced:
+            self._announced = self.retreats
             log.warning(
                 "the memory of %s is short: the model %s takes at most %d of %d windows together from now on%s",
                 self._device,
                 self._name,
                 self.rows,
                 MAX_BATCH,
-                ", and its work is no longer recorded" if self._recorded and not self._records else "",
+                ", and its work is no longer recorded" if self._recording is Recording.OFF else "",
             )
 
 

@@ -6,6 +6,7 @@ fast is slowed down); after that the newest sound is dropped, counted, and annou
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,6 +18,8 @@ from streamer.errors import StreamerError, UsageError
 from streamer.events import PROTOCOL_VERSION
 from streamer.sinks.access import Allowance
 from streamer.sinks.messages import MessageError, error, parse_object
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 10.0
 BYTES_PER_SAMPLE = 2  # pcm_s16le
@@ -128,8 +131,7 @@ class PcmQueue:
         """The end of the sound: what is queued can still be read."""
         with self._changed:
             if self._state is _State.OPEN:
-                self._state = _State.FINISHED
-            self._changed.notify_all()
+                self._enter(_State.FINISHED)
 
     def stop(self) -> None:
         """The program ends: further writes raise StreamerError, but what was received can still be read."""
@@ -139,17 +141,13 @@ class PcmQueue:
             if self._in_hand:
                 self._append(self._in_hand)
             self._in_hand = None
-            self._state = _State.STOPPED
-            self._changed.notify_all()
-            self._call_for_more()
+            self._enter(_State.STOPPED)
 
     def close(self) -> None:
         """The reader goes away: further writes raise StreamerError."""
         with self._changed:
-            self._state = _State.CLOSED
             self._pieces.clear()
-            self._changed.notify_all()
-            self._call_for_more()
+            self._enter(_State.CLOSED)
 
     @property
     def ended(self) -> bool:
@@ -179,6 +177,13 @@ class PcmQueue:
                 piece, self._lost_frames = PcmPiece(b"", self._lost_frames), 0
                 return piece
             return None
+
+    def _enter(self, state: _State) -> None:
+        """The one place where the state changes: reader and writer are woken; with `_changed` held."""
+        log.debug("ingest %s: %s -> %s", self.session, self._state.name, state.name)
+        self._state = state
+        self._changed.notify_all()
+        self._call_for_more()
 
     def _put(self, pcm: bytes) -> bool:
         with self._changed:

@@ -18,6 +18,7 @@ from streamer.config import Settings, WindowSettings
 from streamer.events import Transcript
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
+from streamer.runtime.lane import Lane
 from streamer.runtime.listener import Listener
 from streamer.runtime.order import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Stream
@@ -63,9 +64,12 @@ class Machine:
         self.now_s = 0.0
         self.worker = Worker(self, lambda: self.now_s)  # type: ignore[arg-type]
         self.ears = [Ear(self) for _ in range(lanes)]
-        self.lanes = [self.worker.add(ear, lambda events: None, patience_s, WindowSettings()) for ear in self.ears]  # type: ignore[arg-type]
+        self.lanes = [self._lane(ear, patience_s) for ear in self.ears]
         self.batches: list[list[int]] = []
         self.carried_out: list[tuple[Ear, tuple[Any, ...]]] = []
+
+    def _lane(self, ear: Ear, patience_s: float) -> Lane:
+        return self.worker.add(ear, lambda events: None, patience_s, WindowSettings())  # type: ignore[arg-type]
 
     def step(self, work: Any) -> list[StepResult]:
         self.now_s += 0.1

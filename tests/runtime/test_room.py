@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 from graph_tape import TapeRecorder
-from test_engine_recorded import engine, same, short_warm_up, work  # noqa: F401
+from recorded_engines import engine, same, work
 
 from streamer.errors import EngineError
 from streamer.model import whisper
