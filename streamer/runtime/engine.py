@@ -102,7 +102,8 @@ class Engine:
         """Run representative steps, so that the first real one is as fast as all others.
 
         Where work is recorded, all of it that live windows need is: what is recorded later comes late. Where memory
-        does not hold `MAX_BATCH` of the longest windows, one warning says how many there are at most from now on.
+        does not hold `MAX_BATCH` of the longest windows then, one warning says how many there are at most from now on.
+        Where nothing is recorded, `WARM_UP_S` at once are tried, and a lower limit is found while serving.
 
         Raises:
             EngineError: a step failed, not even one window fits into memory, or its numbers are not finite; such a
