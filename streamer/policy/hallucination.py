@@ -22,7 +22,9 @@ LOOP_REPEATS = 4  # an n-gram this often in a row is a loop
 LOOP_LONGEST = 6  # words in an n-gram
 LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
 TRUST_SWING = 0.1  # a window so much below what an utterance earned is doubted whatever came before
-PLAIN_SPEECH = 0.9  # Speech score x speech probability: head and decoder agree that somebody speaks
+PLAIN_SPEECH = 0.9  # Speech score x speech probability: a calibrated head and the decoder agree that somebody speaks
+UNSURE_REPEATS = 2  # the same word more often in a row has to be surer than
+REPEATED_PROBABILITY = 0.75
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the decoder reads it again
 
@@ -33,7 +35,7 @@ class Surroundings:
 
     `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard
     any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head; `last`:
-    the last committed word, None where the window cannot hold one.
+    the last committed word, None where the window cannot hold one; `repeats`: how often it was committed in a row.
     """
 
     committed_end: int
@@ -41,16 +43,20 @@ class Surroundings:
     voiced: VoicedTrack
     speech_score: float | None
     last: HypothesisWord | None = None
+    repeats: int = 0
 
 
 class Guards:
     """All guards of one stream, and how often each has cut (`suppressed`).
 
+    `calibrated`: the head's scores are probabilities (its file has a calibration), so that 0.9 means nine in ten.
     `looped`: the last hypothesis repeated itself, so that the decoder must not go on from what it wrote before.
     """
 
-    def __init__(self, settings: GuardSettings) -> None:
+    def __init__(self, settings: GuardSettings, *, calibrated: bool = False) -> None:
         self._settings = settings
+        self._calibrated = calibrated
+        self._earned = False  # one window of this utterance left no doubt
         self._belief: float | None = None  # running mean of the trust in this utterance's hypotheses
         self.suppressed: Counter[str] = Counter()
         self.looped = False
@@ -58,6 +64,7 @@ class Guards:
     def utterance(self) -> None:
         """A new utterance begins: what was believed of the last one does not count."""
         self._belief = None
+        self._earned = False
 
     def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
         """The words of the hypothesis that no guard objects to."""
@@ -75,6 +82,8 @@ class Guards:
             self.looped = len(words) < count
         if self._settings.past:
             words = self._behind(words, around)
+        if self._settings.loops:
+            words = self._cut(words, _unsure_repeat(words, around), "repeat", around.end_sample)
         if self._settings.budget:
             words = self._cut(words, self._affordable(words, around), "budget", around.end_sample)
         if self._settings.voice:
@@ -91,7 +100,7 @@ class Guards:
             return "compression"
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
-        if limits.doubt and self._doubted(self._trust(hypothesis, around)):
+        if limits.doubt and self._doubted(hypothesis, around):
             return "doubt"
         return ""
 
@@ -102,23 +111,23 @@ class Guards:
             speech_score is None or speech_score >= limits.speech_score
         )
 
-    def _doubted(self, trust: float) -> bool:
-        """One window may be lucky; an utterance is believed on the mean of its windows, the newest counting half."""
-        self._belief = trust if self._belief is None else (self._belief + trust) / 2
-        return min(self._belief, trust + TRUST_SWING) < self._settings.trust
-
-    def _trust(self, hypothesis: Hypothesis, around: Surroundings) -> float:
+    def _doubted(self, hypothesis: Hypothesis, around: Surroundings) -> bool:
         """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words.
 
-        Where the first two leave no doubt that somebody speaks, unsure words are misheard rather than invented: whether
-        they may be shown is for `confidence` alone to say. Without a head nothing bears out the decoder's word.
+        One window may be lucky: an utterance is believed on the mean of its windows, the newest counting half. Where
+        one of them was believed and somebody plainly goes on speaking, unsure words are misheard rather than invented:
+        whether they may be shown is for `confidence` alone to say.
         """
         heard, decoded = around.speech_score, 1 - hypothesis.no_speech_probability
-        if heard is not None and heard * decoded >= PLAIN_SPEECH:
-            return heard * decoded
         # A head that is not calibrated stays below 1 on plain speech: more likely than not is as good as sure.
         speech = 1.0 if heard is None else min(1.0, 2 * heard)
-        return speech * decoded * math.exp(hypothesis.mean_logprob)
+        trust = speech * decoded * math.exp(hypothesis.mean_logprob)
+        self._belief = trust if self._belief is None else (self._belief + trust) / 2
+        if self._calibrated and heard is not None and heard * decoded >= PLAIN_SPEECH:
+            self._earned = self._earned or trust >= self._settings.trust
+            if self._earned:
+                return False
+        return min(self._belief, trust + TRUST_SWING) < self._settings.trust
 
     def _silent(self, hypothesis: Hypothesis) -> bool:
         """The model itself thinks that nobody speaks, or thinks so more than it believes its words."""
@@ -192,6 +201,20 @@ def _loop_start(words: Words) -> int:
             if repeats >= LOOP_REPEATS and repeats * length >= LOOP_LEAST_WORDS:
                 return start + length
     return len(texts)
+
+
+def _unsure_repeat(words: Words, around: Surroundings) -> int:
+    """Index of the first word that says the one before once more and is not sure; the number of words if none does.
+
+    Models that hear speech in a sound say one word again and again, window by window; people who do mean it.
+    """
+    before, run = ("", 0) if around.last is None else (bare(around.last.text), around.repeats)
+    for index, word in enumerate(words):
+        text = bare(word.text)
+        before, run = text, run + 1 if text == before else 1
+        if run > UNSURE_REPEATS and word.probability < REPEATED_PROBABILITY:
+            return index
+    return len(words)
 
 
 def _unvoiced_start(words: Words, around: Surroundings) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import LocalAgreement
+from streamer.policy.agreement import LocalAgreement, bare
 from streamer.policy.alignatt import AlignAtt
 from streamer.policy.decision import Policy, Words
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
@@ -71,12 +71,12 @@ def make_policy(settings: Settings) -> Policy:
 
 
 class TextSession:
-    """One per stream."""
+    """One per stream. `calibrated`: see `Guards`."""
 
-    def __init__(self, settings: Settings, model: TextModel) -> None:
+    def __init__(self, settings: Settings, model: TextModel, *, calibrated: bool = False) -> None:
         self._settings = settings
         self._policy = make_policy(settings)
-        self.guards = Guards(settings.guards)
+        self.guards = Guards(settings.guards, calibrated=calibrated)
         self._language = LanguageHold(settings.speech.language or model.fixed_language)
         self._voiced = VoicedTrack(FRAME_SAMPLES)
         self._prompt = Prompt(settings.speech, model)
@@ -133,6 +133,11 @@ class TextSession:
             max_new_tokens=budget,
         )
 
+    def _repeats(self) -> int:
+        """How often the last committed word was committed in a row."""
+        texts = [bare(word.text) for word in self._recent]
+        return next((count for count, text in enumerate(reversed(texts)) if text != texts[-1]), len(texts))
+
     def step(self, hypothesis: Hypothesis, end_sample: int, speech_score: float | None) -> list[TextChange]:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
@@ -142,7 +147,7 @@ class TextSession:
             return self._change_language(heard[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
-        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
+        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last, self._repeats())
         words = self.guards.keep(hypothesis, around)
         self._settled_at = 0
         if not self._language.step(hypothesis.language, hypothesis.language_probability):

@@ -40,10 +40,13 @@ HEARD_TAGS = 5  # of the top tags an alert carries
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """What a session must know of the tagging head: calibrated thresholds [527] (None: none) and its training spans."""
+    """What a session must know of the tagging head: calibrated thresholds [527] (None: none), its training spans, and
+    whether its scores are calibrated probabilities.
+    """
 
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
+    calibrated: bool = False
 
 
 class Session:
@@ -65,8 +68,8 @@ class Session:
         self.name = name
         self._local_time = local_time
         self._settings = settings
-        self.text = TextSession(settings, text)
         facts = head or HeadFacts()
+        self.text = TextSession(settings, text, calibrated=facts.calibrated)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)

@@ -26,8 +26,8 @@ def hypothesis(words, logprob=-0.2, no_speech=0.0, ratio=1.0):
     return Hypothesis(tuple(words), "en", 1.0, no_speech, logprob, ratio, True)
 
 
-def word(text, start, end):
-    return HypothesisWord(f" {text}", (len(text), ord(text[0])), start, end, 0.99, max(start, end - 160))
+def word(text, start, end, probability=0.99):
+    return HypothesisWord(f" {text}", (len(text), ord(text[0])), start, end, probability, max(start, end - 160))
 
 
 @st.composite
@@ -220,22 +220,43 @@ def test_guards_explain_what_they_withhold(caplog):
 
 
 @pytest.mark.parametrize(
-    ("speech_score", "no_speech", "logprob", "shown"),
+    ("calibrated", "speech_score", "no_speech", "logprob", "shown"),
     [
-        (0.98, 0.01, -0.9, True),  # head and decoder agree that somebody speaks: misheard, not invented
-        (0.98, 0.01, -1.1, False),  # so unsure are only guesses
-        (0.98, 0.2, -0.9, False),
-        (0.7, 0.01, -0.9, False),
-        (None, 0.01, -0.9, False),  # without a head nothing bears out the decoder's word
-        (0.7, 0.01, -0.3, True),
-        (None, 0.01, -0.3, True),
+        (True, 0.98, 0.01, -0.9, True),  # head and decoder agree that somebody speaks: misheard, not invented
+        (True, 0.98, 0.01, -1.1, False),  # so unsure are only guesses
+        (True, 0.98, 0.2, -0.9, False),
+        (True, 0.7, 0.01, -0.9, False),
+        (False, 0.98, 0.01, -0.9, False),  # scores that are no probabilities bear nothing out
+        (False, None, 0.01, -0.9, False),
+        (False, 0.7, 0.01, -0.3, True),
+        (False, None, 0.01, -0.3, True),
     ],
 )
-def test_unsure_words_are_shown_where_somebody_plainly_speaks(speech_score, no_speech, logprob, shown):
+def test_unsure_words_are_shown_where_somebody_plainly_speaks(calibrated, speech_score, no_speech, logprob, shown):
+    session = listening(Settings(), calibrated=calibrated)
+    first = [word("one", 1600, 8000)]
+    session.step(hypothesis(first, logprob=-0.05), 16000, 0.98)  # earns that the utterance is believed
+    said = [*first, word("two", 16000, 24000)]
+    for end in (32000, 36000):
+        session.step(hypothesis(said, logprob=logprob, no_speech=no_speech), end, speech_score)
+    assert ("two" in " ".join(session.segment_text)) == shown
+
+
+def test_unsure_words_are_doubted_until_the_utterance_has_been_believed_once():
+    session = listening(Settings(), calibrated=True)
+    session.step(hypothesis([word("one", 1600, 8000)], logprob=-0.9, no_speech=0.01), 16000, 0.98)
+    assert session.segment_text == ("", "")
+
+
+@pytest.mark.parametrize(("probability", "shown"), [(0.6, 2), (0.8, 4)])
+def test_a_word_that_is_said_again_and_again_has_to_be_sure(probability, shown):
     session = listening(Settings())
-    said = [word("one", 1600, 8000), word("two", 12000, 16000)]
-    session.step(hypothesis(said, logprob=logprob, no_speech=no_speech), 32000, speech_score)
-    assert session.segment_text[0] == ("one two" if shown else "")
+    said = []
+    for number in range(4):  # one more in each window, as inventions come
+        said.append(word("one", 1600 + number * 16000, 8000 + number * 16000, probability=probability))
+        session.step(hypothesis(said), 16000 * (number + 1), None)
+        session.step(hypothesis(said), 16000 * (number + 1) + 8000, None)
+    assert " ".join(session.segment_text).split() == ["one"] * shown
 
 
 def test_words_that_are_committed_already_are_not_written_again():
@@ -268,9 +289,9 @@ def test_a_loop_resets_the_segment_and_loses_no_committed_word(policy):
     assert last.text.endswith("three")
 
 
-def listening(config):
+def listening(config, calibrated=False):
     """A session that has heard 4 s of voice."""
-    session = TextSession(config, MODEL)
+    session = TextSession(config, MODEL, calibrated=calibrated)
     session.open(SegmentOpened(960, 0))
     for step in range(1, 9):
         session.hear(hop(step * 0.5))
