@@ -136,7 +136,7 @@ class GuardSettings(_Section):
     budget: bool = Field(True, description="no more words than anybody can say in the time")
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
-    doubt: bool = Field(True, description="the last three together: each may be just good enough, but not all; not where somebody plainly speaks")
+    doubt: bool = Field(True, description="the last three together: each may be just good enough, but not all")
     no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this, or than the words', is silence")
     mean_logprob: float = Field(-1.0, ge=-20, le=0)
     unconfirmed_probability: float = Field(0.4, ge=0, le=1)

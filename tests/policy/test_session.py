@@ -124,7 +124,9 @@ def test_closing_at_a_sentence_end_changes_no_word(flags, seed, policy, pause_ms
     same_words, more_segments, _ = said(pause_ms)
     assert [(w.text, w.tokens, w.probability) for w in same_words] == [(w.text, w.tokens, w.probability) for w in words]
     # A segment's start is settled when its first partial word is shown: words that move before it are put there.
-    assert all(w.start_sample >= before.start_sample for w, before in zip(same_words, words, strict=True))
+    put = {segment.start_sample for segment in segments}
+    pairs = zip(same_words, words, strict=True)
+    assert all(w.start_sample >= before.start_sample for w, before in pairs if before.start_sample not in put)
     assert len(more_segments) >= len(segments)
 
 
