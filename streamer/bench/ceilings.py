@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from whisper.model import ModelDimensions
 
+from streamer.audio.mel import FRAMES_PER_SECOND
 from streamer.bench import device as on
 from streamer.bench import machine
 from streamer.bench.hop import PREFIX_TOKENS
@@ -212,7 +213,7 @@ def seconds(run: Callable[[], object], device: torch.device, clock: Clock) -> fl
 
 
 def _frames() -> int:
-    return round(CONTEXT_S * 100)
+    return round(CONTEXT_S * FRAMES_PER_SECOND)
 
 
 def _shares(row: Mapping[str, float], matrix: float, memory: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ committed words in it are exactly the decoder's forced prefix; audio that nobody
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
@@ -135,8 +136,8 @@ class TextSession:
 
     def _repeats(self) -> int:
         """How often the last committed word was committed in a row."""
-        texts = [bare(word.text) for word in self._recent]
-        return next((count for count, text in enumerate(reversed(texts)) if text != texts[-1]), len(texts))
+        texts = (bare(word.text) for word in reversed(self._recent))
+        return len(next((list(same) for _, same in groupby(texts)), []))
 
     def step(self, hypothesis: Hypothesis, end_sample: int, speech_score: float | None) -> list[TextChange]:
         """Take the hypothesis of the window that ended at `end_sample`."""

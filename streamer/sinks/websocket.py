@@ -185,11 +185,11 @@ class Server:
         request = connection.request
         assert request is not None
         path, _, query = request.path.partition("?")
-        senders, readers = len(self._ingests) / MAX_SENDERS, len(self._clients) / self._options.max_clients
+        senders, readers = len(self._ingests), len(self._clients)
         refusal = self._access.refusal(_request(request))
         if refusal is not None:
             await _close(connection, NOT_ALLOWED, refusal)
-        elif (senders if path == "/ingest" else readers) >= 1:
+        elif senders >= MAX_SENDERS if path == "/ingest" else readers >= self._options.max_clients:
             await _close(connection, TRY_LATER, "full: too many clients")
         elif path == "/ingest":
             await self._take_sound(connection)
