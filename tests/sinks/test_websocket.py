@@ -240,6 +240,7 @@ def test_a_slow_reader_delays_nobody_and_is_closed(serve, monkeypatch):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         receive(quick)
         with client(server, sock=raw, max_queue=1) as slow:
+            receive(slow)  # hello: from now on it is owed everything
             for seq in range(1, 800):
                 server.publish(status(seq, detail=detail))
                 assert receive(quick, "status")["seq"] == seq
