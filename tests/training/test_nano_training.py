@@ -11,7 +11,8 @@ from streamer.training.nano import loop, tagging
 from streamer.training.nano.batches import make_batch, stream
 from streamer.training.nano.clips import is_validation, read_recordings
 from streamer.training.nano.compose import Recipe, _turn
-from streamer.training.nano.make import audioset_labels
+from streamer.training.nano.make import audioset_labels, balanced, with_made_sounds
+from streamer.training.nano.optimiser import Optimiser
 from streamer.training.nano.publish import write_backbone, write_head
 from streamer.training.nano.settings import Data, load
 from streamer.training.nano.validation import shipped_form, validate
@@ -63,6 +64,37 @@ def test_a_killed_run_that_goes_on_gives_the_same_weights(tmp_path):
     assert resumed.step == whole.step == 4
     for ours, theirs in zip(resumed.average.parameters(), whole.average.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_every_parameter_has_one_place_in_the_optimiser_and_its_own_speed(tmp_path):
+    settings = settings_in(tmp_path)
+    model = loop.start(settings, WORDS, PHONES).model
+    state = Optimiser(model, settings.schedule).state_dict()
+    sizes = [sum(len(group["params"]) for group in state[name]["param_groups"]) for name in ("adam", "muon")]
+    assert sum(sizes) == len(list(model.parameters()))
+    assert sizes[1] == 6 + 2 * 10  # query, key, value, out and two of the MLP; a decoder block attends twice
+
+    def moved(rate):
+        torch.manual_seed(1)
+        model = loop.start(settings, WORDS, PHONES).model
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        for value in model.parameters():
+            value.grad = torch.randn_like(value)
+        Optimiser(model, settings.schedule).step(rate)
+        return {name: (value.detach() - before[name]).abs().mean().item() for name, value in model.named_parameters()}
+
+    slow, fast = moved(1e-3), moved(2e-3)
+    matrix, bias, head = "whisper.encoder.blocks.0.mlp.0.weight", "phones.bias", "head.mlp_layer.1.bias"
+    for name in (matrix, bias, head):
+        assert fast[name] == pytest.approx(2 * slow[name], rel=0.05)
+    assert slow[head] == pytest.approx(settings.schedule.head_speed * slow[bias], rel=0.05)
+
+
+def test_all_kinds_of_sounds_are_equally_frequent():
+    bank = replace(BANK, sounds=BANK.sounds + BANK.sounds[:1] * 2)
+    assert sorted(clip.category for clip in balanced(bank).sounds) == ["cat"] * 3 + ["water"] * 3
+    made = with_made_sounds(BANK, Data(manifest=Path("m.csv"), beepers=1, household=1))
+    assert {"cat", "water", "made_baby", "far_siren", "music"} <= {clip.category for clip in made.sounds}
 
 
 def test_a_batch_depends_on_seed_and_step_alone(tmp_path):

@@ -1,11 +1,14 @@
-"""What happens to a sound on its way: other voices, rooms, microphones, telephone lines, noise. Numpy only."""
+"""What happens to a sound on its way: other voices, rooms, microphones, telephone lines, noise."""
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
+from scipy import fft
 
 from streamer.events import SAMPLE_RATE
 from streamer.training.nano.clips import Audio, Clip, TimedWord
+
+POINTS = 2049  # frequencies, 4 Hz apart, at which gains are computed; between them they are straight lines
 
 
 def rms(audio: Audio) -> float:
@@ -47,20 +50,20 @@ def formants_moved(clip: Clip, factor: float) -> Clip:
     source = np.pad(clip.audio, (size, size + hop))
     index = np.arange(frames)[:, None] * hop + np.arange(size)
     window = np.hanning(size + 1)[:-1].astype(np.float32)
-    spectrum = np.fft.rfft(source[index] * window, axis=1)
-    cepstrum = np.fft.irfft(np.log(np.abs(spectrum) + np.float32(1e-4)), axis=1)
+    spectrum = fft.rfft(source[index] * window, axis=1)
+    cepstrum = fft.irfft(np.log(np.abs(spectrum) + np.float32(1e-4)), axis=1)
     cepstrum[:, 28:-27] = 0
-    envelope = np.fft.rfft(cepstrum, axis=1).real
+    envelope = fft.rfft(cepstrum, axis=1).real
     bins = np.arange(size // 2 + 1)
     low = np.clip(bins / factor, 0, size // 2)
     floor = low.astype(int)
     share = (low - floor).astype(np.float32)
     moved = envelope[:, floor] * (1 - share) + envelope[:, np.minimum(floor + 1, size // 2)] * share
-    wave = np.fft.irfft(spectrum * np.exp(np.clip(moved - envelope, -3, 3)), axis=1) * window
-    out = np.zeros(len(source) + size)
-    for start in range(frames):
-        out[start * hop : start * hop + size] += wave[start]
-    audio = (out[size : size + len(clip.audio)] / 1.5).astype(np.float32)
+    wave = fft.irfft(spectrum * np.exp(np.clip(moved - envelope, -3, 3)), axis=1) * window
+    out = np.zeros((frames + size // hop, hop), np.float32)
+    for part in range(size // hop):
+        out[part : part + frames] += wave[:, part * hop : (part + 1) * hop]
+    audio = out.reshape(-1)[size : size + len(clip.audio)] / np.float32(1.5)
     return Clip(audio, clip.words, clip.voice)
 
 
@@ -71,8 +74,8 @@ def _scaled(words: tuple[TimedWord, ...], factor: float, length: int) -> tuple[T
 def filtered(audio: Audio, random: np.random.Generator, *, narrow: float) -> Audio:
     """A random microphone: tilt and three broad peaks; with probability `narrow` a telephone's or 8 kHz band too."""
     size = _fast_length(len(audio))
-    spectrum = np.fft.rfft(audio, size)
-    frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    spectrum = fft.rfft(audio, size)
+    frequency = np.linspace(0, SAMPLE_RATE / 2, POINTS)
     octave = np.log2(np.maximum(frequency, 60) / 1000)
     gain_db = random.normal(0, 2.0) * octave
     for _ in range(3):
@@ -85,7 +88,8 @@ def filtered(audio: Audio, random: np.random.Generator, *, narrow: float) -> Aud
         gain = gain / np.sqrt(1 + (frequency / top) ** 40)
     if random.random() < 0.3:
         gain = gain / np.sqrt(1 + (random.uniform(80, 350) / np.maximum(frequency, 1)) ** 6)
-    return np.fft.irfft(spectrum * gain.astype(np.float32), size)[: len(audio)].astype(np.float32)
+    spectrum *= _at_bins(gain, size)
+    return fft.irfft(spectrum, size)[: len(audio)].astype(np.float32, copy=False)
 
 
 def in_room(audio: Audio, random: np.random.Generator) -> Audio:
@@ -99,31 +103,39 @@ def in_room(audio: Audio, random: np.random.Generator) -> Audio:
     tail *= 10 ** (-random.uniform(-3, 16) / 20) / np.sqrt(np.square(tail).sum() + 1e-9)
     tail[0] = 1.0
     size = _fast_length(len(audio) + count)
-    wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(tail.astype(np.float32), size), size)[: len(audio)]
+    wet = fft.irfft(fft.rfft(audio, size) * fft.rfft(tail.astype(np.float32), size), size)[: len(audio)]
     return wet.astype(np.float32)
 
 
 def noise(count: int, random: np.random.Generator) -> Audio:
     """Noise of a random colour (white to brown, or a hump), sometimes breathing, sometimes with mains hum; rms 1."""
     size = min(_fast_length(count), 1 << 17)  # 8 s that join seamlessly
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20.0)
+    frequency = np.maximum(np.linspace(0, SAMPLE_RATE / 2, POINTS), 20.0)
     shape = frequency ** (-random.uniform(-0.3, 2.0) / 2)
     if random.random() < 0.3:
         shape = shape * (
             0.1 + np.exp(-((np.log2(frequency / random.uniform(150, 5000)) / random.uniform(0.3, 2)) ** 2))
         )
-    spectrum = random.standard_normal((len(shape), 2), np.float32).view(np.complex64)[:, 0]
-    wave = np.fft.irfft(spectrum * shape.astype(np.float32), size)
+    spectrum = random.standard_normal((size // 2 + 1, 2), np.float32).view(np.complex64)[:, 0]
+    wave = fft.irfft(spectrum * _at_bins(shape, size), size)
     wave = np.tile(wave, -(-count // size))[:count]
-    wave /= np.sqrt(np.mean(wave**2)) + 1e-9
-    time = np.arange(count) / SAMPLE_RATE
+    wave /= rms(wave)
     if random.random() < 0.3:
         depth, rate = random.uniform(0.2, 0.9), random.uniform(0.1, 4)
-        wave *= 1 + depth * np.sin(2 * np.pi * (rate * time + random.uniform()))
+        turns = np.arange(count, dtype=np.float32) * np.float32(rate / SAMPLE_RATE) + np.float32(random.uniform())
+        wave *= 1 + np.float32(depth) * np.sin(np.float32(2 * np.pi) * turns)
     if random.random() < 0.2:
         mains = random.choice(np.array([50.0, 60.0])) * np.arange(1, 6)
-        wave += random.uniform(0.2, 1.5) * np.sin(2 * np.pi * np.outer(time, mains)) @ (random.uniform(0, 1, 5) / 2)
-    return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-9), np.float32)
+        time = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE  # whole periods of both
+        hum = random.uniform(0.2, 1.5) * np.sin(2 * np.pi * np.outer(time, mains)) @ (random.uniform(0, 1, 5) / 2)
+        wave += np.resize(hum.astype(np.float32), count)
+    return np.asarray(wave / rms(wave), np.float32)
+
+
+def _at_bins(gain: NDArray[np.float64], size: int) -> Audio:
+    """Gains at `POINTS` frequencies from 0 to the highest, at the bins of an FFT over `size` samples."""
+    bins = np.linspace(0, POINTS - 1, size // 2 + 1)
+    return np.interp(bins, np.arange(POINTS), gain).astype(np.float32)
 
 
 def through_line(audio: Audio, random: np.random.Generator) -> Audio:

@@ -38,16 +38,18 @@ def make(kind: str, seconds: float, random: np.random.Generator) -> SoundClip:
 
 def tone(phase: Floats, random: np.random.Generator) -> Floats:
     """A waveform over `phase` (in turns): sine, square, saw or a few random harmonics, none above 7.5 kHz."""
-    rate = np.maximum(np.abs(np.gradient(phase)) * SAMPLE_RATE, 1.0)
+    rate = np.maximum(np.abs(np.gradient(phase)) * SAMPLE_RATE, 1.0).astype(np.float32)
     turn = (phase % 1.0).astype(np.float32) * np.float32(2 * np.pi)
     shape = int(random.integers(0, 4))
     harmonics = 1 if shape == 0 else 12
+    twice_cosine, before, sine = 2 * np.cos(turn), np.zeros_like(turn), np.sin(turn)
     wave = np.zeros_like(turn)
     for number in range(1, harmonics + 1):
         weight = (1.0 / number if number % 2 else 0.0, 1.0 / number, random.uniform(0, 1) / number)[shape - 1]
         weight = 1.0 if number == 1 else weight
         if weight:
-            wave += np.float32(weight) * np.sin(number * turn) * (rate * number < 7500)
+            wave += np.float32(weight) * sine * (rate * number < 7500)
+        before, sine = sine, twice_cosine * sine - before  # the sine of one turn more
     return wave.astype(np.float64)
 
 

@@ -20,6 +20,7 @@ from streamer.training.nano.batches import Batch, Mix, Plan, stream
 from streamer.training.nano.compose import Recipe
 from streamer.training.nano.mels import log_mel, masked
 from streamer.training.nano.network import Nano, attention_loss, tag_loss, token_loss
+from streamer.training.nano.optimiser import Optimiser
 from streamer.training.nano.ranks import average_gradients, check_parent
 from streamer.training.nano.settings import LongWindows, Schedule, Settings
 from streamer.training.nano.vocabulary import N_VOCAB, Faults, Vocabulary
@@ -43,7 +44,7 @@ class Run:
 
     model: Nano
     average: Nano
-    optimiser: torch.optim.AdamW
+    optimiser: Optimiser
     step: int
 
 
@@ -84,14 +85,7 @@ def start(settings: Settings, vocabulary: Vocabulary, phones: Phones) -> Run:
     )  # fmt: skip
     model, average = Nano(dims, vocabulary, phones.count), Nano(dims, vocabulary, phones.count)
     average.load_state_dict(model.state_dict())
-    decay, speed = settings.schedule.weight_decay, settings.schedule.head_speed
-    others = [value for name, value in model.named_parameters() if not name.startswith("head.")]
-    groups = [
-        {"params": [value for value in others if value.dim() > 1], "weight_decay": decay, "speed": 1.0},
-        {"params": [value for value in others if value.dim() <= 1], "weight_decay": 0.0, "speed": 1.0},
-        {"params": list(model.head.parameters()), "weight_decay": decay, "speed": speed},
-    ]
-    run = Run(model, average, torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True), 0)
+    run = Run(model, average, Optimiser(model, settings.schedule), 0)
     saved = settings.out / "state.pt"
     if saved.is_file():
         state = torch.load(saved, weights_only=True)
@@ -170,8 +164,6 @@ def train(
 
 def step(run: Run, batch: Batch, vocabulary: Vocabulary, phones: Phones, schedule: Schedule) -> dict[str, float]:
     """One optimiser step on one batch; its losses by name."""
-    for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(schedule, batch.step) * group["speed"]
     run.model.train()
     random = np.random.default_rng([schedule.seed, batch.step, 1])
     louder = np.where(random.random(len(batch.audio)) < 0.3, random.uniform(0, 1.5, len(batch.audio)), 0.0)
@@ -189,11 +181,11 @@ def step(run: Run, batch: Batch, vocabulary: Vocabulary, phones: Phones, schedul
         "tags": part.tags,
     }
     total = torch.stack([losses[name] * weight for name, weight in weights.items()]).sum()
-    run.optimiser.zero_grad(set_to_none=True)
+    run.optimiser.zero_grad()
     torch.autograd.backward(total)
     average_gradients(run.model)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
-    run.optimiser.step()
+    run.optimiser.step(learning_rate(schedule, batch.step))
     run.step = batch.step + 1
     keep = min(schedule.average, (1 + run.step) / (20 + run.step))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 from streamer.errors import ConfigError
 from streamer.training.nano import loop, tagging
 from streamer.training.nano.bank import Bank, build
-from streamer.training.nano.clips import read_recordings
+from streamer.training.nano.clips import SoundClip, read_recordings
 from streamer.training.nano.household import household
 from streamer.training.nano.network import Nano
 from streamer.training.nano.others import others
@@ -29,6 +29,7 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
     settings = load(config)
     report(f"making the bank from {settings.data.manifest}")
     bank = make_bank(settings.data, part="train")
+    bank = balanced(with_made_sounds(bank, settings.data))
     words, phones = used_tokens(), loop.phones_of(vocabulary())
 
     def work(rank: int) -> None:
@@ -43,16 +44,30 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
     return settings.out
 
 
+def with_made_sounds(bank: Bank, data: Data) -> Bank:
+    """The same bank with synthesised sounds beside the recorded ones."""
+    made = others(each=data.beepers, seed=data.seed + 2) + household(each=data.household, seed=data.seed + 3)
+    return replace(bank, sounds=bank.sounds + made)
+
+
+def balanced(bank: Bank) -> Bank:
+    """The same bank with every category of sounds equally often."""
+    groups: dict[str, list[SoundClip]] = {}
+    for clip in bank.sounds:
+        groups.setdefault(clip.category, []).append(clip)
+    most = max(map(len, groups.values()))
+    sounds = [clips[i % len(clips)] for clips in groups.values() for i in range(most)]
+    return replace(bank, sounds=tuple(sounds))
+
+
 def finish_head(model: Nano, bank: Bank, words: Vocabulary, settings: Settings, report: Callable[[str], None]) -> None:
     """Train the tagging head on the shipped backbone's taps, calibrate it on the validation part, write both files."""
-    seed, made = settings.head.seed, settings.head.made
-    bank = replace(bank, sounds=bank.sounds + others(each=24, seed=seed) + household(each=made, seed=seed))
     part, shipped, processes = settings.head, shipped_form(model, words), settings.schedule.processes
     report("computing taps")
     taps = tagging.cache(shipped, bank, groups=part.groups, seed=part.seed, processes=processes)
     model.head = tagging.train_head(model.head, taps, steps=part.steps, seed=part.seed, report=report)
     apart = make_bank(settings.data, part="validation")
-    apart = replace(apart, sounds=apart.sounds + others(each=6, seed=part.seed + 1))
+    apart = balanced(replace(apart, sounds=apart.sounds + others(each=6, seed=part.seed + 1)))
     held_out = tagging.cache(shipped, apart, groups=part.groups // 5, seed=part.seed + 1, processes=processes)
     calibration = tagging.calibrate(model.head, held_out, tagging.trained_classes(bank), seed=part.seed)
     write_head(model, calibration, settings.out)

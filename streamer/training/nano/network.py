@@ -24,6 +24,7 @@ OFFSETS = ((-6, -2, 2, 6), (-12, -4, 4, 12), (-16, 0, 6, 16), (-24, -8, 8, 24)) 
 ALIGNMENT_LAYER = -1
 ALIGNMENT_HEADS = (0, 1)  # of the last decoder layer
 ONE_BY_ONE_FROM = 150  # encoder frames from which one item's scores at a time are faster: they stay in the cache
+HEAD_BY_HEAD_FROM = 1200  # and from which one head's are
 POSITION_HEAD = 0  # of the first decoder layer: looks at the word that was just written
 
 
@@ -154,11 +155,16 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 def _own_attention(attention: MultiHeadAttention, x: Tensor, *, causal: bool) -> Tensor:
     """Self-attention by plain products: PyTorch's fused one takes 1.1 to 5 times as long here, backward above all."""
-    q, k, v = (_split(part(x), attention.n_head) for part in (attention.query, attention.key, attention.value))
+    q, k, v = (
+        _split(part(x), attention.n_head).contiguous() for part in (attention.query, attention.key, attention.value)
+    )
     if x.shape[1] < ONE_BY_ONE_FROM:
         out = _attended(q, k, v, causal=causal)
-    else:
+    elif x.shape[1] < HEAD_BY_HEAD_FROM:
         out = torch.stack([_attended(*item, causal=causal) for item in zip(q, k, v, strict=True)])
+    else:
+        parts = zip(*(part.flatten(0, 1) for part in (q, k, v)), strict=True)
+        out = torch.stack([_attended(*head, causal=causal) for head in parts]).view_as(q)
     return cast(Tensor, attention.out(out.transpose(1, 2).flatten(2)))
 
 

@@ -14,7 +14,10 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """The recordings (the train split of `manifest`), AudioSet's classes, and how much speech is synthesised."""
+    """The recordings (the train split of `manifest`), AudioSet's classes, and how much is synthesised.
+
+    `beepers`: clips of each sound of `others`; `household`: of each sound of `household`.
+    """
 
     manifest: Path
     labels: Path = Path(__file__).parents[2] / "data" / "audioset_labels.csv"
@@ -22,6 +25,8 @@ class Data(_Part):
     voices: int = Field(260, ge=1)
     espeak: int = Field(7000, ge=1)
     flite: int = Field(3000, ge=1)
+    beepers: int = Field(24, ge=0)
+    household: int = Field(60, ge=0)
     seed: int = 11
 
 
@@ -41,14 +46,14 @@ class Composition(_Part):
     audio_s: float = 48.0
     lengths_s: tuple[float, ...] = (2, 3, 4, 6, 8, 10, 15, 20, 30)
     shares: tuple[float, ...] = (0.08, 0.1, 0.12, 0.16, 0.16, 0.18, 0.08, 0.05, 0.03)
-    short_steps: int = 300
-    long_steps: int = 900
+    short_steps: int = 200
+    long_steps: int = 700
     padded: float = Field(0.1, ge=0, le=1)
     timestamps: float = Field(0.4, ge=0, le=1)
     late: float = Field(0.6, ge=0, le=1)
     speech: float = 0.84
     alarm: float = 0.35
-    sound: float = 0.45
+    sound: float = 0.5
     noisy: float = 0.75
     workers: int = Field(1, ge=1)
 
@@ -59,7 +64,7 @@ class LongWindows(_Part):
     `flite`: so much of the continuous speech is by flite's voices, which are less like one another than espeak-ng's.
     """
 
-    steps: int = Field(2200, ge=0)
+    steps: int = Field(1300, ge=0)
     warmup: int = 30
     learning_rate: float = 8e-4
     flite: float = Field(0.5, ge=0, le=1)
@@ -81,14 +86,16 @@ class Weights(_Part):
 class Schedule(_Part):
     """The loop: the first half of its steps has the `early` weights, the second and the last stage the `late` ones.
 
-    The tagging head learns `head_speed` times as fast: most classes are rare, so its gradients are mostly noise.
+    The tagging head learns `head_speed` times as fast: most classes are rare, so its gradients are mostly noise. The
+    matrices of the backbone's blocks have Muon, at `matrix_speed` times the learning rate.
     """
 
-    steps: int = Field(3000, ge=1)
+    steps: int = Field(3200, ge=1)
     warmup: int = 100
     learning_rate: float = 1.5e-3
     final_rate: float = 3e-5
     head_speed: float = 3.0
+    matrix_speed: float = 3.0
     weight_decay: float = 0.02
     average: float = 0.997
     early: Weights = Weights(spoken=3.0, align=0.1, tags=0.3)
@@ -103,14 +110,10 @@ class Schedule(_Part):
 
 
 class Head(_Part):
-    """The tagging head's own stage: `groups` of 16 windows whose taps are computed once.
-
-    `made`: clips of each sound that `household` synthesises, beside the recordings.
-    """
+    """The tagging head's own stage: `groups` of 16 windows whose taps are computed once."""
 
     groups: int = Field(600, ge=5)
     steps: int = Field(4500, ge=1)
-    made: int = Field(60, ge=0)
     seed: int = 21
 
 

@@ -23,7 +23,6 @@ from streamer.events import SAMPLE_RATE
 from streamer.training.nano import alarms
 from streamer.training.nano.bank import Bank
 from streamer.training.nano.batches import SPANS, span
-from streamer.training.nano.clips import SoundClip
 from streamer.training.nano.compose import CLASSES, SPEECH, Recipe, Window, compose
 from streamer.training.nano.hearing import encode
 from streamer.training.nano.network import TagHead, tag_loss
@@ -49,21 +48,11 @@ class Taps:
     windows: list[Window]
 
 
-def balanced(bank: Bank) -> Bank:
-    """The same bank with every category of sounds equally often."""
-    groups: dict[str, list[SoundClip]] = {}
-    for clip in bank.sounds:
-        groups.setdefault(clip.category, []).append(clip)
-    most = max(map(len, groups.values()))
-    sounds = [clips[i % len(clips)] for clips in groups.values() for i in range(most)]
-    return replace(bank, sounds=tuple(sounds))
-
-
 def cache(
     model: whisper.Whisper, bank: Bank, *, groups: int, seed: int, of: int = 16, processes: int = 1
 ) -> list[Taps]:
     """Taps of `groups` times `of` composed windows; the windows' audio is dropped. The processes are forked."""
-    compute = partial(_group, model, balanced(bank), seed, of)
+    compute = partial(_group, model, bank, seed, of)
     if processes == 1:
         found = list(map(compute, range(groups)))
     else:
