@@ -91,6 +91,10 @@ def train_heads(options: argparse.Namespace) -> int:
 
 def train_nano(options: argparse.Namespace) -> int:
     """`streamer train nano`: the path of the folder is the last line."""
+    from streamer.training.extras import evaluation_library
+
+    for library in ("scipy", "sklearn"):
+        evaluation_library(library)
     from streamer.training.nano import make
 
     sys.stdout.write(f"{make.main(options.config, _to_stderr)}\n")

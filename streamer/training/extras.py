@@ -7,11 +7,10 @@ from streamer.errors import UsageError
 
 
 def evaluation_library(name: str) -> Any:
-    """A module of scikit-learn, jiwer or matplotlib. Raises UsageError that says how to install it."""
+    """A module of scikit-learn, scipy, jiwer or matplotlib. Raises UsageError that says how to install it."""
     try:
         return import_module(name)
     except ImportError as error:
-        package = {"sklearn": "scikit-learn", "scipy": "scikit-learn"}.get(
-            name.partition(".")[0], name.partition(".")[0]
-        )
+        module = name.partition(".")[0]
+        package = "scikit-learn" if module == "sklearn" else module
         raise UsageError(f"{package} is needed here: pip install 'streamer[eval]' ({error})") from error

@@ -166,6 +166,16 @@ def test_settings_name_the_key_that_is_wrong(tmp_path):
         load(tmp_path / "missing.yaml")
 
 
+def test_a_library_that_is_missing_is_named(monkeypatch, capsys):
+    import sys
+
+    from streamer.cli import main
+
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert main(["train", "nano"]) == 2
+    assert "scikit-learn is needed here: pip install 'streamer[eval]'" in capsys.readouterr().err
+
+
 def test_the_package_lists_audiosets_classes():
     labels = audioset_labels(Data(manifest=Path("m.csv")).labels)
     assert labels["Speech"] == 0

@@ -89,7 +89,7 @@ def filtered(audio: Audio, random: np.random.Generator, *, narrow: float) -> Aud
     if random.random() < 0.3:
         gain = gain / np.sqrt(1 + (random.uniform(80, 350) / np.maximum(frequency, 1)) ** 6)
     spectrum *= _at_bins(gain, size)
-    return fft.irfft(spectrum, size)[: len(audio)].astype(np.float32, copy=False)
+    return np.asarray(fft.irfft(spectrum, size)[: len(audio)], np.float32)
 
 
 def in_room(audio: Audio, random: np.random.Generator) -> Audio:
@@ -104,7 +104,7 @@ def in_room(audio: Audio, random: np.random.Generator) -> Audio:
     tail[0] = 1.0
     size = _fast_length(len(audio) + count)
     wet = fft.irfft(fft.rfft(audio, size) * fft.rfft(tail.astype(np.float32), size), size)[: len(audio)]
-    return wet.astype(np.float32)
+    return np.asarray(wet, np.float32)
 
 
 def noise(count: int, random: np.random.Generator) -> Audio:
