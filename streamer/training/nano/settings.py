@@ -112,8 +112,8 @@ class Schedule(_Part):
 class Head(_Part):
     """The tagging head's own stage: `groups` of 16 windows whose taps are computed once."""
 
-    groups: int = Field(840, ge=5)
-    steps: int = Field(6000, ge=1)
+    groups: int = Field(600, ge=5)
+    steps: int = Field(4500, ge=1)
     seed: int = 21
 
 

@@ -33,7 +33,6 @@ RECIPES = (
     Recipe(speech=0.4, alarm=0.15, sound=0.9, noisy=0.5, drowned_db=AUDIBLE_DB),
     Recipe(speech=0.3, alarm=0.9, sound=0.3, noisy=0.6, drowned_db=AUDIBLE_DB),
     Recipe(speech=0.6, alarm=0.3, sound=0.4, noisy=0.7, drowned_db=AUDIBLE_DB),
-    Recipe(speech=0.5, alarm=1.0, sound=0.1, noisy=0.5, drowned_db=AUDIBLE_DB),
     Recipe(speech=0.0, alarm=0.0, sound=1.0, noisy=0.1, drowned_db=10.0, plain=0.7),  # next to nothing but the sound
 )
 LENGTHS_S = (2.0, 3.2, 5.0, 5.0, 10.0, 10.0, 20.0)
