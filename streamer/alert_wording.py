@@ -83,7 +83,11 @@ def _doubts(rule: AlertRule) -> str:
     doubts += [f"none of these scores as high: {rivals}"] if rivals else []
     lately = _s(MISTAKEN_SAMPLES / SAMPLE_RATE)
     doubts += [f"none of these was heard in the last {lately}: {mistaken}"] if mistaken else []
-    return f", while {' and '.join(doubts)}" if doubts else ""
+    said = f", while {' and '.join(doubts)}" if doubts else ""
+    if rule.sure is None:
+        return said
+    above = " and more than for any of those" if rule.rivals else ""
+    return f"{said}; a calibrated head is believed without that when it scores {rule.sure:g} or more twice in a row{above}"
 
 
 def _readable(name: str) -> str:
