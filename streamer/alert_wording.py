@@ -86,8 +86,8 @@ def _doubts(rule: AlertRule) -> str:
     said = f", while {' and '.join(doubts)}" if doubts else ""
     if rule.sure is None:
         return said
-    above = " and more than for any of those" if rule.rivals else ""
-    return f"{said}; a calibrated head is believed without that when it scores {rule.sure:g} or more twice in a row{above}"
+    rival = ", unless one of those scores as high" if rule.rivals else ""
+    return f"{said}; a calibrated head that scores {rule.sure:g} or more twice in a row is believed without that{rival}"
 
 
 def _readable(name: str) -> str:

@@ -98,7 +98,8 @@ class AlertEngine:
     """All rules of a session.
 
     `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.judgement`; `calibrated`: the scores are probabilities (`sure`). ConfigError where a rule names labels that do not exist.
+    `streamer.sound.judgement`. `calibrated`: the scores are probabilities, for rules with `sure`. ConfigError where a
+    rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)

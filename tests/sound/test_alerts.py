@@ -113,7 +113,7 @@ def test_a_calibrated_head_that_leaves_no_doubt_twice_in_a_row_needs_no_signs():
     assert [(change.state, change.at_sample) for change in changes] == [("raised", 6 * RATE)]
     assert run(AlertEngine(), heard, heard.get) == []  # of another head 0.85 may mean anything
     for doubt in ({SIREN: 0.79}, {SIREN: 0.85, MUSIC: 0.85}, {}):
-        between = {**heard, **{second: doubt for second in range(6, 20, 2)}}
+        between = {**heard, **dict.fromkeys(range(6, 20, 2), doubt)}
         assert run(AlertEngine(calibrated=True), between, between.get) == []
 
 
