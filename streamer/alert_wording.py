@@ -83,11 +83,7 @@ def _doubts(rule: AlertRule) -> str:
     doubts += [f"none of these scores as high: {rivals}"] if rivals else []
     lately = _s(MISTAKEN_SAMPLES / SAMPLE_RATE)
     doubts += [f"none of these was heard in the last {lately}: {mistaken}"] if mistaken else []
-    said = f", while {' and '.join(doubts)}" if doubts else ""
-    if rule.sure is None:
-        return said
-    rival = ", unless one of those scores as high" if rule.rivals else ""
-    return f"{said}; a calibrated head that scores {rule.sure:g} or more twice in a row is believed without that{rival}"
+    return f", while {' and '.join(doubts)}" if doubts else ""
 
 
 def _readable(name: str) -> str:

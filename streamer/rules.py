@@ -95,9 +95,6 @@ class AlertRule(_Section):
     doubted_after: tuple[str, ...] = Field(
         (), description="labels or groups that the tagger mistakes for it: for 10 s after one the labels raise nothing"
     )
-    sure: Score | None = Field(
-        None, description="twice in a row so high, and above every rival: a calibrated head is believed without signs"
-    )
     threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
     phrases: tuple[Phrase, ...] = Field((), description="words, whatever their case and punctuation")
@@ -250,8 +247,6 @@ def explain(rule: AlertRule) -> str:
             tagged += f" while the signal shows the beginning of {' or '.join(rule.signs)}"
         if rule.rivals:
             tagged += f" and it is less sure of {' and '.join(rule.rivals)}"
-        if rule.sure is not None:
-            tagged += f" (a calibrated head needs no such beginning where it says {rule.sure:g} twice in a row)"
         pattern = f"the signal shows the pattern {' or '.join(rule.cadence)}" if rule.cadence else ""
         what = ", or ".join(part for part in (tagged, pattern) if part)
     if rule.unless:

@@ -106,8 +106,6 @@ def test_every_default_rule_can_be_explained():
     assert "pattern t3" in texts["smoke_alarm"]
     assert "(critical)" in texts["siren"]
     assert "beginning of wail or yelp or hilo" in texts["siren"]
-    assert "needs no such beginning where it says 0.8 twice in a row" in texts["siren"]
     assert "less sure of" in texts["smoke_alarm"]
-    assert "calibrated" not in texts["smoke_alarm"]
     assert texts["loud"].endswith("Off.")
     assert all(rule.about in texts[rule.id] and "\n" not in texts[rule.id] for rule in AlertRules.default().rules)

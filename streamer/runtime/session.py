@@ -72,7 +72,7 @@ class Session:
         self.text = TextSession(settings, text, calibrated=facts.calibrated)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
-        self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s, calibrated=facts.calibrated)
+        self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen

@@ -98,14 +98,12 @@ class AlertEngine:
     """All rules of a session.
 
     `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.judgement`. `calibrated`: the scores are probabilities, for rules with `sure`. ConfigError where a
-    rule names labels that do not exist.
+    `streamer.sound.judgement`. ConfigError where a rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
-    calibrated: bool = False
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
@@ -179,7 +177,7 @@ class AlertEngine:
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s, self.calibrated)
+        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard

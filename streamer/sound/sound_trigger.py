@@ -43,7 +43,7 @@ class SoundTrigger:
     """Scores of a set of labels and patterns of the signal.
 
     `members`: the rule's labels; `on`: float [527], the least score per label; `rivals`: labels that explain the sound
-    otherwise; `mistaken`: those that the tagger mistakes for it; `calibrated`: scores are probabilities.
+    otherwise; `mistaken`: those that the tagger mistakes for it.
     """
 
     rule: AlertRule
@@ -52,7 +52,6 @@ class SoundTrigger:
     rivals: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     mistaken: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
-    calibrated: bool = False
     _recent: deque[bool] = field(init=False)
     _onset: int | None = None  # of the run of judgements that is being confirmed
     _heard: int | None = None  # last sample that the tagger is thought to have heard
@@ -65,7 +64,6 @@ class SoundTrigger:
     counting: tuple[CadenceState, ...] = ()  # patterns of the latest hop that are evidence by themselves
     _trust: PatternTrust = field(default_factory=PatternTrust)
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
-    _sure: deque[bool] = field(default_factory=lambda: deque(maxlen=2))  # the last judgements left no doubt
     _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
@@ -125,7 +123,6 @@ class SoundTrigger:
         """The tagger has said nothing."""
         self._recent.clear()
         self._near.clear()
-        self._sure.clear()
         self._onset = self._heard = None
         self._score, self._confirmed = 0.0, False
         return ()
@@ -137,26 +134,19 @@ class SoundTrigger:
         seen = self._signs
         return bool(seen) and at - seen[-1] <= SIGN_SAMPLES and seen[-1] - seen[0] >= SIGNS_APART
 
-    def _believed(self, own: float, rival: float) -> bool:
-        """Whether a calibrated head leaves no doubt, for the second time in a row."""
-        least = self.rule.sure
-        self._sure.append(self.calibrated and least is not None and own >= least and own > rival)
-        return len(self._sure) == 2 and all(self._sure)
-
     def _judge(self, given: AlertInput) -> tuple[str, ...]:
         scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
         at, self._judged = given.end_sample, given.end_sample
         own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))
         self._opinions.append(_opinion(own, rival))
-        believed = self._believed(own, rival)
         if scores[self.mistaken].max(initial=0.0) >= MISTAKEN:
             self._doubted_until = at + MISTAKEN_SAMPLES
         doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not self._stands)
-        if not given.judgement or (doubted and not believed):
+        if not given.judgement or doubted:
             scores = np.zeros(LABEL_COUNT, np.float32)
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())
-        signed = self._signed(at) or believed
+        signed = self._signed(at)
         above = strongest >= 1 and signed
         self._near.append(strongest)
         self._recent.append(above)
@@ -167,10 +157,9 @@ class SoundTrigger:
             self._heard = estimated_offset(given.judgement) if signed or self._stands else self._heard
             if self._onset is None:
                 self._onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
-            plain = self._score >= threshold + SURE * (1 - threshold)
-            enough = sum(self._recent) >= self.rule.confirm or plain
-            lasts = at - self._onset >= self.rule.min_duration_s * SAMPLE_RATE
-            self._confirmed = above and (believed or (enough and lasts))
+            sure = self._score >= threshold + SURE * (1 - threshold)
+            enough = sum(self._recent) >= self.rule.confirm or sure
+            self._confirmed = above and enough and at - self._onset >= self.rule.min_duration_s * SAMPLE_RATE
         elif self._heard is None or at - self._heard >= self.rule.clear_after_s * SAMPLE_RATE:
             self._onset, self._score = None, 0.0
         heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members

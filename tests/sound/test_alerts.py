@@ -107,16 +107,6 @@ def test_for_a_while_after_music_the_tagger_alone_raises_no_siren():
         engine({"id": "s", "labels": ["siren"], "doubted_after": ["musik"]})
 
 
-def test_a_calibrated_head_that_leaves_no_doubt_twice_in_a_row_needs_no_signs():
-    heard = {4: {MUSIC: 0.9}, **{second: {SIREN: 0.85, MUSIC: 0.6} for second in range(5, 20)}}
-    changes = run(AlertEngine(calibrated=True), heard, heard.get)
-    assert [(change.state, change.at_sample) for change in changes] == [("raised", 6 * RATE)]
-    assert run(AlertEngine(), heard, heard.get) == []  # of another head 0.85 may mean anything
-    for doubt in ({SIREN: 0.79}, {SIREN: 0.85, MUSIC: 0.85}, {}):
-        between = {**heard, **dict.fromkeys(range(6, 20, 2), doubt)}
-        assert run(AlertEngine(calibrated=True), between, between.get) == []
-
-
 def test_a_rule_of_ones_own_may_trust_the_tagger():
     alerts = AlertEngine(parse_rules({"rules": [{"id": "siren", "signs": [], "rivals": [], "doubted_after": []}]}))
     assert states(run(alerts, range(1, 20), lambda second: {SIREN: 0.8, WHISTLING: 0.9})) == [("siren", "raised")]
