@@ -35,7 +35,8 @@ class LabelGroup:
 
     `event` own: they make one sound event called `name`; none: they make no event; overlap: only a set for rules.
     `general`: indices that make no event of their own while an event of this group lasts. `patterns`: those of the
-    signal (`streamer.sound.cadence_state.CadenceKind`) that make the event too. `hold_s`: see DEFAULT_HOLD_S.
+    signal (`streamer.sound.cadence_state.CadenceKind`) that make the event too. `instead`: indices that a tagger
+    takes these for; they make no event while one of them shows. `hold_s`: see DEFAULT_HOLD_S.
     """
 
     id: str
@@ -45,6 +46,7 @@ class LabelGroup:
     general: frozenset[int]
     hold_s: float
     patterns: frozenset[str] = frozenset()
+    instead: frozenset[int] = frozenset()
 
 
 @cache
@@ -140,6 +142,7 @@ def _group(key: str, entry: Mapping[str, Any]) -> LabelGroup:
         event=entry.get("event", "own"),
         members=_indices(entry.get("labels", ())),
         general=_indices(entry.get("general", ())),
+        instead=_indices(entry.get("instead", ())),
         hold_s=float(entry.get("hold_s", DEFAULT_HOLD_S)),
         patterns=frozenset(entry.get("patterns", ())),
     )

@@ -110,6 +110,7 @@ class SoundEvents:
         self._judged = at
         scores = self.combine(judgement)
         shown = {found.id: state for state in patterns if (found := pattern_group(state.kind.value))}
+        mistaken = frozenset[int]().union(*(groups()[key].instead for key in shown))
         for key in shown:
             self._tracks.setdefault(key, self._track(groups()[key]))
         for track in sorted(
@@ -118,7 +119,7 @@ class SoundEvents:
             if track.group.id in shown:
                 changes += self._show(track, shown[track.group.id], at)
             else:
-                changes += self._advance(track, scores, judgement, at)
+                changes += self._advance(track, scores, judgement, at, mistaken)
         self._tracks = {key: track for key, track in self._tracks.items() if track.id or any(track.recent)}
         return changes
 
@@ -161,8 +162,11 @@ class SoundEvents:
                 found |= track.group.general
         return found
 
-    def _advance(self, track: _Track, scores: Scores, judgement: tuple[SpanScores, ...], at: int) -> list[SoundChange]:
-        members = np.array(sorted(track.group.members - self._covered(scores, self._tracks.values(), track)), np.intp)
+    def _advance(
+        self, track: _Track, scores: Scores, judgement: tuple[SpanScores, ...], at: int, mistaken: frozenset[int]
+    ) -> list[SoundChange]:
+        covered = mistaken | self._covered(scores, self._tracks.values(), track)
+        members = np.array(sorted(track.group.members - covered), np.intp)
         best = int(members[np.argmax(scores[members] / self._on[members])]) if members.size else None
         score = float(scores[best]) if best is not None else 0.0
         threshold = float(self._on[best]) if best is not None else 1.0

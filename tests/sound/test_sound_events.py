@@ -185,6 +185,18 @@ def test_a_carbon_monoxide_alarm_is_named_by_its_pattern_and_ends_what_the_tagge
     assert changes[-1].end_sample == round(19.7 * RATE)  # its last beep, not when the pattern was given up
 
 
+def test_while_a_t3_shows_the_tagger_names_no_alarm_clock():
+    clock, smoke = (find(name).index for name in ("Alarm clock", "Smoke detector, smoke alarm"))
+    for shows in (True, False):
+        events, changes = SoundEvents(), []
+        for second in range(1, 40):
+            beeps = {clock: 0.8, smoke: 0.55} if 8 <= second <= 20 else {}
+            shown = (pattern(CadenceKind.T3, 4, min(second, 20)),) if shows and 6 <= second < 24 else ()
+            changes += events.step(judged(second, beeps), patterns=shown)
+        assert ("alarm clock" in {change.label for change in changes}) is not shows
+        assert "smoke alarm" in {change.label for change in changes}
+
+
 def test_a_pattern_and_the_tagger_make_one_event_whichever_was_first():
     for pattern_from, tagger_from in ((5, 8), (8, 5)):
         events, changes = SoundEvents(), []
