@@ -1,5 +1,6 @@
 """What tests of pages do with a page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,12 @@ def eventually(page: Page, script: str) -> None:
             return
         page.wait_for_timeout(20)
     pytest.fail(f"never true: {script}")
+
+
+def received(page: Page, said: Sequence[object], count: int) -> None:
+    """Wait until the server has taken so many messages: a button is off as soon as it was pressed."""
+    for _ in range(1000):
+        if len(said) >= count:
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"the server got {len(said)} of {count} messages")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-from browsing import CONTRASTS, PHONE, join, texts  # noqa: E402
+from browsing import CONTRASTS, PHONE, join, received, texts  # noqa: E402
 from playwright.sync_api import WebSocketRoute, expect  # noqa: E402
 from scene import SIREN_TAGS, Scene, minute  # noqa: E402
 
@@ -44,6 +44,7 @@ def test_viewer_shows_the_minute(serve, opened):
     scene = Scene(seq=events[-1].seq, at=40.0, alerts={2: next(e for e in events if e.type == "alert" and e.id == 2)})
     server.publish(scene.alert(2, "smoke_alarm", "critical", "acknowledged"))
     expect(banner.locator(".seen")).to_have_text("Acknowledged")
+    received(page, said, 1)
     assert said == [Ack(2, "kitchen")]
     scene.at = 45.0
     server.publish(scene.alert(2, "smoke_alarm", "critical", "cleared"))

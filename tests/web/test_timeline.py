@@ -3,7 +3,7 @@
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-from browsing import CONTRASTS, PHONE, eventually, join, texts  # noqa: E402
+from browsing import CONTRASTS, PHONE, eventually, join, received, texts  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 from scene import SIREN_TAGS, TALK_TAGS, Scene, minute  # noqa: E402
 
@@ -61,6 +61,7 @@ def test_in_the_banner_a_false_alarm_is_also_acknowledged(serve, opened):
     page.goto(server.url)
     page.locator("#alerts").get_by_role("button", name="False alarm").click()
     expect(page.get_by_role("button", name="Acknowledge")).to_be_disabled()
+    received(page, said, 2)
     assert [type(message).__name__ for message in said] == ["Mark", "Ack"]
     assert page.locator("#timeline .mark span").first.inner_text() == "Storing …"
 
