@@ -93,8 +93,7 @@ def train_nano(options: argparse.Namespace) -> int:
     """`streamer train nano`: the path of the folder is the last line."""
     from streamer.training.extras import evaluation_library
 
-    for library in ("scipy", "sklearn"):
-        evaluation_library(library)
+    evaluation_library("sklearn")  # scipy comes with it
     from streamer.training.nano import make
 
     sys.stdout.write(f"{make.main(options.config, _to_stderr)}\n")

@@ -1,6 +1,6 @@
 """What tests of pages do with a page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,7 @@ def join(page: Page, address: str) -> None:
     said: list[str | bytes] = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: said.append(frame)))
     page.goto(address)
-    for _ in range(1000):
-        if said:
-            return
-        page.wait_for_timeout(20)
-    pytest.fail("the page did not subscribe")
+    _until(page, lambda: bool(said), "the page did not subscribe")
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -28,17 +24,17 @@ def texts(page: Page, selector: str) -> list[str]:
 
 def eventually(page: Page, script: str) -> None:
     """Wait until the script is true in the page; its policy forbids playwright's own way."""
-    for _ in range(1000):
-        if page.evaluate(script):
-            return
-        page.wait_for_timeout(20)
-    pytest.fail(f"never true: {script}")
+    _until(page, lambda: page.evaluate(script), f"never true: {script}")
 
 
 def received(page: Page, said: Sequence[object], count: int) -> None:
     """Wait until the server has taken so many messages: a button is off as soon as it was pressed."""
+    _until(page, lambda: len(said) >= count, f"the server did not get {count} messages")
+
+
+def _until(page: Page, true: Callable[[], bool], trouble: str) -> None:
     for _ in range(1000):
-        if len(said) >= count:
+        if true():
             return
         page.wait_for_timeout(20)
-    pytest.fail(f"the server got {len(said)} of {count} messages")
+    pytest.fail(trouble)

@@ -160,11 +160,9 @@ def _own_attention(attention: MultiHeadAttention, x: Tensor, *, causal: bool) ->
     )
     if x.shape[1] < ONE_BY_ONE_FROM:
         out = _attended(q, k, v, causal=causal)
-    elif x.shape[1] < HEAD_BY_HEAD_FROM:
-        out = torch.stack([_attended(*item, causal=causal) for item in zip(q, k, v, strict=True)])
     else:
-        parts = zip(*(part.flatten(0, 1) for part in (q, k, v)), strict=True)
-        out = torch.stack([_attended(*head, causal=causal) for head in parts]).view_as(q)
+        parts = (q, k, v) if x.shape[1] < HEAD_BY_HEAD_FROM else [part.flatten(0, 1) for part in (q, k, v)]
+        out = torch.stack([_attended(*item, causal=causal) for item in zip(*parts, strict=True)]).view_as(q)
     return cast(Tensor, attention.out(out.transpose(1, 2).flatten(2)))
 
 

@@ -7,6 +7,7 @@ in the steps that an hour allows it gets further than AdamW alone.
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 
 from streamer.training.nano.network import Nano
 from streamer.training.nano.settings import Schedule
@@ -16,15 +17,20 @@ class Optimiser:
     """Both of them as one; every parameter belongs to exactly one group."""
 
     def __init__(self, model: Nano, schedule: Schedule):
-        named = list(model.named_parameters())
-        blocks = [value for name, value in named if ".blocks." in name and value.dim() == 2]
-        matrices = set(blocks)
-        head = [value for name, value in named if name.startswith("head.")]
-        others = [value for name, value in named if value not in matrices and not name.startswith("head.")]
+        blocks, head, tables, vectors = list[Parameter](), list[Parameter](), list[Parameter](), list[Parameter]()
+        for name, value in model.named_parameters():
+            if name.startswith("head."):
+                head.append(value)
+            elif value.dim() <= 1:
+                vectors.append(value)
+            elif ".blocks." in name:
+                blocks.append(value)
+            else:
+                tables.append(value)
         decay = schedule.weight_decay
         groups = [
-            {"params": [value for value in others if value.dim() > 1], "weight_decay": decay, "speed": 1.0},
-            {"params": [value for value in others if value.dim() <= 1], "weight_decay": 0.0, "speed": 1.0},
+            {"params": tables, "weight_decay": decay, "speed": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "speed": 1.0},
             {"params": head, "weight_decay": decay, "speed": schedule.head_speed},
         ]
         self._adam = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
