@@ -8,7 +8,7 @@ A pure state machine per rule, driven by sample time:
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -125,9 +125,12 @@ class AlertEngine:
     @property
     def patterns(self) -> tuple[CadenceState, ...]:
         """The patterns of the signal that count for a rule after the latest step, each once."""
-        triggers = (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
-        found = {state.kind: state for trigger in triggers for state in trigger.counting}
+        found = {state.kind: state for trigger in self._listening() for state in trigger.counting}
         return tuple(found.values())
+
+    def curious(self, patterns: Sequence[CadenceState]) -> bool:
+        """Whether a judgement of the last second (`AlertInput.glimpse`, with these patterns) might raise a rule."""
+        return any(trigger.curious(patterns) for trigger in self._listening())
 
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
@@ -155,6 +158,9 @@ class AlertEngine:
             if watch.active is not None:
                 changes.append(self._clear(watch, watch.active, at_sample, "finished"))
         return changes
+
+    def _listening(self) -> Iterator[SoundTrigger]:
+        return (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
 
     def _watch(self, rule: AlertRule, path: str) -> _Watch:
         spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]

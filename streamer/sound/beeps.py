@@ -7,13 +7,16 @@ from functools import cache
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.cadence_state import CadenceKind, Pattern
+from streamer.sound.cadence_state import DOUBTFUL_SCORE, CadenceKind, Pattern
+from streamer.sound.overtones import HIGHEST_BIN, square_db
 from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 
 KEPT_FRAMES = 640  # 10 s
 ALARM_TONES_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
+SQUARE_BELOW_HZ = 1000.0  # lower alarm tones are square waves; what is not one is doubtful
+SQUARE_DB = 5.0
 T3_FRAMES = 480  # 7.7 s
 T3_ROTATIONS = (1, 2, 3)  # beeps after the long pause
 SLOT = (0.93, 0.57)  # periods of beeps before the first one: where the one before it was, or was not
@@ -57,31 +60,34 @@ class BeepDetector:
         """Forget the spectrogram (a gap), not the patterns that sound."""
         self._levels: Decibels = np.full((KEPT_FRAMES, self._bins.size), FLOOR_DB, np.float32)
         self._tonality: Decibels = np.zeros_like(self._levels)
+        self._wide: Decibels = np.full((T3_FRAMES, HIGHEST_BIN + 1), FLOOR_DB, np.float32)
 
     def push(self, levels: Decibels, first_frame: int) -> None:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
         around = sum(levels[:, self._bins + step] for step in (-4, -3, 3, 4)) / 4
         history = np.concatenate([self._levels, levels[:, self._bins]])
         tones = np.concatenate([self._tonality, levels[:, self._bins] - around])
+        wide = np.concatenate([self._wide, levels[:, : HIGHEST_BIN + 1]])
         for offset in range(levels.shape[0]):
             frame, kept = first_frame + offset, slice(offset + 1, offset + 1 + KEPT_FRAMES)
             now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
             if frame % T4_EVERY == 0:
                 self._look_for_t4(history[kept], tones[kept], now)
             if frame % BLOCK == BLOCK - 1:
-                self._look_for_t3(history[kept], tones[kept], now)
+                self._look_for_t3(history[kept], tones[kept], wide[offset + 1 : offset + 1 + T3_FRAMES], now)
             self.t3.tick(now)
             self.t4.tick(now)
-        self._levels, self._tonality = history[levels.shape[0] :], tones[levels.shape[0] :]
+        self._levels, self._tonality, self._wide = (kept[levels.shape[0] :] for kept in (history, tones, wide))
 
-    def _look_for_t3(self, recent: Decibels, tones: Decibels, now: int) -> None:
+    def _look_for_t3(self, recent: Decibels, tones: Decibels, wide: Decibels, now: int) -> None:
         history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)
         found = fit(history, t3_templates())
         if found is not None and not _begins_well(history, found):
             found = None
         if found is not None and (self.t3.onset is not None or found.quality_db >= T3_SURE_DB):
             onset, last = _place(found, now)
-            self.t3.confirm(onset, last, min(1.0, found.quality_db / 10))
+            doubtful = self._low(found) and square_db(wide, self._tone_bin(found), found.choice.on_frames) < SQUARE_DB
+            self.t3.confirm(onset, last, DOUBTFUL_SCORE if doubtful else min(1.0, found.quality_db / 10))
         elif self.t3.onset is None:
             group = fit(history, t3_groups())
             if group is not None:
@@ -133,7 +139,13 @@ class BeepDetector:
         return bool(np.mean(pause > -4) < T4_BUSY)
 
     def _tone(self, group: _Group) -> int:
-        return int(self._bins[group.fit.column])
+        return self._tone_bin(group.fit)
+
+    def _tone_bin(self, found: Fit) -> int:
+        return int(self._bins[found.column])
+
+    def _low(self, found: Fit) -> bool:
+        return self._tone_bin(found) * BIN_HZ < SQUARE_BELOW_HZ
 
 
 def _begins_well(history: History, found: Fit) -> bool:

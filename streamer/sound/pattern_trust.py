@@ -1,7 +1,8 @@
 """Which patterns of the signal count at once, and which have to show more while the tagger does not agree.
 
-Steady music hits three equal notes and a rest by chance, or two tones in turn, though hardly one more in time; a lead
-voice that glides up and down is a wail for as long as it plays, though hardly one that turns at the same pitches again.
+Steady music hits three equal notes and a rest by chance, or two tones in turn, though hardly one more in time, nor with
+the overtones of a square wave; a lead voice that glides up and down is a wail for as long as it plays, though hardly
+one that glides so far in one go or turns at the same pitches again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,13 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.cadence_state import REGULAR_SCORE
+from streamer.sound.cadence_state import DOUBTFUL_SCORE, REGULAR_SCORE
 
 LONGER: Mapping[CadenceKind, float] = MappingProxyType(
-    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.4, CadenceKind.HILO: 0.4}
-)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, a hi-lo's next tone
+    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.5}
+)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, half as many sweeps again
+REGULAR = frozenset({CadenceKind.WAIL, CadenceKind.HILO})  # these have to be seen that they cannot be chance
+LONGER_DOUBTFUL = 0.9  # what lacks a mark of such an alarm: a whole group more
 
 
 class Opinion(IntEnum):
@@ -50,7 +53,8 @@ def _needs_no_more(kind: CadenceKind, opinion: Opinion) -> bool:
 
 
 def _shows_more(first: CadenceState, now: CadenceState) -> bool:
-    if now.kind is CadenceKind.WAIL:
+    if now.kind in REGULAR:
         return now.score >= REGULAR_SCORE
     took = first.last_sample - first.onset_sample
-    return now.last_sample - first.last_sample >= LONGER.get(now.kind, 0.0) * took
+    longer = LONGER_DOUBTFUL if now.score <= DOUBTFUL_SCORE else LONGER.get(now.kind, 0.0)
+    return now.last_sample - first.last_sample >= longer * took

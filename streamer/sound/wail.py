@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sound.cadence_state import REGULAR_SCORE, Pattern
+from streamer.sound.cadence_state import IRREGULAR_SCORE, REGULAR_SCORE, Pattern
 from streamer.sound.spectrum import BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
 
 LOW_HZ, HIGH_HZ = 500.0, 2300.0
@@ -37,14 +37,15 @@ LOPSIDED = 2.6  # up and down are so differently fast at most
 ALIKE = 1.3  # sweeps of one siren are so much alike
 CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
-IRREGULAR_SCORE = 0.8  # at most, until two whole cycles turn at the same pitches
 REGULAR_TURNS, REGULAR_OCTAVES, REGULAR_EXTENT = 4, 0.15, 0.7
 LASTING_DB, LASTING_OCTAVES, SEEN = 11.0, 0.3, 0.75  # what keeps a wail going
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How plain so many sweeps in a row must be: octaves of each and of the complete ones, dB, looks, error."""
+    """How plain so many sweeps in a row must be: octaves of each and of the complete ones, dB, part of the looks that
+    show them, error, looks of each.
+    """
 
     sweeps: int
     extent: float
@@ -52,6 +53,7 @@ class Demand:
     strength_db: float
     seen: float
     error: float
+    looks: int = SWEEP_LOOKS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ GLIDES = (Glide(looks=9, extent=0.5, strength_db=12.0, error=0.08), Glide(10, 0.
 ONE_WAY = 0.8  # part of a glide's looks that move its way
 THREE_SWEEPS = Demand(sweeps=3, extent=0.55, whole_extent=0.65, strength_db=10.0, seen=0.65, error=0.12)
 TWO_SWEEPS = Demand(sweeps=2, extent=0.6, whole_extent=0.8, strength_db=14.5, seen=0.8, error=0.085)
+SLOW_SWEEPS = Demand(sweeps=2, extent=0.7, whole_extent=0.7, strength_db=11.0, seen=0.7, error=0.06, looks=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,9 @@ class WailDetector:
                 regular = self.pattern.score >= REGULAR_SCORE or is_regular(course)  # said once, it stays
                 self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if regular else 0.0)
             return
-        if is_wail(course):
+        if is_regular(course):
+            self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE)
+        elif is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(IRREGULAR_SCORE, recent.strength_db / 15))
         elif any(is_glide(course, wanted) for wanted in GLIDES):
             self.pattern.propose(chain.start, chain.last, chain.last + CANDIDATE_SAMPLES)
@@ -273,8 +278,13 @@ def is_wail(course: Course) -> bool:
 
 
 def is_regular(course: Course) -> bool:
-    """Whether two whole cycles in a row turned at the same pitches: a siren's do, those of a voice or a lead hardly."""
-    turns = course.ends[turning_points(course.ends)[:-1]]  # the last one may be going on
+    """Whether it is a siren even beside music: it glides as far and as smoothly up and down again as notes do not that
+    follow one another, or two whole cycles in a row turned at the same pitches.
+    """
+    places = turning_points(course.ends)
+    if _sweeps(course, places, SLOW_SWEEPS):
+        return True
+    turns = course.ends[places[:-1]]  # the last one may be going on
     for first in range(len(turns) - REGULAR_TURNS + 1):
         some = turns[first : first + REGULAR_TURNS]
         alike = np.abs(some[2:] - some[:-2]).max() <= REGULAR_OCTAVES
@@ -297,7 +307,7 @@ def _sweeps(course: Course, turns: list[int], wanted: Demand) -> bool:
         return False
     if max(extents[:-1]) > ALIKE * min(extents[:-1]) or extents[-1] > ALIKE * extents[-2]:
         return False
-    if min(lengths) < SWEEP_LOOKS[0] or max(lengths) > SWEEP_LOOKS[1]:
+    if min(lengths) < wanted.looks or max(lengths) > SWEEP_LOOKS[1]:
         return False
     if any(one + other < CYCLE_LOOKS for one, other in pairwise(lengths)):
         return False

@@ -9,6 +9,7 @@ from streamer.model.labels import find
 from streamer.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
 from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.cadence_state import DOUBTFUL_SCORE
 from streamer.sound.loudness import dbfs
 from streamer.steps import SpanScores
 
@@ -142,10 +143,50 @@ def test_both_together_raise_sooner_than_either():
     assert [alone.step(AlertInput(end_sample=at * RATE, cadence=sweep(at))) for at in (22, 23)] == [[], []]
 
 
-def test_one_judgement_backs_a_pattern_only_above_the_threshold():
-    assert states(AlertEngine().step(judged(22, {SIREN: 0.8}, cadence=sweep(22)))) == [("siren", "raised")]
-    assert AlertEngine().step(judged(22, {SIREN: 0.7}, cadence=sweep(22))) == []
+def test_one_judgement_backs_beeps_only_above_the_threshold_and_sweeps_sooner():
+    group = t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence
+    assert states(AlertEngine().step(judged(23, {SMOKE: 0.8}, cadence=group))) == [("smoke_alarm", "raised")]
+    assert AlertEngine().step(judged(23, {SMOKE: 0.7}, cadence=group)) == []
+    assert states(AlertEngine().step(judged(22, {SIREN: 0.3}, cadence=sweep(22)))) == [("siren", "raised")]
+    assert AlertEngine().step(judged(22, {SIREN: 0.2}, cadence=sweep(22))) == []
+    assert AlertEngine().step(judged(22, {SIREN: 0.3, WHISTLING: 0.35}, cadence=sweep(22))) == []
     assert AlertEngine().step(judged(22, {SIREN: 0.9}, cadence=sweeping(22))) == []
+
+
+def glimpsed(at, scores, cadence):
+    judgement = judged(at, scores).judgement[:1]
+    return AlertInput(end_sample=round(at * RATE), glimpse=judgement, cadence=cadence)
+
+
+def test_a_glimpse_confirms_a_siren_that_has_begun_and_nothing_else():
+    assert states(AlertEngine().step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))) == [("siren", "raised")]
+    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.95}, ())) == []
+    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.2}, sweep(22.5))) == []
+    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.3, MUSIC: 0.4}, sweep(22.5))) == []
+    group = t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence
+    assert AlertEngine().step(glimpsed(23, {SMOKE: 0.95}, group)) == []
+    behind_music = AlertEngine()
+    assert behind_music.step(judged(22, {MUSIC: 0.6})) == []
+    assert behind_music.step(glimpsed(22.5, {SIREN: 0.9}, sweep(22.5))) == []
+
+
+def test_one_is_curious_about_a_siren_that_has_begun_until_it_is_raised():
+    alerts = AlertEngine()
+    assert not alerts.curious(())
+    assert not alerts.curious(t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence)
+    assert not alerts.curious(sweeping(22))  # no more than a sign
+    assert alerts.curious(sweep(22))
+    alerts.step(glimpsed(22, {SIREN: 0.9}, sweep(22)))
+    assert not alerts.curious(sweep(22.5))
+    without_labels = AlertEngine(parse_rules({"rules": [{"id": "siren", "labels": []}]}))
+    assert not without_labels.curious(sweep(22))
+
+
+def test_what_a_sirens_beginning_raised_waits_for_its_next_sweep():
+    alerts = AlertEngine()
+    changes = alerts.step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))
+    changes += run(alerts, range(23, 40), lambda second: {})
+    assert [(change.state, change.at_sample) for change in changes] == [("raised", 22.5 * RATE), ("cleared", 27 * RATE)]
 
 
 def wail(last, score):
@@ -178,6 +219,19 @@ def test_a_t3_needs_the_taggers_word_or_one_more_beep():
         alerts = AlertEngine()
         assert alerts.step(judged(24.5, heard, cadence=first)) == []
         assert states(alerts.step(judged(25.5, heard, cadence=later))) == [("smoke_alarm", "raised")]
+
+
+def test_a_doubtful_t3_needs_the_taggers_word_or_a_whole_group_more():
+    def beeping_until(last):
+        return t3(CadencePhase.SOUNDING, 20, last, last + 0.5, DOUBTFUL_SCORE).cadence
+
+    assert states(AlertEngine().step(judged(25, {SMOKE: 0.3}, cadence=beeping_until(24.5)))) == [
+        ("smoke_alarm", "raised")
+    ]
+    for heard in ({}, {MUSIC: 0.6}):
+        alerts = AlertEngine()
+        assert run(alerts, (25, 26, 28), lambda _, heard=heard: heard, lambda second: beeping_until(second - 0.5)) == []
+        assert states(alerts.step(judged(29, heard, cadence=beeping_until(28.6)))) == [("smoke_alarm", "raised")]
 
 
 def test_an_alarm_goes_on_while_something_else_is_told():
