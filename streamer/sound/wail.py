@@ -200,10 +200,10 @@ class WailDetector:
         if self.pattern.onset is not None:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
             if plain and extent >= LASTING_OCTAVES:
-                regular = self.pattern.score >= REGULAR_SCORE or is_regular(course)  # said once, it stays
+                regular = self.pattern.score >= REGULAR_SCORE or is_regular(course) or is_slow(course)
                 self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if regular else 0.0)
             return
-        if is_regular(course):
+        if is_slow(course):
             self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE)
         elif is_wail(course):
             self.pattern.confirm(chain.start, chain.last, min(IRREGULAR_SCORE, recent.strength_db / 15))
@@ -277,14 +277,14 @@ def is_wail(course: Course) -> bool:
     return _sweeps(course, turns, THREE_SWEEPS) or _sweeps(course, turns, TWO_SWEEPS)
 
 
+def is_slow(course: Course) -> bool:
+    """Whether it glides so far, slowly and smoothly up and down again as notes that follow one another never do."""
+    return _sweeps(course, turning_points(course.ends), SLOW_SWEEPS)
+
+
 def is_regular(course: Course) -> bool:
-    """Whether it is a siren even beside music: it glides as far and as smoothly up and down again as notes do not that
-    follow one another, or two whole cycles in a row turned at the same pitches.
-    """
-    places = turning_points(course.ends)
-    if _sweeps(course, places, SLOW_SWEEPS):
-        return True
-    turns = course.ends[places[:-1]]  # the last one may be going on
+    """Whether two whole cycles in a row turned at the same pitches: a siren's do, those of a voice or a lead hardly."""
+    turns = course.ends[turning_points(course.ends)[:-1]]  # the last one may be going on
     for first in range(len(turns) - REGULAR_TURNS + 1):
         some = turns[first : first + REGULAR_TURNS]
         alike = np.abs(some[2:] - some[:-2]).max() <= REGULAR_OCTAVES
