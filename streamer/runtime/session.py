@@ -33,7 +33,7 @@ from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.word_lists import masked_words
 
-GLIMPSE_S = 1.0
+GLIMPSE_S = 1.0  # the shortest span that heads are trained on: a siren that has begun fills it soonest
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
 HEARD_TAGS = 5  # of the top tags an alert carries
@@ -109,7 +109,7 @@ class Session:
         """What to judge: once a second the spans that make tags, and between them a glimpse where a siren has begun."""
         if hop.judge:
             return self._settings.tags.spans_s
-        return (GLIMPSE_S,) if self.alerts.curious(self._patterns) else ()
+        return (GLIMPSE_S,) if self.alerts.curious(self._patterns, hop.end_sample) else ()
 
     def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""

@@ -8,7 +8,7 @@ A pure state machine per rule, driven by sample time:
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -125,12 +125,17 @@ class AlertEngine:
     @property
     def patterns(self) -> tuple[CadenceState, ...]:
         """The patterns of the signal that count for a rule after the latest step, each once."""
-        found = {state.kind: state for trigger in self._listening() for state in trigger.counting}
+        triggers = (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
+        found = {state.kind: state for trigger in triggers for state in trigger.counting}
         return tuple(found.values())
 
-    def curious(self, patterns: Sequence[CadenceState]) -> bool:
+    def curious(self, patterns: Sequence[CadenceState], at_sample: int) -> bool:
         """Whether a judgement of the last second (`AlertInput.glimpse`, with these patterns) might raise a rule."""
-        return any(trigger.curious(patterns) for trigger in self._listening())
+        return any(
+            watch.trigger.curious(patterns, at_sample)
+            for watch in self._watches
+            if isinstance(watch.trigger, SoundTrigger) and _is_free(watch, at_sample)
+        )
 
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
@@ -158,9 +163,6 @@ class AlertEngine:
             if watch.active is not None:
                 changes.append(self._clear(watch, watch.active, at_sample, "finished"))
         return changes
-
-    def _listening(self) -> Iterator[SoundTrigger]:
-        return (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
 
     def _watch(self, rule: AlertRule, path: str) -> _Watch:
         spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]
@@ -203,8 +205,8 @@ class AlertEngine:
         return [self._clear(watch, active, at, "over")]
 
     def _may_raise(self, watch: _Watch, given: AlertInput) -> bool:
-        at, clock = given.end_sample, given.local_time_s
-        if at < watch.free_at or at < watch.snoozed_until:
+        clock = given.local_time_s
+        if not _is_free(watch, given.end_sample):
             return False
         return clock is None or not any(_inside(clock, start, end) for start, end in watch.quiet)
 
@@ -264,6 +266,11 @@ class AlertEngine:
             text=self._text if fresh else "",
             reason=reason,
         )
+
+
+def _is_free(watch: _Watch, at: int) -> bool:
+    """Whether neither its cooldown nor a snooze keeps the rule from being raised."""
+    return at >= max(watch.free_at, watch.snoozed_until)
 
 
 def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamer.events import SAMPLE_RATE
 from streamer.sound.cadence_state import DOUBTFUL_SCORE, CadenceKind, Pattern
-from streamer.sound.overtones import HIGHEST_BIN, square_db
+from streamer.sound.overtones import HIGHEST_BIN, lacks_overtones
 from streamer.sound.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
 from streamer.sound.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 
@@ -16,7 +16,6 @@ KEPT_FRAMES = 640  # 10 s
 ALARM_TONES_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 SQUARE_BELOW_HZ = 1000.0  # lower alarm tones are square waves; what is not one is doubtful
-SQUARE_DB = 5.0
 T3_FRAMES = 480  # 7.7 s
 T3_ROTATIONS = (1, 2, 3)  # beeps after the long pause
 SLOT = (0.93, 0.57)  # periods of beeps before the first one: where the one before it was, or was not
@@ -86,7 +85,7 @@ class BeepDetector:
             found = None
         if found is not None and (self.t3.onset is not None or found.quality_db >= T3_SURE_DB):
             onset, last = _place(found, now)
-            doubtful = self._low(found) and square_db(wide, self._tone_bin(found), found.choice.on_frames) < SQUARE_DB
+            doubtful = self._low(found) and lacks_overtones(wide, self._tone_bin(found), found.choice.on_frames)
             self.t3.confirm(onset, last, DOUBTFUL_SCORE if doubtful else min(1.0, found.quality_db / 10))
         elif self.t3.onset is None:
             group = fit(history, t3_groups())

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 CANDIDATE_SCORE = 0.4  # of a candidate that the tagger need only agree with
 REGULAR_SCORE = 1.0  # of a wail or a hi-lo that cannot be chance
 DOUBTFUL_SCORE = 0.5  # of a pattern that lacks what such an alarm also shows
-IRREGULAR_SCORE = 0.8  # of one that may be, at most
+IRREGULAR_SCORE = 0.8  # of a wail or a hi-lo that may be chance, at most
 SIGN_SCORE = 0.2  # of one that is worth no more than not doubting the tagger
 
 

@@ -48,7 +48,7 @@ class PatternTrust:
 
 
 def _needs_no_more(kind: CadenceKind, opinion: Opinion) -> bool:
-    """A T3 needs the tagger's word or one more beep: it is the pattern that everyday sounds show most."""
+    """A T3 needs the tagger's word or more beeps: it is the pattern that everyday sounds show most."""
     return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and kind is not CadenceKind.T3)
 
 

@@ -30,7 +30,8 @@ OUTDONE = 3.0  # and so many times the rule's own
 MISTAKEN = 0.4  # of a label that the tagger mistakes for the rule's: from such a score on it is doubted for
 MISTAKEN_SAMPLES = 160_000  # so long
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
-HELD_SAMPLES = 64_000  # what a siren's beginning raised lasts so long at least: a slow wail turns only every 3 s
+HELD_SAMPLES = 64_000  # it lasts so long behind a siren's beginning that the tagger agreed with: a slow wail turns
+# only every 3 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: sweeps turn, beeps pause
 SIGNS_APART = 16_000  # and one more so long before it: a single one may be chance
@@ -70,6 +71,7 @@ class SoundTrigger:
     _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
     _held_until: int = 0  # what was raised at its beginning has time to show more
+    _swept: int | None = None  # the last sample of such a beginning
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
 
     def __post_init__(self) -> None:
@@ -91,17 +93,19 @@ class SoundTrigger:
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = self.counting = tuple(self._trust.step(own, min(self._opinions, default=Opinion.SILENT)))
         in_sight = [state for state in own if _begun(state)]
-        fused = (self._backed(in_sight) and at - self._judged <= SAMPLE_RATE) or self._glimpsed(given, in_sight)
-        if fused and not self._stands and _sweeps(in_sight):
+        fused = self._backed(in_sight) and at - self._judged <= SAMPLE_RATE
+        fused |= self._glimpsed(given, in_sight)
+        if fused and _sweeps(in_sight):
+            self._swept = max(state.last_sample for state in in_sight)
             self._held_until = at + HELD_SAMPLES
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
         tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
-        starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
+        seen = (*sounding, *(in_sight if fused else ()))
+        starts = [state.onset_sample for state in seen]
         ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
-        if self._onset is not None and (self._confirmed or fused):
+        if self._onset is not None and self._confirmed:
             starts.append(self._onset)
-        if self._heard is not None:
-            ends.append(self._heard)
+        ends += [last for last in (self._heard, self._swept) if last is not None]
         strongest = max((state.score for state in (*sounding, *in_sight)), default=0.0)
         raises = bool(sounding) or fused or self._confirmed
         lasts = bool(sounding) or fused or tagged or at < self._held_until
@@ -112,13 +116,17 @@ class SoundTrigger:
             start_sample=min(starts, default=at),
             last_sample=max(ends, default=at),
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
-            labels=(*names, *(state.kind.readable for state in sounding)),
+            labels=(*names, *(state.kind.readable for state in seen)),
         )
 
-    def curious(self, patterns: Sequence[CadenceState]) -> bool:
-        """Whether a glimpse of the tagger's might raise the rule: it is not raised, and a siren has begun."""
+    def curious(self, patterns: Sequence[CadenceState], at: int) -> bool:
+        """Whether a glimpse of the tagger's might raise the rule at sample `at`: a siren has begun, not raised yet."""
         own = [state for state in patterns if state.kind.value in self.rule.cadence and _begun(state)]
-        return not self._stands and bool(self.members.size) and _sweeps(own)
+        return not self._stands and bool(self.members.size) and _sweeps(own) and not self._doubted(at)
+
+    def _doubted(self, at: int) -> bool:
+        """Whether the tagger hears, or heard not long ago, what it mistakes for the rule's sound, or another rival."""
+        return at < max(self._doubted_until, self._denied_until) or Opinion.DENIES in self._opinions
 
     def _backed(self, in_sight: Sequence[CadenceState]) -> bool:
         """Whether the tagger agrees with a pattern that has begun."""
@@ -130,12 +138,11 @@ class SoundTrigger:
 
     def _glimpsed(self, given: AlertInput, in_sight: Sequence[CadenceState]) -> bool:
         """Whether the last second alone sounds like the siren that has begun, and the seconds before like no rival."""
-        if not given.glimpse or not self.members.size or not _sweeps(in_sight):
+        if not given.glimpse or not self.members.size or not _sweeps(in_sight) or self._doubted(given.end_sample):
             return False
         scores = combine(given.glimpse, self.trained_spans_s)
-        doubted = scores[self.rivals].max(initial=0.0) >= scores[self.members].max()
-        doubted |= given.end_sample < self._doubted_until or Opinion.DENIES in self._opinions
-        return not doubted and bool((scores[self.members] / self.on[self.members]).max() >= SWEEP_RATIO)
+        outdone = scores[self.rivals].max(initial=0.0) >= scores[self.members].max()
+        return not outdone and bool((scores[self.members] / self.on[self.members]).max() >= SWEEP_RATIO)
 
     def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""

@@ -1,8 +1,8 @@
 """Sirens in the signal itself: wail (`streamer.sound.wail`), yelp and hi-lo.
 
 Yelp: the spectrogram repeats itself every 0.24 to 0.4 s and changes all the time in between; a short stretch of it
-shows that soonest, a long one while other sounds come and go. Hi-lo: two tones in turn,
-that is two bins that fit complementary templates.
+shows that soonest, a long one while other sounds come and go. Hi-lo: two tones in turn, that is two bins that fit
+complementary templates.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ YELP_SHORT_FRAMES = 52  # 0.83 s
 YELP_LAGS = (13, 30)  # frames: 0.21 to 0.48 s; 150 to 250 a minute with room for error
 YELP_LEAST = 0.36  # correlation one cycle apart
 YELP_CONTRAST = 0.16  # so much more than a moment apart, and than half a cycle apart
-YELP_PLACES = 7  # bins that are the strongest at some time in two cycles: a warble has two
+YELP_PLACES = 7  # bins that are the strongest at some time in the last two cycles: a warble has two
 YELP_LOOKS = 3  # of the last 4, or in a row at the short stretch
 
 HILO_HZ = (390.0, 660.0)

@@ -172,14 +172,14 @@ def test_a_glimpse_confirms_a_siren_that_has_begun_and_nothing_else():
 
 def test_one_is_curious_about_a_siren_that_has_begun_until_it_is_raised():
     alerts = AlertEngine()
-    assert not alerts.curious(())
-    assert not alerts.curious(t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence)
-    assert not alerts.curious(sweeping(22))  # no more than a sign
-    assert alerts.curious(sweep(22))
+    assert not alerts.curious((), 22 * RATE)
+    assert not alerts.curious(t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence, 23 * RATE)
+    assert not alerts.curious(sweeping(22), 22 * RATE)  # no more than a sign
+    assert alerts.curious(sweep(22), 22 * RATE)
     alerts.step(glimpsed(22, {SIREN: 0.9}, sweep(22)))
-    assert not alerts.curious(sweep(22.5))
+    assert not alerts.curious(sweep(22.5), round(22.5 * RATE))
     without_labels = AlertEngine(parse_rules({"rules": [{"id": "siren", "labels": []}]}))
-    assert not without_labels.curious(sweep(22))
+    assert not without_labels.curious(sweep(22), 22 * RATE)
 
 
 def test_what_a_sirens_beginning_raised_waits_for_its_next_sweep():
