@@ -182,11 +182,67 @@ def test_one_is_curious_about_a_siren_that_has_begun_until_it_is_raised():
     assert not without_labels.curious(sweep(22), 22 * RATE)
 
 
+def test_one_is_not_curious_where_a_glimpse_could_not_count():
+    behind_music, beside_birds, snoozed = AlertEngine(), AlertEngine(), AlertEngine()
+    behind_music.step(judged(22, {MUSIC: 0.6}))
+    assert not behind_music.curious(sweep(27), 27 * RATE)
+    behind_music.step(judged(31, {}))
+    behind_music.step(judged(32, {}))
+    assert behind_music.curious(sweep(33), 33 * RATE)
+    beside_birds.step(judged(22, {BIRD: 0.6}))
+    assert not beside_birds.curious(sweep(22.5), round(22.5 * RATE))
+    snoozed.snooze("siren", 60 * RATE)
+    assert not snoozed.curious(sweep(30), 30 * RATE)
+    assert snoozed.curious(sweep(60), 60 * RATE)
+
+
+def test_a_glimpse_is_named_and_does_not_count_among_the_judgements():
+    alerts = AlertEngine()
+    raised = alerts.step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))
+    assert [change.labels for change in raised] == [("wail",)]
+    assert raised[0].start_sample == 21.5 * RATE
+    counted = AlertEngine()  # two judgements of three are needed, and only signs are seen
+    changes = [
+        change for second in (22, 22.5, 23) for change in counted.step(glimpsed(second, {SIREN: 0.9}, sweeping(second)))
+    ]
+    changes += counted.step(judged(23.5, {SIREN: 0.9}, cadence=sweeping(23.5)))
+    assert changes == []
+
+
+def test_a_glimpse_does_not_count_where_another_alarms_pattern_denies_it():
+    own = {"id": "s", "labels": ["siren"], "cadence": ["wail"], "unless": ["t4"], "threshold": 0.75}
+    for unless, raised in (([], 1), (["t4"], 0)):
+        alerts = engine(own | {"unless": unless})
+        other = t4(CadencePhase.SOUNDING, 10, 22, 22).cadence
+        alerts.step(judged(22, {}, cadence=other))
+        assert len(alerts.step(glimpsed(22.5, {SIREN: 0.9}, (*other, *sweep(22.5))))) == raised
+
+
+def test_a_faint_slow_wail_is_one_alert():
+    def now_and_then(second):
+        return sweep(second) if second % 3 == 0 else ()
+
+    changes = run(AlertEngine(), range(21, 60), lambda second: {SIREN: 0.3}, now_and_then)
+    assert [change.state for change in changes if change.state != "updated"] == ["raised"]
+
+
 def test_what_a_sirens_beginning_raised_waits_for_its_next_sweep():
     alerts = AlertEngine()
     changes = alerts.step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))
     changes += run(alerts, range(23, 40), lambda second: {})
     assert [(change.state, change.at_sample) for change in changes] == [("raised", 22.5 * RATE), ("cleared", 27 * RATE)]
+    assert changes[-1].end_sample == 22.5 * RATE
+
+
+def hilo(last, score):
+    return (CadenceState(CadenceKind.HILO, CadencePhase.SOUNDING, 20 * RATE, round(last * RATE), score),)
+
+
+def test_a_hilo_beside_music_needs_more_turns():
+    denied = AlertEngine()
+    assert run(denied, range(23, 30), lambda second: {MUSIC: 0.6}, lambda second: hilo(second, 0.8)) == []
+    assert states(denied.step(judged(30, {MUSIC: 0.6}, cadence=hilo(30, 1.0)))) == [("siren", "raised")]
+    assert states(AlertEngine().step(judged(23, {}, cadence=hilo(23, 0.8)))) == [("siren", "raised")]
 
 
 def wail(last, score):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from streamer.bench import sounds
 from streamer.bench.alert_scenes import load
 from streamer.bench.alerts import listen
-from streamer.sound.cadence import CadenceDetector, CadencePhase
-from streamer.sound.cadence_state import DOUBTFUL_SCORE
+from streamer.sound.cadence import CadenceDetector, CadenceKind, CadencePhase
+from streamer.sound.cadence_state import DOUBTFUL_SCORE, REGULAR_SCORE
 
 RATE = 16_000
 SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"
@@ -90,6 +90,34 @@ def test_low_beeps_that_are_no_square_wave_are_doubtful(overtones, sure):
         scores += [state.score for state in states if state.phase is CadencePhase.SOUNDING]
     assert scores
     assert (max(scores) > DOUBTFUL_SCORE) == sure
+
+
+def test_overtones_that_other_sounds_bury_are_not_missed():
+    clock = np.arange(12 * RATE) / RATE
+    gate = (clock % 4 < 2.5) & (clock % 1 < 0.5)
+    tone = np.sin(2 * np.pi * 520 * clock)
+    rush = np.random.default_rng(1).standard_normal(clock.size)
+    for noise, sure in ((1e-4, False), (0.5, True)):
+        detector, scores = CadenceDetector(), []
+        samples = noisy(gate * tone + noise * rush)
+        for end in range(8_000, samples.size + 1, 8_000):
+            states = detector.step(samples[end - 8_000 : end], end)
+            scores += [state.score for state in states if state.phase is CadencePhase.SOUNDING]
+        assert scores
+        assert (max(scores) > DOUBTFUL_SCORE) == sure
+
+
+@pytest.mark.parametrize("turns", [3, 8])
+def test_a_hilo_cannot_be_chance_after_four_turns(turns):
+    clock = np.arange(8 * RATE) / RATE
+    half = (clock - 2) // 0.5
+    tone = np.sin(2 * np.pi * np.where(half % 2 == 0, 435, 580) * clock) * ((half >= 0) & (half <= turns))
+    detector, scores = CadenceDetector(), [0.0]
+    samples = noisy(tone)
+    for end in range(8_000, samples.size + 1, 8_000):
+        states = detector.step(samples[end - 8_000 : end], end)
+        scores += [state.score for state in states if state.kind is CadenceKind.HILO]
+    assert (max(scores) >= REGULAR_SCORE) == (turns > 4)
 
 
 @pytest.mark.parametrize("kind", ["t3", "t4", "yelp", "hilo"])

@@ -63,12 +63,12 @@ def test_turning_points_of_a_course():
 
 @pytest.mark.parametrize(
     ("looks", "octaves", "stairs", "slow"),
-    [(12, 1.0, 0, True), (12, 0.6, 0, False), (5, 1.0, 0, False), (12, 1.0, 3, False)],
+    [(12, 1.0, 0, True), (12, 0.6, 0, False), ((9, 5), 1.0, 0, False), ((9, 7), 1.0, 0, True), (12, 1.0, 3, False)],
 )
 def test_a_wail_is_slow_when_it_glides_far_without_steps(looks, octaves, stairs, slow):
-    up = np.linspace(0, octaves, looks + 1)
-    up = np.round(up * stairs / octaves) / stairs * octaves if stairs else up
-    ends = np.concatenate([up, up[-2::-1]])
+    up, down = (np.linspace(0, octaves, count + 1) for count in (looks if isinstance(looks, tuple) else (looks, looks)))
+    ends = np.concatenate([up, down[-2::-1]])
+    ends = np.round(ends * stairs / octaves) / stairs * octaves if stairs else ends
     course = Course(np.arange(ends.size), ends, np.full(ends.size, 0.5), np.full(ends.size, 13.0))
     assert is_slow(course) is slow
 
@@ -79,7 +79,7 @@ def test_a_wail_is_slow_when_it_glides_far_without_steps(looks, octaves, stairs,
         ([0.4, 1.6, 0.45, 1.65, 0.8], True),  # two whole cycles, a third begun
         ([1.6, 0.4, 1.6, 0.4, 1.6, 1.2], True),
         ([1.9, 0.3, 1.3, 0.3, 1.3, 0.6], True),  # from the second turn on
-        ([0.4, 1.6, 0.45], False),  # it rests all the time
+        ([0.4, 1.6, 0.45], False),  # one cycle
         ([0.4, 1.6, 0.45, 1.65], False),  # the last turn may go on
         ([0.2, 1.0, 0.4, 1.3, 0.5], False),  # a lead voice
         ([0.4, 1.0, 0.4, 1.0, 0.4, 0.8], False),  # too narrow
