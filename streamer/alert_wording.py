@@ -8,7 +8,7 @@ from streamer.model.labels import groups, labels
 from streamer.rules import AlertRule, AlertRules
 from streamer.sinks.plain_text import clean
 from streamer.sound.cadence import CadenceKind
-from streamer.sound.sound_trigger import FUSED_RATIO, MISTAKEN_SAMPLES, SURE, SWEEP_RATIO, SWEEPS
+from streamer.sound.sound_trigger import FUSED_RATIO, MISTAKEN_SAMPLES, SURE
 
 WIDTH = 110  # columns
 MAX_NAMED = 8  # labels of a group
@@ -53,15 +53,12 @@ def _raised_when(rule: AlertRule) -> list[str]:
     lines = [_labels(rule) + _doubts(rule)] if rule.labels else []
     patterns = [_PATTERNS[CadenceKind(kind)] for kind in rule.cadence]
     lines += [f"the signal itself shows {pattern}" for pattern in patterns]
-    return [*lines, _together(rule)] if rule.labels and rule.cadence else lines
-
-
-def _together(rule: AlertRule) -> str:
-    enough = f"over the threshold, or two in a row over {FUSED_RATIO:.0%} of it"
-    if not SWEEPS.isdisjoint(rule.cadence):
-        rivals = " and over all of those" if rule.rivals else ""
-        enough = f"over {SWEEP_RATIO:.0%} of the threshold{rivals} (also one of the last second alone)"
-    return f"such a pattern has plainly begun and one judgement is {enough}: both together are sooner"
+    if rule.labels and rule.cadence:
+        lines.append(
+            "such a pattern has plainly begun and one judgement is over the threshold, or two in a row over "
+            f"{FUSED_RATIO:.0%} of it: both together are sooner"
+        )
+    return lines
 
 
 def _labels(rule: AlertRule) -> str:

@@ -237,16 +237,6 @@ def test_every_default_rule_is_explained_in_words():
         assert max(map(len, text.splitlines())) <= 112
 
 
-def test_what_both_together_need_is_explained_for_beeps_and_for_sirens():
-    rules = parse_rules(
-        {"rules": [{"id": "siren"}, {"id": "smoke_alarm"}, {"id": "bare", "labels": ["Siren"], "cadence": ["wail"]}]}
-    )
-    texts = {rule.id: " ".join(explain(rule, rules).split()) for rule in rules.rules}
-    assert "one judgement is over the threshold, or two in a row over 80% of it" in texts["smoke_alarm"]
-    assert "over 33% of the threshold and over all of those (also one of the last second alone)" in texts["siren"]
-    assert "over 33% of the threshold (also" in texts["bare"]
-
-
 def test_explanations_follow_the_settings():
     own = {"id": "x", "labels": ["Dog"], "threshold": None, "confirm": 1, "quiet_hours": "22:00-07:00"}
     rules = parse_rules({"quiet_hours": "12:00-13:00", "rules": [own, {"id": "help", "all_clear": False}]})

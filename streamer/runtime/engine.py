@@ -255,7 +255,7 @@ def _noise(model: Model, frames: int) -> Work:
     """A window of noise for the warm-up, with tags and text."""
     mel = MelFrames(model.dims.n_mels)
     mel.append(np.random.default_rng(0).normal(0.0, 0.05, frames * HOP_LENGTH).astype(np.float32))
-    return mel, StepRequest(0, frames * HOP_LENGTH, (1.0, 2.0, 5.0, 10.0), DecodeTask(max_new_tokens=4))
+    return mel, StepRequest(0, frames * HOP_LENGTH, (2.0, 5.0, 10.0), DecodeTask(max_new_tokens=4))
 
 
 def _mel(window: _Window) -> Tensor:

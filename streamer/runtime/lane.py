@@ -230,8 +230,7 @@ class Lane:
         waits = waited_s < FAR_BEHIND_S and self._haste is Haste.NONE
         starves = waits and self.turns.starves(hop, least_hop_s)
         text = text and (starves or not self._superseded(least_hop_s))
-        wanted = behind < JUDGEMENTS_BEHIND if hop.judge else not (self._plans or least_hop_s)  # a late glimpse is none
-        judge = wanted or (hop.text and text)  # the same encoder pass serves both
+        judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
         if hop.judge and not judge:
             self.skipped_judgements += 1
         return Job(hop, text, judge, waited_s)

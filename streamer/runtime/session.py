@@ -25,7 +25,7 @@ from streamer.policy.session import TextChange, TextSession
 from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
-from streamer.sound.cadence import CadenceDetector, CadenceState
+from streamer.sound.cadence import CadenceDetector
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.loudness import dbfs
@@ -33,7 +33,6 @@ from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.word_lists import masked_words
 
-GLIMPSE_S = 1.0  # the shortest span that heads are trained on: a siren that has begun fills it soonest
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
 HEARD_TAGS = 5  # of the top tags an alert carries
@@ -73,7 +72,6 @@ class Session:
         self.text = TextSession(settings, text, calibrated=facts.calibrated)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
-        self._patterns: tuple[CadenceState, ...] = ()  # of the hop that began last
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
@@ -98,18 +96,11 @@ class Session:
         if not isinstance(plan, Hop):
             return None
         self.text.hear(plan)
-        self._patterns = tuple(self._cadence.step(plan.samples, plan.end_sample))
-        spans = self._spans(plan) if judge and not plan.silent and self._sounds else ()
+        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._sounds else ()
         start, decode = self.text.prepare(plan.end_sample, plan.text and text)
         if not spans and decode is None:
             return None
         return StepRequest(start, plan.end_sample, spans, decode)
-
-    def _spans(self, hop: Hop) -> tuple[float, ...]:
-        """What to judge: once a second the spans that make tags, and between them a glimpse where a siren has begun."""
-        if hop.judge:
-            return self._settings.tags.spans_s
-        return (GLIMPSE_S,) if self.alerts.curious(self._patterns, hop.end_sample) else ()
 
     def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
@@ -156,8 +147,7 @@ class Session:
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
         at = hop.end_sample
-        judged = result.judgement if result else ()
-        judgement, glimpse = (judged, ()) if hop.judge else ((), judged)
+        judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
         elif hop.judge:  # nothing was judged, for silence or for lag: an old score must not withhold new words
@@ -173,10 +163,9 @@ class Session:
         given = AlertInput(
             end_sample=at,
             judgement=tuple(judgement),
-            glimpse=tuple(glimpse),
             scores=self._scores if judgement else None,
             silent=hop.judge and hop.silent,
-            cadence=self._patterns,
+            cadence=tuple(self._cadence.step(hop.samples, at)),
             heard=self._top(HEARD_TAGS),
             loudness_dbfs=dbfs(hop.samples) if len(hop.samples) else None,  # none: text that was put off
         )

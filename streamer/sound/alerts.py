@@ -129,14 +129,6 @@ class AlertEngine:
         found = {state.kind: state for trigger in triggers for state in trigger.counting}
         return tuple(found.values())
 
-    def curious(self, patterns: Sequence[CadenceState], at_sample: int) -> bool:
-        """Whether a judgement of the last second (`AlertInput.glimpse`, with these patterns) might raise a rule."""
-        return any(
-            watch.trigger.curious(patterns, at_sample)
-            for watch in self._watches
-            if isinstance(watch.trigger, SoundTrigger) and _is_free(watch, at_sample)
-        )
-
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
         for watch in self._watches:
@@ -205,8 +197,8 @@ class AlertEngine:
         return [self._clear(watch, active, at, "over")]
 
     def _may_raise(self, watch: _Watch, given: AlertInput) -> bool:
-        clock = given.local_time_s
-        if not _is_free(watch, given.end_sample):
+        at, clock = given.end_sample, given.local_time_s
+        if at < watch.free_at or at < watch.snoozed_until:
             return False
         return clock is None or not any(_inside(clock, start, end) for start, end in watch.quiet)
 
@@ -266,11 +258,6 @@ class AlertEngine:
             text=self._text if fresh else "",
             reason=reason,
         )
-
-
-def _is_free(watch: _Watch, at: int) -> bool:
-    """Whether neither its cooldown nor a snooze keeps the rule from being raised."""
-    return at >= max(watch.free_at, watch.snoozed_until)
 
 
 def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:

@@ -13,8 +13,8 @@ from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.cadence_state import DOUBTFUL_SCORE, REGULAR_SCORE
 
 LONGER: Mapping[CadenceKind, float] = MappingProxyType(
-    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.5}
-)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, half as many sweeps again
+    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.4}
+)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, two more sweeps
 REGULAR = frozenset({CadenceKind.WAIL, CadenceKind.HILO})  # these have to be seen that they cannot be chance
 LONGER_DOUBTFUL = 0.9  # what lacks a mark of such an alarm: a whole group more
 

@@ -16,22 +16,18 @@ from streamer.events import SAMPLE_RATE
 from streamer.model.labels import LABEL_COUNT, labels
 from streamer.rules import AlertRule
 from streamer.sound.cadence import CadencePhase, CadenceState
-from streamer.sound.cadence_state import CANDIDATE_SCORE, CadenceKind
+from streamer.sound.cadence_state import CANDIDATE_SCORE
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.pattern_trust import Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
-SWEEP_RATIO = 0.33  # with a siren's in sight one so near it: outside music, which is doubted, they are hardly seen
-SWEEPS = frozenset({CadenceKind.WAIL, CadenceKind.YELP, CadenceKind.HILO})
 AGREED, DENIED = 0.1, 0.25  # the tagger agrees with a pattern from such a score, or denies it where a rival has such a
 OUTDONE = 3.0  # and so many times the rule's own
 MISTAKEN = 0.4  # of a label that the tagger mistakes for the rule's: from such a score on it is doubted for
 MISTAKEN_SAMPLES = 160_000  # so long
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
-HELD_SAMPLES = 64_000  # it lasts so long behind a siren's beginning that the tagger agreed with: a slow wail turns
-# only every 3 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
 SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: sweeps turn, beeps pause
 SIGNS_APART = 16_000  # and one more so long before it: a single one may be chance
@@ -70,8 +66,6 @@ class SoundTrigger:
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
     _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
-    _held_until: int = 0  # what was raised at its beginning has time to show more
-    _swept: int | None = None  # the last sample of such a beginning
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
 
     def __post_init__(self) -> None:
@@ -92,23 +86,18 @@ class SoundTrigger:
             names = self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = self.counting = tuple(self._trust.step(own, min(self._opinions, default=Opinion.SILENT)))
-        in_sight = [state for state in own if _begun(state)]
-        fused = self._backed(in_sight) and at - self._judged <= SAMPLE_RATE
-        fused |= self._glimpsed(given, in_sight)
-        if fused and _sweeps(in_sight):
-            self._swept = max(state.last_sample for state in in_sight)
-            self._held_until = at + HELD_SAMPLES
+        in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
+        fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
         tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
-        seen = (*sounding, *(in_sight if fused else ()))
-        starts = [state.onset_sample for state in seen]
+        starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
         ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
-        if self._onset is not None and self._confirmed:
+        if self._onset is not None and (self._confirmed or fused):
             starts.append(self._onset)
-        ends += [last for last in (self._heard, self._swept) if last is not None]
+        if self._heard is not None:
+            ends.append(self._heard)
         strongest = max((state.score for state in (*sounding, *in_sight)), default=0.0)
-        raises = bool(sounding) or fused or self._confirmed
-        lasts = bool(sounding) or fused or tagged or at < self._held_until
+        raises, lasts = bool(sounding) or fused or self._confirmed, bool(sounding) or fused or tagged
         self._stands = lasts and (raises or self._stands)
         return Evidence(
             raises=raises,
@@ -116,33 +105,13 @@ class SoundTrigger:
             start_sample=min(starts, default=at),
             last_sample=max(ends, default=at),
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
-            labels=(*names, *(state.kind.readable for state in seen)),
+            labels=(*names, *(state.kind.readable for state in sounding)),
         )
 
-    def curious(self, patterns: Sequence[CadenceState], at: int) -> bool:
-        """Whether a glimpse of the tagger's might raise the rule at sample `at`: a siren has begun, not raised yet."""
-        own = [state for state in patterns if state.kind.value in self.rule.cadence and _begun(state)]
-        return not self._stands and bool(self.members.size) and _sweeps(own) and not self._doubted(at)
-
-    def _doubted(self, at: int) -> bool:
-        """Whether the tagger hears, or heard not long ago, what it mistakes for the rule's sound, or another rival."""
-        return at < max(self._doubted_until, self._denied_until) or Opinion.DENIES in self._opinions
-
-    def _backed(self, in_sight: Sequence[CadenceState]) -> bool:
+    def _backed(self) -> bool:
         """Whether the tagger agrees with a pattern that has begun."""
         near = self._near
-        if not near or not in_sight:
-            return False
-        enough = SWEEP_RATIO if _sweeps(in_sight) else 1.0
-        return near[-1] >= enough or (len(near) == 2 and min(near) >= FUSED_RATIO)
-
-    def _glimpsed(self, given: AlertInput, in_sight: Sequence[CadenceState]) -> bool:
-        """Whether the last second alone sounds like the siren that has begun, and the seconds before like no rival."""
-        if not given.glimpse or not self.members.size or not _sweeps(in_sight) or self._doubted(given.end_sample):
-            return False
-        scores = combine(given.glimpse, self.trained_spans_s)
-        outdone = scores[self.rivals].max(initial=0.0) >= scores[self.members].max()
-        return not outdone and bool((scores[self.members] / self.on[self.members]).max() >= SWEEP_RATIO)
+        return bool(near) and (near[-1] >= 1 or (len(near) == 2 and min(near) >= FUSED_RATIO))
 
     def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""
@@ -195,15 +164,6 @@ class SoundTrigger:
             self._onset, self._score = None, 0.0
         heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members
         return tuple(labels()[int(index)].name for index in heard)
-
-
-def _begun(state: CadenceState) -> bool:
-    """Whether it may be such a pattern, and not just a sign that does not speak against it."""
-    return state.phase is CadencePhase.CANDIDATE and state.score >= CANDIDATE_SCORE
-
-
-def _sweeps(in_sight: Sequence[CadenceState]) -> bool:
-    return any(state.kind in SWEEPS for state in in_sight)
 
 
 def _opinion(own: float, rival: float) -> Opinion:

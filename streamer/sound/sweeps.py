@@ -1,8 +1,7 @@
 """Sirens in the signal itself: wail (`streamer.sound.wail`), yelp and hi-lo.
 
-Yelp: the spectrogram repeats itself every 0.24 to 0.4 s and changes all the time in between; a short stretch of it
-shows that soonest, a long one while other sounds come and go. Hi-lo: two tones in turn, that is two bins that fit
-complementary templates.
+Yelp: the spectrogram repeats itself every 0.24 to 0.4 s and changes all the time in between. Hi-lo: two tones in turn,
+that is two bins that fit complementary templates.
 """
 
 from collections import deque
@@ -23,12 +22,11 @@ SIREN_TIMEOUT_S = 2.2  # not seen for so long: over
 LOWEST_DB, HIGHEST_DB = -3.0, 18.0  # tonality is clipped to this
 
 YELP_FRAMES = 80  # 1.28 s
-YELP_SHORT_FRAMES = 52  # 0.83 s
 YELP_LAGS = (13, 30)  # frames: 0.21 to 0.48 s; 150 to 250 a minute with room for error
 YELP_LEAST = 0.36  # correlation one cycle apart
 YELP_CONTRAST = 0.16  # so much more than a moment apart, and than half a cycle apart
-YELP_PLACES = 7  # bins that are the strongest at some time in the last two cycles: a warble has two
-YELP_LOOKS = 3  # of the last 4, or in a row at the short stretch
+YELP_PLACES = 7  # bins that are the strongest at some time in two cycles: a warble has two
+YELP_LOOKS = 3  # of the last 4
 
 HILO_HZ = (390.0, 660.0)
 HILO_APART = (3, 7)  # bins between the two tones: about 435 and 580 Hz
@@ -57,7 +55,6 @@ class SweepDetector:
         self.patterns = (self.wail.pattern, self.yelp, self.hilo)
         self._low_bins = np.arange(int(HILO_HZ[0] / BIN_HZ), int(HILO_HZ[1] / BIN_HZ) + 1)
         self._yelps: deque[bool] = deque(maxlen=4)
-        self._short_yelps: deque[bool] = deque(maxlen=YELP_LOOKS)
         self._hilos: deque[_Turn] = deque(maxlen=16)
         self.reset()
 
@@ -69,7 +66,6 @@ class SweepDetector:
         self._wide: Decibels = np.zeros_like(self._tones)
         self.wail.reset()
         self._yelps.clear()
-        self._short_yelps.clear()
 
     def push(self, levels: Decibels, first_frame: int) -> None:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
@@ -95,18 +91,23 @@ class SweepDetector:
         )
 
     def _look_for_yelp(self, wide: Decibels, now: int) -> None:
-        long, short = _repetition(wide), _repetition(wide[-YELP_SHORT_FRAMES:])
-        self._yelps.append(long is not None)
-        self._short_yelps.append(short is not None)
-        found = long if long is not None else short
-        if found is None:
+        wide = np.maximum(wide - wide.mean(axis=0), 0)  # steady tones go
+        rows = wide / (np.sqrt(np.sum(wide**2, axis=1, keepdims=True)) + 3)
+        spectrum = np.fft.rfft(rows, 2 * YELP_FRAMES, axis=0)
+        power = np.sum(spectrum.real**2 + spectrum.imag**2, axis=1)
+        alike = np.fft.irfft(power)[: YELP_LAGS[1] + 1] / (YELP_FRAMES - np.arange(YELP_LAGS[1] + 1))
+        lag = YELP_LAGS[0] + int(np.argmax(alike[YELP_LAGS[0] : YELP_LAGS[1]]))
+        between = float(alike[6 : max(7, round(0.7 * lag))].max())
+        contrast = float(alike[lag]) - max(between, float(alike[4]))
+        places = np.unique(rows[-2 * lag :].argmax(axis=1)).size
+        self._yelps.append(bool(alike[lag] >= YELP_LEAST and contrast >= YELP_CONTRAST and places >= YELP_PLACES))
+        if not self._yelps[-1]:
             return
-        if sum(self._short_yelps) == YELP_LOOKS:
-            self.yelp.confirm(max(0, now - YELP_SHORT_FRAMES * FRAME_HOP), now, min(1.0, 0.5 + found))
-        elif sum(self._yelps) >= YELP_LOOKS:
-            self.yelp.confirm(max(0, now - YELP_FRAMES * FRAME_HOP), now, min(1.0, 0.5 + found))
-        elif long is not None and self.yelp.onset is None:
-            self.yelp.propose(max(0, now - YELP_FRAMES * FRAME_HOP), now, now + FRAME_SAMPLES * 16)
+        onset = max(0, now - YELP_FRAMES * FRAME_HOP)
+        if sum(self._yelps) >= YELP_LOOKS:
+            self.yelp.confirm(onset, now, min(1.0, 0.5 + contrast))
+        elif self.yelp.onset is None:
+            self.yelp.propose(onset, now, now + FRAME_SAMPLES * 16)
 
     def _look_for_hilo(self, history: History, now: int) -> None:
         found = fit(history, hilo_templates())
@@ -127,21 +128,6 @@ class SweepDetector:
             if found is not None and _answer(history, found) is not None:
                 onset = max(0, now - round(found.choice.start_s * SAMPLE_RATE))
                 self.hilo.propose(onset, now, now + SAMPLE_RATE, SIGN_SCORE)
-
-
-def _repetition(wide: Decibels) -> float | None:
-    """How plainly frames [n, bins] repeat themselves as a yelp does; None: they do not."""
-    frames = wide.shape[0]
-    wide = np.maximum(wide - wide.mean(axis=0), 0)  # steady tones go
-    rows = wide / (np.sqrt(np.sum(wide**2, axis=1, keepdims=True)) + 3)
-    spectrum = np.fft.rfft(rows, 2 * frames, axis=0)
-    power = np.sum(spectrum.real**2 + spectrum.imag**2, axis=1)
-    alike = np.fft.irfft(power)[: YELP_LAGS[1] + 1] / (frames - np.arange(YELP_LAGS[1] + 1))
-    lag = YELP_LAGS[0] + int(np.argmax(alike[YELP_LAGS[0] : YELP_LAGS[1]]))
-    between = float(alike[6 : max(7, round(0.7 * lag))].max())
-    contrast = float(alike[lag]) - max(between, float(alike[4]))
-    places = np.unique(rows[-2 * lag :].argmax(axis=1)).size
-    return contrast if alike[lag] >= YELP_LEAST and contrast >= YELP_CONTRAST and places >= YELP_PLACES else None
 
 
 def _answer(history: History, found: Fit) -> int | None:

@@ -143,95 +143,10 @@ def test_both_together_raise_sooner_than_either():
     assert [alone.step(AlertInput(end_sample=at * RATE, cadence=sweep(at))) for at in (22, 23)] == [[], []]
 
 
-def test_one_judgement_backs_beeps_only_above_the_threshold_and_sweeps_sooner():
-    group = t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence
-    assert states(AlertEngine().step(judged(23, {SMOKE: 0.8}, cadence=group))) == [("smoke_alarm", "raised")]
-    assert AlertEngine().step(judged(23, {SMOKE: 0.7}, cadence=group)) == []
-    assert states(AlertEngine().step(judged(22, {SIREN: 0.3}, cadence=sweep(22)))) == [("siren", "raised")]
-    assert AlertEngine().step(judged(22, {SIREN: 0.2}, cadence=sweep(22))) == []
-    assert AlertEngine().step(judged(22, {SIREN: 0.3, WHISTLING: 0.35}, cadence=sweep(22))) == []
+def test_one_judgement_backs_a_pattern_only_above_the_threshold():
+    assert states(AlertEngine().step(judged(22, {SIREN: 0.8}, cadence=sweep(22)))) == [("siren", "raised")]
+    assert AlertEngine().step(judged(22, {SIREN: 0.7}, cadence=sweep(22))) == []
     assert AlertEngine().step(judged(22, {SIREN: 0.9}, cadence=sweeping(22))) == []
-
-
-def glimpsed(at, scores, cadence):
-    judgement = judged(at, scores).judgement[:1]
-    return AlertInput(end_sample=round(at * RATE), glimpse=judgement, cadence=cadence)
-
-
-def test_a_glimpse_confirms_a_siren_that_has_begun_and_nothing_else():
-    assert states(AlertEngine().step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))) == [("siren", "raised")]
-    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.95}, ())) == []
-    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.2}, sweep(22.5))) == []
-    assert AlertEngine().step(glimpsed(22.5, {SIREN: 0.3, MUSIC: 0.4}, sweep(22.5))) == []
-    group = t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence
-    assert AlertEngine().step(glimpsed(23, {SMOKE: 0.95}, group)) == []
-    behind_music = AlertEngine()
-    assert behind_music.step(judged(22, {MUSIC: 0.6})) == []
-    assert behind_music.step(glimpsed(22.5, {SIREN: 0.9}, sweep(22.5))) == []
-
-
-def test_one_is_curious_about_a_siren_that_has_begun_until_it_is_raised():
-    alerts = AlertEngine()
-    assert not alerts.curious((), 22 * RATE)
-    assert not alerts.curious(t3(CadencePhase.CANDIDATE, 20, 22.5, 23, 0.4).cadence, 23 * RATE)
-    assert not alerts.curious(sweeping(22), 22 * RATE)  # no more than a sign
-    assert alerts.curious(sweep(22), 22 * RATE)
-    alerts.step(glimpsed(22, {SIREN: 0.9}, sweep(22)))
-    assert not alerts.curious(sweep(22.5), round(22.5 * RATE))
-    without_labels = AlertEngine(parse_rules({"rules": [{"id": "siren", "labels": []}]}))
-    assert not without_labels.curious(sweep(22), 22 * RATE)
-
-
-def test_one_is_not_curious_where_a_glimpse_could_not_count():
-    behind_music, beside_birds, snoozed = AlertEngine(), AlertEngine(), AlertEngine()
-    behind_music.step(judged(22, {MUSIC: 0.6}))
-    assert not behind_music.curious(sweep(27), 27 * RATE)
-    behind_music.step(judged(31, {}))
-    behind_music.step(judged(32, {}))
-    assert behind_music.curious(sweep(33), 33 * RATE)
-    beside_birds.step(judged(22, {BIRD: 0.6}))
-    assert not beside_birds.curious(sweep(22.5), round(22.5 * RATE))
-    snoozed.snooze("siren", 60 * RATE)
-    assert not snoozed.curious(sweep(30), 30 * RATE)
-    assert snoozed.curious(sweep(60), 60 * RATE)
-
-
-def test_a_glimpse_is_named_and_does_not_count_among_the_judgements():
-    alerts = AlertEngine()
-    raised = alerts.step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))
-    assert [change.labels for change in raised] == [("wail",)]
-    assert raised[0].start_sample == 21.5 * RATE
-    counted = AlertEngine()  # two judgements of three are needed, and only signs are seen
-    changes = [
-        change for second in (22, 22.5, 23) for change in counted.step(glimpsed(second, {SIREN: 0.9}, sweeping(second)))
-    ]
-    changes += counted.step(judged(23.5, {SIREN: 0.9}, cadence=sweeping(23.5)))
-    assert changes == []
-
-
-def test_a_glimpse_does_not_count_where_another_alarms_pattern_denies_it():
-    own = {"id": "s", "labels": ["siren"], "cadence": ["wail"], "unless": ["t4"], "threshold": 0.75}
-    for unless, raised in (([], 1), (["t4"], 0)):
-        alerts = engine(own | {"unless": unless})
-        other = t4(CadencePhase.SOUNDING, 10, 22, 22).cadence
-        alerts.step(judged(22, {}, cadence=other))
-        assert len(alerts.step(glimpsed(22.5, {SIREN: 0.9}, (*other, *sweep(22.5))))) == raised
-
-
-def test_a_faint_slow_wail_is_one_alert():
-    def now_and_then(second):
-        return sweep(second) if second % 3 == 0 else ()
-
-    changes = run(AlertEngine(), range(21, 60), lambda second: {SIREN: 0.3}, now_and_then)
-    assert [change.state for change in changes if change.state != "updated"] == ["raised"]
-
-
-def test_what_a_sirens_beginning_raised_waits_for_its_next_sweep():
-    alerts = AlertEngine()
-    changes = alerts.step(glimpsed(22.5, {SIREN: 0.3}, sweep(22.5)))
-    changes += run(alerts, range(23, 40), lambda second: {})
-    assert [(change.state, change.at_sample) for change in changes] == [("raised", 22.5 * RATE), ("cleared", 27 * RATE)]
-    assert changes[-1].end_sample == 22.5 * RATE
 
 
 def hilo(last, score):

@@ -51,7 +51,7 @@ def alarm(kind, seed=3, seconds=20.0):
     return noisy(np.concatenate([silence, sound.samples, silence, silence, silence])), sound
 
 
-@pytest.mark.parametrize(("kind", "within_s"), [("t3", 6.0), ("t4", 8.6), ("yelp", 1.0), ("hilo", 3.0), ("wail", 12.0)])
+@pytest.mark.parametrize(("kind", "within_s"), [("t3", 6.0), ("t4", 8.6), ("yelp", 2.5), ("hilo", 3.0), ("wail", 12.0)])
 def test_each_pattern_is_heard_once_and_its_end_too(kind, within_s):
     samples, sound = alarm(kind)
     found = heard(samples)
