@@ -56,6 +56,7 @@ class SoundTrigger:
     _onset: int | None = None  # of the run of judgements that is being confirmed
     _heard: int | None = None  # last sample that the tagger is thought to have heard
     _judged: int = NEVER
+    _names: tuple[str, ...] = ()  # of the latest judgement
     _score: float = 0.0
     _confirmed: bool = False
     _near: deque[float] = field(default_factory=lambda: deque(maxlen=2))  # the last scores, as parts of the threshold
@@ -81,16 +82,18 @@ class SoundTrigger:
                 self._signs.append(at)
             while self._signs and at - self._signs[0] > SIGNS_KEPT:
                 self._signs.popleft()
-        names = self._judge(given) if given.judgement or given.silent else ()
+        if given.judgement or given.silent:
+            self._names = self._judge(given)
         if self._denied(at):
-            names = self._forget()
+            self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
         sounding = self.counting = tuple(self._trust.step(own, min(self._opinions, default=Opinion.SILENT)))
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
         fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
         tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
-        starts = [state.onset_sample for state in (*sounding, *(in_sight if fused else ()))]
+        seen = (*sounding, *(in_sight if fused else ()))
+        starts = [state.onset_sample for state in seen]
         ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
         if self._onset is not None and (self._confirmed or fused):
             starts.append(self._onset)
@@ -105,7 +108,7 @@ class SoundTrigger:
             start_sample=min(starts, default=at),
             last_sample=max(ends, default=at),
             score=max(self._score if self._confirmed or fused else 0.0, strongest),
-            labels=(*names, *(state.kind.readable for state in sounding)),
+            labels=(*self._names, *(state.kind.readable for state in seen)),
         )
 
     def _backed(self) -> bool:
@@ -119,13 +122,12 @@ class SoundTrigger:
         self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
         return bool(self.rule.unless) and at < self._denied_until
 
-    def _forget(self) -> tuple[str, ...]:
+    def _forget(self) -> None:
         """The tagger has said nothing."""
         self._recent.clear()
         self._near.clear()
         self._onset = self._heard = None
-        self._score, self._confirmed = 0.0, False
-        return ()
+        self._score, self._confirmed, self._names = 0.0, False, ()
 
     def _signed(self, at: int) -> bool:
         """Whether the signal shows, and keeps showing, signs of such a sound."""

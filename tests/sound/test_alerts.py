@@ -149,6 +149,13 @@ def test_one_judgement_backs_a_pattern_only_above_the_threshold():
     assert AlertEngine().step(judged(22, {SIREN: 0.9}, cadence=sweeping(22))) == []
 
 
+def test_what_both_raise_between_two_judgements_is_named():
+    alerts = AlertEngine()
+    assert alerts.step(judged(22, {SIREN: 0.8}, cadence=())) == []
+    raised = alerts.step(AlertInput(end_sample=round(22.5 * RATE), cadence=sweep(22.5)))
+    assert [(change.rule, change.labels) for change in raised] == [("siren", ("Siren", "wail"))]
+
+
 def hilo(last, score):
     return (CadenceState(CadenceKind.HILO, CadencePhase.SOUNDING, 20 * RATE, round(last * RATE), score),)
 
