@@ -57,26 +57,25 @@ class BeepDetector:
 
     def reset(self) -> None:
         """Forget the spectrogram (a gap), not the patterns that sound."""
-        self._levels: Decibels = np.full((KEPT_FRAMES, self._bins.size), FLOOR_DB, np.float32)
-        self._tonality: Decibels = np.zeros_like(self._levels)
-        self._wide: Decibels = np.full((T3_FRAMES, HIGHEST_BIN + 1), FLOOR_DB, np.float32)
+        self._levels: Decibels = np.full((KEPT_FRAMES, HIGHEST_BIN + 1), FLOOR_DB, np.float32)
+        self._tonality: Decibels = np.zeros((KEPT_FRAMES, self._bins.size), np.float32)
 
     def push(self, levels: Decibels, first_frame: int) -> None:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
         around = sum(levels[:, self._bins + step] for step in (-4, -3, 3, 4)) / 4
-        history = np.concatenate([self._levels, levels[:, self._bins]])
+        wide = np.concatenate([self._levels, levels[:, : HIGHEST_BIN + 1]])
+        history = np.take(wide, self._bins, axis=1)
         tones = np.concatenate([self._tonality, levels[:, self._bins] - around])
-        wide = np.concatenate([self._wide, levels[:, : HIGHEST_BIN + 1]])
         for offset in range(levels.shape[0]):
             frame, kept = first_frame + offset, slice(offset + 1, offset + 1 + KEPT_FRAMES)
             now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
             if frame % T4_EVERY == 0:
                 self._look_for_t4(history[kept], tones[kept], now)
             if frame % BLOCK == BLOCK - 1:
-                self._look_for_t3(history[kept], tones[kept], wide[offset + 1 : offset + 1 + T3_FRAMES], now)
+                self._look_for_t3(history[kept], tones[kept], wide[kept], now)
             self.t3.tick(now)
             self.t4.tick(now)
-        self._levels, self._tonality, self._wide = (kept[levels.shape[0] :] for kept in (history, tones, wide))
+        self._levels, self._tonality = wide[levels.shape[0] :], tones[levels.shape[0] :]
 
     def _look_for_t3(self, recent: Decibels, tones: Decibels, wide: Decibels, now: int) -> None:
         history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)

@@ -200,7 +200,8 @@ class WailDetector:
         if self.pattern.onset is not None:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
             if plain and extent >= LASTING_OCTAVES:
-                regular = self.pattern.score >= REGULAR_SCORE or is_regular(course) or is_slow(course)
+                known = self.pattern.score >= REGULAR_SCORE  # said once, it stays
+                regular = known or is_regular(course) or is_slow(course)
                 self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if regular else 0.0)
             return
         if is_slow(course):

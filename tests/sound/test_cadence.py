@@ -23,25 +23,34 @@ def noisy(samples, level=0.05, noise=1e-4, seed=0):
     return (samples * level + noise * rng.standard_normal(samples.size)).astype(np.float32)
 
 
+def shown(samples, hop=8_000):
+    """(end of the hop, state) of every pattern in sight, hop by hop."""
+    detector = CadenceDetector()
+    for end in range(hop, samples.size + 1, hop):
+        yield from ((end, state) for state in detector.step(samples[end - hop : end], end))
+
+
 def heard(samples, hop=8_000):
     """(phase, kind, second said, onset, last) of everything that begins to sound or is over."""
-    detector, sounding, found = CadenceDetector(), set(), []
-    for end in range(hop, samples.size + 1, hop):
-        for state in detector.step(samples[end - hop : end], end):
-            if state.phase is CadencePhase.OVER or (
-                state.phase is CadencePhase.SOUNDING and state.kind not in sounding
-            ):
-                found.append(
-                    (
-                        state.phase.value,
-                        state.kind.value,
-                        end / RATE,
-                        state.onset_sample / RATE,
-                        state.last_sample / RATE,
-                    )
-                )
-                sounding ^= {state.kind}
+    sounding, found = set(), []
+    for end, state in shown(samples, hop):
+        if state.phase is CadencePhase.OVER or (state.phase is CadencePhase.SOUNDING and state.kind not in sounding):
+            found.append(
+                (state.phase.value, state.kind.value, end / RATE, state.onset_sample / RATE, state.last_sample / RATE)
+            )
+            sounding ^= {state.kind}
     return found
+
+
+def low_beeps(overtones=()):
+    """Twelve seconds of T3 at 520 Hz with these overtones, float64."""
+    clock = np.arange(12 * RATE) / RATE
+    gate = (clock % 4 < 2.5) & (clock % 1 < 0.5)
+    return gate * sum(np.sin(2 * np.pi * 520 * k * clock) / k for k in (1, *overtones))
+
+
+def sounding_scores(samples):
+    return [state.score for _, state in shown(samples) if state.phase is CadencePhase.SOUNDING]
 
 
 @cache
@@ -80,29 +89,16 @@ def test_beeps_are_heard_with_tone_and_timing_off_by_seven_percent(kind, tone):
     ("overtones", "sure"), [((), False), ((2, 3, 4, 5, 6, 7), False), ((3, 5, 7), True), ((3, 5, 7, 9, 11, 13), True)]
 )
 def test_low_beeps_that_are_no_square_wave_are_doubtful(overtones, sure):
-    clock = np.arange(12 * RATE) / RATE
-    gate = (clock % 4 < 2.5) & (clock % 1 < 0.5)
-    tone = sum(np.sin(2 * np.pi * 520 * k * clock) / k for k in (1, *overtones))
-    detector, scores = CadenceDetector(), []
-    samples = noisy(gate * tone)
-    for end in range(8_000, samples.size + 1, 8_000):
-        states = detector.step(samples[end - 8_000 : end], end)
-        scores += [state.score for state in states if state.phase is CadencePhase.SOUNDING]
+    scores = sounding_scores(noisy(low_beeps(overtones)))
     assert scores
     assert (max(scores) > DOUBTFUL_SCORE) == sure
 
 
 def test_overtones_that_other_sounds_bury_are_not_missed():
-    clock = np.arange(12 * RATE) / RATE
-    gate = (clock % 4 < 2.5) & (clock % 1 < 0.5)
-    tone = np.sin(2 * np.pi * 520 * clock)
-    rush = np.random.default_rng(1).standard_normal(clock.size)
+    beeps = low_beeps()
+    rush = np.random.default_rng(1).standard_normal(beeps.size)
     for noise, sure in ((1e-4, False), (0.5, True)):
-        detector, scores = CadenceDetector(), []
-        samples = noisy(gate * tone + noise * rush)
-        for end in range(8_000, samples.size + 1, 8_000):
-            states = detector.step(samples[end - 8_000 : end], end)
-            scores += [state.score for state in states if state.phase is CadencePhase.SOUNDING]
+        scores = sounding_scores(noisy(beeps + noise * rush))
         assert scores
         assert (max(scores) > DOUBTFUL_SCORE) == sure
 
@@ -112,11 +108,7 @@ def test_a_hilo_cannot_be_chance_after_four_turns(turns):
     clock = np.arange(8 * RATE) / RATE
     half = (clock - 2) // 0.5
     tone = np.sin(2 * np.pi * np.where(half % 2 == 0, 435, 580) * clock) * ((half >= 0) & (half <= turns))
-    detector, scores = CadenceDetector(), [0.0]
-    samples = noisy(tone)
-    for end in range(8_000, samples.size + 1, 8_000):
-        states = detector.step(samples[end - 8_000 : end], end)
-        scores += [state.score for state in states if state.kind is CadenceKind.HILO]
+    scores = [state.score for _, state in shown(noisy(tone)) if state.kind is CadenceKind.HILO]
     assert (max(scores) >= REGULAR_SCORE) == (turns > 6)
 
 
