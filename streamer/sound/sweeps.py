@@ -64,6 +64,7 @@ class SweepDetector:
         self._low_tones: Decibels = np.zeros_like(self._levels)
         self._tones: Decibels = np.full((KEPT_FRAMES, self.wail.bins.size), LOWEST_DB, np.float32)
         self._wide: Decibels = np.zeros_like(self._tones)
+        self._siren_levels: Decibels = np.full((LINE_FRAMES, self.wail.bins.size), FLOOR_DB, np.float32)
         self.wail.reset()
         self._yelps.clear()
 
@@ -73,12 +74,13 @@ class SweepDetector:
         wide = np.clip(_tonality(levels, self.wail.bins, 5) - 3, 0, 10)
         tones, wide = np.concatenate([self._tones, tones]), np.concatenate([self._wide, wide])
         low = np.concatenate([self._levels, levels[:, self._low_bins]])
+        siren_levels = np.concatenate([self._siren_levels, levels[:, self.wail.bins]])
         low_tones = np.concatenate([self._low_tones, _tonality(levels, self._low_bins, 3)])
         for offset in range(1, levels.shape[0] + 1):
             frame, end = first_frame + offset - 1, offset + KEPT_FRAMES
             now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
             if frame % LOOK_FRAMES == 0:
-                self.wail.look(tones[end - LINE_FRAMES : end], now)
+                self.wail.look(tones[end - LINE_FRAMES : end], siren_levels[offset : offset + LINE_FRAMES], now)
                 self._look_for_yelp(wide[end - YELP_FRAMES : end], now)
             if frame % BLOCK == BLOCK - 1:
                 kept = slice(end - KEPT_FRAMES, end)
@@ -89,6 +91,7 @@ class SweepDetector:
         self._tones, self._wide, self._levels, self._low_tones = (
             kept[count:] for kept in (tones, wide, low, low_tones)
         )
+        self._siren_levels = siren_levels[count:]
 
     def _look_for_yelp(self, wide: Decibels, now: int) -> None:
         wide = np.maximum(wide - wide.mean(axis=0), 0)  # steady tones go

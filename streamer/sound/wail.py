@@ -39,6 +39,8 @@ CANDIDATE_LOOKS, CANDIDATE_SAMPLES = 4, 6400
 RECENT = 12  # looks: 1.5 s
 REGULAR_TURNS, REGULAR_OCTAVES, REGULAR_EXTENT = 4, 0.15, 0.7
 LASTING_DB, LASTING_OCTAVES, SEEN = 11.0, 0.3, 0.75  # what keeps a wail going
+QUIETER_DB = 12.0  # what is so much quieter than a wail a moment ago is another sound: a siren fades as it drives away,
+FADING_DB = 0.5  # so much a look (4 dB a second) at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,15 @@ SLOW_SWEEPS = Demand(sweeps=2, extent=0.7, whole_extent=0.7, strength_db=11.0, s
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A straight sweep over the last LINE_FRAMES: its end in octaves above LOW_HZ, octaves a second, dB."""
+    """A straight sweep over the last LINE_FRAMES: its end in octaves above LOW_HZ, octaves a second, dB.
+
+    `strength_db`: above its surroundings; `level_db`: 0 is a full-scale sine.
+    """
 
     end: float
     slope: float
     strength_db: float
+    level_db: float
 
 
 @dataclass(slots=True)
@@ -132,14 +138,15 @@ class LineFinder:
         self._ends, self._slopes = ends[which[:, 0]], SLOPES[which[:, 1]]
         self._flat = paths + np.arange(LINE_FRAMES) * self.bins.size
 
-    def find(self, tonality: Decibels) -> list[Line]:
-        """Up to LINES lines in `tonality` [LINE_FRAMES, bins], strongest first, apart from one another."""
+    def find(self, tonality: Decibels, levels: Decibels) -> list[Line]:
+        """Up to LINES lines in `tonality` and `levels` [LINE_FRAMES, bins], strongest first, apart from one another."""
         strength = np.take(tonality, self._flat).mean(axis=1)
         found: list[Line] = []
         for index in np.argsort(strength)[:-60:-1]:
             if strength[index] < LINE_DB or len(found) == LINES:
                 break
-            line = Line(float(self._ends[index]), float(self._slopes[index]), float(strength[index]))
+            level = float(np.take(levels, self._flat[index]).mean())
+            line = Line(float(self._ends[index]), float(self._slopes[index]), float(strength[index]), level)
             if all(apart(line, other) for other in found):
                 found.append(line)
         return found
@@ -155,15 +162,16 @@ class WailDetector:
         self.bins = self._finder.bins
         self._chains: list[Chain] = []
         self._look = 0
+        self._level_db = 0.0  # of the wail that sounds
 
     def reset(self) -> None:
         """Forget the chains (a gap)."""
         self._chains.clear()
 
-    def look(self, tonality: Decibels, now: int) -> None:
-        """Take the clipped tonality of the last frames [LINE_FRAMES, bins]."""
+    def look(self, tonality: Decibels, levels: Decibels, now: int) -> None:
+        """Take the clipped tonality and the levels of the last frames [LINE_FRAMES, bins]."""
         self._look += 1
-        self._follow(self._finder.find(tonality), now)
+        self._follow(self._finder.find(tonality, levels), now)
         for chain in self._chains:
             if chain.missed == 0 and len(chain.lines) >= CANDIDATE_LOOKS:
                 self._judge(chain)
@@ -199,43 +207,54 @@ class WailDetector:
         extent = float(np.ptp(recent.ends))
         if self.pattern.onset is not None:
             plain = recent.strength_db >= LASTING_DB and recent.seen >= SEEN and recent.moving >= MOVING
-            if plain and extent >= LASTING_OCTAVES:
+            if plain and extent >= LASTING_OCTAVES and recent.level_db > self._level_db - QUIETER_DB:
                 known = self.pattern.score >= REGULAR_SCORE  # said once, it stays
                 regular = known or is_regular(course) or is_slow(course)
                 self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE if regular else 0.0)
+                self._level_db = max(recent.level_db, self._level_db - FADING_DB)
             return
         if is_slow(course):
-            self.pattern.confirm(chain.start, chain.last, REGULAR_SCORE)
+            self._confirm(chain, recent, REGULAR_SCORE)
         elif is_wail(course):
-            self.pattern.confirm(chain.start, chain.last, min(IRREGULAR_SCORE, recent.strength_db / 15))
+            self._confirm(chain, recent, min(IRREGULAR_SCORE, recent.strength_db / 15))
         elif any(is_glide(course, wanted) for wanted in GLIDES):
             self.pattern.propose(chain.start, chain.last, chain.last + CANDIDATE_SAMPLES)
+
+    def _confirm(self, chain: Chain, recent: "Course", score: float) -> None:
+        self.pattern.confirm(chain.start, chain.last, score)
+        self._level_db = recent.level_db
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A chain as arrays: times in looks, ends in octaves, slopes in octaves a second, strengths in dB."""
+    """A chain as arrays: times in looks, ends in octaves, slopes in octaves a second, strengths and levels in dB."""
 
     looks: NDArray[np.int_]
     ends: NDArray[np.float64]
     slopes: NDArray[np.float64]
     strengths: NDArray[np.float64]
+    levels: NDArray[np.float64]
 
     @classmethod
     def of(cls, chain: Chain) -> "Course":
         """The course of a chain."""
-        lines = np.array([(line.end, line.slope, line.strength_db) for line in chain.lines])
-        return cls(np.array(chain.looks), lines[:, 0], lines[:, 1], lines[:, 2])
+        lines = np.array([(line.end, line.slope, line.strength_db, line.level_db) for line in chain.lines])
+        return cls(np.array(chain.looks), lines[:, 0], lines[:, 1], lines[:, 2], lines[:, 3])
 
     def part(self, first: int, last: int) -> "Course":
         """Entries `first` to `last` (exclusive)."""
         kept = slice(first, last)
-        return Course(self.looks[kept], self.ends[kept], self.slopes[kept], self.strengths[kept])
+        return Course(self.looks[kept], self.ends[kept], self.slopes[kept], self.strengths[kept], self.levels[kept])
 
     @property
     def strength_db(self) -> float:
         """Mean strength."""
         return float(np.mean(self.strengths))
+
+    @property
+    def level_db(self) -> float:
+        """Mean level."""
+        return float(np.mean(self.levels))
 
     @property
     def moving(self) -> float:

@@ -74,6 +74,22 @@ def test_each_pattern_is_heard_once_and_its_end_too(kind, within_s):
     assert over - 4 - sound.end_s <= limit
 
 
+@pytest.mark.parametrize("change_db", [-24, -8, 12])
+def test_what_glides_on_far_quieter_than_a_wail_is_another_sound(change_db):
+    siren = sounds.wail(np.random.default_rng(3), 32.0, EXACT).samples * 0.5
+    siren[16 * RATE :] *= 10 ** (change_db / 20)
+    over = [said for phase, _, said, *_ in heard(noisy(siren)) if phase == "over"]
+    assert bool(over) == (change_db == -24)
+    assert all(16 < said <= 20 for said in over)
+
+
+def test_a_wail_may_fade_as_it_drives_away():
+    siren = sounds.wail(np.random.default_rng(3), 30.0, EXACT).samples * 0.5
+    gone_s = np.maximum(np.arange(siren.size) / RATE - 10, 0)
+    found = heard(noisy(siren * 10 ** (-2.5 * gone_s / 20), noise=1e-6))
+    assert [phase for phase, *_ in found] == ["sounding"]
+
+
 @pytest.mark.parametrize("kind", ["t3", "t4"])
 @pytest.mark.parametrize("tone", [2.9, 3.3])
 def test_beeps_are_heard_with_tone_and_timing_off_by_seven_percent(kind, tone):

@@ -69,7 +69,7 @@ def test_a_wail_is_slow_when_it_glides_far_without_steps(looks, octaves, stairs,
     up, down = (np.linspace(0, octaves, count + 1) for count in (looks if isinstance(looks, tuple) else (looks, looks)))
     ends = np.concatenate([up, down[-2::-1]])
     ends = np.round(ends * stairs / octaves) / stairs * octaves if stairs else ends
-    course = Course(np.arange(ends.size), ends, np.full(ends.size, 0.5), np.full(ends.size, 13.0))
+    course = Course(np.arange(ends.size), ends, *(np.full(ends.size, each) for each in (0.5, 13.0, -30.0)))
     assert is_slow(course) is slow
 
 
@@ -88,4 +88,4 @@ def test_a_wail_is_slow_when_it_glides_far_without_steps(looks, octaves, stairs,
 def test_a_wail_is_regular_when_two_cycles_turn_at_the_same_pitches(turns, regular):
     ends = np.concatenate([np.linspace(one, other, 12)[:-1] for one, other in pairwise(turns)] + [turns[-1:]])
     same = np.zeros(ends.size)
-    assert is_regular(Course(np.arange(ends.size), ends, same, same)) is regular
+    assert is_regular(Course(np.arange(ends.size), ends, same, same, same)) is regular
