@@ -1,7 +1,7 @@
 """T3 and T4: the beep patterns of smoke and carbon monoxide alarms (ISO 8201, UL 217, UL 2034)."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -24,6 +24,7 @@ T4_SETTLED = 1600  # samples after the best fit until it counts
 T4_REMEMBERED = 8  # groups that a later one may belong to
 T4_BUSY = 0.2  # part of the pause that may be as loud as the beeps (speech)
 T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 17.0, 19.0  # of one group; of two together, in one bin and in others
+T4_ROW_DB, T4_STEADY = 21.0, 0.03  # of three in a row, for rooms that fill the gaps; relative error of their times
 T4_EVERY = 2  # frames between looks for a T4 group
 T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
 T4_TIMEOUT_S = 8.0  # a period is 5.7 s
@@ -33,12 +34,13 @@ T4_REMINDER_S = 90.0  # after some minutes a CO alarm beeps once a minute: one g
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A group of four beeps that was found: samples, how it fits, and when."""
+    """A group of four beeps that was found: samples, how it fits, when, and the one a period `before` it."""
 
     start: int
     end: int
     fit: Fit
     found: int
+    before: "_Group | None" = None
 
 
 class BeepDetector:
@@ -103,13 +105,16 @@ class BeepDetector:
             self._best = None
 
     def _take(self, group: _Group, recent: Decibels, now: int) -> None:
-        first = next((known for known in self._groups if self._pair(known, group, recent, now)), None)
+        earlier = [known for known in self._groups if self._a_period_apart(known, group, recent, now)]
+        first = next((known for known in earlier if _sure_pair(known, group)), None)
+        if first is None:
+            first = next((known.before for known in earlier if _sure_row(known, group)), None)
         if first is not None or self._again(group):
             self.t4.confirm((first or group).start, group.end, min(1.0, group.fit.quality_db / 10))
             self._t4_tone = self._tone(group), group.end
         else:
             self.t4.propose(group.start, group.end, group.end + 6 * SAMPLE_RATE)
-        self._groups.append(group)
+        self._groups.append(replace(group, before=replace(earlier[-1], before=None) if earlier else None))
 
     def _again(self, group: _Group) -> bool:
         """Whether it is the tone of a T4 that was sure not long ago."""
@@ -118,16 +123,12 @@ class BeepDetector:
         tone, end = self._t4_tone
         return abs(tone - self._tone(group)) <= 1 and group.end - end <= T4_REMINDER_S * SAMPLE_RATE
 
-    def _pair(self, first: _Group, second: _Group, recent: Decibels, now: int) -> bool:
-        """Whether two groups are a T4's: the right time apart, one tone, and quiet between."""
+    def _a_period_apart(self, first: _Group, second: _Group, recent: Decibels, now: int) -> bool:
+        """Whether two groups may be a T4's: the right time apart, one tone, and quiet between."""
         apart_s = (second.start - first.start) / SAMPLE_RATE
         if not T4_PERIOD_S[0] <= apart_s <= T4_PERIOD_S[1] or not _same_tone(self._tone(first), self._tone(second)):
             return False
         if first.fit.column == second.fit.column and abs(first.fit.level_db - second.fit.level_db) > 8:
-            return False
-        if first.fit.quality_db + second.fit.quality_db < (
-            T4_PAIR_DB if first.fit.column == second.fit.column else T4_OTHER_DB
-        ):
             return False
         between = (group for group in self._groups if first.end < group.start < second.start - SAMPLE_RATE // 4)
         if any(_same_tone(self._tone(group), self._tone(second)) for group in between):
@@ -160,6 +161,21 @@ def _begins_well(history: History, found: Fit) -> bool:
     if rotation > 1:
         return level >= MISSING_DB
     return level < PRESENT_DB or float(np.mean(history.tonality[slot, found.column])) < PRESENT_TONE_DB
+
+
+def _sure_pair(first: _Group, second: _Group) -> bool:
+    """Whether two groups a period apart are plain enough to be a T4's."""
+    least_db = T4_PAIR_DB if first.fit.column == second.fit.column else T4_OTHER_DB
+    return first.fit.quality_db + second.fit.quality_db >= least_db
+
+
+def _sure_row(second: _Group, third: _Group) -> bool:
+    """Whether two groups a period apart and the one before them follow one another as evenly as chance does not."""
+    first = second.before
+    if first is None or sum(group.fit.quality_db for group in (first, second, third)) < T4_ROW_DB:
+        return False
+    periods = second.start - first.start, third.start - second.start
+    return max(periods) <= (1 + T4_STEADY) * min(periods)
 
 
 def _same_tone(one: int, other: int) -> bool:
