@@ -3,7 +3,9 @@
 A decoder step at batch 1 is bound by reading weights, above all the vocabulary's: half the bytes, half the time.
 """
 
+from collections.abc import Callable
 from functools import cache
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from streamer.model.affine import Affine
 
 FEW_ROWS = 4  # up to so many rows the reading of the weight costs more than the multiplying
 LARGE = 1 << 17  # values of a weight worth 8 bits: all of `tiny`'s; smaller models lie in the processor's cache anyway
+SLOWER = 8.0  # times as long as in bfloat16: a kernel is missing, no noise of a busy machine explains that
 
 
 class Projection(Affine):
@@ -81,7 +84,7 @@ class Vocabulary:
         if self._affine is not None:
             return self._affine(x).float()
         peaks = x.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-        rounded = (x * (127 / peaks)).round_().to(torch.int8)
+        rounded = (x * (127 / peaks)).round_().add_(128).to(torch.uint8)
         y = _eight_bit_product(rounded, self._weight, self._scales, self._zeros)
         return y.mul_(peaks)
 
@@ -97,26 +100,51 @@ def log_mass(logits: Tensor) -> Tensor:
 
 
 def _eight_bit_product(x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """x [n, in] int8, standing for x / 127, times packed int8 weights [out, in] with a scale each: float32 [n, out]."""
+    """x [n, in] uint8, standing for (x - 128) / 127, times packed int8 weights [out, in] with a scale each: float32
+    [n, out].
+
+    Unsigned, because that is what VNNI multiplies: on processors without AMX a signed x takes a thousand times as long.
+    """
     y: Tensor = torch.ops.onednn.qlinear_pointwise(
-        x, 1 / 127, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        x, 1 / 127, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return y
 
 
 @cache
 def _eight_bits_work() -> bool:
-    """Whether this torch multiplies signed 8-bit integers on this CPU fast and right (some only unsigned ones)."""
-    x = torch.arange(-127, 129, 4, dtype=torch.int16).clamp(max=127).to(torch.int8)[None]
-    weight = torch.full((16, x.shape[1]), -127, dtype=torch.int8)
+    """Whether this torch multiplies 8-bit integers on this CPU, right and not far slower than bfloat16."""
+    x = torch.arange(0, 256, 2, dtype=torch.uint8)[None]
+    weight = torch.full((4096, x.shape[1]), -127, dtype=torch.int8)
+    scales, zeros = torch.full((4096,), 1 / 127), torch.zeros(4096, dtype=torch.int64)
     try:
         if not torch.cpu._is_vnni_supported():
             return False
         packed = torch.ops.onednn.qlinear_prepack(weight, None)
-        y = _eight_bit_product(x, packed, torch.full((16,), 1 / 127), torch.zeros(16, dtype=torch.int64))
+        y = _eight_bit_product(x, packed, scales, zeros)
     except (RuntimeError, AttributeError):
         return False
-    return bool(torch.allclose(y, -x.sum().float() / 127 * torch.ones(16), atol=1e-3))
+    right = torch.allclose(y, -(x.float() - 128).sum() / 127 * torch.ones(4096), atol=1e-3)
+    return right and _keeps_up(lambda: _eight_bit_product(x, packed, scales, zeros), x.bfloat16(), weight.bfloat16())
+
+
+def _keeps_up(product: Callable[[], object], x: Tensor, weight: Tensor) -> bool:
+    """Whether a product takes at most SLOWER times as long as that of bfloat16 `x` [n, in] and `weight` [out, in].
+
+    Where oneDNN has no kernel for a processor it falls back on loops that take hundreds of times as long.
+    """
+    plain = Affine(weight)
+    return _seconds(product) <= SLOWER * _seconds(lambda: plain(x))
+
+
+def _seconds(call: Callable[[], object], times: int = 5) -> float:
+    """The least of so many times."""
+    taken = []
+    for _ in range(times):
+        begun = perf_counter()
+        call()
+        taken.append(perf_counter() - begun)
+    return min(taken)
 
 
 def _in_eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,10 +155,12 @@ def _in_eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _few_rows_work() -> bool:
-    """Whether this torch multiplies bfloat16 rows by a weight in 8 bits on this CPU, and right."""
-    x, weight = torch.linspace(-2, 2, 64).bfloat16()[None], torch.linspace(-1, 1, 96 * 64).view(96, 64).bfloat16()
+    """Whether this torch multiplies bfloat16 rows by a weight in 8 bits on this CPU, right and not far slower."""
+    x, weight = torch.linspace(-2, 2, 64).bfloat16()[None], torch.linspace(-1, 1, 4096 * 64).view(4096, 64).bfloat16()
+    rounded, scales = _in_eight_bits(weight)
     try:
-        y = torch._weight_int8pack_mm(x, *_in_eight_bits(weight))
+        y = torch._weight_int8pack_mm(x, rounded, scales)
     except (RuntimeError, AttributeError):
         return False
-    return bool(torch.allclose(y.float(), x.float() @ weight.float().T, atol=0.1, rtol=0.03))
+    right = torch.allclose(y.float(), x.float() @ weight.float().T, atol=0.1, rtol=0.03)
+    return right and _keeps_up(lambda: torch._weight_int8pack_mm(x, rounded, scales), x, weight)

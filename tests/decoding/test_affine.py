@@ -1,7 +1,10 @@
+import time
+
 import pytest
 import torch
 from random_whisper import random_model
 
+from streamer.decoding import affine
 from streamer.decoding.affine import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.decoding.search import AudioWindow, GreedySearch
 from streamer.steps import DecodeTask
@@ -76,3 +79,21 @@ def test_eight_bits_write_what_sixteen_write(seed):
         assert ours.tokens == theirs.tokens
         assert ours.mean_logprob == pytest.approx(theirs.mean_logprob, abs=0.02)
         assert ours.no_speech_probability == pytest.approx(theirs.no_speech_probability, rel=0.2, abs=1e-9)
+
+
+def test_eight_bits_that_some_processor_multiplies_far_slower_are_not_used(monkeypatch):
+    product = affine._eight_bit_product
+
+    def without_a_kernel(*operands):
+        time.sleep(0.05)
+        return product(*operands)
+
+    embedding, x = torch.randn(1000, 64).bfloat16(), torch.randn(2, 64).bfloat16()
+    monkeypatch.setattr(affine, "_eight_bit_product", without_a_kernel)
+    affine._eight_bits_work.cache_clear()
+    try:
+        vocabulary = Vocabulary(embedding)
+    finally:
+        affine._eight_bits_work.cache_clear()
+    assert vocabulary.weight_bytes == 2 * embedding.numel()
+    torch.testing.assert_close(vocabulary(x), x.float() @ embedding.float().T, atol=0.2, rtol=0.02)
