@@ -35,9 +35,24 @@ def _add_train(kinds: Any) -> None:
         parser.add_argument("--config", type=Path, default=Path(f"configs/{config}.yaml"), metavar="FILE")
     for parser in (one, many):
         parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    _add_train_sirens(_command(kinds, "sirens", train_sirens, "make the bundled network that hears sirens"))
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
     many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
+
+
+def _add_train_sirens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
+    parser.add_argument("--out", type=Path, default=Path("build/sirens"), metavar="FOLDER")
+    parser.add_argument("--scenes", type=_positive, default=6400, help="to compose, of 32 s each")
+    parser.add_argument("--steps", type=_positive, default=20_000)
+    parser.add_argument("--processes", type=_positive, default=2)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
 
 
 def _add_eval(kinds: Any) -> None:
@@ -97,6 +112,18 @@ def train_nano(options: argparse.Namespace) -> int:
     from streamer.training.nano import make
 
     sys.stdout.write(f"{make.main(options.config, _to_stderr)}\n")
+    return 0
+
+
+def train_sirens(options: argparse.Namespace) -> int:
+    """`streamer train sirens`: the path of the network is the last line."""
+    from streamer.training.extras import evaluation_library
+
+    evaluation_library("sklearn")  # scipy comes with it
+    from streamer.training.sirens import make
+
+    recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
+    sys.stdout.write(f"{make.main(recipe, _to_stderr)}\n")
     return 0
 
 

@@ -74,9 +74,9 @@ class Pools:
     def background(self, kind: str, rng: Generator, seconds: float, spread: Spread) -> Background:
         """`speech`, `household`, `music` or `noise` of that length."""
         if kind == "speech" and self.speech:
-            return _strung(rng, self.speech, seconds, pause_s=0.4)
+            return strung(rng, self.speech, seconds, pause_s=0.4)
         if kind == "household" and self.sounds and rng.random() < 0.7:
-            return _strung(rng, self.sounds, seconds, pause_s=0.0)
+            return strung(rng, self.sounds, seconds, pause_s=0.0)
         maker = {"music": sounds.music, "noise": sounds.noise}.get(kind, sounds.household)
         return Background(maker(rng, seconds, spread).samples)
 
@@ -198,7 +198,7 @@ def _recorded(rng: Generator, clips: Sequence[Samples]) -> tuple[sounds.Sound, f
     return sounds.Sound(clip / np.float32(level), float(active[-1] + 1) / 10), float(active[0]) / 10
 
 
-def _strung(rng: Generator, clips: Sequence[Recording], seconds: float, pause_s: float) -> Background:
+def strung(rng: Generator, clips: Sequence[Recording], seconds: float, pause_s: float) -> Background:
     """Clips one after the other with random pauses, each at about the same level."""
     wanted, parts, heard, have = round(seconds * SAMPLE_RATE), [], [], 0
     while have < wanted:

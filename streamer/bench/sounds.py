@@ -133,7 +133,7 @@ def kettle(rng: Generator, seconds: float, spread: Spread) -> Sound:
     """Rushing steam and a whistle that rises once and stays."""
     clock = _clock(seconds)
     rise = 1 - np.exp(-clock / rng.uniform(1, 4))
-    pitch = rng.uniform(1500, 3200) * (0.5 + 0.5 * rise) * (1 + 0.004 * _slow_noise(rng, clock.size, 6))
+    pitch = rng.uniform(1500, 3200) * (0.5 + 0.5 * rise) * (1 + 0.004 * slow_noise(rng, clock.size, 6))
     steam = np.convolve(rng.standard_normal(clock.size), [1, -0.9], mode="same")
     return Sound(_unit(rise**2 * np.sin(_phase(pitch)) + 0.15 * steam), seconds)
 
@@ -152,7 +152,7 @@ def whistling(rng: Generator, seconds: float, spread: Spread) -> Sound:
         level[part] = 0.0 if rng.random() < 0.15 else 1.0
         at, note = at + length, following
     pitch *= 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(4, 6.5) * _clock(seconds))
-    level = _smooth(level, 0.03) * (1 + 0.2 * _slow_noise(rng, pitch.size, 4))
+    level = smooth(level, 0.03) * (1 + 0.2 * slow_noise(rng, pitch.size, 4))
     breath = 0.03 * rng.standard_normal(pitch.size)
     return Sound(_unit(level * (np.sin(_phase(pitch)) + breath)), seconds)
 
@@ -191,7 +191,7 @@ def music(rng: Generator, seconds: float, spread: Spread) -> Sound:
             body = rng.standard_normal(local.size) if number % 4 else np.sin(2 * np.pi * 60 * local)
             samples[part] += 0.6 * np.exp(-local / 0.05) * body
     lead = np.repeat(rng.choice(scale * 4, int(seconds / beat) + 2), _count(beat))[: clock.size]
-    samples += 0.5 * np.sin(_phase(_smooth(lead, rng.uniform(0.02, 0.8) * beat)))
+    samples += 0.5 * np.sin(_phase(smooth(lead, rng.uniform(0.02, 0.8) * beat)))
     return Sound(_unit(samples), seconds, beat)
 
 
@@ -219,7 +219,7 @@ def noise(rng: Generator, seconds: float, spread: Spread) -> Sound:
     if rng.random() < 0.4:
         centre, width = rng.uniform(150, 4000), rng.uniform(0.3, 2)
         spectrum *= np.exp(-((np.log2(np.maximum(pitch, 1) / centre) / width) ** 2))
-    level = 10 ** (rng.uniform(0, 8) / 20 * _slow_noise(rng, count, rng.uniform(0.05, 2)))
+    level = 10 ** (rng.uniform(0, 8) / 20 * slow_noise(rng, count, rng.uniform(0.05, 2)))
     return Sound(_unit(np.fft.irfft(spectrum, count) * level), seconds)
 
 
@@ -304,7 +304,7 @@ def _beeps(rng: Generator, seconds: float, spans: Spans, tone: Signal, period_s:
     gate = np.zeros(_count(seconds))
     for start, end in spans:
         gate[_count(start) : _count(end)] = 1
-    gate = _smooth(gate, rng.uniform(0.002, 0.01))
+    gate = smooth(gate, rng.uniform(0.002, 0.01))
     level = np.sqrt(np.mean(tone[gate > 0.5] ** 2)) if (gate > 0.5).any() else 1.0
     return Sound((tone * gate / level).astype(np.float32), spans[-1][1] if spans else 0.0, period_s)
 
@@ -335,7 +335,7 @@ def _phase(pitch_hz: Signal) -> Signal:
     return phase
 
 
-def _smooth(values: Signal, width_s: float) -> Signal:
+def smooth(values: Signal, width_s: float) -> Signal:
     """Moving average over `width_s`."""
     width = max(1, _count(width_s))
     total: Signal = np.cumsum(np.concatenate([np.full(width, values[0] if values.size else 0.0), values]))
@@ -343,7 +343,8 @@ def _smooth(values: Signal, width_s: float) -> Signal:
     return found
 
 
-def _slow_noise(rng: Generator, count: int, rate_hz: float) -> Signal:
+def slow_noise(rng: Generator, count: int, rate_hz: float) -> Signal:
+    """Normal noise that takes a new value so often a second, straight in between."""
     points = rng.standard_normal(int(count / SAMPLE_RATE * rate_hz) + 3)
     found: Signal = np.interp(np.arange(count) / SAMPLE_RATE * rate_hz, np.arange(points.size), points)
     return found

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from streamer.sound.beeps import BeepDetector
 from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.sirens import SirenDetector
 from streamer.sound.spectrum import Spectrogram
-from streamer.sound.sweeps import SweepDetector
 from streamer.sound.tones import ToneDetector
 
 __all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
@@ -22,7 +22,7 @@ class CadenceDetector:
     def __init__(self) -> None:
         self._spectrogram = Spectrogram()
         self._beeps = BeepDetector()
-        self._sweeps = SweepDetector()
+        self._sirens = SirenDetector()
         self._tones = ToneDetector()
 
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
@@ -33,11 +33,11 @@ class CadenceDetector:
         levels, broken = self._spectrogram.push(samples, end_sample)
         if broken:
             self._beeps.reset()
-            self._sweeps.reset()
+            self._sirens.reset()
             self._tones.reset()
         first = self._spectrogram.next_frame - levels.shape[0]
         self._beeps.push(levels, first)
-        self._sweeps.push(levels, first)
+        self._sirens.push(levels, first)
         self._tones.push(levels, first)
-        patterns = (*self._beeps.patterns, *self._sweeps.patterns, self._tones.pattern)
+        patterns = (*self._beeps.patterns, *self._sirens.patterns, self._tones.pattern)
         return [state for pattern in patterns for state in pattern.states()]

@@ -1,8 +1,7 @@
 """Which patterns of the signal count at once, and which have to show more while the tagger does not agree.
 
-Steady music hits three equal notes and a rest by chance, or two tones in turn, though hardly one more in time, nor with
-the overtones of a square wave; a lead voice that glides up and down is a wail for as long as it plays, though hardly
-one that glides so far in one go or turns at the same pitches again.
+Steady music hits three equal notes and a rest by chance, though hardly one more in time, nor with the overtones of a
+square wave; a lead voice that glides is like a siren for a moment, though hardly without any doubt for longer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,12 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.cadence_state import DOUBTFUL_SCORE, REGULAR_SCORE
+from streamer.sound.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
 
+SIRENS = frozenset({CadenceKind.WAIL, CadenceKind.YELP, CadenceKind.HILO})  # these have to become plain
 LONGER: Mapping[CadenceKind, float] = MappingProxyType(
-    {CadenceKind.T3: 0.2, CadenceKind.YELP: 0.4}
-)  # of the time that it took to be recognised a pattern has to go on: a T3's next beep, two more sweeps
-REGULAR = frozenset({CadenceKind.WAIL, CadenceKind.HILO})  # these have to be seen that they cannot be chance
+    {CadenceKind.T3: 0.2}
+)  # of the time that it took to be recognised another pattern has to go on: a T3's next beep
 LONGER_DOUBTFUL = 0.9  # what lacks a mark of such an alarm: a whole group more
 
 
@@ -53,8 +52,8 @@ def _needs_no_more(kind: CadenceKind, opinion: Opinion) -> bool:
 
 
 def _shows_more(first: CadenceState, now: CadenceState) -> bool:
-    if now.kind in REGULAR:
-        return now.score >= REGULAR_SCORE
+    if now.kind in SIRENS:
+        return now.score >= PLAIN_SCORE
     took = first.last_sample - first.onset_sample
     longer = LONGER_DOUBTFUL if now.score <= DOUBTFUL_SCORE else LONGER.get(now.kind, 0.0)
     return now.last_sample - first.last_sample >= longer * took

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from streamer.bench import sounds
 from streamer.bench.alert_scenes import load
 from streamer.bench.alerts import listen
-from streamer.sound.cadence import CadenceDetector, CadenceKind, CadencePhase
-from streamer.sound.cadence_state import DOUBTFUL_SCORE, REGULAR_SCORE
+from streamer.sound.cadence import CadenceDetector, CadencePhase
+from streamer.sound.cadence_state import DOUBTFUL_SCORE
 
 RATE = 16_000
 SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"
@@ -60,7 +60,7 @@ def alarm(kind, seed=3, seconds=20.0):
     return noisy(np.concatenate([silence, sound.samples, silence, silence, silence])), sound
 
 
-@pytest.mark.parametrize(("kind", "within_s"), [("t3", 6.0), ("t4", 8.6), ("yelp", 2.5), ("hilo", 3.0), ("wail", 12.0)])
+@pytest.mark.parametrize(("kind", "within_s"), [("t3", 6.0), ("t4", 8.6), ("yelp", 1.5), ("hilo", 2.0), ("wail", 3.0)])
 def test_each_pattern_is_heard_once_and_its_end_too(kind, within_s):
     samples, sound = alarm(kind)
     found = heard(samples)
@@ -72,15 +72,6 @@ def test_each_pattern_is_heard_once_and_its_end_too(kind, within_s):
     assert abs(last - 4 - sound.end_s) <= 0.7
     limit = 1.5 * sound.period_s if kind in {"t3", "t4"} else 3.0
     assert over - 4 - sound.end_s <= limit
-
-
-@pytest.mark.parametrize("change_db", [-24, -8, 12])
-def test_what_glides_on_far_quieter_than_a_wail_is_another_sound(change_db):
-    siren = sounds.wail(np.random.default_rng(3), 32.0, EXACT).samples * 0.5
-    siren[16 * RATE :] *= 10 ** (change_db / 20)
-    over = [said for phase, _, said, *_ in heard(noisy(siren)) if phase == "over"]
-    assert bool(over) == (change_db == -24)
-    assert all(16 < said <= 20 for said in over)
 
 
 def test_a_wail_may_fade_as_it_drives_away():
@@ -131,16 +122,7 @@ def test_overtones_that_other_sounds_bury_are_not_missed():
         assert (max(scores) > DOUBTFUL_SCORE) == sure
 
 
-@pytest.mark.parametrize("turns", [5, 8])
-def test_a_hilo_cannot_be_chance_after_four_turns(turns):
-    clock = np.arange(8 * RATE) / RATE
-    half = (clock - 2) // 0.5
-    tone = np.sin(2 * np.pi * np.where(half % 2 == 0, 435, 580) * clock) * ((half >= 0) & (half <= turns))
-    scores = [state.score for _, state in shown(noisy(tone)) if state.kind is CadenceKind.HILO]
-    assert (max(scores) >= REGULAR_SCORE) == (turns > 6)
-
-
-@pytest.mark.parametrize("kind", ["t3", "t4", "yelp", "hilo"])
+@pytest.mark.parametrize("kind", ["t3", "t4", "yelp", "hilo", "wail"])
 def test_patterns_are_heard_in_household_noise_as_loud_as_they(kind):
     samples, _ = alarm(kind)
     noise = sounds.household(np.random.default_rng(8), samples.size / RATE, sounds.DEVELOPMENT).samples * np.float32(

@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +6,6 @@ from hypothesis import strategies as st
 from streamer.sound.beeps import t3_templates, t4_templates
 from streamer.sound.pattern_fit import History, fit
 from streamer.sound.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
-from streamer.sound.wail import Course, is_regular, is_slow, turning_points
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=20))
@@ -53,39 +50,3 @@ def test_a_template_fits_itself_and_not_a_steady_tone(choices):
     assert (found.column, found.level_db) == (1, pytest.approx(-30, abs=1))
     steady = np.full_like(levels, -30)
     assert fit(History(steady, steady + 80, np.full_like(frames, -30)), choices) is None
-
-
-def test_turning_points_of_a_course():
-    course = np.concatenate([np.linspace(0, 1, 10), np.linspace(0.9, 0.1, 9), np.linspace(0.2, 0.6, 5)])
-    assert turning_points(course) == [0, 9, 18, 23]
-    assert turning_points(np.array([0.0, 0.1, 0.05, 0.15])) == []
-
-
-@pytest.mark.parametrize(
-    ("looks", "octaves", "stairs", "slow"),
-    [(12, 1.0, 0, True), (12, 0.6, 0, False), ((9, 5), 1.0, 0, False), ((9, 7), 1.0, 0, True), (12, 1.0, 3, False)],
-)
-def test_a_wail_is_slow_when_it_glides_far_without_steps(looks, octaves, stairs, slow):
-    up, down = (np.linspace(0, octaves, count + 1) for count in (looks if isinstance(looks, tuple) else (looks, looks)))
-    ends = np.concatenate([up, down[-2::-1]])
-    ends = np.round(ends * stairs / octaves) / stairs * octaves if stairs else ends
-    course = Course(np.arange(ends.size), ends, *(np.full(ends.size, each) for each in (0.5, 13.0, -30.0)))
-    assert is_slow(course) is slow
-
-
-@pytest.mark.parametrize(
-    ("turns", "regular"),
-    [
-        ([0.4, 1.6, 0.45, 1.65, 0.8], True),  # two whole cycles, a third begun
-        ([1.6, 0.4, 1.6, 0.4, 1.6, 1.2], True),
-        ([1.9, 0.3, 1.3, 0.3, 1.3, 0.6], True),  # from the second turn on
-        ([0.4, 1.6, 0.45], False),  # one cycle
-        ([0.4, 1.6, 0.45, 1.65], False),  # the last turn may go on
-        ([0.2, 1.0, 0.4, 1.3, 0.5], False),  # a lead voice
-        ([0.4, 1.0, 0.4, 1.0, 0.4, 0.8], False),  # too narrow
-    ],
-)
-def test_a_wail_is_regular_when_two_cycles_turn_at_the_same_pitches(turns, regular):
-    ends = np.concatenate([np.linspace(one, other, 12)[:-1] for one, other in pairwise(turns)] + [turns[-1:]])
-    same = np.zeros(ends.size)
-    assert is_regular(Course(np.arange(ends.size), ends, same, same, same)) is regular

@@ -77,7 +77,7 @@ def _glass(random: Generator) -> Floats:
 def _baby(random: Generator) -> Floats:
     """Cries of 0.4 to 1.6 s with a breath between: a voice that rises and falls, now and then rough or broken."""
     wave = _silence()
-    base, formants = random.uniform(300, 520), _formants(random, ((1100, 0.15), (3300, 0.15), (5200, 0.15)))
+    base, formants = random.uniform(300, 520), random_formants(random, ((1100, 0.15), (3300, 0.15), (5200, 0.15)))
     tilt, rough = random.uniform(0.5, 1.4), random.uniform(0, 0.5)
     place = random.uniform(-0.6, 0.6)
     while place < SECONDS:
@@ -87,7 +87,7 @@ def _baby(random: Generator) -> Floats:
             np.pi * time ** random.uniform(0.5, 1.5)
         )
         pitch = base * random.uniform(0.9, 1.15) * course * _wobble(random, len(time), 0.015)
-        voice = _voice(pitch, formants, tilt)
+        voice = voiced(pitch, formants, tilt)
         if random.random() < rough:
             part = slice(int(random.uniform(0.2, 0.6) * len(time)), None)
             voice[part] *= 1 + 0.8 * np.sin(np.pi * np.cumsum(pitch[part]) / SAMPLE_RATE)  # half the pitch: hoarse
@@ -106,7 +106,7 @@ def _dog(random: Generator) -> Floats:
     """Barks in groups: a short voice that rises and drops fast, half of it noise."""
     wave = _silence()
     base = np.exp(random.uniform(np.log(280), np.log(1100)))
-    formants = _formants(random, ((base * 1.8 + 300, 0.2), (base * 2 + 1500, 0.2)))
+    formants = random_formants(random, ((base * 1.8 + 300, 0.2), (base * 2 + 1500, 0.2)))
     length, harsh, gap = random.uniform(0.08, 0.28), random.uniform(0.1, 0.9), random.uniform(0.18, 0.7)
     place = random.uniform(0, 1.0)
     while place < SECONDS:
@@ -115,7 +115,7 @@ def _dog(random: Generator) -> Floats:
             time = np.linspace(0, 1, count)
             peak = random.uniform(0.15, 0.5)
             course = np.where(time < peak, 0.7 + 0.3 * time / peak, 1 - 0.5 * (time - peak) / (1 - peak))
-            bark = _voice(base * random.uniform(0.9, 1.1) * course, formants, 0.7)
+            bark = voiced(base * random.uniform(0.9, 1.1) * course, formants, 0.7)
             bark /= np.abs(bark).max() + 1e-9
             bark += harsh * 0.5 * random.standard_normal(count) * np.abs(bark).mean() * 3
             _add(wave, bark * np.minimum(1, np.minimum(time / 0.06, (1 - time) / 0.4)), place)
@@ -132,16 +132,16 @@ def _far_siren(random: Generator) -> Floats:
     shift = 1 + random.uniform(-0.06, 0.06) * np.tanh(time * random.uniform(0.5, 4))
     place = np.cumsum(shift)
     moved = np.interp(np.minimum(place, len(dry) - 1), np.arange(len(dry)), dry)
-    return _far(moved * np.linspace(random.uniform(0.2, 1), random.uniform(0.2, 1), len(moved)), random)
+    return far(moved * np.linspace(random.uniform(0.2, 1), random.uniform(0.2, 1), len(moved)), random)
 
 
 def _far_clock(random: Generator) -> Floats:
     """An alarm clock in the next room."""
     kind = str(random.choice(np.array(["alarm_clock", "slow_clock", "clock_bell"])))
-    return _far(alarms.KINDS[kind].make(SECONDS, random), random)
+    return far(alarms.KINDS[kind].make(SECONDS, random), random)
 
 
-def _far(wave: Floats, random: Generator) -> Floats:
+def far(wave: Floats, random: Generator) -> Floats:
     """What is left of a sound some walls or streets away: echoes of 0.3 to 2 s, and less treble."""
     count = int(random.uniform(0.3, 2.0) * SAMPLE_RATE)
     tail = random.standard_normal(count) * np.exp(-6.9 * np.arange(count) / count)
@@ -174,12 +174,12 @@ def _ringing(pitch_hz: Floats, decay_s: Floats, strength: Floats, seconds: float
     return np.asarray(strength @ modes)
 
 
-def _formants(random: Generator, places: tuple[tuple[float, float], ...]) -> Floats:
+def random_formants(random: Generator, places: tuple[tuple[float, float], ...]) -> Floats:
     """Centres in Hz [n], each moved by its relative spread."""
     return np.array([centre * np.exp(random.normal(0, spread)) for centre, spread in places])
 
 
-def _voice(pitch_hz: Floats, formants_hz: Floats, tilt: float) -> Floats:
+def voiced(pitch_hz: Floats, formants_hz: Floats, tilt: float) -> Floats:
     """Harmonics of a pitch [n], weighted by `tilt` (1: each half as strong an octave up) and formants."""
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
     mean, wave = float(pitch_hz.mean()), np.zeros_like(phase)

@@ -1,0 +1,73 @@
+"""Sirens in the signal itself: wail, yelp and hi-lo, as a small network hears them (`streamer.sound.siren_net`).
+
+Every 128 ms it judges the last four seconds. A siren sounds when it is sure for some looks in a row, and for as long
+as it hears one at all; that it may be one is worth saying beside the tagger.
+"""
+
+from collections import deque
+
+import numpy as np
+
+from streamer.sound.cadence_state import CANDIDATE_SCORE, PLAIN_SCORE, SURE_SCORE, CadenceKind, Pattern
+from streamer.sound.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, SirenNet, band_levels, bundled
+from streamer.sound.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Decibels
+
+WINDOW_FRAMES = STEPS * STEP_FRAMES
+LOOK_FRAMES = 8  # 128 ms
+SURE, SURE_LOOKS = 0.95, 3  # so sure for so many looks in a row: a siren
+PLAIN, PLAIN_LOOKS = 0.98, 5  # and so for so many: plain enough to count while the tagger hears something else
+MAYBE = 0.7  # it may be one
+HEARD = 0.5  # one that sounds goes on
+TIMEOUT_S = 2.0  # not heard for so long: over
+SEEN_AFTER = 4_800  # samples: so much of a siren the network needs; it began so long before it was seen
+CANDIDATE_SAMPLES = 6_400
+
+
+class SirenDetector:
+    """Wail, yelp and hi-lo."""
+
+    def __init__(self) -> None:
+        self.patterns = tuple(Pattern(CadenceKind(name), TIMEOUT_S) for name in CLASSES[1:])
+        self._net: SirenNet = bundled()
+        self._looks: deque[float] = deque(maxlen=PLAIN_LOOKS)  # how surely a siren was heard
+        self._since: int | None = None  # end of the first of the looks in a row that heard one
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the spectrogram (a gap), not the sirens that sound."""
+        self._levels: Decibels = np.full((WINDOW_FRAMES, BANDS), FLOOR_DB, np.float32)
+        self._looks.clear()
+        self._since = None
+
+    def push(self, levels: Decibels, first_frame: int) -> None:
+        """Take frames number `first_frame` and following: float32 [n, 257] dB."""
+        found = np.concatenate([self._levels, band_levels(levels)])
+        for offset in range(1, levels.shape[0] + 1):
+            frame = first_frame + offset - 1
+            if frame % LOOK_FRAMES != LOOK_FRAMES - 1:
+                continue
+            now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+            self._look(self._net(found[offset : offset + WINDOW_FRAMES]), now)
+            for pattern in self.patterns:
+                pattern.tick(now)
+        self._levels = found[levels.shape[0] :]
+
+    def _look(self, chances: Decibels, now: int) -> None:
+        """Take the probabilities of CLASSES at sample `now`."""
+        heard = 1 - float(chances[0])
+        self._looks.append(heard)
+        if heard < HEARD:
+            self._since = None
+            return
+        self._since = now if self._since is None else self._since
+        onset = max(0, self._since - SEEN_AFTER)
+        likely = self.patterns[int(np.argmax(chances[1:]))]
+        looks = list(self._looks)
+        if len(looks) >= SURE_LOOKS and min(looks[-SURE_LOOKS:]) >= SURE:
+            plain = len(looks) == PLAIN_LOOKS and min(looks) >= PLAIN
+            likely.confirm(onset, now, PLAIN_SCORE if plain else SURE_SCORE)
+        for pattern in self.patterns:
+            if pattern.onset is not None:
+                pattern.confirm(onset, now, 0.0)
+        if heard >= MAYBE and likely.onset is None:
+            likely.propose(onset, now, now + CANDIDATE_SAMPLES, CANDIDATE_SCORE)

@@ -1,0 +1,103 @@
+"""The siren detector's state, driven by a scripted network; the network itself on synthetic sound."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from streamer.bench import sounds
+from streamer.sound import sirens
+from streamer.sound.cadence_state import CadencePhase
+from streamer.sound.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, band_levels, bundled
+from streamer.sound.sirens import LOOK_FRAMES, SirenDetector
+from streamer.sound.spectrum import Spectrogram
+
+RATE = 16_000
+EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)
+
+
+def looked(chances, kind="wail", monkeypatch=None):
+    """The patterns in sight after each look whose chance of a siren is scripted."""
+    script = iter(chances)
+
+    def scripted(levels):
+        assert levels.shape == (STEP_FRAMES * STEPS, BANDS)
+        chance = next(script)
+        return np.array([1 - chance, *(chance * (name == kind) for name in CLASSES[1:])], np.float32)
+
+    monkeypatch.setattr(sirens, "bundled", lambda: scripted)
+    detector, found = SirenDetector(), []
+    for look in range(len(chances)):
+        detector.push(np.zeros((LOOK_FRAMES, 257), np.float32), look * LOOK_FRAMES)
+        found.append([state for pattern in detector.patterns for state in pattern.states()])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chances", "phases"),
+    [
+        ([0.6] * 4, ""),
+        ([0.8] * 4, "cccc"),
+        ([0.99] * 4, "ccss"),
+        ([0.99, 0.99, 0.94, 0.96, 0.99, 0.99], "cccccs"),
+        ([0.99] * 3 + [0.6] * 3, "ccssss"),
+    ],
+)
+def test_three_sure_looks_in_a_row_make_a_siren(chances, phases, monkeypatch):
+    found = looked(chances, monkeypatch=monkeypatch)
+    letters = {CadencePhase.CANDIDATE: "c", CadencePhase.SOUNDING: "s"}
+    assert "".join(letters[state.phase] for states in found for state in states) == phases
+
+
+def test_a_siren_is_over_when_it_was_not_heard_for_a_while(monkeypatch):
+    found = looked([0.0] * 10 + [0.999] * 10 + [0.1] * 40, "hilo", monkeypatch)
+    sounding = [place for place, states in enumerate(found) if any(s.phase is CadencePhase.SOUNDING for s in states)]
+    over = [
+        (place, state) for place, states in enumerate(found) for state in states if state.phase is CadencePhase.OVER
+    ]
+    assert sounding[0] == 12
+    assert [state.kind.value for _, state in over] == ["hilo"]
+    place, state = over[0]
+    look_s = LOOK_FRAMES / 62.5
+    assert (place - 20) * look_s == pytest.approx(sirens.TIMEOUT_S, abs=0.3)
+    assert state.onset_sample / RATE == pytest.approx(11 * look_s - 0.3, abs=0.1)
+    assert state.last_sample / RATE == pytest.approx(20 * look_s, abs=0.1)
+
+
+def test_a_siren_is_plain_after_five_looks_without_doubt(monkeypatch):
+    scores = [max((s.score for s in states), default=0.0) for states in looked([0.999] * 9, monkeypatch=monkeypatch)]
+    assert scores == sorted(scores)
+    assert [place for place, (one, other) in enumerate(pairwise(scores), 1) if one < 1 <= other] == [4]
+
+
+def test_after_a_gap_nothing_is_known_but_what_sounds(monkeypatch):
+    monkeypatch.setattr(sirens, "bundled", lambda: lambda levels: np.array([0.001, 0.999, 0, 0], np.float32))
+    detector = SirenDetector()
+    frames = np.zeros((2 * LOOK_FRAMES, 257), np.float32)
+    detector.push(frames, 0)
+    detector.reset()
+    detector.push(frames, 100 * LOOK_FRAMES)
+    assert [state.phase for state in detector.patterns[0].states()] == [CadencePhase.CANDIDATE]
+    detector.push(frames[:LOOK_FRAMES], 102 * LOOK_FRAMES)
+    assert [state.phase for state in detector.patterns[0].states()] == [CadencePhase.SOUNDING]
+
+
+def levels_of(samples):
+    frames, _ = Spectrogram().push(samples.astype(np.float32), samples.size)
+    return band_levels(frames)[-STEP_FRAMES * STEPS :]
+
+
+@pytest.mark.parametrize("kind", CLASSES[1:])
+def test_the_network_names_the_siren_at_any_level(kind):
+    made = sounds.ALARMS[kind](np.random.default_rng(5), 6.0, EXACT).samples
+    rush = np.random.default_rng(6).standard_normal(made.size)
+    for gain in (0.3, 0.003):
+        chances = bundled()(levels_of(gain * (made + 0.1 * rush)))
+        assert chances.sum() == pytest.approx(1, abs=1e-5)
+        assert CLASSES[int(chances.argmax())] == kind
+        assert chances.max() > 0.9
+
+
+@pytest.mark.parametrize("samples", [np.zeros(80_000), np.full(80_000, 0.5), np.sin(np.arange(80_000) * 0.4)])
+def test_the_network_hears_no_siren_in_silence_and_steady_tones(samples):
+    assert bundled()(levels_of(samples))[0] > 0.9
