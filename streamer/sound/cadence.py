@@ -1,4 +1,4 @@
-"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, siren sweeps, tones that stay.
+"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, sirens, tones that stay.
 
 The signal goes through one spectrogram on a fixed grid of frames; each pattern is judged at fixed frames, so that the
 chunking of the input changes nothing. A pattern is CANDIDATE, SOUNDING, or OVER (said once).

@@ -4,8 +4,6 @@ Every 128 ms it judges the last four seconds. A siren sounds when it is sure for
 as it hears one at all; that it may be one is worth saying beside the tagger.
 """
 
-from collections import deque
-
 import numpy as np
 
 from streamer.sound.cadence_state import CANDIDATE_SCORE, PLAIN_SCORE, SURE_SCORE, CadenceKind, Pattern
@@ -14,12 +12,12 @@ from streamer.sound.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Decibels
 
 WINDOW_FRAMES = STEPS * STEP_FRAMES
 LOOK_FRAMES = 8  # 128 ms
-SURE, SURE_LOOKS = 0.95, 3  # so sure for so many looks in a row: a siren
-PLAIN, PLAIN_LOOKS = 0.98, 5  # and so for so many: plain enough to count while the tagger hears something else
+SURE, SURE_LOOKS = 0.98, 4  # so sure for so many looks in a row: a siren
+PLAIN_LOOKS = 8  # after so many it is plain enough to count while the tagger hears something else
 MAYBE = 0.7  # it may be one
 HEARD = 0.5  # one that sounds goes on
 TIMEOUT_S = 2.0  # not heard for so long: over
-SEEN_AFTER = 4_800  # samples: so much of a siren the network needs; it began so long before it was seen
+SEEN_AFTER = 7_200  # samples: so much of a siren the network needs; it began so long before it was seen
 CANDIDATE_SAMPLES = 6_400
 
 
@@ -29,15 +27,14 @@ class SirenDetector:
     def __init__(self) -> None:
         self.patterns = tuple(Pattern(CadenceKind(name), TIMEOUT_S) for name in CLASSES[1:])
         self._net: SirenNet = bundled()
-        self._looks: deque[float] = deque(maxlen=PLAIN_LOOKS)  # how surely a siren was heard
+        self._sure = 0  # looks in a row
         self._since: int | None = None  # end of the first of the looks in a row that heard one
         self.reset()
 
     def reset(self) -> None:
         """Forget the spectrogram (a gap), not the sirens that sound."""
         self._levels: Decibels = np.full((WINDOW_FRAMES, BANDS), FLOOR_DB, np.float32)
-        self._looks.clear()
-        self._since = None
+        self._sure, self._since = 0, None
 
     def push(self, levels: Decibels, first_frame: int) -> None:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
@@ -55,17 +52,15 @@ class SirenDetector:
     def _look(self, chances: Decibels, now: int) -> None:
         """Take the probabilities of CLASSES at sample `now`."""
         heard = 1 - float(chances[0])
-        self._looks.append(heard)
+        self._sure = self._sure + 1 if heard >= SURE else 0
         if heard < HEARD:
             self._since = None
             return
         self._since = now if self._since is None else self._since
         onset = max(0, self._since - SEEN_AFTER)
         likely = self.patterns[int(np.argmax(chances[1:]))]
-        looks = list(self._looks)
-        if len(looks) >= SURE_LOOKS and min(looks[-SURE_LOOKS:]) >= SURE:
-            plain = len(looks) == PLAIN_LOOKS and min(looks) >= PLAIN
-            likely.confirm(onset, now, PLAIN_SCORE if plain else SURE_SCORE)
+        if self._sure >= SURE_LOOKS:
+            likely.confirm(onset, now, PLAIN_SCORE if self._sure >= PLAIN_LOOKS else SURE_SCORE)
         for pattern in self.patterns:
             if pattern.onset is not None:
                 pattern.confirm(onset, now, 0.0)

@@ -30,7 +30,7 @@ class Recipe:
     data: Path
     out: Path
     scenes: int = 6400
-    steps: int = 20_000
+    steps: int = 16_000
     seed: int = 0
     processes: int = 2
 
