@@ -42,7 +42,7 @@ class CadencePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CadenceState:
-    """One pattern at the end of a hop: where it began, the end of its last beep, or when it was last heard, score in 0..1."""
+    """One pattern at the end of a hop: where it began, when it was last heard, score in 0..1."""
 
     kind: CadenceKind
     phase: CadencePhase
