@@ -99,6 +99,9 @@ def test_the_whole_command_makes_a_network(tmp_path, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "scenes").iterdir()} == before
 
 
-def test_a_folder_without_a_manifest_is_named(tmp_path):
+@pytest.mark.parametrize("content", [None, "path,kind\n", "\xff"])
+def test_a_folder_without_a_manifest_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UsageError, match=r"--data .*manifest\.csv"):
         make.main(make.Recipe(tmp_path, tmp_path), lambda line: None)

@@ -1,6 +1,7 @@
 """`streamer train sirens`: compose the scenes (they stay in the folder, a killed run goes on), train, judge, write."""
 
 import json
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ LOOK_STEPS = 4
 STEP_S = 0.032
 AFTER_STEPS = 110  # behind a siren's end nothing is counted: 3.5 s
 THRESHOLDS = (0.9, 0.95, 0.98, 0.99)
-LOOKS = 3
+LOOKS = 4
+COLUMNS = ("path", "kind", "split", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,33 @@ class Recipe:
 
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `sirens.json` beside it has its scores. Raises UsageError naming the option."""
-    if not (recipe.data / "manifest.csv").exists():
-        raise UsageError(f"--data {recipe.data}: has no manifest.csv (columns path, kind, split, labels)")
+    _check(recipe.data / "manifest.csv")
     try:
         bank = _bank(recipe, say)
+        if not all(map(len, bank.places())):
+            raise UsageError(f"--scenes {recipe.scenes}: too few to learn from; give some hundreds")
         torch.set_num_threads(recipe.processes)
         network = train(bank, recipe.steps, recipe.seed, say)
         path = recipe.out / "sirens.npz"
         network.save(path)
         facts = {**asdict(recipe), "data": str(recipe.data), "out": str(recipe.out), **judged(network, bank)}
         (recipe.out / "sirens.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: not found; espeak-ng, flite and the manifest's files are needed") from None
     except OSError as error:
         raise UsageError(f"{error.filename or recipe.out}: {error.strerror}") from None
+    except subprocess.CalledProcessError as error:
+        raise UsageError(f"{error.cmd[0]}: failed ({error.cmd}); it must have the voices of the list") from None
     return path
+
+
+def _check(manifest: Path) -> None:
+    try:
+        header = manifest.read_text(encoding="utf-8").partition("\n")[0].strip().split(",")
+    except (OSError, UnicodeDecodeError):
+        header = []
+    if not set(COLUMNS) <= set(header):
+        raise UsageError(f"--data {manifest.parent}: must have a manifest.csv with the columns {', '.join(COLUMNS)}")
 
 
 def judged(network: TrainedNet, bank: Bank) -> dict[str, Any]:
