@@ -22,6 +22,7 @@ from streamer.model.labels import labels, resolve
 from streamer.rules import AlertRules
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput
 from streamer.sound.cadence import CadenceDetector
+from streamer.vad.planner import BEAT_SAMPLES
 
 RULE_OF = {
     **{"t3": "smoke_alarm", "t4": "co_alarm", "wail": "siren", "yelp": "siren", "hilo": "siren"},
@@ -29,7 +30,6 @@ RULE_OF = {
 }
 BACKGROUNDS = ("speech", "household", "music")
 SNRS_DB = (20, 10, 0, -10)
-HOP = 8_000
 QUIET_S, DISTRACTOR_S = 120.0, 60.0  # length of the scenes without alarms
 EXPLAINED_S = 3.0  # an alert may begin so long before the sound that explains it was noted, and be raised so late
 
@@ -129,10 +129,10 @@ def explained(change: AlertChange, background: Background) -> bool:
 def listen(samples: Samples) -> list[AlertChange]:
     """What the default rules raise and clear on this audio by the signal's patterns alone."""
     engine, detector, changes = AlertEngine(), CadenceDetector(), []
-    for end in range(HOP, samples.size + 1, HOP):
-        states = detector.step(samples[end - HOP : end], end)
+    for end in range(BEAT_SAMPLES, samples.size + 1, BEAT_SAMPLES):
+        states = detector.step(samples[end - BEAT_SAMPLES : end], end)
         changes += engine.step(AlertInput(end_sample=end, cadence=tuple(states)))
-    return changes + engine.finish(samples.size // HOP * HOP)
+    return changes + engine.finish(samples.size // BEAT_SAMPLES * BEAT_SAMPLES)
 
 
 def engine_listener(name: str = "nano") -> Listener:

@@ -25,12 +25,12 @@ from streamer.policy.session import TextChange, TextSession
 from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
-from streamer.sound.cadence import CadenceDetector
+from streamer.sound.cadence import CadenceDetector, CadenceState
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.loudness import dbfs
 from streamer.steps import SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened
 from streamer.word_lists import masked_words
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
@@ -72,6 +72,7 @@ class Session:
         self.text = TextSession(settings, text, calibrated=facts.calibrated)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
+        self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
@@ -104,10 +105,13 @@ class Session:
 
     def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
-        self._audio_sample = max(self._audio_sample, plan.end_sample if isinstance(plan, Hop) else plan.at_sample)
+        at = plan.end_sample if isinstance(plan, Hop | Beat) else plan.at_sample
+        self._audio_sample = max(self._audio_sample, at)
         match plan:
             case Hop():
                 return self._hop(plan, result)
+            case Beat():
+                return self._alerts(at, AlertInput(end_sample=at, cadence=self._patterns(plan)))
             case SegmentOpened():
                 self.text.open(plan)
                 return []
@@ -146,7 +150,7 @@ class Session:
         return [*events, self._make(Status, at, state="stopped", detail=detail)]
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
-        at = hop.end_sample
+        at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
@@ -155,7 +159,7 @@ class Session:
         events = self._recovered(at)
         if result and result.hypothesis:
             self._no_speech_probability = result.hypothesis.no_speech_probability
-            events += self._transcripts(self.text.step(result.hypothesis, at, self._speech_score), at)
+            events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
             events.append(self._tags(judgement, at))
@@ -165,15 +169,20 @@ class Session:
             judgement=tuple(judgement),
             scores=self._scores if judgement else None,
             silent=hop.judge and hop.silent,
-            cadence=tuple(self._cadence.step(hop.samples, at)),
+            cadence=self._patterns(hop),
             heard=self._top(HEARD_TAGS),
             loudness_dbfs=dbfs(hop.samples) if len(hop.samples) else None,  # none: text that was put off
         )
         return events + self._alerts(at, given)
 
+    def _patterns(self, plan: Hop | Beat) -> tuple[CadenceState, ...] | None:
+        """The alarm patterns after what is new in this plan; None: nothing is."""
+        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._audio_sample
+        return tuple(self._cadence.step(plan.samples[-fresh:], plan.end_sample)) if fresh > 0 else None
+
     def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
         assert self._sounds is not None
-        patterns = self.alerts.patterns  # as of the hop before
+        patterns = self.alerts.patterns  # as of the beat before
         return self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
 
     def _speech(self, judgement: Sequence[SpanScores]) -> float:

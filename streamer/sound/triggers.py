@@ -185,9 +185,9 @@ class LevelTrigger:
                 self._last = at
             else:
                 self._since = None
+            self._before = at
         if given.gap:
             self._since = None
-        self._before = at
         lasts = self._last is not None and at - self._last <= self.rule.clear_after_s * SAMPLE_RATE
         long_enough = self._since is not None and at - self._since >= self.rule.min_duration_s * SAMPLE_RATE
         start = at if self._since is None else self._since

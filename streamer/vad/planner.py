@@ -1,4 +1,4 @@
-"""The planner: frames in, plans out (pure). One `Hop` each hop, and the gate's openings and closings in between.
+"""The planner: frames in, plans out (pure). One `Hop` each hop; the gate's openings and closings and beats in between.
 
 What it promises: every second of audio has one hop with `judge`, whether anybody speaks or not; a closing never needs a
 window of its own, because the hangover is at least a hop long, so the last hop's window already holds the last word.
@@ -14,6 +14,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.vad.gate import Gate, GateClosed, GateOpened
 from streamer.vad.webrtc import SILENCE_DB, VoiceFrame
 
+BEAT_SAMPLES = 1_600  # 0.1 s: the patterns of alarms need no model, so they need not wait for the hop
 DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
 
 
@@ -35,6 +36,17 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """Audio of a hop that is not full yet, float32 [n] up to `end_sample`, for what needs no model.
+
+    The hop has it too.
+    """
+
+    end_sample: int
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentOpened:
     """An utterance begins; its words start no earlier than `start_sample`."""
 
@@ -50,7 +62,7 @@ class SegmentClosed:
     speech_end_sample: int
 
 
-Plan = Hop | SegmentOpened | SegmentClosed
+Plan = Hop | Beat | SegmentOpened | SegmentClosed
 
 
 class Planner:
@@ -87,6 +99,8 @@ class Planner:
             plans.append(SegmentClosed(change.at_sample, change.speech_end))
         if self._position % self._hop_samples == 0:
             plans.append(self._hop())
+        elif self._position % BEAT_SAMPLES == 0:
+            plans.append(Beat(self._position, np.concatenate(self._frames[-BEAT_SAMPLES // len(frame) :])))
         return plans
 
     def finish(self, rest: NDArray[np.float32]) -> list[Plan]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from protocol import check_session
 from random_whisper import random_whisper
 
+from streamer.bench.sounds import ALARMS, DEVELOPMENT
 from streamer.config import GuardSettings, Settings, WindowSettings
 from streamer.errors import InputError
 from streamer.model.head import TaggingHead
@@ -98,6 +99,27 @@ def test_at_most_one_pass_a_hop(hop_s):
     before = counted.encoder_passes
     check_session(run(voices(), config))
     assert 9 <= counted.encoder_passes - before <= 9 / hop_s
+
+
+@pytest.mark.parametrize("kind", ["t3", "yelp"])
+def test_an_alarm_need_not_wait_for_the_hop(kind):
+    """Patterns need no model: what they raise and clear comes at the next beat, however long the hop is."""
+    alarm = ALARMS[kind](np.random.default_rng(3), 9.0, DEVELOPMENT).samples * np.float32(0.1)
+    samples = np.concatenate([np.zeros(20_000, np.float32), alarm, np.zeros(RATE * 7, np.float32)])
+
+    def alerts(hop_s: float) -> list[tuple[Any, ...]]:
+        stream = Stream(model(head=False), SETTINGS.model_copy(update={"window": WindowSettings(hop_s=hop_s)}))
+        events = [event.to_dict() for event in [*stream.push(samples), *stream.finish()]]
+        check_session(events)
+        return [
+            tuple(event[name] for name in ("rule", "state", "audio_t", "start", "end"))
+            for event in events
+            if event["type"] == "alert"
+        ]
+
+    found = alerts(0.1)
+    assert [state for _, state, *_ in found] == ["raised", "cleared"]
+    assert alerts(0.5) == alerts(1.0) == found
 
 
 def test_digital_silence_is_not_encoded_and_the_clock_goes_on():

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.config import Settings, VadSettings, WindowSettings
-from streamer.vad.planner import Hop, Planner, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector, VoiceFrame
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
@@ -32,6 +32,16 @@ def test_every_sample_is_in_one_hop_and_every_second_is_judged(flags, hop_s, res
     assert all(hop.end_sample % round(hop_s * 16000) == 0 for hop in hops[:-1])
 
 
+@pytest.mark.parametrize(("hop_s", "ends"), [(0.5, [1600, 3200, 4800, 6400]), (0.2, [1600, 4800]), (0.1, [])])
+def test_beats_are_pieces_of_the_hop_that_follows(hop_s, ends):
+    frames = np.arange(8000, dtype=np.float32).reshape(-1, FRAME_SAMPLES)
+    planner = Planner(Settings(window=WindowSettings(hop_s=hop_s)))
+    plans = [p for frame in frames for p in planner.step(frame, VoiceFrame(False, -20, -60))]
+    beats = [p for p in plans if isinstance(p, Beat)]
+    assert [beat.end_sample for beat in beats if beat.end_sample < 6401] == ends
+    assert all(np.array_equal(beat.samples, frames.ravel()[beat.end_sample - 1600 : beat.end_sample]) for beat in beats)
+
+
 @given(st.lists(st.booleans(), max_size=300))
 def test_a_hop_with_text_covers_the_speech_of_every_segment(flags):
     """The promise that a closing needs no window of its own."""
@@ -45,7 +55,7 @@ def test_a_hop_with_text_covers_the_speech_of_every_segment(flags):
 
 def test_order_is_open_hop_close():
     plans = plan([True] * 25 + [False] * 75)
-    kinds = [type(p).__name__ for p in plans]
+    kinds = [type(p).__name__ for p in plans if not isinstance(p, Beat)]
     assert kinds == ["SegmentOpened", "Hop", "Hop", "SegmentClosed", "Hop", "Hop"]
     assert isinstance(plans[0], SegmentOpened)
     assert plans[0].start_sample == 0
@@ -53,7 +63,7 @@ def test_order_is_open_hop_close():
 
 @pytest.mark.parametrize(("frame", "silent"), [(ZEROS, True), (FRAME, False)])
 def test_only_digital_silence_is_silent(frame, silent):
-    hops = plan([False] * 100, frame=frame)
+    hops = [p for p in plan([False] * 100, frame=frame) if isinstance(p, Hop)]
     assert [hop.silent for hop in hops if hop.judge] == [silent, silent]
 
 
