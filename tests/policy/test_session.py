@@ -13,7 +13,7 @@ from streamer.policy.sentence import PauseWatch, SpeechPaused
 from streamer.policy.session import TextSession
 from streamer.policy.text_model import TextModel
 from streamer.steps import Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, Planner, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
@@ -78,6 +78,8 @@ def played(flags, random, stable, config):
         plans += planner.step(FRAME, VoiceFrame(flag, -20, -60))
         plans += pauses.step(flag, planner.speaking, number * FRAME_SAMPLES)
     for plan in plans + planner.finish(np.zeros(0, np.float32)):
+        if isinstance(plan, Beat):  # for the patterns of alarms; the text knows nothing of it
+            continue
         at, found = carry_out(plan)
         changes += found
         audio_t += [at] * len(found)
