@@ -44,8 +44,8 @@ def _add_train(kinds: Any) -> None:
 def _add_train_sirens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
     parser.add_argument("--out", type=Path, default=Path("build/sirens"), metavar="FOLDER")
-    parser.add_argument("--scenes", type=_positive, default=6400, help="to compose, of 32 s each")
-    parser.add_argument("--steps", type=_positive, default=16_000)
+    parser.add_argument("--scenes", type=_positive, default=12_800, help="to compose, of 32 s each")
+    parser.add_argument("--steps", type=_positive, default=20_000)
     parser.add_argument("--processes", type=_positive, default=2)
 
 

@@ -16,6 +16,7 @@ KEPT_FRAMES = 640  # 10 s
 ALARM_TONES_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # 520 Hz and 3.1 kHz, with room for error
 T3_SURE_DB = 8.0  # to begin with; while it sounds less is enough
 SQUARE_BELOW_HZ = 1000.0  # lower alarm tones are square waves; what is not one is doubtful
+T3_PLAIN_DB = 12.5  # from here on a score of 1: music comes near it, and hardly ever there
 T3_FRAMES = 480  # 7.7 s
 T3_ROTATIONS = (1, 2, 3)  # beeps after the long pause
 SLOT = (0.93, 0.57)  # periods of beeps before the first one: where the one before it was, or was not
@@ -23,7 +24,7 @@ MISSING_DB, PRESENT_DB, PRESENT_TONE_DB = -8.0, -2.0, 8.0
 T4_SETTLED = 1600  # samples after the best fit until it counts
 T4_REMEMBERED = 8  # groups that a later one may belong to
 T4_BUSY = 0.2  # part of the pause that may be as loud as the beeps (speech)
-T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 17.0, 19.0  # of one group; of two together, in one bin and in others
+T4_SURE_DB, T4_PAIR_DB, T4_OTHER_DB = 9.0, 18.0, 20.5  # of one group; of two together, in one bin and in others
 T4_ROW_DB, T4_STEADY = 21.0, 0.03  # of three in a row, for rooms that fill the gaps; relative error of their times
 T4_EVERY = 2  # frames between looks for a T4 group
 T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
@@ -87,7 +88,7 @@ class BeepDetector:
         if found is not None and (self.t3.onset is not None or found.quality_db >= T3_SURE_DB):
             onset, last = _place(found, now)
             doubtful = self._low(found) and lacks_overtones(wide, self._tone_bin(found), found.choice.on_frames)
-            self.t3.confirm(onset, last, DOUBTFUL_SCORE if doubtful else min(1.0, found.quality_db / 10))
+            self.t3.confirm(onset, last, DOUBTFUL_SCORE if doubtful else min(1.0, found.quality_db / T3_PLAIN_DB))
         elif self.t3.onset is None:
             group = fit(history, t3_groups())
             if group is not None:

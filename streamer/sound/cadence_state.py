@@ -8,7 +8,7 @@ from streamer.events import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 CANDIDATE_SCORE = 0.4  # of a candidate that the tagger need only agree with
-PLAIN_SCORE = 1.0  # of a siren that leaves no doubt
+PLAIN_SCORE = 1.0  # of a siren or a T3 that leaves no doubt
 DOUBTFUL_SCORE = 0.5  # of a pattern that lacks what such an alarm also shows
 SURE_SCORE = 0.8  # of one that may be chance
 SIGN_SCORE = 0.2  # of one that is worth no more than not doubting the tagger

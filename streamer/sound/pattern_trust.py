@@ -41,14 +41,15 @@ class PatternTrust:
         self._trusted &= kinds
         for state in sounding:
             first = self._first.setdefault(state.kind, state)
-            if _needs_no_more(state.kind, opinion) or _shows_more(first, state):
+            if _needs_no_more(state, opinion) or _shows_more(first, state):
                 self._trusted.add(state.kind)
         return [state for state in sounding if state.kind in self._trusted]
 
 
-def _needs_no_more(kind: CadenceKind, opinion: Opinion) -> bool:
-    """A T3 needs the tagger's word or more beeps: it is the pattern that everyday sounds show most."""
-    return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and kind is not CadenceKind.T3)
+def _needs_no_more(state: CadenceState, opinion: Opinion) -> bool:
+    """A T3 that is not plain needs the tagger's word or more beeps: it is the pattern that everyday sounds show most."""
+    plain = state.kind is not CadenceKind.T3 or state.score >= PLAIN_SCORE
+    return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and plain)
 
 
 def _shows_more(first: CadenceState, now: CadenceState) -> bool:

@@ -13,8 +13,8 @@ from streamer.sound.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Decibels
 WINDOW_FRAMES = STEPS * STEP_FRAMES
 LOOK_FRAMES = 8  # 128 ms
 SURE, SURE_LOOKS = 0.98, 4  # so sure for so many looks in a row: a siren
-PLAIN_LOOKS = 8  # after so many it is plain enough to count while the tagger hears something else
-MAYBE = 0.7  # it may be one
+PLAIN_LOOKS = 6  # after so many it is plain enough to count while the tagger hears something else
+MAYBE = 0.95  # it may be one, worth saying beside the tagger
 HEARD = 0.5  # one that sounds goes on
 TIMEOUT_S = 2.0  # not heard for so long: over
 SEEN_AFTER = 7_200  # samples: so much of a siren the network needs; it began so long before it was seen

@@ -9,7 +9,7 @@ from streamer.model.labels import find
 from streamer.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
 from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.cadence_state import DOUBTFUL_SCORE
+from streamer.sound.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
 from streamer.sound.loudness import dbfs
 from streamer.steps import SpanScores
 
@@ -197,6 +197,9 @@ def test_a_t3_needs_the_taggers_word_or_one_more_beep():
         alerts = AlertEngine()
         assert alerts.step(judged(24.5, heard, cadence=first)) == []
         assert states(alerts.step(judged(25.5, heard, cadence=later))) == [("smoke_alarm", "raised")]
+    plain = t3(CadencePhase.SOUNDING, 20, 24.5, 24.5, PLAIN_SCORE).cadence
+    assert states(AlertEngine().step(judged(24.5, {}, cadence=plain))) == [("smoke_alarm", "raised")]
+    assert AlertEngine().step(judged(24.5, {MUSIC: 0.6}, cadence=plain)) == []
 
 
 def test_a_doubtful_t3_needs_the_taggers_word_or_a_whole_group_more():

@@ -36,8 +36,8 @@ def looked(chances, kind="wail", monkeypatch=None):
 @pytest.mark.parametrize(
     ("chances", "phases"),
     [
-        ([0.6] * 4, ""),
-        ([0.8] * 4, "cccc"),
+        ([0.9] * 4, ""),
+        ([0.96] * 4, "cccc"),
         ([0.99] * 5, "cccss"),
         ([0.99, 0.99, 0.99, 0.97, 0.99, 0.99, 0.99, 0.99], "cccccccs"),
         ([0.99] * 4 + [0.6] * 3, "cccssss"),
@@ -64,10 +64,10 @@ def test_a_siren_is_over_when_it_was_not_heard_for_a_while(monkeypatch):
     assert state.last_sample / RATE == pytest.approx(20 * look_s, abs=0.1)
 
 
-def test_a_siren_is_plain_after_eight_looks_without_doubt(monkeypatch):
+def test_a_siren_is_plain_after_six_looks_without_doubt(monkeypatch):
     scores = [max((s.score for s in states), default=0.0) for states in looked([0.999] * 9, monkeypatch=monkeypatch)]
     assert scores == sorted(scores)
-    assert [place for place, (one, other) in enumerate(pairwise(scores), 1) if one < 1 <= other] == [7]
+    assert [place for place, (one, other) in enumerate(pairwise(scores), 1) if one < 1 <= other] == [5]
 
 
 def test_after_a_gap_nothing_is_known_but_what_sounds(monkeypatch):

@@ -18,8 +18,8 @@ from streamer.sound.spectrum import FLOOR_DB
 from streamer.training.sirens.network import TrainedNet
 from streamer.training.sirens.scenes import RECORDED
 
-BATCH, POSITIVE, HARD = 96, 43, 19  # windows; so many with a siren, so many hard ones without
-BEGUN_STEPS, ENDED_STEPS = 14, 16  # about half a second
+BATCH, POSITIVE, EARLY, HARD = 96, 28, 16, 19  # windows; with a siren, with one that has just begun, hard ones without
+BEGUN_STEPS, EARLY_STEPS, ENDED_STEPS = 10, 45, 16  # a third of a second, one and a half, half a second
 FIRST_STEP = STEPS // 4
 RATE, LAST_RATE, WARMUP = 2e-3, 1e-5, 200
 DECAY = 0.998  # of the running average
@@ -40,8 +40,8 @@ class Bank:
     levels: NDArray[np.float16]
     classes: NDArray[np.int8]
 
-    def places(self) -> tuple[Places, Places]:
-        """Where windows with and without a siren end, validation left out."""
+    def places(self) -> tuple[Places, Places, Places]:
+        """Where windows end: with a siren, with one that has just begun, without; validation left out."""
         scenes, steps = self.classes.shape
         since = np.zeros((scenes, steps), np.int32)
         for step in range(1, steps):
@@ -53,7 +53,8 @@ class Bank:
         clear[::VALIDATION] = False
         found = np.argwhere(clear).astype(np.int32)
         sounding = self.classes[found[:, 0], found[:, 1]] > 0
-        return found[sounding], found[~sounding]
+        early = sounding & (since[found[:, 0], found[:, 1]] < EARLY_STEPS)
+        return found[sounding], found[early], found[~sounding]
 
     def windows(self, places: Places) -> Tensor:
         """Levels [n, STEPS, BANDS] that end there; nothing before a scene's beginning."""
@@ -68,7 +69,7 @@ def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -
     """A network after so many steps: the running average of its weights."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    sounding, silent = bank.places()
+    sounding, early, silent = bank.places()
     hard = silent[:0]
     network = TrainedNet()
     averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)  # type: ignore[no-untyped-call]
@@ -78,12 +79,14 @@ def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
-        parts = [_some(sounding, POSITIVE, random)]
+        parts = [_some(sounding, POSITIVE, random), _some(early, EARLY, random)]
         parts += [_some(hard, HARD, random)] if len(hard) else []
         parts += [_some(silent, BATCH - sum(map(len, parts)), random)]
         places = np.concatenate(parts)
         classes = torch.from_numpy(bank.classes[places[:, 0], places[:, 1]].astype(np.int64))
-        loss = _loss(network(_varied(bank.windows(places), random)), classes)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(_varied(bank.windows(places), random))
+        loss = _loss(logits.float(), classes)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -31,8 +31,8 @@ class Recipe:
 
     data: Path
     out: Path
-    scenes: int = 6400
-    steps: int = 16_000
+    scenes: int = 12_800
+    steps: int = 20_000
     seed: int = 0
     processes: int = 2
 

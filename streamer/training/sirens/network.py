@@ -11,9 +11,9 @@ from torch.nn import functional
 from streamer.sound import siren_net
 from streamer.sound.siren_net import AROUND, CLASSES, STEPS, STRIDES
 
-WIDTHS = (16, 24, 32, 48)
+WIDTHS = (32, 48, 64, 64)
 SIZES = (5, 3, 3, 3)  # of the convolutions
-HIDDEN = 64
+HIDDEN = 96
 PLACES = 5 * STEPS // 8  # in time and pitch behind the last convolution
 
 

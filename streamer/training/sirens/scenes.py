@@ -23,7 +23,7 @@ from streamer.sound.spectrum import FRAME_HOP, Decibels, Spectrogram
 from streamer.training.nano import alarms
 from streamer.training.nano.household import far
 from streamer.training.nano.household import household as synthetic_household
-from streamer.training.sirens.sounds import SPREAD, chirps, engine, lead, levelled, music, singing
+from streamer.training.sirens.sounds import SPREAD, chirps, engine, lead, levelled, music, riff, singing
 
 __all__ = ["RECORDED", "Scene", "Sounds", "compose"]
 
@@ -32,11 +32,13 @@ LEVEL = 0.05  # RMS: -26 dBFS
 RT60_S = 0.7
 RECORDED = len(CLASSES)  # the class of a recorded siren: one of them, nobody wrote down which
 SIREN_KINDS = CLASSES[1:]
-LAYERS = ("speech", "household", "music", "noise", "rush", "lead", "chirps", "voice", "engine", "distractor")
-SHARES = (0.24, 0.2, 0.2, 0.06, 0.06, 0.06, 0.05, 0.05, 0.02, 0.06)
+LAYERS = ("speech", "household", "music", "noise", "rush", "lead", "chirps", "voice", "engine", "distractor", "riff")
+SHARES = (0.24, 0.2, 0.2, 0.06, 0.06, 0.06, 0.05, 0.05, 0.02, 0.06, 0.0)
+MUSICAL = (0.1, 0.12, 0.4, 0.04, 0.03, 0.1, 0.05, 0.04, 0.01, 0.03, 0.08)  # of the scenes from MUSICAL_FROM on:
+MUSICAL_FROM = 6400  # nothing is as like a siren, nor hides one as well
 BEEPERS = ("alarm_clock", "slow_clock", "clock_bell", "buzzer", "doorbell", "telephone", "kettle", "smoke_t3", "co_t4")
 OTHERS = (*(name for name in DISTRACTORS if name not in ("music", "household")), *(f"k:{name}" for name in BEEPERS))
-MAKERS = {"music": music, "lead": lead, "chirps": chirps, "voice": singing, "engine": engine}
+MAKERS = {"music": music, "lead": lead, "chirps": chirps, "voice": singing, "engine": engine, "riff": riff}
 SAID = (
     "alpha river kitchen nobody yellow sixteen window mother really quickly garden people under thinking beautiful "
     "Saturday remember zero one two three four five six seven eight nine orange holiday why oh no yes never maybe "
@@ -101,8 +103,9 @@ def compose(sounds: Sounds, number: int) -> Scene:
     random = np.random.default_rng([77, number])
     count = int(SECONDS * SAMPLE_RATE)
     samples, names = np.zeros(count, np.float32), []
+    shares = SHARES if number < MUSICAL_FROM else MUSICAL
     for layer in range(int(random.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
-        kind = str(random.choice(LAYERS, p=np.array(SHARES)))
+        kind = str(random.choice(LAYERS, p=np.array(shares)))
         if kind == "distractor":
             kind = OTHERS[int(random.integers(len(OTHERS)))]
         names.append(kind)

@@ -91,6 +91,20 @@ def engine(random: Generator, seconds: float) -> Samples:
     return levelled(wave + random.uniform(0.1, 1) * random.standard_normal(count))
 
 
+def riff(random: Generator, seconds: float) -> Samples:
+    """Two to six notes in turn, again and again: what a hi-lo is not, by its steps, its tempo or its envelope."""
+    count = int(seconds * SAMPLE_RATE)
+    notes, hold = int(random.choice([2, 2, 3, 4, 6])), float(np.exp(random.uniform(np.log(0.1), np.log(1.3))))
+    steps = random.integers(-12, 13, notes)
+    struck = notes == 2 and 3 <= abs(int(steps[1] - steps[0])) <= 7 and 0.3 < hold < 0.9  # else it were a hi-lo
+    turn = np.arange(count) / SAMPLE_RATE / hold
+    pitch = np.exp(sounds.smooth(np.log(random.uniform(220, 1200) * 2 ** (steps[turn.astype(int) % notes] / 12)), 0.01))
+    level = np.exp(-(turn % 1) * random.uniform(3, 12)) if struck or random.random() < 0.5 else np.ones(count)
+    if random.random() < 0.5:
+        level = level * ((turn % 1) < random.uniform(0.4, 0.9))
+    return levelled(tone(np.cumsum(pitch[:count] / SAMPLE_RATE), random) * sounds.smooth(level, 0.008)[:count])
+
+
 def drums(random: Generator, seconds: float) -> Samples:
     """A pattern of two to eight strokes, again and again."""
     count = int(seconds * SAMPLE_RATE)
