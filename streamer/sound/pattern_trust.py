@@ -47,7 +47,7 @@ class PatternTrust:
 
 
 def _needs_no_more(state: CadenceState, opinion: Opinion) -> bool:
-    """A T3 that is not plain needs the tagger's word or more beeps: it is the pattern that everyday sounds show most."""
+    """A T3 that is not plain needs the tagger's word or more beeps: everyday sounds show it most."""
     plain = state.kind is not CadenceKind.T3 or state.score >= PLAIN_SCORE
     return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and plain)
 
