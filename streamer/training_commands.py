@@ -35,18 +35,19 @@ def _add_train(kinds: Any) -> None:
         parser.add_argument("--config", type=Path, default=Path(f"configs/{config}.yaml"), metavar="FILE")
     for parser in (one, many):
         parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    _add_train_sirens(_command(kinds, "sirens", train_sirens, "make the bundled network that hears sirens"))
+    sirens = _command(kinds, "sirens", train_sirens, "make the bundled network that hears sirens")
+    t4 = _command(kinds, "t4", train_t4, "make the bundled network that tells a CO alarm's beeps")
+    for parser, name, scenes, steps in ((sirens, "sirens", 16_000, 20_000), (t4, "t4", 8_000, 12_000)):
+        parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
+        parser.add_argument("--out", type=Path, default=Path(f"build/{name}"), metavar="FOLDER")
+        parser.add_argument("--scenes", type=_positive, default=scenes, help="to compose, of 32 s each")
+        parser.add_argument("--steps", type=_positive, default=steps)
+        parser.add_argument("--processes", type=_positive, default=2)
+    sirens.add_argument("--first", type=int, default=0, metavar="N", help="number of the first scene (0)")
+    sirens.add_argument("--start", type=Path, metavar="FILE", help="a sirens.npz to go on with, instead of a new one")
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
     many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
-
-
-def _add_train_sirens(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
-    parser.add_argument("--out", type=Path, default=Path("build/sirens"), metavar="FOLDER")
-    parser.add_argument("--scenes", type=_positive, default=12_800, help="to compose, of 32 s each")
-    parser.add_argument("--steps", type=_positive, default=20_000)
-    parser.add_argument("--processes", type=_positive, default=2)
 
 
 def _positive(text: str) -> int:
@@ -121,6 +122,28 @@ def train_sirens(options: argparse.Namespace) -> int:
 
     evaluation_library("sklearn")  # scipy comes with it
     from streamer.training.sirens import make
+
+    if options.first < 0:
+        raise UsageError(f"--first {options.first}: must be 0 or more")
+    recipe = make.Recipe(
+        options.data,
+        options.out,
+        scenes=options.scenes,
+        first=options.first,
+        start=options.start,
+        steps=options.steps,
+        processes=options.processes,
+    )
+    sys.stdout.write(f"{make.main(recipe, _to_stderr)}\n")
+    return 0
+
+
+def train_t4(options: argparse.Namespace) -> int:
+    """`streamer train t4`: the path of the network is the last line."""
+    from streamer.training.extras import evaluation_library
+
+    evaluation_library("sklearn")  # scipy comes with it
+    from streamer.training.t4 import make
 
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
     sys.stdout.write(f"{make.main(recipe, _to_stderr)}\n")

@@ -231,7 +231,7 @@ def room(rng: Generator, samples: Samples, rt60_s: float, wet: float = 0.5) -> S
     tail = rng.standard_normal(count) * np.exp(-6.9 * np.arange(count) / SAMPLE_RATE / rt60_s)
     tail *= np.sqrt(wet / np.sum(tail**2))
     tail[0] += 1
-    size = samples.size + count
+    size = _fft_size(samples.size + count)
     reverberant = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: samples.size]
     return reverberant.astype(np.float32)
 
@@ -319,6 +319,12 @@ def _add_note(rng: Generator, samples: Signal, start: float, length: float, pitc
 
 def _near(rng: Generator, value: float, error: float) -> float:
     return float(value * rng.uniform(1 - error, 1 + error))
+
+
+def _fft_size(least: int) -> int:
+    """The next of 5, 6, 7 and 8 times a power of two: some lengths take ten times as long."""
+    step = 1 << max(0, (least - 1).bit_length() - 3)
+    return -(-least // step) * step
 
 
 def _count(seconds: float) -> int:

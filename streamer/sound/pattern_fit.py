@@ -19,8 +19,7 @@ BLOCK = 4  # slow patterns are judged on means of 4 frames: 64 ms
 JUDGED_COLUMNS = 4  # bins with the strongest contrast
 LOWEST_DB, HIGHEST_DB = 14.0, 3.0  # levels count from 14 dB below to 3 dB above that of the beeps
 ON_LEAST_DB = -4.0  # the mean of each beep
-DIP_DB, DIPS_MOST = 5.0, 0.08  # so few frames of the beeps may lie so far below their level
-HOLE_DB, HOLES_MOST = 12.0, 0.02
+DIP_DB, HOLE_DB = 5.0, 12.0  # few frames of the beeps may lie so far below their level
 WIDEST = 12.0  # no need to look closer where the beeps lie further apart than so many times their spread
 TONE_LEAST_DB, TONE_MEAN_DB = 2.0, 4.0  # each beep, and all of them, above the bins around
 
@@ -54,7 +53,8 @@ class Templates:
 
     `least_db`: between beeps and pauses; `off_most_db`: the mean of each pause, against the beeps; `edge_most_db`: of
     the silence before and after. `spread_db`: standard deviation between the beeps. `tilt_db`: so much a
-    beep may fall or rise from half to half (a note decays).
+    beep may fall or rise from half to half (a note decays). `dips_most`, `holes_most`: part of the beeps' frames
+    that may lie DIP_DB and HOLE_DB below their level.
     """
 
     each: tuple[Template, ...]
@@ -64,6 +64,8 @@ class Templates:
     off_most_db: float
     edge_most_db: float
     spread_db: float
+    dips_most: float = 0.08
+    holes_most: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,12 @@ def fit(history: History, choices: Templates) -> Fit | None:
         found = _judge(recent[:, column], int(column), choices.each[int(row_of[column])], choices)
         if found is None or (best is not None and found.rank <= best.rank):
             continue
-        if _steady(history, found):
+        if _steady(history, found, choices):
             best = found
     return best
 
 
-def _steady(history: History, found: Fit) -> bool:
+def _steady(history: History, found: Fit, choices: Templates) -> bool:
     """Whether the beeps are one tone: above the bins around, and hardly ever lower than their own level."""
     weights, column = found.choice.weights, found.column
     tones = weights[found.choice.on] @ history.tonality[-weights.shape[1] :, column]
@@ -143,7 +145,7 @@ def _steady(history: History, found: Fit) -> bool:
         return False
     frames = history.frames[-found.choice.on_frames.size :, column][found.choice.on_frames]
     dips, holes = frames < found.level_db - DIP_DB, frames < found.level_db - HOLE_DB
-    return bool(np.mean(dips) <= DIPS_MOST and np.mean(holes) <= HOLES_MOST)
+    return bool(np.mean(dips) <= choices.dips_most and np.mean(holes) <= choices.holes_most)
 
 
 def _judge(levels: NDArray[np.float32], column: int, choice: Template, choices: Templates) -> Fit | None:
@@ -166,12 +168,12 @@ def _judge(levels: NDArray[np.float32], column: int, choice: Template, choices: 
     return Fit(column, choice, level, quality)
 
 
-def together(found: Sequence[Template], **limits_db: float) -> Templates:
-    """The templates of one pattern, their contrasts in one matrix; `limits_db`: the other fields of Templates."""
+def together(found: Sequence[Template], **limits: float) -> Templates:
+    """The templates of one pattern, their contrasts in one matrix; `limits`: the other fields of Templates."""
     contrasts = np.zeros((len(found), max(choice.contrast.size for choice in found)), np.float32)
     for row, choice in zip(contrasts, found, strict=True):
         row[row.size - choice.contrast.size :] = choice.contrast
-    return Templates(tuple(found), contrasts, **limits_db)
+    return Templates(tuple(found), contrasts, **limits)
 
 
 def blocks(frames: Decibels) -> Decibels:

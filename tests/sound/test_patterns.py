@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sound.beeps import t3_templates, t4_templates
+from streamer.sound import t4
+from streamer.sound.beeps import t3_templates
 from streamer.sound.pattern_fit import History, fit
 from streamer.sound.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
 
@@ -36,7 +37,7 @@ def test_short_gaps_are_bridged_and_long_ones_break():
     assert spectrogram.next_frame - levels.shape[0] == 26_001 // FRAME_HOP
 
 
-@pytest.mark.parametrize("choices", [t3_templates(), t4_templates()])
+@pytest.mark.parametrize("choices", [t3_templates(), t4.templates()])
 def test_a_template_fits_itself_and_not_a_steady_tone(choices):
     size = choices.contrasts.shape[1] + 10
     levels = np.full((size, 3), -80, np.float32)

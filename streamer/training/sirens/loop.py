@@ -4,7 +4,6 @@ What sounded a moment ago or has only just begun is left out: nobody could say. 
 siren that are most like one are looked for, and shown more often from then on.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from streamer.model.checkpoint import has_native_bfloat16
 from streamer.sound.siren_net import BANDS, CLASSES, STEPS
 from streamer.sound.spectrum import FLOOR_DB
 from streamer.training.sirens.network import TrainedNet
 from streamer.training.sirens.scenes import RECORDED
+from streamer.training.synthetic import Say
 
 BATCH, POSITIVE, EARLY, HARD = 96, 28, 16, 19  # windows; with a siren, with one that has just begun, hard ones without
 BEGUN_STEPS, EARLY_STEPS, ENDED_STEPS = 10, 45, 16  # a third of a second, one and a half, half a second
 FIRST_STEP = STEPS // 4
 RATE, LAST_RATE, WARMUP = 2e-3, 1e-5, 200
+GOING_ON_RATE = 4e-4  # with a network that knows sirens already
 DECAY = 0.998  # of the running average
 NEGATIVE_WEIGHT = 1.5
 MINED_EVERY, MINED_FROM, MINED_ABOVE, MINED_KEPT = 1500, 12_000, 0.03, 6000
@@ -30,7 +32,6 @@ SHIFT, HIDDEN_CHANCE, HIDDEN_BANDS = 2, 0.3, 4
 TOLD_EVERY = 500
 
 Places = NDArray[np.int32]  # [n, 2]: scene, step at which the window ends
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +66,31 @@ class Bank:
         return torch.from_numpy(found)
 
 
-def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -> TrainedNet:
-    """A network after so many steps: the running average of its weights."""
+def train(
+    bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None, start: TrainedNet | None = None
+) -> TrainedNet:
+    """A network after so many steps: the running average of its weights. `start`: one to go on with, gently.
+
+    What it takes for a siren is looked for at once then.
+    """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     sounding, early, silent = bank.places()
     hard = silent[:0]
-    network = TrainedNet()
+    network, rate = (TrainedNet(), RATE) if start is None else (start, GOING_ON_RATE)
     averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)  # type: ignore[no-untyped-call]
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
-    losses = []
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.02)
+    losses, fast = [], has_native_bfloat16()
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
+            group["lr"] = rate * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
         parts = [_some(sounding, POSITIVE, random), _some(early, EARLY, random)]
         parts += [_some(hard, HARD, random)] if len(hard) else []
         parts += [_some(silent, BATCH - sum(map(len, parts)), random)]
         places = np.concatenate(parts)
         classes = torch.from_numpy(bank.classes[places[:, 0], places[:, 1]].astype(np.int64))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             logits = network(_varied(bank.windows(places), random))
         loss = _loss(logits.float(), classes)
         optimiser.zero_grad()
@@ -94,7 +100,7 @@ def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -
         losses.append(float(loss.detach()))
         if step % TOLD_EVERY == TOLD_EVERY - 1:
             say(f"step {step + 1} of {steps}: loss {np.mean(losses[-TOLD_EVERY:]):.3f}")
-        if step % MINED_EVERY == MINED_EVERY - 1:
+        if step % MINED_EVERY == MINED_EVERY - 1 or (start is not None and step == 0):
             some = _some(silent, MINED_FROM, random)
             hard = np.concatenate([hard, some[heard(network, bank, some) > MINED_ABOVE]])[-MINED_KEPT:]
     trained = average.module.eval()

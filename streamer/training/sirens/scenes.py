@@ -7,6 +7,7 @@ makers, recordings and ranges of its own.
 import csv
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from streamer.training.nano.household import far
 from streamer.training.nano.household import household as synthetic_household
 from streamer.training.sirens.sounds import SPREAD, chirps, engine, lead, levelled, music, riff, singing
 
-__all__ = ["RECORDED", "Scene", "Sounds", "compose"]
+__all__ = ["RECORDED", "Scene", "Sounds", "background", "compose", "heard_there"]
 
 SECONDS = 32.0
 LEVEL = 0.05  # RMS: -26 dBFS
@@ -36,6 +37,9 @@ LAYERS = ("speech", "household", "music", "noise", "rush", "lead", "chirps", "vo
 SHARES = (0.24, 0.2, 0.2, 0.06, 0.06, 0.06, 0.05, 0.05, 0.02, 0.06, 0.0)
 MUSICAL = (0.1, 0.12, 0.4, 0.04, 0.03, 0.1, 0.05, 0.04, 0.01, 0.03, 0.08)  # of the scenes from MUSICAL_FROM on:
 MUSICAL_FROM = 6400  # nothing is as like a siren, nor hides one as well
+BEEPING_FROM = 12_800  # from here on beepers begin in the midst of a scene too: their first beep is half a hi-lo
+BEEPING_CHANCE, QUIET, QUIET_SAMPLES = 0.65, 0.05, 160
+ALARMS = ("k:smoke_t3", "k:smoke_t3", "k:co_t4")
 BEEPERS = ("alarm_clock", "slow_clock", "clock_bell", "buzzer", "doorbell", "telephone", "kettle", "smoke_t3", "co_t4")
 OTHERS = (*(name for name in DISTRACTORS if name not in ("music", "household")), *(f"k:{name}" for name in BEEPERS))
 MAKERS = {"music": music, "lead": lead, "chirps": chirps, "voice": singing, "engine": engine, "riff": riff}
@@ -101,22 +105,14 @@ class Sounds:
 def compose(sounds: Sounds, number: int) -> Scene:
     """Scene `number`: the same whenever it is composed."""
     random = np.random.default_rng([77, number])
-    count = int(SECONDS * SAMPLE_RATE)
-    samples, names = np.zeros(count, np.float32), []
-    shares = SHARES if number < MUSICAL_FROM else MUSICAL
-    for layer in range(int(random.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
-        kind = str(random.choice(LAYERS, p=np.array(shares)))
-        if kind == "distractor":
-            kind = OTHERS[int(random.integers(len(OTHERS)))]
-        names.append(kind)
-        wet = room(random, sounds.layer(kind, random, SECONDS), random.uniform(0, RT60_S))
-        samples += wet * np.float32(np.exp(random.uniform(np.log(0.1), 0)) if layer else 1)
-    samples = levelled(samples)
+    samples, names = background(sounds, random, SHARES if number < MUSICAL_FROM else MUSICAL)
+    count = samples.size
     classes, snr_db = np.zeros(count, np.int8), 99.0
     at = random.uniform(3, 12)
     if random.random() < 0.6:
         while at < SECONDS - 3:
-            siren, found = _siren(sounds, random, SECONDS - at - 0.5)
+            beeping = number >= BEEPING_FROM and random.random() < BEEPING_CHANCE
+            siren, found = (_beeper if beeping else _siren)(sounds, random, SECONDS - at - 0.5)
             snr_db = float(random.uniform(-10, 26)) if random.random() < 0.85 else 40.0
             siren = room(random, siren, random.uniform(0, RT60_S))
             start = int(at * SAMPLE_RATE)
@@ -124,14 +120,34 @@ def compose(sounds: Sounds, number: int) -> Scene:
             samples[start : start + size] += siren[:size] * np.float32(10 ** (snr_db / 20))
             classes[start : start + size] = found
             at += size / SAMPLE_RATE + random.uniform(3, 12)
-    loud = max(1.0, float(np.sqrt(np.mean(samples**2))) * 0.3)
-    samples *= np.float32(LEVEL * 10 ** (random.uniform(-20, 10) / 20) / loud)
-    if random.random() < 0.15:
-        samples = _muffled(samples, random)
-    levels, _ = Spectrogram().push(np.clip(samples, -1, 1).astype(np.float32), count)
+    levels, _ = Spectrogram().push(heard_there(samples, random), count)
     steps = _steps(band_levels(levels))
     ends = (np.arange(len(steps)) * STEP_FRAMES * FRAME_HOP + 3 * FRAME_HOP).clip(max=count - 1)
     return Scene(steps.astype(np.float16), classes[ends], f"{'+'.join(names)}@{snr_db:.0f}")
+
+
+def background(
+    sounds: Sounds, random: Generator, shares: Sequence[float], others: Sequence[str] = OTHERS
+) -> tuple[Samples, list[str]]:
+    """SECONDS of one to three of LAYERS in rooms with an RMS of 1, and which; `others`: what a distractor may be."""
+    samples, names = np.zeros(int(SECONDS * SAMPLE_RATE), np.float32), []
+    for layer in range(int(random.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
+        kind = str(random.choice(LAYERS, p=np.array(shares)))
+        if kind == "distractor":
+            kind = others[int(random.integers(len(others)))]
+        names.append(kind)
+        wet = room(random, sounds.layer(kind, random, SECONDS), random.uniform(0, RT60_S))
+        samples += wet * np.float32(np.exp(random.uniform(np.log(0.1), 0)) if layer else 1)
+    return levelled(samples), names
+
+
+def heard_there(samples: Samples, random: Generator) -> Samples:
+    """The scene at some level, now and then through a wall or a telephone; within full scale."""
+    loud = max(1.0, float(np.sqrt(np.mean(samples**2))) * 0.3)
+    samples = samples * np.float32(LEVEL * 10 ** (random.uniform(-20, 10) / 20) / loud)
+    if random.random() < 0.15:
+        samples = _muffled(samples, random)
+    return np.clip(samples, -1, 1).astype(np.float32)
 
 
 def _steps(levels: Decibels) -> Decibels:
@@ -156,6 +172,16 @@ def _siren(sounds: Sounds, random: Generator, longest_s: float) -> tuple[Samples
         course = np.exp(random.uniform(-1.6, 0, 3))
         samples = samples * np.interp(np.linspace(0, 1, samples.size), [0, 0.5, 1], course).astype(np.float32)
     return samples, found
+
+
+def _beeper(sounds: Sounds, random: Generator, longest_s: float) -> tuple[Samples, int]:
+    """What beeps, clicks or rings, from the first beginning in it on; its class: no siren."""
+    kind = OTHERS[int(random.integers(len(OTHERS)))] if random.random() < 0.4 else str(random.choice(ALARMS))
+    samples = sounds.layer(kind, random, min(float(random.uniform(2, 14)), longest_s))
+    blocks = np.abs(samples[: samples.size // QUIET_SAMPLES * QUIET_SAMPLES]).reshape(-1, QUIET_SAMPLES).max(axis=1)
+    quiet = blocks < QUIET * blocks.max()
+    begins = np.flatnonzero(quiet[:-1] & ~quiet[1:])
+    return samples[begins[0] * QUIET_SAMPLES if begins.size else 0 :], 0
 
 
 def _moved(samples: Samples, random: Generator, most: float) -> Samples:
