@@ -37,14 +37,12 @@ def _add_train(kinds: Any) -> None:
         parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
     sirens = _command(kinds, "sirens", train_sirens, "make the bundled network that hears sirens")
     t4 = _command(kinds, "t4", train_t4, "make the bundled network that tells a CO alarm's beeps")
-    for parser, name, scenes, steps in ((sirens, "sirens", 16_000, 20_000), (t4, "t4", 8_000, 12_000)):
+    for parser, name, scenes, steps in ((sirens, "sirens", 12_800, 20_000), (t4, "t4", 2_400, 12_000)):
         parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
         parser.add_argument("--out", type=Path, default=Path(f"build/{name}"), metavar="FOLDER")
         parser.add_argument("--scenes", type=_positive, default=scenes, help="to compose, of 32 s each")
         parser.add_argument("--steps", type=_positive, default=steps)
         parser.add_argument("--processes", type=_positive, default=2)
-    sirens.add_argument("--first", type=int, default=0, metavar="N", help="number of the first scene (0)")
-    sirens.add_argument("--start", type=Path, metavar="FILE", help="a sirens.npz to go on with, instead of a new one")
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
     many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
@@ -107,46 +105,38 @@ def train_heads(options: argparse.Namespace) -> int:
 
 def train_nano(options: argparse.Namespace) -> int:
     """`streamer train nano`: the path of the folder is the last line."""
-    from streamer.training.extras import evaluation_library
-
-    evaluation_library("sklearn")  # scipy comes with it
+    _for_training()
     from streamer.training.nano import make
 
-    sys.stdout.write(f"{make.main(options.config, _to_stderr)}\n")
-    return 0
+    return _wrote(make.main(options.config, _to_stderr))
 
 
 def train_sirens(options: argparse.Namespace) -> int:
     """`streamer train sirens`: the path of the network is the last line."""
-    from streamer.training.extras import evaluation_library
-
-    evaluation_library("sklearn")  # scipy comes with it
+    _for_training()
     from streamer.training.sirens import make
 
-    if options.first < 0:
-        raise UsageError(f"--first {options.first}: must be 0 or more")
-    recipe = make.Recipe(
-        options.data,
-        options.out,
-        scenes=options.scenes,
-        first=options.first,
-        start=options.start,
-        steps=options.steps,
-        processes=options.processes,
-    )
-    sys.stdout.write(f"{make.main(recipe, _to_stderr)}\n")
-    return 0
+    recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
+    return _wrote(make.main(recipe, _to_stderr))
 
 
 def train_t4(options: argparse.Namespace) -> int:
     """`streamer train t4`: the path of the network is the last line."""
-    from streamer.training.extras import evaluation_library
-
-    evaluation_library("sklearn")  # scipy comes with it
+    _for_training()
     from streamer.training.t4 import make
 
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
-    sys.stdout.write(f"{make.main(recipe, _to_stderr)}\n")
+    return _wrote(make.main(recipe, _to_stderr))
+
+
+def _for_training() -> None:
+    from streamer.training.extras import evaluation_library
+
+    evaluation_library("sklearn")  # scipy comes with it
+
+
+def _wrote(path: Path) -> int:
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

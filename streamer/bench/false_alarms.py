@@ -27,7 +27,8 @@ from streamer.rules import AlertRules
 NAME = "alerts_false"
 SCENE_S = 120.0
 PUBLISHED_EVERY = 10  # scenes
-SOURCES = ("sound/*.py", "vad/*.py", "data/alerts.yaml", "data/label_groups.yaml", "data/nano*.p*", "data/*.npz")  # what is judged
+# What decides what is raised:
+SOURCES = ("sound/*.py", "vad/*.py", "data/alerts.yaml", "data/label_groups.yaml", "data/nano*.p*", "data/*.npz")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,16 @@ def bundled() -> SirenNet:
     return SirenNet(tuple(layers[:4]), tuple(layers[4:]))
 
 
-def _inputs(levels: Decibels) -> Floats:
-    """What the network sees [2, STEPS, BANDS]: how far levels stand above their neighbours, and below the loudest."""
+def contrast_db(levels: Decibels) -> NDArray[np.float64]:
+    """How far levels of bands [n, BANDS] stand above their neighbours, in dB."""
     padded = np.pad(levels, ((0, 0), (AROUND, AROUND)), mode="edge")
     total = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
-    mean = (total[:, 2 * AROUND + 1 :] - total[:, : -2 * AROUND - 1]) / (2 * AROUND + 1)
-    contrast = np.clip((levels - mean) / CONTRAST_DB, CONTRAST_LEAST, CONTRAST_MOST)
+    return levels - (total[:, 2 * AROUND + 1 :] - total[:, : -2 * AROUND - 1]) / (2 * AROUND + 1)
+
+
+def _inputs(levels: Decibels) -> Floats:
+    """What the network sees [2, STEPS, BANDS]: how far levels stand above their neighbours, and below the loudest."""
+    contrast = np.clip(contrast_db(levels) / CONTRAST_DB, CONTRAST_LEAST, CONTRAST_MOST)
     loudest = np.quantile(levels.ravel()[::LOUD_EVERY], LOUD_QUANTILE)
     level = np.clip((levels - loudest) / LEVEL_DB, LEVEL_LEAST, LEVEL_MOST)
     return np.stack([contrast, level]).astype(np.float32)

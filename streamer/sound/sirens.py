@@ -1,7 +1,8 @@
 """Sirens in the signal itself: wail, yelp and hi-lo, as a small network hears them (`streamer.sound.siren_net`).
 
 Every 128 ms it judges the last four seconds. A siren sounds when it is sure for some looks in a row, and for as long
-as it hears one at all; that it may be one is worth saying beside the tagger.
+as it hears one at all; that it may be one is worth saying beside the tagger. A hi-lo has to have had two tones
+(`streamer.sound.turns`).
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from streamer.sound.cadence_state import CANDIDATE_SCORE, PLAIN_SCORE, SURE_SCORE, CadenceKind, Pattern
 from streamer.sound.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, SirenNet, band_levels, bundled
 from streamer.sound.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Decibels
+from streamer.sound.turns import took_turns
 
 WINDOW_FRAMES = STEPS * STEP_FRAMES
 LOOK_FRAMES = 8  # 128 ms
@@ -44,13 +46,14 @@ class SirenDetector:
             if frame % LOOK_FRAMES != LOOK_FRAMES - 1:
                 continue
             now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
-            self._look(self._net(found[offset : offset + WINDOW_FRAMES]), now)
+            self._look(found[offset : offset + WINDOW_FRAMES], now)
             for pattern in self.patterns:
                 pattern.tick(now)
         self._levels = found[levels.shape[0] :]
 
-    def _look(self, chances: Decibels, now: int) -> None:
-        """Take the probabilities of CLASSES at sample `now`."""
+    def _look(self, levels: Decibels, now: int) -> None:
+        """Judge the levels [WINDOW_FRAMES, BANDS] up to sample `now`."""
+        chances = self._net(levels)
         heard = 1 - float(chances[0])
         self._sure = self._sure + 1 if heard >= SURE else 0
         if heard < HEARD:
@@ -59,7 +62,7 @@ class SirenDetector:
         self._since = now if self._since is None else self._since
         onset = max(0, self._since - SEEN_AFTER)
         likely = self.patterns[int(np.argmax(chances[1:]))]
-        if self._sure >= SURE_LOOKS:
+        if self._sure >= SURE_LOOKS and (likely.kind is not CadenceKind.HILO or took_turns(levels)):
             likely.confirm(onset, now, PLAIN_SCORE if self._sure >= PLAIN_LOOKS else SURE_SCORE)
         for pattern in self.patterns:
             if pattern.onset is not None:

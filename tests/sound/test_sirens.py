@@ -16,9 +16,9 @@ RATE = 16_000
 EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)
 
 
-def looked(chances, kind="wail", monkeypatch=None):
-    """The patterns in sight after each look whose chance of a siren is scripted."""
-    script = iter(chances)
+def looked(chances, kind="wail", monkeypatch=None, turns=()):
+    """The patterns in sight after each look whose chance of a siren, and of two tones in turn, is scripted."""
+    script, turns = iter(chances), iter(turns)
 
     def scripted(levels):
         assert levels.shape == (STEP_FRAMES * STEPS, BANDS)
@@ -26,6 +26,7 @@ def looked(chances, kind="wail", monkeypatch=None):
         return np.array([1 - chance, *(chance * (name == kind) for name in CLASSES[1:])], np.float32)
 
     monkeypatch.setattr(sirens, "bundled", lambda: scripted)
+    monkeypatch.setattr(sirens, "took_turns", lambda levels: next(turns, True))
     detector, found = SirenDetector(), []
     for look in range(len(chances)):
         detector.push(np.zeros((LOOK_FRAMES, 257), np.float32), look * LOOK_FRAMES)
@@ -62,6 +63,13 @@ def test_a_siren_is_over_when_it_was_not_heard_for_a_while(monkeypatch):
     assert (place - 20) * look_s == pytest.approx(sirens.TIMEOUT_S, abs=0.3)
     assert state.onset_sample / RATE == pytest.approx(11 * look_s - 0.45, abs=0.1)
     assert state.last_sample / RATE == pytest.approx(20 * look_s, abs=0.1)
+
+
+@pytest.mark.parametrize(("kind", "phases"), [("hilo", "cccccss"), ("wail", "cccssss")])
+def test_a_hilo_is_one_when_two_tones_took_turns(kind, phases, monkeypatch):
+    found = looked([0.99] * 7, kind, monkeypatch, turns=[False, False, True])
+    letters = {CadencePhase.CANDIDATE: "c", CadencePhase.SOUNDING: "s"}
+    assert "".join(letters[state.phase] for states in found for state in states) == phases
 
 
 def test_a_siren_is_plain_after_six_looks_without_doubt(monkeypatch):

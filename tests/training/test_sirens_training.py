@@ -46,41 +46,6 @@ def test_what_is_stored_gives_what_was_trained(tmp_path, little, monkeypatch):
         np.testing.assert_allclose(stored(frames), expected, atol=5e-3)
 
 
-def test_a_stored_network_is_gone_on_with(tmp_path, little):
-    train(little, steps=12).save(tmp_path / "sirens.npz")
-    first = TrainedNet.load(tmp_path / "sirens.npz").eval()
-    window = little.windows(np.array([[0, 300], [1, 200]]))
-    with torch.no_grad():
-        before = first(window)
-    first.save(tmp_path / "again.npz")
-    stored, again = np.load(tmp_path / "sirens.npz"), np.load(tmp_path / "again.npz")
-    for name in stored.files:
-        np.testing.assert_allclose(again[name], stored[name], atol=1e-3)
-    onward = train(little, steps=3, start=TrainedNet.load(tmp_path / "sirens.npz"))
-    with torch.no_grad():
-        after = onward(window)
-    assert not torch.equal(after, before)
-    torch.testing.assert_close(after, before, atol=0.3, rtol=0.3)  # three gentle steps
-    for name, value in onward.state_dict().items():
-        if "running" in name:
-            assert torch.equal(value, TrainedNet.load(tmp_path / "sirens.npz").state_dict()[name])
-
-
-@pytest.mark.parametrize("content", [None, b"nothing", b"", b"PK\x03\x04"])
-def test_what_is_no_network_to_go_on_with_is_named(tmp_path, content):
-    (tmp_path / "manifest.csv").write_text("path,kind,split,labels\n")
-    start = tmp_path / "start.npz"
-    if content is not None:
-        start.write_bytes(content)
-    with pytest.raises(UsageError, match=r"--start .*start\.npz"):
-        make.main(make.Recipe(tmp_path, tmp_path, start=start), lambda line: None)
-
-
-def test_scenes_begin_where_the_same_ones_stay_held_out(tmp_path):
-    with pytest.raises(UsageError, match="--first 100: must be a multiple of 12"):
-        make.main(make.Recipe(tmp_path, tmp_path, first=100), lambda line: None)
-
-
 def test_windows_end_where_one_can_tell(little):
     sounding, early, silent = little.places()
     assert all(little.classes[scene, step] for scene, step in sounding)

@@ -23,7 +23,6 @@ BATCH, POSITIVE, EARLY, HARD = 96, 28, 16, 19  # windows; with a siren, with one
 BEGUN_STEPS, EARLY_STEPS, ENDED_STEPS = 10, 45, 16  # a third of a second, one and a half, half a second
 FIRST_STEP = STEPS // 4
 RATE, LAST_RATE, WARMUP = 2e-3, 1e-5, 200
-GOING_ON_RATE = 4e-4  # with a network that knows sirens already
 DECAY = 0.998  # of the running average
 NEGATIVE_WEIGHT = 1.5
 MINED_EVERY, MINED_FROM, MINED_ABOVE, MINED_KEPT = 1500, 12_000, 0.03, 6000
@@ -66,25 +65,20 @@ class Bank:
         return torch.from_numpy(found)
 
 
-def train(
-    bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None, start: TrainedNet | None = None
-) -> TrainedNet:
-    """A network after so many steps: the running average of its weights. `start`: one to go on with, gently.
-
-    What it takes for a siren is looked for at once then.
-    """
+def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -> TrainedNet:
+    """A network after so many steps: the running average of its weights."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     sounding, early, silent = bank.places()
     hard = silent[:0]
-    network, rate = (TrainedNet(), RATE) if start is None else (start, GOING_ON_RATE)
+    network = TrainedNet()
     averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)  # type: ignore[no-untyped-call]
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
     losses, fast = [], has_native_bfloat16()
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
+            group["lr"] = RATE * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
         parts = [_some(sounding, POSITIVE, random), _some(early, EARLY, random)]
         parts += [_some(hard, HARD, random)] if len(hard) else []
         parts += [_some(silent, BATCH - sum(map(len, parts)), random)]
@@ -100,7 +94,7 @@ def train(
         losses.append(float(loss.detach()))
         if step % TOLD_EVERY == TOLD_EVERY - 1:
             say(f"step {step + 1} of {steps}: loss {np.mean(losses[-TOLD_EVERY:]):.3f}")
-        if step % MINED_EVERY == MINED_EVERY - 1 or (start is not None and step == 0):
+        if step % MINED_EVERY == MINED_EVERY - 1:
             some = _some(silent, MINED_FROM, random)
             hard = np.concatenate([hard, some[heard(network, bank, some) > MINED_ABOVE]])[-MINED_KEPT:]
     trained = average.module.eval()

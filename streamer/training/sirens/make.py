@@ -24,16 +24,11 @@ LOOKS = 4
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides the network. `data`: a folder with `manifest.csv`, whose train split is used.
-
-    `first`: number of the first scene. `start`: a network that was written before, to go on with; None: a new one.
-    """
+    """What decides the network. `data`: a folder with `manifest.csv`, whose train split is used."""
 
     data: Path
     out: Path
-    scenes: int = 16_000
-    first: int = 0
-    start: Path | None = None
+    scenes: int = 12_800
     steps: int = 20_000
     seed: int = 0
     processes: int = 2
@@ -41,16 +36,12 @@ class Recipe:
 
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `sirens.json` beside it has its scores. Raises UsageError naming the option."""
-    if recipe.first % VALIDATION:
-        raise UsageError(f"--first {recipe.first}: must be a multiple of {VALIDATION}: the same scenes stay held out")
     with blamed(recipe.data, recipe.out):
-        start = None if recipe.start is None else TrainedNet.load(recipe.start)
-        numbers = range(recipe.first, recipe.first + recipe.scenes)
-        bank = Bank(**composed(_composed, numbers, recipe.data, recipe.out, recipe.processes, say))
+        bank = Bank(**composed(_composed, range(recipe.scenes), recipe.data, recipe.out, recipe.processes, say))
         if not all(map(len, bank.places())):
             raise UsageError(f"--scenes {recipe.scenes}: too few to learn from; give some hundreds")
         torch.set_num_threads(recipe.processes)
-        network = train(bank, recipe.steps, recipe.seed, say, start)
+        network = train(bank, recipe.steps, recipe.seed, say)
         path = recipe.out / "sirens.npz"
         network.save(path)
         facts = {**asdict(recipe), **judged(network, bank)}

@@ -1,17 +1,13 @@
 """The network of `streamer.sound.siren_net` as it is trained, and how its weights are stored."""
 
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streamer.errors import UsageError
 from streamer.sound import siren_net
 from streamer.sound.siren_net import AROUND, CLASSES, STEPS, STRIDES
 
@@ -28,25 +24,9 @@ class _Block(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(before, after, size, stride=stride, padding=size // 2)
         self.norm = nn.BatchNorm2d(after)
-        self.settled = False  # the norm was folded into the convolution before: it measures nothing any more
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.norm(self.convolution(x)))
-
-    def train(self, mode: bool = True) -> "_Block":
-        """As in torch; a norm that is settled stays as it is."""
-        super().train(mode)
-        self.norm.train(mode and not self.settled)
-        return self
-
-    def settle(self, weight: Tensor, bias: Tensor) -> None:
-        """Go on from what `folded` gave."""
-        self.convolution.weight.copy_(weight)
-        assert self.convolution.bias is not None
-        self.convolution.bias.copy_(bias)
-        self.norm.running_var.fill_(1 - self.norm.eps)  # type: ignore[union-attr]
-        self.settled = True
-        self.norm.eval()
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution that does both, for judging."""
@@ -73,46 +53,17 @@ class TrainedNet(nn.Module):
         logits: Tensor = self.last(self.dropout(functional.relu(self.hidden(x.flatten(1)))))
         return logits
 
-    @classmethod
-    @torch.no_grad()
-    def load(cls, path: Path) -> "TrainedNet":
-        """A network that `save` wrote. Raises UsageError where that is not one."""
-        network = cls()
-        values = _read(path, {name: value.shape for name, value in network.folded().items()})
-        for number, block in enumerate(network.blocks, 1):
-            assert isinstance(block, _Block)
-            block.settle(values[f"conv{number}.weight"], values[f"conv{number}.bias"])
-        for number, layer in enumerate((network.hidden, network.last), 1):
-            layer.weight.copy_(values[f"dense{number}.weight"])
-            layer.bias.copy_(values[f"dense{number}.bias"])
-        return network
-
     @torch.no_grad()
     def save(self, path: Path) -> None:
         """Write what `siren_net` reads: float16, the norms folded into the convolutions."""
-        arrays: dict[str, Any] = {name: value.numpy().astype(np.float16) for name, value in self.folded().items()}
-        np.savez_compressed(path, **arrays)
-
-    def folded(self) -> dict[str, Tensor]:
-        """The weights for judging, by the names they are stored under."""
         stored: dict[str, Tensor] = {}
         for number, block in enumerate(self.blocks, 1):
             assert isinstance(block, _Block)
             stored[f"conv{number}.weight"], stored[f"conv{number}.bias"] = block.folded()
         for number, layer in enumerate((self.hidden, self.last), 1):
             stored[f"dense{number}.weight"], stored[f"dense{number}.bias"] = layer.weight, layer.bias
-        return stored
-
-
-def _read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    try:
-        with np.load(path) as stored:
-            values = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in shapes}
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, BadZipFile, zlib.error):
-        values = {}
-    if {name: tuple(value.shape) for name, value in values.items()} != {n: tuple(shape) for n, shape in shapes.items()}:
-        raise UsageError(f"--start {path}: must be a sirens.npz that `streamer train sirens` wrote")
-    return values
+        arrays: dict[str, Any] = {name: value.numpy().astype(np.float16) for name, value in stored.items()}
+        np.savez_compressed(path, **arrays)
 
 
 def _inputs(levels: Tensor) -> Tensor:

@@ -37,9 +37,6 @@ LAYERS = ("speech", "household", "music", "noise", "rush", "lead", "chirps", "vo
 SHARES = (0.24, 0.2, 0.2, 0.06, 0.06, 0.06, 0.05, 0.05, 0.02, 0.06, 0.0)
 MUSICAL = (0.1, 0.12, 0.4, 0.04, 0.03, 0.1, 0.05, 0.04, 0.01, 0.03, 0.08)  # of the scenes from MUSICAL_FROM on:
 MUSICAL_FROM = 6400  # nothing is as like a siren, nor hides one as well
-BEEPING_FROM = 12_800  # from here on beepers begin in the midst of a scene too: their first beep is half a hi-lo
-BEEPING_CHANCE, QUIET, QUIET_SAMPLES = 0.65, 0.05, 160
-ALARMS = ("k:smoke_t3", "k:smoke_t3", "k:co_t4")
 BEEPERS = ("alarm_clock", "slow_clock", "clock_bell", "buzzer", "doorbell", "telephone", "kettle", "smoke_t3", "co_t4")
 OTHERS = (*(name for name in DISTRACTORS if name not in ("music", "household")), *(f"k:{name}" for name in BEEPERS))
 MAKERS = {"music": music, "lead": lead, "chirps": chirps, "voice": singing, "engine": engine, "riff": riff}
@@ -111,8 +108,7 @@ def compose(sounds: Sounds, number: int) -> Scene:
     at = random.uniform(3, 12)
     if random.random() < 0.6:
         while at < SECONDS - 3:
-            beeping = number >= BEEPING_FROM and random.random() < BEEPING_CHANCE
-            siren, found = (_beeper if beeping else _siren)(sounds, random, SECONDS - at - 0.5)
+            siren, found = _siren(sounds, random, SECONDS - at - 0.5)
             snr_db = float(random.uniform(-10, 26)) if random.random() < 0.85 else 40.0
             siren = room(random, siren, random.uniform(0, RT60_S))
             start = int(at * SAMPLE_RATE)
@@ -172,16 +168,6 @@ def _siren(sounds: Sounds, random: Generator, longest_s: float) -> tuple[Samples
         course = np.exp(random.uniform(-1.6, 0, 3))
         samples = samples * np.interp(np.linspace(0, 1, samples.size), [0, 0.5, 1], course).astype(np.float32)
     return samples, found
-
-
-def _beeper(sounds: Sounds, random: Generator, longest_s: float) -> tuple[Samples, int]:
-    """What beeps, clicks or rings, from the first beginning in it on; its class: no siren."""
-    kind = OTHERS[int(random.integers(len(OTHERS)))] if random.random() < 0.4 else str(random.choice(ALARMS))
-    samples = sounds.layer(kind, random, min(float(random.uniform(2, 14)), longest_s))
-    blocks = np.abs(samples[: samples.size // QUIET_SAMPLES * QUIET_SAMPLES]).reshape(-1, QUIET_SAMPLES).max(axis=1)
-    quiet = blocks < QUIET * blocks.max()
-    begins = np.flatnonzero(quiet[:-1] & ~quiet[1:])
-    return samples[begins[0] * QUIET_SAMPLES if begins.size else 0 :], 0
 
 
 def _moved(samples: Samples, random: Generator, most: float) -> Samples:

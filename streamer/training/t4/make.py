@@ -36,7 +36,7 @@ class Recipe:
 
     data: Path
     out: Path
-    scenes: int = 8_000
+    scenes: int = 2_400
     steps: int = 12_000
     seed: int = 0
     processes: int = 2
