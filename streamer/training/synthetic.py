@@ -40,9 +40,8 @@ def blamed(data: Path, out: Path) -> Iterator[None]:
         raise UsageError(f"{error.cmd[0]}: failed ({error.cmd}); it must have the voices of the list") from None
 
 
-def composed(compose: Compose, numbers: range, data: Path, out: Path, processes: int, say: Say) -> Arrays:
-    """What `compose` makes of the scenes of these numbers, joined; blocks that `out/scenes` has are not redone."""
-    folder = out / "scenes"
+def composed(compose: Compose, numbers: range, data: Path, folder: Path, processes: int, say: Say) -> Arrays:
+    """What `compose` makes of the scenes of these numbers, joined; blocks that the folder has are not redone."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = [numbers[first : first + BLOCK] for first in range(0, len(numbers), BLOCK)]
     wanted = [block for block in blocks if not _file(folder, block).exists()]

@@ -96,7 +96,7 @@ def test_the_whole_command_makes_a_network(tmp_path, monkeypatch):
     path = make.main(recipe, told.append)
     assert set(np.load(path).files) == {f"{name}.{part}" for name in beep_net.LAYERS for part in ("weight", "bias")}
     assert json.loads((tmp_path / "out" / "t4.json").read_text())["steps"] == 3
-    assert len(list((tmp_path / "out" / "scenes").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "pairs").iterdir())) == 2
 
 
 def test_too_few_scenes_are_named(tmp_path, little, monkeypatch):

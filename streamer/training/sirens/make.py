@@ -37,7 +37,9 @@ class Recipe:
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `sirens.json` beside it has its scores. Raises UsageError naming the option."""
     with blamed(recipe.data, recipe.out):
-        bank = Bank(**composed(_composed, range(recipe.scenes), recipe.data, recipe.out, recipe.processes, say))
+        bank = Bank(
+            **composed(_composed, range(recipe.scenes), recipe.data, recipe.out / "scenes", recipe.processes, say)
+        )
         if not all(map(len, bank.places())):
             raise UsageError(f"--scenes {recipe.scenes}: too few to learn from; give some hundreds")
         torch.set_num_threads(recipe.processes)
