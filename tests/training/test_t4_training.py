@@ -36,7 +36,7 @@ def little():
     return {
         "inputs": inputs,
         "classes": classes,
-        "start_s": np.arange(400.0) % 10,
+        "start_s": 3 * (np.arange(400.0) % 10),
         "scene": np.repeat(np.arange(40), 10),
         "followed": np.array([classes[scene * 10 : scene * 10 + 10, 1].sum() for scene in range(40)]),
         "snr_db": np.full(40, 5.0),
