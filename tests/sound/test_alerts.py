@@ -90,10 +90,10 @@ def test_an_alarm_that_stands_goes_on_while_the_tagger_hears_it_though_no_signs_
 
 
 def test_what_another_label_explains_as_well_is_no_alarm():
-    explained = {SMOKE: 0.8, BIRD: 0.8, SIREN: 0.85, WHISTLING: 0.9}
+    explained = {SMOKE: 0.9, BIRD: 0.9, SIREN: 0.85, WHISTLING: 0.9}
     assert run(AlertEngine(), range(1, 30), lambda second: explained, lambda at: sweeping(at) + beeping(at)) == []
     assert run(AlertEngine(), range(1, 30), lambda second: {SIREN: 0.96, WHISTLING: 0.97}, sweep) == []
-    clear = {SMOKE: 0.8, BIRD: 0.3}
+    clear = {SMOKE: 0.9, BIRD: 0.3}
     assert states(run(AlertEngine(), range(1, 30), lambda second: clear, beeping)) == [("smoke_alarm", "raised")]
 
 
@@ -237,20 +237,20 @@ def test_a_co_alarm_is_no_smoke_alarm_though_the_tagger_says_so():
         group = 20 if second < 26 else 26
         phase = CadencePhase.CANDIDATE if second < 27 else CadencePhase.SOUNDING
         cadence = t4(phase, 20, group + 0.7, second).cadence if second > 20 else ()
-        changes += alerts.step(judged(second, {SMOKE: 0.8} if second > 20 else {}, cadence=cadence))
+        changes += alerts.step(judged(second, {SMOKE: 0.9} if second > 20 else {}, cadence=cadence))
     assert states(changes) == [("co_alarm", "raised")]
 
 
 def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_one_raised():
     alerts = AlertEngine()
-    changes = run(alerts, range(1, 12), lambda second: {SMOKE: 0.8} if second > 2 else {}, beeping)
+    changes = run(alerts, range(1, 12), lambda second: {SMOKE: 0.9} if second > 2 else {}, beeping)
     assert states(changes) == [("smoke_alarm", "raised")]
     assert states(alerts.step(t4(CadencePhase.SOUNDING, 1, 11.2, 11.5))) == [
         ("smoke_alarm", "cleared"),
         ("co_alarm", "raised"),
     ]
     assert states(alerts.step(t4(CadencePhase.OVER, 1, 11.2, 19))) == [("co_alarm", "cleared")]
-    changes = run(alerts, range(20, 30), lambda second: {SMOKE: 0.8}, beeping)
+    changes = run(alerts, range(20, 30), lambda second: {SMOKE: 0.9}, beeping)
     assert states(changes) == [("smoke_alarm", "raised")]
 
 
