@@ -104,7 +104,7 @@ def _t4(random: Generator, seconds: float) -> Beeping:
     on, off = random.uniform(*ON_S), random.uniform(*ON_S)
     pause, low = random.uniform(*PAUSE_S), random.random() < LOW_CHANCE
     starts = np.arange(0, seconds - 1, 4 * on + 3 * off + pause)
-    spans = [(start + beep * (on + off), start + beep * (on + off) + on) for start in starts for beep in range(4)]
+    spans = _spans(starts, 4, on, off)
     return Beeping(_toned(random, seconds, spans, random.uniform(*(LOW_HZ if low else HIGH_HZ)), low), tuple(starts))
 
 
@@ -120,11 +120,16 @@ def _like_t4(random: Generator, seconds: float) -> Beeping:
     low = random.random() < LOW_CHANCE
     pitch = random.uniform(*(LOW_HZ if low else HIGH_HZ)) if random.random() < 0.8 else random.uniform(400, 4200)
     starts = np.arange(0, seconds - 1, count * on + (count - 1) * off + pause)
-    spans = [(start + beep * (on + off), start + beep * (on + off) + on) for start in starts for beep in range(count)]
+    spans = _spans(starts, count, on, off)
     return Beeping(_toned(random, seconds, spans, pitch, low and random.random() < 0.5))
 
 
-def _toned(random: Generator, seconds: float, spans: list[tuple[float, float]], pitch: float, square: bool) -> Samples:
+def _spans(starts: NDArray[np.float64], count: int, on: float, off: float) -> bench_sounds.Spans:
+    """Each beep of groups of `count`, in seconds."""
+    return [(start + beep * (on + off), start + beep * (on + off) + on) for start in starts for beep in range(count)]
+
+
+def _toned(random: Generator, seconds: float, spans: bench_sounds.Spans, pitch: float, square: bool) -> Samples:
     clock = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     phase = pitch * clock
     wave = sum(np.sin(2 * np.pi * k * phase) / k for k in range(1, 14, 2)) if square else tone(phase, random)
