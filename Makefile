@@ -12,7 +12,7 @@ run: $(READY)
 	$(BIN)/python run_stream.py --input demo --stay
 
 test: $(READY) system
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -66,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Before torch starts: waiting threads that spin slow everything down on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it

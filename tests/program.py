@@ -25,7 +25,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    quiet = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE}
+    quiet = {"PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE}
     return {**os.environ, **quiet, **(more or {})}
 
 

@@ -19,6 +19,7 @@ from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
+from streamer.cpu_threads import one_blas_thread
 from streamer.decoding.alignment import hypothesis_words
 from streamer.decoding.kv_cache import audio_end
 from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
@@ -61,6 +62,7 @@ class Engine:
     """
 
     def __init__(self, model: Model, *, context: Context = "auto"):
+        one_blas_thread()
         self.model = model
         with room_for(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)

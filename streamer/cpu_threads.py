@@ -1,0 +1,25 @@
+"""How many threads the libraries below us may use, and how these wait.
+
+numpy's BLAS (OpenBLAS) starts a thread for each core and lets them spin between products. Ours are small: they gain
+nothing, and on a busy machine spinning took five times the processor time of everything else together. torch's OpenMP
+threads spin as well unless they are told to sleep.
+"""
+
+import os
+
+
+def before_libraries() -> None:
+    """Set what numpy and torch read from the environment when they are loaded; child processes inherit it."""
+    for name in ("OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def one_blas_thread() -> None:
+    """Hold a BLAS that was loaded before us to one thread, for the whole process.
+
+    Nothing to do where `before_libraries` came first; a program that imports numpy before streamer needs it.
+    """
+    from threadpoolctl import ThreadpoolController  # 20 ms that `streamer --help` does not need
+
+    ThreadpoolController().select(internal_api=["openblas", "blis"]).limit(limits=1)
