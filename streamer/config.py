@@ -89,6 +89,7 @@ class SpeechSettings(_Section):
 class VadSettings(_Section):
     """The gate: it decides when text is decoded, never whether we listen."""
 
+    speech_probability: float = Field(0.5, ge=0, le=0.95, description="of silero-vad; 0: webrtcvad alone")
     aggressiveness: int = Field(2, ge=0, le=3)
     onset_ms: int = Field(60, ge=20, le=500)
     hangover_ms: int = Field(600, ge=200, le=3000)
@@ -121,29 +122,22 @@ class PolicySettings(_Section):
 
     name: Literal["agreement", "alignatt"] = "alignatt"
     frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
-    sentence_pause_ms: int | None = Field(
-        400, ge=100, le=3000, description="quiet so long, less than the hangover, behind a sentence: it is final"
-    )
+    segment_pause_ms: int = Field(1500, ge=200, le=10_000, description="whoever goes on sooner goes on in the segment")
 
 
 class GuardSettings(_Section):
     """Guards against invented text; each can be switched off."""
 
     voice: bool = Field(True, description="a word needs frames that the gate heard as voiced")
-    silence: bool = Field(True, description="the model's own no-speech probability")
-    confidence: bool = Field(True, description="mean log-probability; and unsure words that were seen only once")
-    loops: bool = Field(True, description="repeated n-grams and highly compressible text end the hypothesis")
+    silence: bool = Field(True, description="the model sees no speech, and does not believe its words")
+    loops: bool = Field(True, description="a hypothesis ends where it begins to repeat itself")
     budget: bool = Field(True, description="no more words than anybody can say in the time")
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
-    doubt: bool = Field(True, description="the last three together: each may be just good enough, but not all")
-    no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this, or than the words', is silence")
+    no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this may be silence")
     mean_logprob: float = Field(-1.0, ge=-20, le=0)
-    unconfirmed_probability: float = Field(0.4, ge=0, le=1)
-    compression_ratio: float = Field(2.4, ge=1, le=100)
     tokens_per_second: float = Field(10.0, ge=1, le=100)
     speech_score: float = Field(0.3, ge=0, le=1)
-    trust: float = Field(0.55, ge=0, le=1, description="least Speech score x speech probability x word probability")
 
 
 class TagSettings(_Section):

@@ -5,7 +5,7 @@
 All positions are absolute sample indices on the capture clock (16 kHz).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,9 @@ class HypothesisWord:
     """One word that the decoder wrote, not yet committed.
 
     `text` is as written, with its leading space and its punctuation. `attended_sample` is the middle of the audio frame
-    that the word's last token attended most, for policies that stop at a frontier.
+    that the word's last token attended most, for policies that stop at a frontier. `mark`: the punctuation at the end
+    of `text`, of which the last `mark_tokens` of the tokens are made. A decoder that goes on behind a committed word
+    may write a mark first: that is a word of nothing but its mark.
     """
 
     text: str
@@ -61,6 +63,20 @@ class HypothesisWord:
     end_sample: int
     probability: float
     attended_sample: int
+    mark: str = ""
+    mark_tokens: int = 0
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether there is nothing but punctuation, which belongs to the word before."""
+        return self.mark != "" and len(self.tokens) == self.mark_tokens
+
+    def parted(self) -> tuple["HypothesisWord", "HypothesisWord"]:
+        """The word without its mark, and the mark as a word of its own at the word's end."""
+        place = len(self.tokens) - self.mark_tokens
+        bare = replace(self, text=self.text[: -len(self.mark)], tokens=self.tokens[:place], mark="", mark_tokens=0)
+        mark = replace(self, text=self.mark, tokens=self.tokens[place:], start_sample=self.end_sample)
+        return bare, mark
 
 
 @dataclass(frozen=True, slots=True)

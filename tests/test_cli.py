@@ -117,7 +117,7 @@ def test_help_names_every_option_of_the_contract(capsys):
 
 def test_the_same_input_gives_the_same_bytes_and_every_file_is_whole(model, sound, tmp_path):
     options = ("--input", sound, "--model", model, "--speed", "0", "--no-server", "--dtype", "float32")
-    options += ("--set", "guards.confidence=false", "--set", "guards.doubt=false", "--set", "guards.silence=false")
+    options += ("--set", "guards.silence=false", "--set", "vad.speech_probability=0")
     first = run(*options, "--jsonl", "-", "--srt", str(tmp_path / "a.srt"), "--vtt", str(tmp_path / "a.vtt"))
     assert first.returncode == 0, first.stderr
     events = events_of(first.stdout)

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 import streamer.cli
 from streamer.audio.files import demo_path, read_audio
 
-GUARDS = ("doubt", "silence", "confidence", "speech_tag")  # what matters here is that there is text to compare
+GUARDS = ("silence", "speech_tag")  # what matters here is that there is text to compare
 PLAIN = tuple(part for guard in GUARDS for part in ("--set", f"guards.{guard}=false"))
 
 

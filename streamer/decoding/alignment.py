@@ -55,6 +55,7 @@ def hypothesis_words(
         place += len(timing.tokens)
         if not timing.word.strip():
             continue
+        mark, mark_tokens = _mark(timing, tokenizer)
         # the row that led to the word's last token
         middle = attended[written[place - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
         words.append(
@@ -65,6 +66,8 @@ def hypothesis_words(
                 end_sample=start_sample + int(timing.end) * SAMPLES_PER_FRAME,
                 probability=float(timing.probability),
                 attended_sample=start_sample + middle,
+                mark=mark,
+                mark_tokens=mark_tokens,
             )
         )
     return _in_order(words, start_sample, end_sample)
@@ -152,6 +155,17 @@ def _timings(decoded: Decoded, tokenizer: Tokenizer, written: list[int], frames:
         begin = end
     merge_punctuations(timings, PREPENDED, APPENDED)
     return timings
+
+
+def _mark(timing: WordTiming, tokenizer: Tokenizer) -> tuple[str, int]:
+    """The punctuation at a word's end that is made of whole tokens, and how many these are."""
+    mark, count = "", 0
+    for token in reversed(timing.tokens):
+        piece = tokenizer.decode([token])
+        if not piece or piece.strip(APPENDED):
+            break
+        mark, count = piece + mark, count + 1
+    return mark, count
 
 
 def _whole_characters(tokens: list[int], tokenizer: Tokenizer) -> int:

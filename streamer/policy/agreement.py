@@ -6,7 +6,7 @@ What two successive hypotheses agree on, from the committed text onwards, is com
 import unicodedata
 from collections.abc import Sequence
 
-from streamer.policy.decision import Decision, OpenTail, Words
+from streamer.policy.decision import Decision, OpenTail, Words, spoken
 from streamer.steps import HypothesisWord
 
 
@@ -15,7 +15,14 @@ class LocalAgreement(OpenTail):
 
     def step(self, words: Words, end_sample: int, voice_end: int) -> Decision:
         """Commit what this hypothesis and the last one agree on; words come from the newer one."""
-        return self._split(words, common_prefix(self._tail, words))
+        agreed = common_prefix(spoken(self._tail), spoken(words))
+        count = 0
+        for word in words:
+            agreed -= not word.is_mark
+            if agreed < 0:
+                break
+            count += 1
+        return self._split(words, count)
 
 
 def common_prefix(first: Sequence[HypothesisWord], second: Sequence[HypothesisWord]) -> int:

@@ -11,13 +11,13 @@ the same in the same place: a single pass may misread what lies far before the f
 
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import bare
-from streamer.policy.decision import Decision, OpenTail, Words
+from streamer.policy.decision import Decision, OpenTail, Words, spoken
 from streamer.steps import HypothesisWord
 
-JUMP_BACK_SAMPLES = 4 * SAMPLE_RATE  # attention that jumps back further has lost its place: the pass is worth nothing
 QUIET_SAMPLES = SAMPLE_RATE // 5  # no word is silent inside for so long
 END_SAMPLES = 4 * SAMPLE_RATE // 50  # 4 frames of the encoder: the frontier where nothing is being said, as published
-SURE = 0.9  # a word of less probability has to be heard twice
+SURE = 0.9  # a word of less probability has to be written by two passes
+UNSURE = 0.2  # and one of less than this by four: the decoder has lost the thread there, and may find it again
 NEAR_SAMPLES = 6 * SAMPLE_RATE // 25  # so little behind the word before: the attention may lag behind the words
 SAME_SAMPLES = 3 * SAMPLE_RATE // 10  # two passes that attend further apart did not hear the same word
 
@@ -29,19 +29,26 @@ class AlignAtt(OpenTail):
         super().__init__()
         self._frontier_samples = frontier_samples
         self._attended = 0
+        self._times: list[int] = []  # in how many passes in a row each word of the tail was written
 
     def step(self, words: Words, end_sample: int, voice_end: int) -> Decision:
         """Commit the words before the frontier; the rest is partial."""
-        if self._lost(words):
-            return Decision((), self._tail)
         frontier = self._frontier(end_sample, voice_end)
+        said, before = spoken(words), spoken(self._tail)
+        times = self._times[len(self._times) - len(before) :]  # of what is still in the tail
+        repeated = [_same(earlier, word) for earlier, word in zip(before, said, strict=False)]
+        times = [count + 1 if same else 1 for count, same in zip(times, repeated, strict=False)]
+        times += [1] * (len(said) - len(times))
         count = 0
-        while count < len(words) and words[count].attended_sample < frontier:
-            repeated = count < len(self._tail) and _same(self._tail[count], words[count])
-            if not repeated and not _sure(words[count], self._attended):
-                break
-            self._attended = words[count].attended_sample
+        settled = 0
+        for word in words:
+            if not word.is_mark:
+                if word.attended_sample >= frontier or times[settled] < _needed(word, self._attended):
+                    break
+                self._attended = word.attended_sample
+                settled += 1
             count += 1
+        self._times = times[settled:]
         return self._split(words, count)
 
     def _frontier(self, end_sample: int, voice_end: int) -> int:
@@ -50,20 +57,14 @@ class AlignAtt(OpenTail):
             return end_sample - self._frontier_samples
         return end_sample - min(END_SAMPLES, self._frontier_samples)
 
-    def _lost(self, words: Words) -> bool:
-        attended = self._attended
-        for word in words:
-            if word.attended_sample < attended - JUMP_BACK_SAMPLES:
-                return True
-            attended = max(attended, word.attended_sample)
-        return False
-
 
 def _same(first: HypothesisWord, second: HypothesisWord) -> bool:
     apart = abs(first.attended_sample - second.attended_sample)
     return bare(first.text) == bare(second.text) and apart <= SAME_SAMPLES
 
 
-def _sure(word: HypothesisWord, before: int) -> bool:
-    """Whether one pass is enough; `before`: what was attended for the word before."""
-    return word.probability >= SURE and word.attended_sample - before >= NEAR_SAMPLES
+def _needed(word: HypothesisWord, before: int) -> int:
+    """In how many passes in a row a word has to be written; `before`: what was attended for the word before."""
+    if word.probability >= SURE and word.attended_sample - before >= NEAR_SAMPLES:
+        return 1
+    return 2 if word.probability >= UNSURE else 4

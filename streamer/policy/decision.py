@@ -48,5 +48,25 @@ class OpenTail:
         self._tail = self._tail[count:]
 
     def _split(self, words: Words, count: int) -> Decision:
-        self._tail = words[count:]
-        return Decision(words[:count], self._tail)
+        """Commit the first `count` words, but for the mark behind the last of them.
+
+        What ends where the audio ends gets a full stop. Whether it is one shows when somebody goes on, or does not.
+        """
+        commit, mark = without_last_mark(words[:count])
+        self._tail = (*mark, *words[count:])
+        return Decision(commit, self._tail)
+
+
+def spoken(words: Words) -> Words:
+    """The words that are more than punctuation."""
+    return tuple(word for word in words if not word.is_mark)
+
+
+def without_last_mark(words: Words) -> tuple[Words, Words]:
+    """The words without the punctuation behind the last of them, and that: one word, or none."""
+    if not words or not words[-1].mark:
+        return words, ()
+    if words[-1].is_mark:
+        return words[:-1], words[-1:]
+    bare, mark = words[-1].parted()
+    return (*words[:-1], bare), (mark,)

@@ -5,7 +5,6 @@ counted per guard and explained in the debug log; each guard can be switched off
 """
 
 import logging
-import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -18,13 +17,8 @@ from streamer.steps import Hypothesis, HypothesisWord
 
 log = logging.getLogger(__name__)
 
-LOOP_REPEATS = 4  # an n-gram this often in a row is a loop
-LOOP_LONGEST = 6  # words in an n-gram
-LOOP_LEAST_WORDS = 6  # "no no no no" is something that people say
-TRUST_SWING = 0.1  # a window so much below what an utterance earned is doubted whatever came before
-PLAIN_SPEECH = 0.9  # Speech score x speech probability: a calibrated head and the decoder agree that somebody speaks
-UNSURE_REPEATS = 2  # the same word more often in a row has to be surer than
-REPEATED_PROBABILITY = 0.75
+BACK_SAMPLES = SAMPLE_RATE // 2  # attention that falls back further has lost its place
+CROWD, CROWD_SAMPLES = 4, SAMPLE_RATE // 5  # nobody says four more words within 0.2 s
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the decoder reads it again
 
@@ -35,7 +29,7 @@ class Surroundings:
 
     `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard
     any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head; `last`:
-    the last committed word, None where the window cannot hold one; `repeats`: how often it was committed in a row.
+    the last committed word, None where the window cannot hold one.
     """
 
     committed_end: int
@@ -43,47 +37,33 @@ class Surroundings:
     voiced: VoicedTrack
     speech_score: float | None
     last: HypothesisWord | None = None
-    repeats: int = 0
 
 
 class Guards:
     """All guards of one stream, and how often each has cut (`suppressed`).
 
-    `calibrated`: the head's scores are probabilities (its file has a calibration), so that 0.9 means nine in ten.
-    `looped`: the last hypothesis repeated itself, so that the decoder must not go on from what it wrote before.
+    `lost`: so many hypotheses in a row lost their place in the audio.
     """
 
-    def __init__(self, settings: GuardSettings, *, calibrated: bool = False) -> None:
+    def __init__(self, settings: GuardSettings) -> None:
         self._settings = settings
-        self._calibrated = calibrated
-        self._earned = False  # one window of this utterance left no doubt
-        self._belief: float | None = None  # running mean of the trust in this utterance's hypotheses
         self.suppressed: Counter[str] = Counter()
-        self.looped = False
-
-    def utterance(self) -> None:
-        """A new utterance begins: what was believed of the last one does not count."""
-        self._belief = None
-        self._earned = False
+        self.lost = 0
 
     def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
         """The words of the hypothesis that no guard objects to."""
-        self.looped = False
         words = tuple(word for word in hypothesis.words if word.text.strip())
         if not words:
             return ()
         reason = self._objection(hypothesis, around)
         if reason:
-            self.looped = reason == "compression"
             return self._cut(words, 0, reason, around.end_sample)
         if self._settings.loops:
             count = len(words)
-            words = self._cut(words, _loop_start(words), "loop", around.end_sample)
-            self.looped = len(words) < count
+            words = self._cut(words, _lost_at(words), "loop", around.end_sample)
+            self.lost = self.lost + 1 if len(words) < count else 0
         if self._settings.past:
             words = self._behind(words, around)
-        if self._settings.loops:
-            words = self._cut(words, _unsure_repeat(words, around), "repeat", around.end_sample)
         if self._settings.budget:
             words = self._cut(words, self._affordable(words, around), "budget", around.end_sample)
         if self._settings.voice:
@@ -94,14 +74,8 @@ class Guards:
         limits = self._settings
         if limits.silence and self._silent(hypothesis):
             return "silence"
-        if limits.confidence and hypothesis.mean_logprob < limits.mean_logprob:
-            return "confidence"
-        if limits.loops and hypothesis.compression_ratio > limits.compression_ratio:
-            return "compression"
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
-        if limits.doubt and self._doubted(hypothesis, around):
-            return "doubt"
         return ""
 
     def spoken(self, hypothesis: Hypothesis, speech_score: float | None) -> bool:
@@ -111,42 +85,20 @@ class Guards:
             speech_score is None or speech_score >= limits.speech_score
         )
 
-    def _doubted(self, hypothesis: Hypothesis, around: Surroundings) -> bool:
-        """All evidence together: that speech sounds, that the decoder sees speech, and that it believes its words.
-
-        One window may be lucky: an utterance is believed on the mean of its windows, the newest counting half. Where
-        one of them was believed and somebody plainly goes on speaking, unsure words are misheard rather than invented:
-        whether they may be shown is for `confidence` alone to say.
-        """
-        heard, decoded = around.speech_score, 1 - hypothesis.no_speech_probability
-        # A head that is not calibrated stays below 1 on plain speech: more likely than not is as good as sure.
-        speech = 1.0 if heard is None else min(1.0, 2 * heard)
-        trust = speech * decoded * math.exp(hypothesis.mean_logprob)
-        self._belief = trust if self._belief is None else (self._belief + trust) / 2
-        if self._calibrated and heard is not None and heard * decoded >= PLAIN_SPEECH:
-            self._earned = self._earned or trust >= self._settings.trust
-            if self._earned:
-                return False
-        return min(self._belief, trust + TRUST_SWING) < self._settings.trust
-
     def _silent(self, hypothesis: Hypothesis) -> bool:
-        """The model itself thinks that nobody speaks, or thinks so more than it believes its words."""
-        believed = math.exp(hypothesis.mean_logprob)
-        return hypothesis.no_speech_probability > min(self._settings.no_speech_probability, believed)
-
-    def confirm(self, words: Words, at_sample: int) -> Words:
-        """What of words that only one hypothesis holds may be committed at the end of the utterance."""
-        if not self._settings.confidence:
-            return words
-        least = self._settings.unconfirmed_probability
-        count = next((index for index, word in enumerate(words) if word.probability < least), len(words))
-        return self._cut(words, count, "unconfirmed", at_sample)
+        """openai-whisper's rule: the model thinks that nobody speaks, and does not believe its words."""
+        limits = self._settings
+        unsure = hypothesis.mean_logprob < limits.mean_logprob
+        return unsure and hypothesis.no_speech_probability > limits.no_speech_probability
 
     def _behind(self, words: Words, around: Surroundings) -> Words:
         """Without the words whose audio is committed, or is that of the same word just before."""
         last = around.last
         kept: list[HypothesisWord] = []
         for word in words:
+            if word.is_mark:  # belongs to the word before
+                kept += [word] if kept or word is words[0] else []
+                continue
             committed = not kept and last is not None and word.attended_sample < last.attended_sample
             if committed or (last is not None and _adds_nothing(word, last)):
                 continue
@@ -189,38 +141,27 @@ def _adds_nothing(word: HypothesisWord, last: HypothesisWord) -> bool:
     return min(word.attended_sample - last.attended_sample, word.end_sample - last.end_sample) < AGAIN_SAMPLES
 
 
-def _loop_start(words: Words) -> int:
-    """Index of the word from which on the words only repeat an n-gram; the number of words when none does."""
-    texts = [bare(word.text) for word in words]
-    for length in range(1, LOOP_LONGEST + 1):
-        for start in range(len(texts) - length * LOOP_REPEATS + 1):
-            gram = texts[start : start + length]
-            repeats = 1
-            while texts[start + repeats * length : start + (repeats + 1) * length] == gram:
-                repeats += 1
-            if repeats >= LOOP_REPEATS and repeats * length >= LOOP_LEAST_WORDS:
-                return start + length
-    return len(texts)
+def _lost_at(words: Words) -> int:
+    """Index of the word at which the decoder lost its place in the audio; the number of words where it did not.
 
-
-def _unsure_repeat(words: Words, around: Surroundings) -> int:
-    """Index of the first word that says the one before once more and is not sure; the number of words if none does.
-
-    Models that hear speech in a sound say one word again and again, window by window; people who do mean it.
+    A decoder that repeats itself, or goes on behind the end, attends what it has read before or does not move on.
+    Whoever repeats a word says it later.
     """
-    before, run = ("", 0) if around.last is None else (bare(around.last.text), around.repeats)
-    for index, word in enumerate(words):
-        text = bare(word.text)
-        before, run = text, run + 1 if text == before else 1
-        if run > UNSURE_REPEATS and word.probability < REPEATED_PROBABILITY:
-            return index
+    places = [index for index, word in enumerate(words) if not word.is_mark]
+    attended = [words[index].attended_sample for index in places]
+    for count, place in enumerate(places):
+        if attended[count] < max(attended[: count + 1]) - BACK_SAMPLES:
+            return place
+        if count >= CROWD and attended[count] - attended[count - CROWD] < CROWD_SAMPLES:
+            return places[count - CROWD + 1]
     return len(words)
 
 
 def _unvoiced_start(words: Words, around: Surroundings) -> int:
-    """Index behind the last word in whose time the gate heard any voice."""
+    """Index behind the last word in whose time the gate heard any voice; a mark belongs to the word before it."""
     for count in range(len(words), 0, -1):
         word = words[count - 1]
-        if around.voiced.any(word.start_sample - VOICE_MARGIN_SAMPLES, word.end_sample + VOICE_MARGIN_SAMPLES):
+        start, end = word.start_sample - VOICE_MARGIN_SAMPLES, word.end_sample + VOICE_MARGIN_SAMPLES
+        if word.is_mark or around.voiced.any(start, end):
             return count
     return 0

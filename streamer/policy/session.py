@@ -1,6 +1,6 @@
 """The text of one stream: segments, windows, forced prefixes, commits (pure, integer samples).
 
-    open ──► prepare(hop) ──► [worker] ──► step(hypothesis) ──► … ──► close
+    open ──► prepare(hop) ──► [worker] ──► step(hypothesis) ──► … ──► close ──► (open …) or end
 
 Promises, whatever the policy, the guards and the faults: committed words are never changed or taken back; word times
 are monotone and lie inside their segment; a window never exceeds 30 s and begins at a word's boundary, so that the
@@ -10,18 +10,16 @@ committed words in it are exactly the decoder's forced prefix; audio that nobody
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import LocalAgreement, bare
+from streamer.policy.agreement import LocalAgreement
 from streamer.policy.alignatt import AlignAtt
-from streamer.policy.decision import Policy, Words
+from streamer.policy.decision import Policy, Words, spoken, without_last_mark
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
 from streamer.policy.placing import placed
 from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
-from streamer.policy.sentence import SpeechPaused, ends_sentence, pause_samples
 from streamer.policy.text_model import TextModel
 from streamer.policy.voiced import VoicedTrack
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
@@ -38,7 +36,11 @@ PAUSE_SEARCH_SAMPLES = 3 * SAMPLE_RATE // 2  # and is worth so much more audio
 UNCOMMITTED_MAX_SAMPLES = 15 * SAMPLE_RATE  # audio that waits longer for an agreement is committed or given up
 UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
 NEW_TOKENS = 224  # most that a window may add where no guard says how many
-WORD_TAIL_SAMPLES = SAMPLE_RATE // 10  # what a word may go on behind the last frame that the gate heard
+SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
+UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
+SHOWN = 0.3  # least probability of a word that is shown before it is committed
+LOST_TWICE = 2  # windows in a row in which the decoder lost its place: it is not asked in the same way again
+ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
 WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
 
 
@@ -54,12 +56,14 @@ class TextChange:
     partial: str
     final: bool
     language: str
+    unclear: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
 class _Segment:
     start: int  # no word starts earlier
     words: list[HypothesisWord]
+    unclear: tuple[tuple[int, int], ...] = ()  # where somebody spoke and no word was written
     number: int | None = None  # given with the first text
     shown: tuple[str, str] = ("", "")  # text and partial of the last change
 
@@ -72,25 +76,24 @@ def make_policy(settings: Settings) -> Policy:
 
 
 class TextSession:
-    """One per stream. `calibrated`: see `Guards`."""
+    """One per stream."""
 
-    def __init__(self, settings: Settings, model: TextModel, *, calibrated: bool = False) -> None:
+    def __init__(self, settings: Settings, model: TextModel) -> None:
         self._settings = settings
         self._policy = make_policy(settings)
-        self.guards = Guards(settings.guards, calibrated=calibrated)
+        self.guards = Guards(settings.guards)
         self._language = LanguageHold(settings.speech.language or model.fixed_language)
         self._voiced = VoicedTrack(FRAME_SAMPLES)
         self._prompt = Prompt(settings.speech, model)
         self._context_samples = round((settings.window.context_s or model.context_s) * SAMPLE_RATE)
         self._segment_max_samples = round(settings.window.segment_max_s * SAMPLE_RATE)
-        self._pause_samples = pause_samples(settings.policy.sentence_pause_ms)
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
         self._fresh_from = 0  # no window begins before: what was committed there led the decoder into a loop
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._withheld: Words = ()
-        self._settled_at = 0  # all that a window up to here said is committed; 0 while something is open or in doubt
+        self._mark: Words = ()  # what stands behind the last committed word, if nobody goes on
         self._segment: _Segment | None = None
         self._numbers = 0
 
@@ -104,11 +107,12 @@ class TextSession:
         self._voiced.append(hop.voiced)
 
     def open(self, plan: SegmentOpened) -> None:
-        """An utterance begins."""
+        """An utterance begins; in the segment of the last one, where that has not ended."""
         self._committed_end = max(self._committed_end, plan.start_sample)
-        self._segment = _Segment(start=self._committed_end, words=[])
+        self._mark = ()
+        if self._segment is None:
+            self._segment = _Segment(start=self._committed_end, words=[])
         self._language.utterance()
-        self.guards.utterance()
 
     def prepare(self, end_sample: int, text: bool) -> tuple[int, DecodeTask | None]:
         """Where the window that ends at `end_sample` starts, and what the decoder is to do (None: no text is due)."""
@@ -134,11 +138,6 @@ class TextSession:
             max_new_tokens=budget,
         )
 
-    def _repeats(self) -> int:
-        """How often the last committed word was committed in a row."""
-        texts = (bare(word.text) for word in reversed(self._recent))
-        return len(next((list(same) for _, same in groupby(texts)), []))
-
     def step(self, hypothesis: Hypothesis, end_sample: int, speech_score: float | None) -> list[TextChange]:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
@@ -148,43 +147,45 @@ class TextSession:
             return self._change_language(heard[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
-        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last, self._repeats())
+        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
         words = self.guards.keep(hypothesis, around)
-        self._settled_at = 0
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []
         self._withheld = ()
         decision = self._policy.step(words, end_sample, self._voiced.last_end)
-        self._commit(decision.commit, end_sample)
-        partial = self._force(decision.partial, end_sample)
-        self._draft = _behind(hypothesis.words, words, len(words) - len(partial))
-        changes = self._change(partial, end_sample)
-        everything = tuple(word for word in hypothesis.words if word.text.strip())
-        if decision.commit == everything and not partial and hypothesis.complete:
-            self._settled_at = end_sample
-        if self.guards.looped:  # the decoder repeats itself
-            return changes + self._start_afresh(partial, end_sample)
-        if ended := self._sentence_end(self._voiced.last_end, end_sample):
-            return changes + ended
+        changes = self._commit_sentences(decision.commit, end_sample)
+        partial = self._draft = self._force(decision.partial, end_sample)
+        changes += self._change(partial, end_sample)
+        if self.guards.lost >= LOST_TWICE:
+            self._start_afresh(end_sample)
         if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
             changes += self._roll(partial, end_sample)
         return changes
 
     def close(self, plan: SegmentClosed) -> list[TextChange]:
-        """The utterance is over: what is left of the last hypothesis is committed, the segment becomes final.
+        """The utterance is over: what is left of the last hypothesis is committed.
 
-        A pause in speech ends it only where a sentence ends; the gate is still open then, and a new segment begins.
+        That held the silence behind the utterance, so it is as good as one of the whole. Only the mark behind the last
+        word waits for whether somebody goes on.
         """
-        if isinstance(plan, SpeechPaused):
-            return self._sentence_end(plan.speech_end_sample, plan.at_sample)
         segment = self._segment
         if segment is None:
             return []
         self._draft = ()
         tail, self._withheld = self._policy.close() or self._withheld, ()
-        self._commit(self.guards.confirm(tail, plan.at_sample), plan.at_sample)
-        changes = self._finish_segment(plan.at_sample)
+        words, self._mark = without_last_mark(tail)
+        changes = self._commit_sentences(words, plan.at_sample)
+        self._note_unclear(plan.speech_end_sample)
+        return changes + self._change((), plan.at_sample)
+
+    def end(self, at_sample: int) -> list[TextChange]:
+        """Nobody went on: the segment becomes final."""
+        if self._segment is None:
+            return []
+        self._commit(self._mark, at_sample)
+        self._mark = ()
+        changes = self._finish_segment(at_sample)
         self._segment = None
         return changes
 
@@ -192,7 +193,7 @@ class TextSession:
         """Somebody asked for what there is: close the segment and go on with a new one behind it."""
         if self._segment is None:
             return []
-        changes = self.close(SegmentClosed(at_sample, at_sample))
+        changes = self.close(SegmentClosed(at_sample, at_sample)) + self.end(at_sample)
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes
 
@@ -221,6 +222,8 @@ class TextSession:
         segment = self._segment
         assert segment is not None
         for word in words:
+            if word.is_mark and not segment.words:
+                continue  # of a word that is in another segment
             # Attention reaches back into the pause before a word; the gate knows where the voice began.
             start = self._voiced.first_voiced(max(word.start_sample, self._committed_end), word.end_sample)
             start = min(max(start, segment.start), end_sample)
@@ -248,24 +251,20 @@ class TextSession:
         self._committed_end = max(self._committed_end, min(limit, first_open))
         return partial[old:]
 
-    def _start_afresh(self, partial: Words, end_sample: int) -> list[TextChange]:
-        """The decoder is misled: no window shows it committed text or audio again, and a new segment begins.
-
-        Nothing that is committed is lost, and what is partial stays.
-        """
+    def _start_afresh(self, end_sample: int) -> None:
+        """The decoder is misled: no window shows it what is committed again, neither the text nor its audio."""
         log.debug("at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
         self._fresh_from = self._committed_end
         self._recent.clear()
         self._scrolled, self._draft = (), ()
-        segment = self._segment
-        return self._roll(partial, end_sample) if segment and segment.words else []
 
     def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
         """Another language is spoken for a while: what is committed becomes final, the rest is decoded anew in it."""
         log.debug("the language changes from %s to %s at sample %d", self._language.current, language, end_sample)
         self._policy.close()
-        self._settled_at = 0
-        changes = self._start_afresh((), end_sample) or self._change((), end_sample)
+        self._start_afresh(end_sample)
+        segment = self._segment
+        changes = self._roll((), end_sample) if segment and segment.words else self._change((), end_sample)
         self._language.change()
         return changes
 
@@ -275,38 +274,44 @@ class TextSession:
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes + self._change(partial, end_sample)
 
-    def _sentence_end(self, speech_end: int, at_sample: int) -> list[TextChange]:
-        """Close the segment if its text is committed to its last word, ends a sentence, and it was quiet for a while.
-
-        Nothing can be lost: the window of the last hypothesis held the last word, and no guard doubted any of it.
-        """
-        segment, pause = self._segment, self._pause_samples
-        if segment is None or pause is None or not segment.words or at_sample - speech_end < pause:
-            return []
-        if self._settled_at < speech_end + WORD_TAIL_SAMPLES or not ends_sentence(_text(segment.words)):
-            return []
-        log.debug("a sentence ended, quiet since sample %d: segment closed at %d", speech_end, at_sample)
-        changes = self._finish_segment(at_sample)
-        self._segment = _Segment(start=self._committed_end, words=[])
+    def _commit_sentences(self, words: Words, end_sample: int) -> list[TextChange]:
+        """Commit words. A long segment becomes final with the sentence that is over when the next one's word comes."""
+        changes: list[TextChange] = []
+        for word in words:
+            segment = self._segment
+            assert segment is not None
+            long = word.start_sample - segment.start >= SENTENCE_SAMPLES
+            if long and segment.words and not word.is_mark and segment.words[-1].text.endswith(ENDS):
+                changes += self._roll((), end_sample)
+            self._commit((word,), end_sample)
         return changes
+
+    def _note_unclear(self, speech_end: int) -> None:
+        """Note where somebody spoke at the end of the utterance and no word was sure enough to be written."""
+        segment, start = self._segment, self._committed_end
+        assert segment is not None
+        if self._voiced.samples(start, speech_end) >= UNCLEAR_SAMPLES:
+            segment.unclear += ((self._voiced.first_voiced(start, speech_end), speech_end),)
+            self._committed_end = speech_end
 
     def _finish_segment(self, end_sample: int) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
-        if segment.number is None and not segment.words:
+        if segment.number is None and not segment.words and not segment.unclear:
             return []
         return self._change((), end_sample, final=True)
 
     def _change(self, partial: Words, end_sample: int, final: bool = False) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
+        partial = _likely(spoken(partial[:1]) + partial[1:])
         text, tail = _text(segment.words), _text(partial)
         if (text, tail) == segment.shown and not final:
             return []
         if segment.number is None:
             segment.number, self._numbers = self._numbers, self._numbers + 1
-            first = segment.words[0] if segment.words else partial[0]
-            segment.start = min(max(segment.start, first.start_sample), end_sample)
+            first = segment.words[0].start_sample if segment.words else partial[0].start_sample if partial else 0
+            segment.start = min(max(segment.start, first), end_sample)
         segment.shown = (text, tail)
         last_words = partial or segment.words
         last = last_words[-1].end_sample if last_words else segment.start
@@ -320,15 +325,15 @@ class TextSession:
                 partial=tail,
                 final=final,
                 language=self._language.current,
+                unclear=segment.unclear,
             )
         ]
 
 
-def _behind(written: Words, kept: Words, settled: int) -> Words:
-    """What was written behind the first `settled` of the `kept` words, which are among those `written`."""
-    if not kept or settled < 0:
-        return written
-    return written[written.index(kept[settled - 1]) + 1 :] if settled else written[written.index(kept[0]) :]
+def _likely(partial: Words) -> Words:
+    """The words up to the first that is so unlikely that showing it would be showing it wrong."""
+    count = next((index for index, word in enumerate(partial) if word.probability < SHOWN), len(partial))
+    return partial[:count]
 
 
 def _text(words: Sequence[HypothesisWord]) -> str:

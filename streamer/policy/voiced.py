@@ -31,6 +31,12 @@ class VoicedTrack:
         last = -(-end_sample // self._frame_samples) - self._first
         return first < 0 or any(self._flags[first:last])
 
+    def samples(self, start_sample: int, end_sample: int) -> int:
+        """How many samples of the frames in [start_sample, end_sample) are voiced, of those that are kept."""
+        first = max(0, start_sample // self._frame_samples - self._first)
+        last = max(0, end_sample // self._frame_samples - self._first)
+        return sum(self._flags[first:last]) * self._frame_samples
+
     def first_voiced(self, start_sample: int, end_sample: int) -> int:
         """Start of the first voiced frame in [start_sample, end_sample), `start_sample` when none is known."""
         first = max(0, start_sample // self._frame_samples - self._first)

@@ -1,7 +1,7 @@
 """The listener: samples in, plans out. Pure and synchronous; the listener thread of the live program calls it.
 
 Whatever the chunks, samples are conditioned, judged and planned in frames of 20 ms, so the plans are the same. It owns
-the conditioner, the voice detector, the planner and the pause watch of one stream, and nothing else.
+the conditioner, the voice detector and the planner of one stream, and nothing else.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from streamer.audio.conditioning import Conditioner, Report
 from streamer.config import Settings
 from streamer.events import State
-from streamer.policy.sentence import PauseWatch
 from streamer.vad.planner import Plan, Planner
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
 
@@ -54,7 +53,6 @@ class Listener:
         self._conditioner = Conditioner()
         self._detector = VoiceDetector(settings.vad)
         self._planner = Planner(settings)
-        self._pauses = PauseWatch(settings.policy.sentence_pause_ms)
         self._rest = np.zeros(0, np.float32)
         self._framed = 0  # samples that went through the planner
         self._lost: list[AudioLost] = []  # announced once the frames that hold them are planned
@@ -109,9 +107,7 @@ class Listener:
         self._framed += FRAME_SAMPLES
         plans: list[ListenerPlan] = [Noticed(self._framed, report) for report in reports]
         plans += self._announced()
-        voice = self._detector.step(conditioned)
-        plans += self._planner.step(conditioned, voice)
-        return plans + list(self._pauses.step(voice.voiced, self._planner.speaking, self._framed))
+        return plans + list(self._planner.step(conditioned, self._detector.step(conditioned)))
 
     def _announced(self) -> list[ListenerPlan]:
         due = [lost for lost in self._lost if lost.end_sample <= self._framed]

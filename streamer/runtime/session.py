@@ -20,7 +20,6 @@ from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Alert, Event, Gap, Sound, State, Status, Tag, Tags, Transcript, Word, seconds
 from streamer.model.labels import group, labels
 from streamer.policy.mask import Mask
-from streamer.policy.sentence import SpeechPaused
 from streamer.policy.session import TextChange, TextSession
 from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
@@ -30,7 +29,7 @@ from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.loudness import dbfs
 from streamer.steps import SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.word_lists import masked_words
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
@@ -40,13 +39,10 @@ HEARD_TAGS = 5  # of the top tags an alert carries
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """What a session must know of the tagging head: calibrated thresholds [527] (None: none), its training spans, and
-    whether its scores are calibrated probabilities.
-    """
+    """What a session must know of the tagging head: calibrated thresholds [527] (None: none) and its training spans."""
 
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
-    calibrated: bool = False
 
 
 class Session:
@@ -69,7 +65,7 @@ class Session:
         self._local_time = local_time
         self._settings = settings
         facts = head or HeadFacts()
-        self.text = TextSession(settings, text, calibrated=facts.calibrated)
+        self.text = TextSession(settings, text)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
         self._cadence = CadenceDetector()
         self._cadence_sample = 0  # so far it has heard
@@ -115,8 +111,8 @@ class Session:
             case SegmentOpened():
                 self.text.open(plan)
                 return []
-            case SpeechPaused():  # what it closes was committed before: the alerts hear of it with the next hop
-                return self._transcripts(self.text.close(plan), plan.at_sample)
+            case SpeechOver():
+                return self._transcripts(self.text.end(plan.at_sample), plan.at_sample) + self._alerts(plan.at_sample)
             case SegmentClosed():
                 return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
             case AudioLost():
@@ -143,7 +139,7 @@ class Session:
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
         at = self._audio_sample
-        events = self._transcripts(self.text.close(SegmentClosed(at, at)), at)
+        events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
         events += self._alert_events(self.alerts.finish(at), at)

@@ -132,9 +132,7 @@ def head_facts(model: Model) -> HeadFacts | None:
         return None
     described = model.head.description
     thresholds = None if described.thresholds is None else np.array(described.thresholds, np.float32)
-    return HeadFacts(
-        thresholds, described.trained_spans_s or TRAINED_SPANS_S, calibrated=described.calibration is not None
-    )
+    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S)
 
 
 def _mono(samples: ArrayLike) -> NDArray[np.float32]:

@@ -56,13 +56,21 @@ class SegmentOpened:
 
 @dataclass(frozen=True, slots=True)
 class SegmentClosed:
-    """An utterance ends; `speech_end_sample` is the end of its last voiced frame."""
+    """An utterance ends, or pauses; `speech_end_sample` is the end of its last voiced frame."""
 
     at_sample: int
     speech_end_sample: int
 
 
-Plan = Hop | Beat | SegmentOpened | SegmentClosed
+@dataclass(frozen=True, slots=True)
+class SpeechOver:
+    """Nobody went on for `policy.segment_pause_ms` behind the end of the last utterance, at `speech_end_sample`."""
+
+    at_sample: int
+    speech_end_sample: int
+
+
+Plan = Hop | Beat | SegmentOpened | SegmentClosed | SpeechOver
 
 
 class Planner:
@@ -71,6 +79,7 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         self._gate = Gate(settings.vad)
         self._hop_samples = round(settings.window.hop_s * SAMPLE_RATE)
+        self._pause_samples = settings.policy.segment_pause_ms * SAMPLE_RATE // 1000
         self.reset()
 
     def reset(self) -> None:
@@ -80,6 +89,7 @@ class Planner:
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
         self._heard_since_judgement = False
+        self._speech_end: int | None = None  # of an utterance that is closed and may go on
 
     @property
     def speaking(self) -> bool:
@@ -94,9 +104,14 @@ class Planner:
         plans: list[Plan] = []
         change = self._gate.step(voice.voiced)
         if isinstance(change, GateOpened):
+            self._speech_end = None
             plans.append(SegmentOpened(change.at_sample, change.speech_start))
         elif isinstance(change, GateClosed):
+            self._speech_end = change.speech_end
             plans.append(SegmentClosed(change.at_sample, change.speech_end))
+        if self._speech_end is not None and self._position - self._speech_end >= self._pause_samples:
+            plans.append(SpeechOver(self._position, self._speech_end))
+            self._speech_end = None
         if self._position % self._hop_samples == 0:
             plans.append(self._hop())
         elif self._position % BEAT_SAMPLES == 0:

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.policy.alignatt import END_SAMPLES, JUMP_BACK_SAMPLES, QUIET_SAMPLES, SURE, AlignAtt
+from streamer.policy.alignatt import END_SAMPLES, QUIET_SAMPLES, SURE, AlignAtt
 from streamer.steps import HypothesisWord
 
 FRONTIER = 8000
@@ -18,14 +18,6 @@ def test_commits_what_was_attended_before_the_frontier_and_shows_the_rest():
     assert [w.attended_sample for w in decision.partial] == [31_000]
     assert [w.attended_sample for w in policy.close()] == [31_000]
     assert policy.close() == ()
-
-
-def test_attention_that_jumps_far_back_discards_the_pass():
-    policy = AlignAtt(FRONTIER)
-    policy.step((word(100_000), word(119_000)), 120_000, 120_000)
-    decision = policy.step((word(100_000 - JUMP_BACK_SAMPLES - 1),), 128_000, 128_000)
-    assert decision.commit == ()
-    assert [w.attended_sample for w in decision.partial] == [119_000]
 
 
 def test_where_the_gate_hears_no_voice_the_frontier_moves_up():

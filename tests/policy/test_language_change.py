@@ -71,7 +71,8 @@ def talk(
         )
         found.changes += [(end / 16_000, change) for change in session.step(heard, end, speech_score)]
     end = round(seconds * 16_000)
-    found.changes += [(seconds, change) for change in session.close(SegmentClosed(end, end))]
+    last = session.close(SegmentClosed(end, end)) + session.end(end)
+    found.changes += [(seconds, change) for change in last]
     return found
 
 

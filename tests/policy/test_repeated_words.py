@@ -41,7 +41,7 @@ class Listening:
         return len(self.session.segment_text[0].split())
 
     def close(self) -> str:
-        changes = self.session.close(SegmentClosed(self.end + 4000, self.end))
+        changes = self.session.close(SegmentClosed(self.end + 4000, self.end)) + self.session.end(self.end + 4000)
         return changes[-1].text if changes else ""
 
 

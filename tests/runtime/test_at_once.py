@@ -15,7 +15,7 @@ from streamer.runtime.inputs import Input
 from streamer.runtime.stream import Stream
 
 MODEL = random_model(1)
-OFF = GuardSettings(silence=False, confidence=False, doubt=False, tokens_per_second=2)
+OFF = GuardSettings(silence=False, tokens_per_second=2)
 PLAIN = Settings(guards=OFF)
 QUICK = Settings(guards=OFF, window=WindowSettings(hop_s=0.2))
 

@@ -1,4 +1,4 @@
-"""Sentence ends, the mask and hot words on whole streams: real listener and session, a decoder that knows the text."""
+"""Ends of segments, the mask and hot words on whole streams: real listener and session, a decoder that knows the text."""
 
 import functools
 import re
@@ -37,7 +37,10 @@ SPOKEN = (
     (10.2, 11.0, "“The end!”"),
 )
 SECONDS = 12.5
-CONFIG = {"vad": {"hangover_ms": 1500}, "alerts": {"rules": [{"id": "swears", "phrases": ["damn"]}]}}
+CONFIG = {
+    "vad": {"speech_probability": 0, "hangover_ms": 1000},
+    "alerts": {"rules": [{"id": "swears", "phrases": ["damn"]}]},
+}
 
 
 def words() -> list[HypothesisWord]:
@@ -115,33 +118,31 @@ def whole(policy: str = "agreement") -> list[Event]:
     return played(settings_with(policy={"name": policy}, speech={"mask": ["damn"]}), sound())
 
 
-def test_sentences_end_segments_soon_after_the_voice_and_nothing_else_does():
+def test_pauses_and_sentences_of_long_segments_end_segments_and_nothing_else_does():
     ended = finals(whole())
     check_session(plain(whole()))
     assert [final.text for final in ended] == [
-        "It costs 3.50 here.",
-        "Dr. D*** said nothing. Really?",
-        "d*** it. And so on.",
+        "It costs 3.50 here. Dr. D*** said nothing. Really? d*** it.",
+        "And so on.",
         "“The end!”",
     ]
-    for final in ended:
-        assert 0.4 <= final.audio_t - final.words[-1].end < 1.1
+    assert all(final.audio_t - final.words[-1].end < 1.7 for final in ended)
 
 
 @pytest.mark.parametrize("policy", ["agreement", "alignatt"])
 @pytest.mark.parametrize("hop_s", [0.2, 0.5, 1.0])
 def test_no_word_is_lost_and_none_comes_later(policy, hop_s):
     def run(pause_ms):
-        about = {"policy": {"name": policy, "sentence_pause_ms": pause_ms}, "window": {"hop_s": hop_s}}
+        about = {"policy": {"name": policy, "segment_pause_ms": pause_ms}, "window": {"hop_s": hop_s}}
         events = played(settings_with(**about), sound())
         check_session(plain(events))
         return [(word.word, word.start, word.end) for final in finals(events) for word in final.words], finals(events)
 
-    patient, long_segments = run(None)
-    quick, short_segments = run(300)
+    patient, few_segments = run(3000)
+    quick, many_segments = run(1000)
     assert quick == patient
     assert [word.text.strip() for word in WORDS] == [word for word, _, _ in quick]
-    assert len(short_segments) > len(long_segments) or hop_s == 1.0  # committed too late to matter
+    assert len(many_segments) > len(few_segments)
 
 
 @settings(max_examples=8, deadline=None)
@@ -201,8 +202,14 @@ def prompts(stream: Stream, samples: np.ndarray) -> list[list[int]]:
 
 
 def test_hot_words_reach_the_decoder_of_a_model_that_knows_earlier_text():
-    guards = {"silence": False, "confidence": False, "doubt": False, "loops": False}
-    config = validate({"guards": guards, "speech": {"hot_words": ["Kubernetes", "Anna Schmidt"], "prompt": "A talk."}})
+    guards = {"silence": False, "loops": False}
+    config = validate(
+        {
+            "guards": guards,
+            "vad": {"speech_probability": 0},
+            "speech": {"hot_words": ["Kubernetes", "Anna Schmidt"], "prompt": "A talk."},
+        }
+    )
     tokenizer = random_model(True).tokenizer("en")
     said, hot = tokenizer.encode(" A talk."), tokenizer.encode(" Kubernetes, Anna Schmidt.")
     found = prompts(Stream(random_model(True), config), sound()[: 3 * RATE])
@@ -213,7 +220,7 @@ def test_hot_words_reach_the_decoder_of_a_model_that_knows_earlier_text():
 
 
 def test_the_mask_changes_nothing_but_letters():
-    guards = {"silence": False, "confidence": False, "doubt": False, "loops": False}
+    guards = {"silence": False, "loops": False}
     model, samples = random_model(True), sound()[: 3 * RATE]
 
     def run(mask: Any) -> list[dict[str, Any]]:
@@ -244,9 +251,9 @@ def test_transcribe_masks_and_takes_hot_words_too(tmp_path):
         file.writeframes((sound()[: 2 * RATE] * 32767).astype("<i2").tobytes())
     words_of = {chr(letter) + chr(other) for letter in range(97, 123) for other in range(97, 123)}
     speech = {"mask": sorted(words_of), "hot_words": ["Kubernetes"]}
-    guards = {"silence": False, "confidence": False, "doubt": False, "loops": False}
+    guards = {"silence": False, "loops": False}
     told: list[float] = []
-    config = validate({"guards": guards, "speech": speech})
+    config = validate({"guards": guards, "vad": {"speech_probability": 0}, "speech": speech})
     transcribe(random_model(True), config, path, "text", written, lambda done_s, _: told.append(done_s))
     found = written.read_text(encoding="utf-8")
     assert found.strip()

@@ -53,10 +53,18 @@ def test_a_hop_with_text_covers_the_speech_of_every_segment(flags):
             assert last_text_end >= p.speech_end_sample
 
 
+def test_speech_is_over_when_nobody_goes_on_in_time():
+    pause, longer = [False] * 60, [False] * 100  # 1.2 and 2 s
+    kinds = [
+        type(p).__name__ for p in plan([True] * 25 + pause + [True] * 25 + longer) if not isinstance(p, Hop | Beat)
+    ]
+    assert kinds == ["SegmentOpened", "SegmentClosed", "SegmentOpened", "SegmentClosed", "SpeechOver"]
+
+
 def test_order_is_open_hop_close():
     plans = plan([True] * 25 + [False] * 75)
     kinds = [type(p).__name__ for p in plans if not isinstance(p, Beat)]
-    assert kinds == ["SegmentOpened", "Hop", "Hop", "SegmentClosed", "Hop", "Hop"]
+    assert kinds == ["SegmentOpened", "Hop", "Hop", "SegmentClosed", "Hop", "SpeechOver", "Hop"]
     assert isinstance(plans[0], SegmentOpened)
     assert plans[0].start_sample == 0
 
