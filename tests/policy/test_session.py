@@ -1,14 +1,13 @@
 """The text session's promises under random speech, random hypotheses and every guard on."""
 
 import itertools
-from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.config import GuardSettings, PolicySettings, Settings, VadSettings, WindowSettings
+from streamer.config import GuardSettings, PolicySettings, Settings, WindowSettings
 from streamer.policy.session import TextSession
 from streamer.policy.text_model import TextModel
 from streamer.steps import Hypothesis, HypothesisWord
