@@ -1,6 +1,6 @@
 """Streamer hears a room and tells people about it: captions and sound events from one pass of a Whisper encoder.
 
-model = streamer.load_model("nano")
+model = streamer.load_model("auto")
 stream = streamer.Stream(model)
 events = stream.push(samples) + stream.finish()
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamer.config import Settings
-    from streamer.model.checkpoint import load_model
+    from streamer.runtime.choice import load_model
     from streamer.runtime.stream import Stream
 
 __all__ = ["Settings", "Stream", "load_model"]
@@ -18,7 +18,7 @@ __all__ = ["Settings", "Stream", "load_model"]
 _HOMES = {
     "Settings": "streamer.config",
     "Stream": "streamer.runtime.stream",
-    "load_model": "streamer.model.checkpoint",
+    "load_model": "streamer.runtime.choice",
 }
 
 

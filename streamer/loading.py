@@ -1,0 +1,16 @@
+"""What is said while a model is being chosen, fetched and loaded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStep:
+    """What is being done, such as "loading base"; of a download also how many bytes are here, and of how many."""
+
+    what: str
+    received_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+Tell = Callable[[LoadStep], None]
