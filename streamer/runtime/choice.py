@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 
-from streamer.errors import CheckpointError, DownloadError
+from streamer.errors import DownloadError
 from streamer.loading import LoadStep, Tell
 from streamer.model import catalog, checkpoint
-from streamer.model.catalog import Sources
-from streamer.model.download import Patience, Progress, ProgressCallback
+from streamer.model.download import Progress, ProgressCallback
 from streamer.model.whisper import Model
 from streamer.runtime.hop_cost import SIZES, HopCosts, remembered
 
@@ -26,7 +25,6 @@ AUTO = "auto"
 HOP_S = 0.5  # of the default settings: a hop of the model that is chosen takes comfortably less,
 HOP_SHARE = 0.6  # this part of it at most: the rest is for the other threads and for busy moments
 GPU_MODELS = (("large-v3-turbo", 6.0), ("medium", 5.0), ("small", 2.5), ("base", 0.0))  # and the GiB that they want
-HEAD_PATIENCE = Patience(timeout_s=5.0, attempts=1)  # a head is not worth a long wait: captions come without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ def load_model(
         chosen = choose(fits, fetch, ranked_models(target, given), given)
         if chosen.note:
             note(chosen.note)
-        name, head = chosen.name, _head(chosen.name, head, root, fetching, note)
+        name = chosen.name
     tell(LoadStep(f"loading {Path(name).name}"))
     return checkpoint.load_model(
         name, head=head, device=device, dtype=dtype, download_root=download_root, progress=fetching
@@ -146,21 +144,6 @@ def _fits(device: torch.device, dtype: torch.dtype, costs: HopCosts, tell: Tell,
 
 def _fetch(name: str, *, root: Path | None, progress: ProgressCallback) -> None:
     catalog.pull_checkpoint(name, root=root, progress=progress)
-
-
-def _head(
-    name: str, head: str | Path | None, root: Path | None, progress: ProgressCallback, note: Callable[[str], None]
-) -> str | Path | None:
-    """The head of a chosen model; none where it cannot be had, which is no reason to do without captions."""
-    released = catalog.head_of(name)
-    if head != AUTO or released is None:
-        return head
-    try:
-        return catalog.pull_head(released, root=root, progress=progress, sources=Sources(patience=HEAD_PATIENCE))
-    except (DownloadError, CheckpointError) as error:
-        log.debug("the head of %s cannot be had: %s", name, error)
-        note(f"the tagging head of {name} cannot be had now: captions and alarms that beep (T3, T4), no other sounds")
-        return None
 
 
 def _refused(fetch: Fetch, name: str) -> str:

@@ -2,7 +2,7 @@
 
 Both read for LibriVox, whose recordings are in the public domain: Linda Johnson (as LJ Speech 1.1 cut it), and the
 reader of chapter 1 of Jane Austen's Sense and Sensibility (as pocketsphinx's tests cut it). The alarm is synthetic.
-`python -m streamer.training.demo_voices RECORDINGS` writes demo_voices.ogg and .json into streamer/data; somewhere under
+`python -m streamer.training.demo_voices RECORDINGS` writes demo_voices.ogg and .json to streamer/data; somewhere in
 RECORDINGS lie the FLAC files that LINES names, 16 kHz or more.
 """
 
