@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -146,6 +147,7 @@ def run_options(run: Parser) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """`streamer run`."""
+    began_s = time.monotonic()
     from streamer import commands
     from streamer.config import resolve
 
@@ -172,6 +174,7 @@ def run_command(options: argparse.Namespace) -> int:
         lambda tell: commands.load(settings, plans, tell),
         senders=named_senders(plans),
         port_given=options.port is not None,
+        began_s=began_s,
     )
     return program.run()
 

@@ -150,7 +150,7 @@ def load(settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None
     head = None if given.head == "none" else given.head
     notes: list[str] = []
     wish = _wish([settings, *(plan.settings for plan in plans)])
-    view = LoadingView(sys.stderr) if tell is None else None
+    view = LoadingView(sys.stderr, brief=True) if tell is None else None
     try:
         model = load_model(
             given.name,

@@ -38,6 +38,7 @@ def program(tmp_path_factory):
     with Program(*arguments) as running:
         line = running.wait_for_stderr("captions and sounds: http://")
         running.address = line.split("captions and sounds: http://")[1].split("/")[0]
+        running.wait_for_stderr("listening with small (")
         yield running
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0

@@ -112,7 +112,7 @@ def load_model(
     name = str(name_or_path)
 
     def fetching(given: Progress) -> None:
-        tell(LoadStep(f"fetching {given.name}", given.received_bytes, given.total_bytes))
+        tell(LoadStep(f"fetching {given.name}", True, given.received_bytes, given.total_bytes))
         if progress is not None:
             progress(given)
 
@@ -138,7 +138,7 @@ def _fits(device: torch.device, dtype: torch.dtype, costs: HopCosts, tell: Tell,
         return True
     limit_s = HOP_SHARE * HOP_S
     if not costs.known(name, device, dtype, limit_s):
-        tell(LoadStep(f"measuring whether this machine carries {name}"))
+        tell(LoadStep(f"measuring whether this machine carries {name}", slow=True))
     return costs.hop_s(name, device, dtype, limit_s) <= limit_s
 
 

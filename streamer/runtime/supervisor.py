@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -53,7 +54,8 @@ Made = TypeVar("Made")
 class Program:
     """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
 
-    Live, the server answers before: its pages show what is being loaded.
+    Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
+    the program, for telling people how long they waited (None: that is not told).
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -67,9 +69,10 @@ class Program:
         *,
         senders: Mapping[str, Settings] | None = None,
         port_given: bool = True,
+        began_s: float | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._senders, self._port_given = senders or {}, port_given
+        self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
@@ -85,7 +88,7 @@ class Program:
             server = self._server(deliveries, early=not at_once)
             try:
                 opening = self._opening(server, early=not at_once)
-                engine = self._engine(opening)
+                engine = self._engine(opening, None if at_once else server)
                 sinks.begin(None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout)
                 outlet = Outlet(sinks)
                 outlet.start()
@@ -111,14 +114,14 @@ class Program:
         if server is None or not early:
             return Opening(self._names if early else (), lambda event: None)
         for name in self._names:
-            server.open_session(SessionInfo(name, self._settings.model.name, None, SAMPLE_RATE))
+            server.open_session(SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE))
         self._announce(server)
         return Opening(self._names, server.publish)
 
-    def _engine(self, opening: Opening) -> Engine:
-        """The model, loaded and warmed up; says on the terminal what is done, and what listens to what in the end."""
-        quiet = self._settings.output.quiet
-        view = None if quiet else LoadingView(sys.stderr)
+    def _engine(self, opening: Opening, server: ServerThread | None) -> Engine:
+        """The model, loaded and warmed up; says what is done, and in the end what listens to what."""
+        quiet, live = self._settings.output.quiet, self._settings.audio.speed == 1
+        view = None if quiet else LoadingView(sys.stderr, brief=not live)
 
         def tell(step: LoadStep) -> None:
             opening.tell(step)
@@ -134,9 +137,16 @@ class Program:
             if view:
                 view.close()
         self._inputs = tuple(for_model(item, model.name) for item in self._inputs)
-        if not quiet:
-            log.warning("listening with %s%s; Ctrl-C ends", described(model), self._to())
+        if server is not None:
+            for name in self._names:
+                server.describe(_info(name, model, time.time()))
+        if live and not quiet:
+            log.warning("listening with %s%s%s; Ctrl-C ends", described(model), self._to(), self._after())
         return engine
+
+    def _after(self) -> str:
+        """How long people have waited so far, where that is known."""
+        return "" if self._began_s is None else f" (after {time.monotonic() - self._began_s:.1f} s)"
 
     def _to(self) -> str:
         """What is listened to, for people."""
@@ -224,9 +234,6 @@ class Program:
 
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
-        if server:
-            for name in self._names:
-                server.describe(_info(name, engine.model, time.time()))
         worker.start()
         for pipeline in own:
             pipeline.start()
@@ -304,7 +311,8 @@ class Program:
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:
             token = "" if self._settings.server.token is None else "?token=…"
-            log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s", server.url, token, server.url, token)
+            pages = f"{server.url}/{token}   overlay: {server.url}/overlay{token}"
+            log.warning("captions and sounds: %s%s", pages, self._after())
 
     def _open(self, server: ServerThread | None, model: Model, *names: str) -> None:
         if not server:

@@ -12,10 +12,10 @@ MEGABYTE = 1_000_000
 
 
 class LoadingView:
-    """Shows steps on `stream`. Nothing is left of the bar once it is closed."""
+    """Shows steps on `stream`; nothing is left of the bar once it is closed. `brief`: lines of slow steps only."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._said = stream, ""
+    def __init__(self, stream: TextIO, *, brief: bool = False) -> None:
+        self._stream, self._brief, self._said = stream, brief, ""
         self._bar: Progress | None = None
         if is_terminal(stream):
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[size]}"))
@@ -26,7 +26,7 @@ class LoadingView:
     def show(self, step: LoadStep) -> None:
         """Show what is being done."""
         if self._bar is None:
-            if step.what != self._said:
+            if step.what != self._said and (step.slow or not self._brief):
                 self._stream.write(f"{step.what} …\n")
                 self._stream.flush()
         else:
