@@ -1,6 +1,6 @@
 """Streamer hears a room and tells people about it: captions and sound events from one pass of a Whisper encoder.
 
-model = streamer.load_model("nano")
+model = streamer.load_model("auto")
 stream = streamer.Stream(model)
 events = stream.push(samples) + stream.finish()
 """
@@ -14,7 +14,7 @@ before_libraries()  # here, because whatever of streamer is imported may be what
 
 if TYPE_CHECKING:
     from streamer.config import Settings
-    from streamer.model.checkpoint import load_model
+    from streamer.runtime.choice import load_model
     from streamer.runtime.stream import Stream
 
 __all__ = ["Settings", "Stream", "load_model"]
@@ -22,7 +22,7 @@ __all__ = ["Settings", "Stream", "load_model"]
 _HOMES = {
     "Settings": "streamer.config",
     "Stream": "streamer.runtime.stream",
-    "load_model": "streamer.model.checkpoint",
+    "load_model": "streamer.runtime.choice",
 }
 
 

@@ -8,7 +8,8 @@ from streamer.model.labels import groups, labels
 from streamer.rules import AlertRule, AlertRules
 from streamer.sinks.plain_text import clean
 from streamer.sound.cadence import CadenceKind
-from streamer.sound.sound_trigger import FUSED_RATIO, MISTAKEN_SAMPLES, SURE
+from streamer.sound.pattern_trust import SIRENS
+from streamer.sound.sound_trigger import CONSENT, CONSENT_SAMPLES, FUSED_RATIO, MISTAKEN_SAMPLES, SURE
 
 WIDTH = 110  # columns
 MAX_NAMED = 8  # labels of a group
@@ -51,14 +52,20 @@ def _raised_when(rule: AlertRule) -> list[str]:
     if rule.phrases or rule.patterns:
         return _words(rule)
     lines = [_labels(rule) + _doubts(rule)] if rule.labels else []
-    patterns = [_PATTERNS[CadenceKind(kind)] for kind in rule.cadence]
-    lines += [f"the signal itself shows {pattern}" for pattern in patterns]
+    lines += [f"the signal itself shows {_pattern(CadenceKind(kind), rule)}" for kind in rule.cadence]
     if rule.labels and rule.cadence:
         lines.append(
             "such a pattern has plainly begun and one judgement is over the threshold, or two in a row over "
             f"{FUSED_RATIO:.0%} of it: both together are sooner"
         )
     return lines
+
+
+def _pattern(kind: CadenceKind, rule: AlertRule) -> str:
+    if kind not in SIRENS or not rule.labels:
+        return _PATTERNS[kind]
+    within = _s(CONSENT_SAMPLES / SAMPLE_RATE)
+    return f"{_PATTERNS[kind]}, and the tagger consents: one of these had a score of {CONSENT:g} within {within}"
 
 
 def _labels(rule: AlertRule) -> str:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -114,7 +115,9 @@ def run_options(run: Parser) -> None:
     sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM on stdin or the demo, not a microphone")
     sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
-    model.add_argument("--model", metavar="NAME|PATH", help="nano, an official openai-whisper name, or a .pt file")
+    model.add_argument(
+        "--model", metavar="NAME|PATH", help="auto (what this machine carries), nano, an official name, or a .pt file"
+    )
     model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
     model.add_argument("--language", metavar="CODE", help="spoken language, for example en; detected if not given")
     model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")
@@ -142,6 +145,7 @@ def run_options(run: Parser) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """`streamer run`."""
+    began_s = time.monotonic()
     from streamer import commands
     from streamer.config import resolve
 
@@ -165,9 +169,10 @@ def run_command(options: argparse.Namespace) -> int:
     program = Program(
         settings,
         inputs,
-        lambda: commands.load(settings, plans),
+        lambda tell: commands.load(settings, plans, tell),
         senders=named_senders(plans),
         port_given=options.port is not None,
+        began_s=began_s,
     )
     return program.run()
 

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from streamer import alert_commands, bench_commands, training_commands
 from streamer.config import Settings, read_file, validate
 from streamer.errors import UsageError
+from streamer.loading import LoadStep, Tell
 from streamer.sources import SourcePlan
 
 if TYPE_CHECKING:
     from streamer.model.download import Progress
     from streamer.model.whisper import Model
+    from streamer.runtime.choice import Wish
+
+log = logging.getLogger(__name__)
 
 
 def add(subcommands: Any) -> None:
@@ -130,24 +135,53 @@ def _advance(bar: Any, task: Any, done_s: float, total_s: float | None) -> None:
     bar.update(task, completed=done_s, total=total_s)
 
 
-def load(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Model":
-    """The model of the settings, with a progress bar if it must be fetched. Raises CheckpointError, UsageError.
+def load(settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None) -> "Model":
+    """The model of the settings. Raises CheckpointError, DownloadError, UsageError.
 
-    `plans`: the sources whose languages it must know too.
+    `plans`: the sources whose languages it must know too. `tell`: what is being done; None shows it on stderr.
     """
     import torch
 
-    from streamer.model.checkpoint import load_model
+    from streamer.runtime.choice import load_model
+    from streamer.sinks.loading_view import LoadingView
 
     given = settings.model
     torch.set_num_threads(given.threads or max(1, min(8, torch.get_num_threads())))
     head = None if given.head == "none" else given.head
-    with DownloadBar() as progress:
-        model = load_model(given.name, head=head, device=given.compute, dtype=given.dtype, progress=progress)
+    notes: list[str] = []
+    wish = _wish([settings, *(plan.settings for plan in plans)])
+    view = LoadingView(sys.stderr, brief=True) if tell is None else None
+    try:
+        model = load_model(
+            given.name,
+            head=head,
+            device=given.compute,
+            dtype=given.dtype,
+            wish=wish,
+            tell=view.show if view else tell or _silently,
+            note=notes.append,
+        )
+    finally:
+        if view:
+            view.close()
+        for note in notes:
+            log.warning("streamer: %s", note)
     _check_language(settings, model)
     for plan in plans:
         _check_language(plan.settings, model, plan.path)
     return model
+
+
+def _silently(step: LoadStep) -> None:
+    return
+
+
+def _wish(given: Sequence[Settings]) -> "Wish":
+    from streamer.runtime.choice import Wish
+
+    spoken = [settings.speech for settings in given]
+    languages = frozenset(speech.language or "" for speech in spoken)
+    return Wish(languages, translate=any(speech.task == "translate" for speech in spoken))
 
 
 def with_known_language(settings: Settings, path: str = "") -> Settings:

@@ -38,7 +38,7 @@ class AudioSettings(_Section):
 class ModelSettings(_Section):
     """Which checkpoint and head, and how to compute. `context`: windows padded to 30 s or only the audio there is."""
 
-    name: str = Field("nano", min_length=1)
+    name: str = Field("auto", min_length=1, description="auto: the best that this machine carries and can have")
     head: str = Field("auto", min_length=1)
     compute: Compute = "auto"
     dtype: Dtype = "auto"

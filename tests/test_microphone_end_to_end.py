@@ -70,6 +70,7 @@ def test_captions_of_a_real_microphone_reach_two_clients_at_once(tmp_path):
     with VirtualMicrophone(tmp_path) as microphone, Program(*arguments, env=microphone.env) as program:
         line = program.wait_for_stderr("captions and sounds: http://")
         address = line.split("captions and sounds: http")[1].split()[0].rstrip("/")
+        program.wait_for_stderr("listening with")
 
         async def both() -> list[list[dict]]:
             ready, started = [asyncio.Event(), asyncio.Event()], asyncio.Event()

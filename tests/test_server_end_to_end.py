@@ -38,6 +38,7 @@ def program(tmp_path_factory):
     with Program(*arguments) as running:
         line = running.wait_for_stderr("captions and sounds: http://")
         running.address = line.split("captions and sounds: http://")[1].split("/")[0]
+        running.wait_for_stderr("listening with small (")
         yield running
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
@@ -88,7 +89,13 @@ def test_a_late_client_gets_the_whole_session_by_since_seq(program):
     assert hello["type"] == "hello"
     assert hello["sessions"][0]["model"] == "small"
     assert hello["sessions"][0]["head"] == "small_at"
-    check_session([message for message in messages if "seq" in message], merged=True)
+    events = [message for message in messages if "seq" in message]
+    check_session(events, merged=True)
+    starting = [event for event in events if event["type"] == "status" and event["state"] == "starting"]
+    assert [(event["seq"], event["detail"]) for event in starting[:2]] == [
+        (1, "loading small.pt"),
+        (2, "warming up small"),
+    ]
 
 
 def test_a_sender_on_ingest_is_a_session_of_its_own(program):

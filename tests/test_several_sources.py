@@ -71,6 +71,7 @@ def test_live_files_end_each_at_its_own_time_and_clients_see_both(recordings, tm
     arguments = ("--config", sources(tmp_path, *entries), "--port", "0", "--jsonl", "-", *PLAIN)
     with Program(*arguments) as program:
         address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")
+        program.wait_for_stderr("listening with")
 
         async def greeting() -> dict:
             async with connect(f"ws://{address}/ws") as client:
@@ -216,6 +217,7 @@ def test_senders_have_the_settings_of_the_source_that_they_name(tmp_path):
     pcm = (np.random.default_rng(0).standard_normal(32_000) * 3000).astype("<i2").tobytes()
     with Program(*arguments) as program:
         address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")
+        program.wait_for_stderr("listening with")
         answers = [asyncio.run(send(address, start, pcm)) for start in ({"source": "stage"}, {}, {"source": "attic"})]
         events = []
         for event in program.events():
@@ -267,6 +269,7 @@ def test_what_a_sender_sent_before_ctrl_c_is_transcribed(tmp_path):
     talk = read_audio(demo_path())[24_000 : 24_000 + 6 * 16_000]
     with Program(*arguments) as program:
         address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")
+        program.wait_for_stderr("listening with")
         asyncio.run(send_and_interrupt(address, np.round(talk * 32767).astype("<i2").tobytes(), program))
         events = list(program.events())
         assert program.wait(30) == 0

@@ -14,7 +14,8 @@ from streamer.audio.track import AudioTrack
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 
-_DEMO_NAMES = ("demo.flac", "demo.ogg")
+_DEMOS = {"nano": "demo.flac"}  # by model: its own, with words that it knows
+_VOICES = "demo_voices.ogg"  # for every other: people
 
 
 class FileSource:
@@ -63,13 +64,12 @@ def read_audio(path: str) -> NDArray[np.float32]:
     return np.concatenate(parts) if parts else empty()
 
 
-def demo_path() -> str:
-    """The bundled demo. Raises InputError when this installation has none."""
-    data = Path(__file__).parent.parent / "data"
-    for name in _DEMO_NAMES:
-        if (data / name).is_file():
-            return str(data / name)
-    raise InputError(f"--input demo: {data / _DEMO_NAMES[0]} is missing; install Streamer again, or give a file")
+def demo_path(model: str = "nano") -> str:
+    """The bundled demo that fits a model. Raises InputError when this installation has none."""
+    path = Path(__file__).parent.parent / "data" / _DEMOS.get(model, _VOICES)
+    if not path.is_file():
+        raise InputError(f"--input demo: {path} is missing; install Streamer again, or give a file")
+    return str(path)
 
 
 def _blocks(track: AudioTrack) -> Iterator[AudioBlock]:

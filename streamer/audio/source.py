@@ -31,4 +31,4 @@ def open_source(
         raise InputError("--input: is empty; give an audio or video file, - for standard input, or demo")
     if input == "-":
         return StdinSource(realtime=realtime, clock=clock)
-    return FileSource(demo_path() if input == "demo" else input, realtime=realtime, clock=clock)
+    return FileSource(demo_path("") if input == "demo" else input, realtime=realtime, clock=clock)

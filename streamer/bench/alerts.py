@@ -19,7 +19,7 @@ from streamer.bench.processes import as_done
 from streamer.bench.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.model.labels import labels, resolve
-from streamer.rules import AlertRules
+from streamer.rules import AlertRules, parse_rules
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput
 from streamer.sound.cadence import CadenceDetector
 from streamer.vad.planner import BEAT_SAMPLES
@@ -127,8 +127,9 @@ def explained(change: AlertChange, background: Background) -> bool:
 
 
 def listen(samples: Samples) -> list[AlertChange]:
-    """What the default rules raise and clear on this audio by the signal's patterns alone."""
-    engine, detector, changes = AlertEngine(), CadenceDetector(), []
+    """What the default rules raise and clear on this audio by the signal's patterns alone, sirens without consent."""
+    rules = parse_rules({"rules": [{"id": "siren", "labels": []}]})
+    engine, detector, changes = AlertEngine(rules), CadenceDetector(), []
     for end in range(BEAT_SAMPLES, samples.size + 1, BEAT_SAMPLES):
         states = detector.step(samples[end - BEAT_SAMPLES : end], end)
         changes += engine.step(AlertInput(end_sample=end, cadence=tuple(states)))

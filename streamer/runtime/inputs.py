@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from streamer.audio.block import Source
@@ -13,6 +13,7 @@ from streamer.audio.sharing import SharedAudio
 from streamer.audio.source import open_source
 from streamer.config import Settings
 from streamer.errors import InputError, UsageError
+from streamer.model.catalog import BUNDLED
 from streamer.sources import SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
@@ -54,6 +55,16 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
             opened.append(Input(plan.name, source, plan.settings, plan.path))
         when_refused.pop_all()
     return tuple(opened)
+
+
+def for_model(item: Input, model: str) -> Input:
+    """The input itself, but for `nano` its own demo: it does not understand people."""
+    audio = item.settings.audio
+    if audio.input != "demo" or model != BUNDLED:
+        return item
+    item.source.close()
+    label = f"{item.path}.input:" if item.path else "--input"
+    return replace(item, source=FileSource(demo_path(model), realtime=audio.speed == 1, label=label))
 
 
 def named_senders(plans: Sequence[SourcePlan]) -> dict[str, Settings]:
@@ -103,7 +114,7 @@ def _open(plan: SourcePlan, at_once: bool) -> Source:
     given, where = plan.settings.audio.input, f"{plan.path}.input"
     if given and given != "-":
         try:
-            path = demo_path() if given == "demo" else given
+            path = demo_path("") if given == "demo" else given
             return FileSource(path, realtime=not at_once, label=f"{where}:")
         except InputError as error:
             raise InputError(str(error).replace("--input demo", where, 1)) from None

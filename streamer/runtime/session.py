@@ -50,6 +50,7 @@ class Session:
 
     `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none. Words
     of `speech.mask` are hidden where events are made, so that the policy and the rules see what was really said.
+    `begun`: the number of its events before this (`starting`, while the model was loaded).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Session:
         *,
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
+        begun: int = 0,
     ) -> None:
         self.name = name
         self._local_time = local_time
@@ -80,7 +82,7 @@ class Session:
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
-        self._seq = 0
+        self._seq = begun
         self._audio_sample = 0
 
     @property

@@ -30,10 +30,17 @@ class Hearing:
     """One stream's mel frames and session, beside a model that many streams share. One thread owns it."""
 
     def __init__(
-        self, model: Model, settings: Settings, name: str = "s1", local_time: Callable[[], float] | None = None
+        self,
+        model: Model,
+        settings: Settings,
+        name: str = "s1",
+        local_time: Callable[[], float] | None = None,
+        *,
+        begun: int = 0,
     ) -> None:
         self.mel = MelFrames(model.dims.n_mels)
-        self.session = Session(settings, text_model(model), head_facts(model), name=name, local_time=local_time)
+        text, head = text_model(model), head_facts(model)
+        self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)
 
     def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""

@@ -11,18 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from streamer.config import Settings
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
+from streamer.loading import LoadStep, Tell
 from streamer.model.whisper import Model
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.engine import Engine
 from streamer.runtime.ingest import Ingests
-from streamer.runtime.inputs import Input, session_name
+from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
 from streamer.runtime.lane import Action, Emit
+from streamer.runtime.opening import Opening
 from streamer.runtime.outlet import Outlet, Sinks
 from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.stream import Hearing, Stream
@@ -30,6 +35,7 @@ from streamer.runtime.worker import Worker
 from streamer.sinks.deliveries import Deliveries, open_deliveries
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.sinks.listening import Actions, ServerOptions
+from streamer.sinks.loading_view import LoadingView
 from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo
 from streamer.sinks.server_thread import ServerThread
 
@@ -41,12 +47,15 @@ STOP_S = 0.2  # for the step at hand; if it takes longer, the sessions end witho
 WRITE_S = 0.7  # for the last events, where somebody waits for the end
 DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
 DELIVER_UNHURRIED_S = 10.0  # where the input just ended
-LoadModel = Callable[[], Model]
+LoadModel = Callable[[Tell], Model]
 Made = TypeVar("Made")
 
 
 class Program:
     """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
+
+    Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
+    the program, for telling people how long they waited (None: that is not told).
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -60,9 +69,10 @@ class Program:
         *,
         senders: Mapping[str, Settings] | None = None,
         port_given: bool = True,
+        began_s: float | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._senders, self._port_given = senders or {}, port_given
+        self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
@@ -75,18 +85,19 @@ class Program:
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
         deliveries = self._deliveries(live=not at_once)
         with self._interruption.handled():
-            server = self._server(deliveries)
+            server = self._server(deliveries, early=not at_once)
             try:
-                model = self._load()
-                engine = Engine(model, context=self._settings.model.context)
-                engine.warm_up()
+                opening = self._opening(server, early=not at_once)
+                engine = self._engine(opening, None if at_once else server)
                 sinks.begin(None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout)
                 outlet = Outlet(sinks)
                 outlet.start()
                 self._interruption.clean = True
                 deliveries.start()
-                carry = self._run_at_once if at_once else self._run_live
-                carry(engine, outlet, server, deliveries)
+                if at_once:
+                    self._run_at_once(engine, outlet, server, deliveries)
+                else:
+                    self._run_live(engine, outlet, server, deliveries, opening)
                 asked = self._interruption.asked
                 deliveries.stop(DELIVER_S if asked else DELIVER_UNHURRIED_S)
                 outlet.stop(WRITE_S if asked else None)
@@ -97,6 +108,52 @@ class Program:
                 if server:
                     server.stop()
         return self._status(sinks)
+
+    def _opening(self, server: ServerThread | None, *, early: bool) -> Opening:
+        """The first events of the live sessions, of which those who are connected learn while the model is loaded."""
+        if server is None or not early:
+            return Opening(self._names if early else (), lambda event: None)
+        for name in self._names:
+            server.open_session(SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE))
+        self._announce(server)
+        return Opening(self._names, server.publish)
+
+    def _engine(self, opening: Opening, server: ServerThread | None) -> Engine:
+        """The model, loaded and warmed up; says what is done, and in the end what listens to what."""
+        quiet, live = self._settings.output.quiet, self._settings.audio.speed == 1
+        view = None if quiet else LoadingView(sys.stderr, brief=not live)
+
+        def tell(step: LoadStep) -> None:
+            opening.tell(step)
+            if view:
+                view.show(step)
+
+        try:
+            model = self._load(tell)
+            tell(LoadStep(f"warming up {model.name}"))
+            engine = Engine(model, context=self._settings.model.context)
+            engine.warm_up()
+        finally:
+            if view:
+                view.close()
+        self._inputs = tuple(for_model(item, model.name) for item in self._inputs)
+        if server is not None:
+            for name in self._names:
+                server.describe(_info(name, model, time.time()))
+        if live and not quiet:
+            log.warning("listening with %s%s%s; Ctrl-C ends", described(model), self._to(), self._after())
+        return engine
+
+    def _after(self) -> str:
+        """How long people have waited so far, where that is known."""
+        return "" if self._began_s is None else f" (after {time.monotonic() - self._began_s:.1f} s)"
+
+    def _to(self) -> str:
+        """What is listened to, for people."""
+        names = [
+            item.source.name if item.settings.audio.input else f"microphone {item.source.name}" for item in self._inputs
+        ]
+        return f", to {', '.join(names)}" if names else ", to senders"
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -143,12 +200,22 @@ class Program:
             self._inputs, streams, emit, lambda: self._interruption.asked or outlet.reader_gone
         )
 
-    def _run_live(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
+    def _run_live(
+        self,
+        engine: Engine,
+        outlet: Outlet,
+        server: ServerThread | None,
+        deliveries: Deliveries,
+        opening: Opening,
+    ) -> None:
         worker = Worker(engine)
         emit = self._emitter(outlet, server, deliveries)
+        deliveries.put(opening.events)
+        outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
-            hearing = Hearing(engine.model, item.settings, item.name, local_time=seconds_after_midnight)
+            begun = opening.begun if item.name in self._names else 0
+            hearing = Hearing(engine.model, item.settings, item.name, seconds_after_midnight, begun=begun)
             pipeline = Pipeline(
                 deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit, item.waiting_samples
             )
@@ -167,7 +234,6 @@ class Program:
 
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
-        self._open(server, engine.model, *self._names)
         worker.start()
         for pipeline in own:
             pipeline.start()
@@ -208,21 +274,14 @@ class Program:
         self._interruption.wait()
         self._close_inputs()
 
-    def _server(self, deliveries: Deliveries) -> ServerThread | None:
-        """A server that can be started: its port was free a moment ago. It starts with the first session."""
+    def _server(self, deliveries: Deliveries, *, early: bool) -> ServerThread | None:
+        """A server that listens (`early`), or that can be started: its port was free a moment ago."""
         given = self._settings.server
         if not given.enabled:
             return None
         options = ServerOptions(**given.model_dump(exclude={"enabled"}))
-        probe = ServerThread(options)
-        try:
-            probe.start()
-        except ConfigError as error:
-            if self._settings.audio.speed == 0 and not self._port_given:
-                log.warning("streamer: %s; going on without the server", error)
-                return None
-            raise
-        probe.stop()
+        if not early and not self._can_listen(options):
+            return None
         actions = Actions(
             ack=self._ack,
             flush=self._flush,
@@ -232,20 +291,35 @@ class Program:
         )
         server = ServerThread(options, actions, on_failure=self._server_failed)
         deliveries.tell_marks(server.show_marks)
+        if early:
+            server.start()
         return server
+
+    def _can_listen(self, options: ServerOptions) -> bool:
+        """Whether the address can be used. Raises ConfigError where it cannot and was asked for."""
+        probe = ServerThread(options)
+        try:
+            probe.start()
+        except ConfigError as error:
+            if self._port_given:
+                raise
+            log.warning("streamer: %s; going on without the server", error)
+            return False
+        probe.stop()
+        return True
 
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:
             token = "" if self._settings.server.token is None else "?token=…"
-            log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s", server.url, token, server.url, token)
+            pages = f"{server.url}/{token}   overlay: {server.url}/overlay{token}"
+            log.warning("captions and sounds: %s%s", pages, self._after())
 
     def _open(self, server: ServerThread | None, model: Model, *names: str) -> None:
         if not server:
             return
-        head = model.head.name if model.head else None
         opened_at = None if self._settings.audio.speed == 0 else time.time()
         for name in names:
-            server.open_session(SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at))
+            server.open_session(_info(name, model, opened_at))
         if not server.url:
             server.start()
             self._announce(server)
@@ -288,6 +362,19 @@ class Program:
             name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
             for name, pipeline in list(self._pipelines.items())
         }
+
+
+def described(model: Model) -> str:
+    """A model for people: name, precision, threads or device, head."""
+    number = str(model.dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
+    head = model.head.name if model.head else "none (captions only)"
+    return f"{model.name} ({number}, {on}), head: {head}"
+
+
+def _info(name: str, model: Model, opened_at: float | None) -> SessionInfo:
+    return SessionInfo(name, model.name, model.head.name if model.head else None, SAMPLE_RATE, opened_at)
 
 
 def seconds_after_midnight() -> float:

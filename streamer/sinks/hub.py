@@ -145,6 +145,12 @@ class Hub:
         history = History(self._limits.max_events, self._limits.max_bytes)
         self._sessions[info.session] = _Session(info, history)
 
+    def describe(self, info: SessionInfo) -> None:
+        """More is known of an open session now: everybody who is connected gets another `hello`."""
+        self._sessions[info.session].info = info
+        for connection in self._connections:
+            connection.newest["hello"] = messages.encode(self.hello())
+
     def close_session(self, session: str) -> None:
         """The session made its last event; its history stays a while for those who reconnect."""
         self._sessions[session].active = False

@@ -60,6 +60,10 @@ class ServerThread:
         """See `Server.open_session`."""
         self._server.open_session(info)
 
+    def describe(self, info: SessionInfo) -> None:
+        """See `Server.describe`."""
+        self._server.describe(info)
+
     def close_session(self, session: str) -> None:
         """See `Server.close_session`."""
         self._server.close_session(session)

@@ -52,7 +52,7 @@ class TerminalView:
     def __init__(
         self, stream: TextIO, *, live: bool | None = None, width: int | None = None, height: int | None = None
     ) -> None:
-        self._live_wanted = _is_terminal(stream) if live is None else live
+        self._live_wanted = is_terminal(stream) if live is None else live
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
         self._stream: TextIO | None = stream
@@ -183,7 +183,8 @@ class TerminalView:
             self._live = self._stream = None
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether lines can be redrawn there."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 

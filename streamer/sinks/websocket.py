@@ -93,6 +93,12 @@ class Server:
         with self._lock:
             self._hub.open_session(info)
 
+    def describe(self, info: SessionInfo) -> None:
+        """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""
+        with self._lock:
+            self._hub.describe(info)
+            self._wake_soon()
+
     def close_session(self, session: str) -> None:
         """The session made its last event."""
         with self._lock:

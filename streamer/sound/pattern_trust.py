@@ -1,7 +1,8 @@
 """Which patterns of the signal count at once, and which have to show more while the tagger does not agree.
 
 Steady music hits three equal notes and a rest by chance, though hardly one more in time, nor with the overtones of a
-square wave; a lead voice that glides is like a siren for a moment, though hardly without any doubt for longer.
+square wave. What glides is like a siren, to the network that knows its pattern: on recordings it took door bells, music
+and drills for one, each within 1.5 s. So a siren waits for the tagger's consent, and without a tagger there is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,14 +34,19 @@ class PatternTrust:
         self._first: dict[CadenceKind, CadenceState] = {}
         self._trusted: set[CadenceKind] = set()
 
-    def step(self, states: Sequence[CadenceState], opinion: Opinion) -> list[CadenceState]:
-        """Those of a hop's patterns that sound and count; what counted once does so until it is over."""
+    def step(self, states: Sequence[CadenceState], opinion: Opinion, *, consent: bool) -> list[CadenceState]:
+        """Those of a hop's patterns that sound and count; what counted once does so until it is over.
+
+        `opinion`: the worst of the last judgements. `consent`: whether the tagger heard a siren too, a moment ago.
+        """
         sounding = [state for state in states if state.phase is CadencePhase.SOUNDING]
         kinds = {state.kind for state in sounding}
         self._first = {kind: first for kind, first in self._first.items() if kind in kinds}
         self._trusted &= kinds
         for state in sounding:
             first = self._first.setdefault(state.kind, state)
+            if state.kind in SIRENS and not consent:
+                continue
             if _needs_no_more(state, opinion) or _shows_more(first, state):
                 self._trusted.add(state.kind)
         return [state for state in sounding if state.kind in self._trusted]

@@ -1,5 +1,7 @@
 """Evidence from sounds: the tagger's scores and the signal's patterns; either alone is enough, both together sooner.
 
+But a siren's pattern alone is not: it takes the tagger's consent (`streamer.sound.pattern_trust`).
+
 A weak head errs on what it was never shown, and it errs for seconds. So where much depends on a rule, the tagger's word
 alone counts only if nothing speaks against it: the signal shows at least the beginning of what such a sound consists of
 (`signs`), and no other label that would explain the sound scores as high (`rivals`).
@@ -23,6 +25,8 @@ from streamer.sound.triggers import AlertInput, Evidence
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
+CONSENT = 0.1  # a siren's pattern counts where the tagger gave one of the rule's labels such a score
+CONSENT_SAMPLES = 40_000  # so long ago at most
 AGREED, DENIED = 0.1, 0.25  # the tagger agrees with a pattern from such a score, or denies it where a rival has such a
 OUTDONE = 3.0  # and so many times the rule's own
 MISTAKEN = 0.4  # of a label that the tagger mistakes for the rule's: from such a score on it is doubted for
@@ -65,6 +69,7 @@ class SoundTrigger:
     counting: tuple[CadenceState, ...] = ()  # patterns of the latest hop that are evidence by themselves
     _trust: PatternTrust = field(default_factory=PatternTrust)
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
+    _consented_until: int = NEVER
     _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
     _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
@@ -87,7 +92,9 @@ class SoundTrigger:
         if self._denied(at):
             self._forget()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
-        sounding = self.counting = tuple(self._trust.step(own, min(self._opinions, default=Opinion.SILENT)))
+        opinion = min(self._opinions, default=Opinion.SILENT)
+        consent = at <= self._consented_until or not self.members.size  # without labels it asks for patterns alone
+        sounding = self.counting = tuple(self._trust.step(own, opinion, consent=consent))
         in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
         fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
@@ -141,6 +148,8 @@ class SoundTrigger:
         at, self._judged = given.end_sample, given.end_sample
         own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))
         self._opinions.append(_opinion(own, rival))
+        if own >= CONSENT:
+            self._consented_until = at + CONSENT_SAMPLES
         if scores[self.mistaken].max(initial=0.0) >= MISTAKEN:
             self._doubted_until = at + MISTAKEN_SAMPLES
         doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not self._stands)

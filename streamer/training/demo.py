@@ -1,4 +1,4 @@
-"""Makes the bundled demo: a minute in a kitchen, with its truth beside it.
+"""Makes the demo of `nano`: a minute in a kitchen, with its truth beside it (`demo_voices` makes the one with people).
 
 People (voices of espeak-ng and flite) talk, a kettle whistles, a smoke alarm sounds, a siren passes. None of the
 sentences is in the training text of `nano`; they were chosen among those that it makes out.
@@ -61,9 +61,9 @@ def make(folder: Path) -> None:
     random = np.random.default_rng(2026)
     audio = np.zeros(SECONDS * SAMPLE_RATE, np.float32)
     words = [word for line in LINES for word in _say(line, audio, random)]
-    _mix(audio, kettle(KETTLE_S[1] - KETTLE_S[0], random), KETTLE_S[0], 0.035, random)
-    _mix(audio, smoke_alarm(SMOKE_ALARM_S[1] - SMOKE_ALARM_S[0]), SMOKE_ALARM_S[0], 0.045, random)
-    _mix(audio, passing_siren(SIREN_S[1] - SIREN_S[0], random), SIREN_S[0], 0.05, random)
+    mix(audio, kettle(KETTLE_S[1] - KETTLE_S[0], random), KETTLE_S[0], 0.035, random)
+    mix(audio, smoke_alarm(SMOKE_ALARM_S[1] - SMOKE_ALARM_S[0]), SMOKE_ALARM_S[0], 0.045, random)
+    mix(audio, passing_siren(SIREN_S[1] - SIREN_S[0], random), SIREN_S[0], 0.05, random)
     audio += noise(len(audio), np.random.default_rng(8)) * np.float32(NOISE_LEVEL)
     audio *= np.float32(0.9) / max(0.9, float(np.abs(audio).max()))
     write_flac(audio, folder / "demo.flac")
@@ -143,7 +143,7 @@ def _speak(line: Line) -> Clip:
 def _say(line: Line, audio: Audio, random: np.random.Generator) -> list[dict[str, str | float]]:
     """Mix one line into `audio`; its words with start and end in seconds."""
     clip = _speak(line)
-    _mix(audio, clip.audio, line.at_s, SPEECH_LEVEL, random)
+    mix(audio, clip.audio, line.at_s, SPEECH_LEVEL, random)
     return [
         {
             "word": word.text,
@@ -154,7 +154,8 @@ def _say(line: Line, audio: Audio, random: np.random.Generator) -> list[dict[str
     ]
 
 
-def _mix(audio: Audio, wave: Audio, at_s: float, level: float, random: np.random.Generator) -> None:
+def mix(audio: Audio, wave: Audio, at_s: float, level: float, random: np.random.Generator) -> None:
+    """Add `wave`, as it sounds in a room, to `audio` from `at_s` on; `level`: rms where it sounds."""
     start = int(at_s * SAMPLE_RATE)
     wet = 0.7 * wave + 0.3 * in_room(wave, random)
     loud = rms(wet[np.abs(wet) > 0.05 * np.abs(wet).max()])

@@ -60,6 +60,9 @@ export class Condition {
       return ["trouble", STOPPED, "Not listening", "What Streamer listened to has ended: no captions and no alerts any more."];
     }
     const mute = this.mute(states);
+    if (states.length > 0 && states.every((item) => item.state === "starting")) {
+      return ["connecting", `Starting${states[0].detail ? `: ${states[0].detail}` : ""}`];
+    }
     if (mute.length > 0 && mute.length < states.length) {
       const which = `No sound arrives from ${mute.join(", ")}`;
       return ["silent", "No sound from all", which, "No captions and no alerts from there; the others are heard."];

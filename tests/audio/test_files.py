@@ -1,3 +1,4 @@
+import json
 import threading
 import wave
 from contextlib import suppress
@@ -241,13 +242,26 @@ def test_an_hour_is_never_in_memory_at_once(tmp_path):
     assert longest < 16_000  # what a block is cut from is one decoded frame, not the file
 
 
-def test_the_demo_is_the_bundled_one_or_its_absence_is_told(tmp_path, monkeypatch):
+def test_the_demo_is_the_one_that_fits_the_model_or_its_absence_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "__file__", str(tmp_path / "audio" / "files.py"))
     with pytest.raises(InputError, match=r"--input demo: .* is missing"):
         demo_path()
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "demo.ogg").touch()
-    assert demo_path() == str(tmp_path / "data" / "demo.ogg")
+    (tmp_path / "data" / "demo.flac").touch()
+    assert demo_path("nano") == str(tmp_path / "data" / "demo.flac")
+    with pytest.raises(InputError, match=r"--input demo: .*demo_voices.ogg is missing"):
+        demo_path("base")
+
+
+def test_the_demo_with_people_is_whole_and_says_whose_voices_they_are():
+    path = Path(demo_path("base"))
+    truth = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert len(read_audio(str(path))) == pytest.approx(truth["seconds"] * 16_000, abs=800)
+    assert path.stat().st_size < 700_000
+    for part in (*truth["segments"], *truth["events"]):
+        assert 0 <= part["start"] < part["end"] <= truth["seconds"]
+        assert part["licence"]
+    assert all(segment["voice"] and segment["text"] for segment in truth["segments"])
 
 
 @pytest.mark.shared

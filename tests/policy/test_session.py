@@ -232,7 +232,7 @@ def test_a_full_stop_waits_for_whether_somebody_goes_on():
     session = listening(Settings())
     session.step(hypothesis([word("my", 1600, 8000), word("fellow.", 9000, 16000)]), 40000, None)
     assert session.segment_text == ("my fellow", "")
-    start, task = session.prepare(48000, True)
+    _, task = session.prepare(48000, True)
     assert task.prefix == (2, ord("m"), 7, ord("f"))  # without the mark
     comma = HypothesisWord(",", (44,), 16000, 16000, 0.9, 16000, ",", 1)
     session.step(hypothesis([comma, word("ask.", 30000, 36000)]), 64000, None)

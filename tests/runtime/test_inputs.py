@@ -10,7 +10,7 @@ from streamer.audio.devices import Device
 from streamer.config import validate
 from streamer.errors import UsageError
 from streamer.runtime import inputs
-from streamer.runtime.inputs import open_inputs, session_name
+from streamer.runtime.inputs import for_model, open_inputs, session_name
 
 
 class Machine:
@@ -85,3 +85,15 @@ def test_standard_input_is_for_one_source(monkeypatch, sound):
         opened = open_inputs(validate({"sources": entries, "audio": {"speed": 0}}).plans())
         assert [item.source.name for item in opened] == ["stdin", "sound.wav"]
         assert sum(len(block.samples) for block in opened[0].source.blocks()) > 1600
+
+
+def test_nano_plays_its_own_demo_and_every_other_model_the_one_with_people(sound):
+    (demo,) = open_inputs(validate({"audio": {"input": "demo", "speed": 0}}).plans())
+    assert demo.source.name == "demo_voices.ogg"
+    assert for_model(demo, "tiny.en") is demo
+    fallback = for_model(demo, "nano")
+    assert (fallback.source.name, fallback.name) == ("demo.flac", demo.name)
+    fallback.source.close()
+    (file,) = open_inputs(validate({"audio": {"input": sound, "speed": 0}}).plans())
+    assert for_model(file, "nano") is file
+    file.source.close()

@@ -132,7 +132,7 @@ def slow(self, work):
 import threading
 Engine.step = slow
 from streamer.cli import main
-sys.exit(main(["run", "--input", "demo", "--no-server", "--quiet", "--jsonl", sys.argv[1]]))
+sys.exit(main(["run", "--input", "demo", "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]))
 """
 
 

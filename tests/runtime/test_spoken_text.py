@@ -1,4 +1,4 @@
-"""Ends of segments, the mask and hot words on whole streams: real listener and session, a decoder that knows the text."""
+"""Ends of segments, the mask and hot words on whole streams: real listener and session, a decoder that knows all."""
 
 import functools
 import re

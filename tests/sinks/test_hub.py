@@ -337,3 +337,21 @@ def test_nothing_twice_nothing_missing_in_silence(steps, max_events):
         model.receive(message)
     for name, events in model.events.items():
         model.check(name, len(events) + 1)
+
+
+def test_everybody_is_greeted_again_when_more_is_known_of_a_session():
+    hub = Hub()
+    hub.open_session(SessionInfo("a", "auto", None, 16_000))
+    early = hub.connect()
+    assert [json.loads(text)["sessions"][0]["model"] for text in hub.drain(early)] == ["auto"]
+    hub.describe(SessionInfo("a", "base", "base_ori", 16_000, 5.0))
+    (again,) = [json.loads(text) for text in hub.drain(early)]
+    (session,) = again["sessions"]
+    assert (again["type"], session["model"], session["head"], session["opened_at"]) == (
+        "hello",
+        "base",
+        "base_ori",
+        5.0,
+    )
+    (first,) = [json.loads(text) for text in hub.drain(hub.connect())]
+    assert first["sessions"][0]["model"] == "base"

@@ -161,25 +161,52 @@ def hilo(last, score):
 
 
 def test_a_hilo_beside_music_needs_more_turns():
-    denied = AlertEngine()
-    assert run(denied, range(23, 30), lambda second: {MUSIC: 0.6}, lambda second: hilo(second, 0.8)) == []
-    assert states(denied.step(judged(30, {MUSIC: 0.6}, cadence=hilo(30, 1.0)))) == [("siren", "raised")]
-    assert states(AlertEngine().step(judged(23, {}, cadence=hilo(23, 0.8)))) == [("siren", "raised")]
+    denied, heard = AlertEngine(), {MUSIC: 0.6, SIREN: 0.1}
+    assert run(denied, range(23, 30), lambda second: heard, lambda second: hilo(second, 0.8)) == []
+    assert states(denied.step(judged(30, heard, cadence=hilo(30, 1.0)))) == [("siren", "raised")]
+    assert states(AlertEngine().step(judged(23, {SIREN: 0.1}, cadence=hilo(23, 0.8)))) == [("siren", "raised")]
 
 
 def wail(last, score):
     return (CadenceState(CadenceKind.WAIL, CadencePhase.SOUNDING, 20 * RATE, round(last * RATE), score),)
 
 
+@pytest.mark.parametrize("score", [0.8, 1.0])
+def test_a_siren_by_its_pattern_alone_is_none(score):
+    for heard in ({}, {SIREN: 0.09}, {SIREN: 0.09, MUSIC: 0.6}):
+        assert run(AlertEngine(), range(22, 60), lambda second, h=heard: h, lambda at: wail(at, score)) == []
+    without_head = AlertEngine()
+    given = [AlertInput(end_sample=at * RATE, cadence=wail(at, score)) for at in range(22, 60)]
+    assert [change for one in given for change in without_head.step(one)] == []
+    assert without_head.patterns == ()
+
+
+def test_the_taggers_consent_to_a_siren_holds_for_a_while():
+    consented = AlertEngine()
+    assert consented.step(judged(22, {SIREN: 0.1}, cadence=())) == []
+    late = AlertInput(end_sample=round(24.5 * RATE), cadence=wail(24.5, 0.8))
+    assert states(consented.step(late)) == [("siren", "raised")]
+    asked_too_late = AlertEngine()
+    assert asked_too_late.step(judged(22, {SIREN: 0.1}, cadence=())) == []
+    assert asked_too_late.step(AlertInput(end_sample=round(24.6 * RATE), cadence=wail(24.6, 0.8))) == []
+    assert run(consented, range(25, 28), lambda second: {}, lambda second: wail(second, 0.8)) == []  # it goes on
+
+
+def test_a_rule_without_labels_asks_for_the_pattern_alone():
+    alerts = AlertEngine(parse_rules({"rules": [{"id": "siren", "labels": []}]}))
+    raised = alerts.step(AlertInput(end_sample=26 * RATE, cadence=wail(26, 0.8)))
+    assert states(raised) == [("siren", "raised")]
+
+
 def test_a_pattern_that_the_tagger_denies_has_to_show_more():
-    heard = {False: {}, True: {MUSIC: 0.6}}
+    heard = {music: {SIREN: 0.1, MUSIC: 0.6 * music} for music in (False, True)}
     raised = {music: AlertEngine().step(judged(26, heard[music], cadence=wail(26, 0.8))) for music in (False, True)}
     assert states(raised[False]) == [("siren", "raised")]
     assert raised[True] == []
     denied = AlertEngine()
     assert run(denied, range(26, 60), lambda second: heard[True], lambda second: wail(second, 0.8)) == []
     assert states(denied.step(judged(60, heard[True], cadence=wail(60, 1.0)))) == [("siren", "raised")]
-    after = run(denied, range(61, 64), lambda second: heard[True], lambda second: wail(second, 0.8))
+    after = run(denied, range(61, 64), lambda second: {MUSIC: 0.6}, lambda second: wail(second, 0.8))
     assert after == []  # what counted once goes on
 
 

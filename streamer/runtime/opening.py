@@ -1,0 +1,37 @@
+"""What the sessions say before there is a model: `status` `starting`, with what is being done (pure).
+
+Who is connected gets it at once; files and other programs get it when they are opened, before everything else.
+"""
+
+from collections.abc import Callable, Sequence
+
+from streamer.events import Event, Status
+from streamer.loading import LoadStep
+
+PARTS = 10  # how often a download is told of
+
+
+class Opening:
+    """The first events of the sessions `names`, numbered from 1. `publish` takes them as they are made."""
+
+    def __init__(self, names: Sequence[str], publish: Callable[[Event], None]) -> None:
+        self._names, self._publish = tuple(names), publish
+        self._said: tuple[str, int] | None = None
+        self.events: list[Event] = []
+        self.begun = 0  # events of each session
+
+    def tell(self, step: LoadStep) -> None:
+        """Say what is being done; of a download now and then how far it is."""
+        total, received = step.total_bytes, step.received_bytes or 0
+        part = PARTS * received // total if total else 0
+        if self._said == (step.what, part):
+            return
+        self._said = step.what, part
+        self.begun += 1
+        detail = f"{step.what}, {100 * part // PARTS} %" if total else step.what
+        made = [
+            Status(session=name, seq=self.begun, audio_t=0.0, state="starting", detail=detail) for name in self._names
+        ]
+        self.events += made
+        for event in made:
+            self._publish(event)
