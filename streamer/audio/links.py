@@ -16,6 +16,7 @@ _SCAN_MOST_BYTES = 1 << 30  # further into a file nobody looks for links, so tha
 _BEGINS = {
     "wav": re.compile(rb"(?:RIFF|RF64)....WAVE(?:fmt |JUNK|bext|LIST|ds64)", re.DOTALL),
     "flac": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL),
+    "mp3": re.compile(rb"ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}[A-Z][A-Z0-9]{2,3}", re.DOTALL),
     "matroska": re.compile(rb"\x1a\x45\xdf\xa3.{0,40}?\x42\x82.(?:matroska|webm)", re.DOTALL),
 }
 _LONGEST_BEGIN = 64

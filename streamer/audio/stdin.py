@@ -49,14 +49,15 @@ class StdinSource:
         self.sample_rate = SAMPLE_RATE
         self._label, self._path, self._wanted = label, path, track
         self._where, self._what = f"{label} {path}", "standard input" if path == "-" else "the pipe"
-        self._opened: BinaryIO | None = None
         self._closed = threading.Event()
         try:
-            self._fd = (stream or sys.stdin.buffer).fileno()
+            self._stream = stream or sys.stdin.buffer  # kept open as long as we read
+            self._fd = self._stream.fileno()
         except (OSError, ValueError, AttributeError):
             raise InputError(f"{self._where}: {self._what} is closed; pipe {_RIGHT} into it") from None
         if os.isatty(self._fd):
             raise InputError(f"{self._where}: {self._what} is a terminal; pipe {_RIGHT} into it")
+        self._owned = False  # whether the stream is ours to close
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE * _HEAD_START) if realtime else None
@@ -71,7 +72,7 @@ class StdinSource:
             raise InputError(f"{label} {path}: cannot be read: {error.strerror}") from None
         stream = os.fdopen(pipe, "rb")
         source = cls(stream, realtime=realtime, clock=clock, track=track, label=label, path=path)
-        source._opened = stream
+        source._owned = True
         return source
 
     def blocks(self) -> Iterator[AudioBlock]:
@@ -153,8 +154,8 @@ class StdinSource:
                 self._closed.set()
                 os.close(self._wake_read)
                 os.close(self._wake_write)
-                if self._opened is not None:
-                    self._opened.close()
+                if self._owned:
+                    self._stream.close()
                 self._wake_read = self._wake_write = -1
 
     def _read(self, size: int) -> bytes:
