@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 BLOCK_S = 0.04
 _RECENT_BLOCKS = 5
-_CANCELS = (
-    0.1  # the sum's power over the channels' powers: 1 for unlike channels, 2 for the same in two, 0 for opposites
-)
+# The sum's power over the channels' powers: 1 for unlike channels, 2 for two of the same, 0 for opposites.
+_CANCELS = 0.1
 _ADDS = 0.3  # above this, over the last seconds, the mean is as good as a channel again
 _KEEPS = float(np.exp(-BLOCK_S / 2))  # of the past in those last seconds: quiet between words does not outweigh them
 _FLOOR = 1e-9  # power below which nothing can be said
-_SLOPE_HZ = 16_000  # differences over 1/16,000 s: a constant offset or mains hum says nothing about wiring
 
 
 def mix_to_mono(frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -45,7 +43,6 @@ class Mixer:
         self._notice = ""
         self._told = False
         self._block_frames = max(2, round(rate * BLOCK_S))
-        self._slope_frames = min(max(1, round(rate / _SLOPE_HZ)), self._block_frames - 1)
         self._shares = (0.0, 0.0)  # of the one channel, at the begin and the end of the present block
         self._filled = 0  # frames of the present block
         self._start(1)
@@ -93,8 +90,9 @@ class Mixer:
         return (mean + (alone - mean) * share).astype(np.float32)
 
     def _judge(self) -> None:
-        slopes = (self._block[self._slope_frames :] - self._block[: -self._slope_frames]).astype(np.float64)
-        together, each = float(np.square(slopes.sum(axis=1)).sum()), np.square(slopes).sum(axis=0)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is mended later, and says nothing here
+            around = self._block - self._block.mean(axis=0, dtype=np.float64)  # neither does a constant offset
+            together, each = float(np.square(around.sum(axis=1)).sum()), np.square(around).sum(axis=0)
         alone = self._shares[1] == 1.0
         if np.isfinite(each).all() and np.isfinite(together):
             self._recent.append((together, each))

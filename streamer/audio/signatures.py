@@ -13,12 +13,12 @@ _TAGS: tuple[tuple[str, bytes], ...] = (
     ("wav", rb"(RIFF|RF64|BW64)....WAVE"),
     ("w64", rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1"),
     ("flac", rb"fLaC[\x00\x80]\x00\x00\x22"),
-    ("ogg", rb"OggS\x00[\x00-\x07]"),
+    ("ogg", rb"OggS\x00[\x00-\x07].{20}[^\x00]"),
     ("matroska", rb"\x1a\x45\xdf\xa3.{0,48}\x42\x82.(matroska|webm)"),
     ("mov", rb"\x00\x00..ftyp[ -~]{4}|....moov....mvhd|\x00\x00..(wide|free|skip)....(mdat|moov)"),
     ("aiff", rb"FORM....AIF[FC]"),
     ("caf", rb"caff\x00\x01\x00\x00desc"),
-    ("au", rb"\.snd\x00\x00..\x00\x00"),
+    ("au", rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1c]"),
     ("asf", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
     ("flv", rb"FLV\x01[\x00\x01\x04\x05]\x00\x00\x00\x09"),
     ("amr", rb"#!AMR(-WB)?\n"),
@@ -28,9 +28,8 @@ _TAGS: tuple[tuple[str, bytes], ...] = (
 )
 _PATTERNS = tuple((name, re.compile(pattern, re.DOTALL)) for name, pattern in _TAGS)
 
-_ID3 = re.compile(
-    rb"ID3([\x02-\x04])\x00.[\x00-\x7f]{4}([A-Z][A-Z0-9]{2,3}|\x00|\xff)", re.DOTALL
-)  # its first frame, or padding
+_ID3 = re.compile(rb"ID3[\x02-\x04]\x00.[\x00-\x7f]{4}", re.DOTALL)
+_ID3_FRAME = re.compile(rb"[A-Z][A-Z0-9]{2,3}")
 
 _TS_BYTES = 188
 _KBPS_2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)  # MPEG 1, layer II
@@ -55,20 +54,22 @@ def container_of(head: bytes) -> str | None:
             return name
     if len(head) > 2 * _TS_BYTES and head[0] == head[_TS_BYTES] == head[2 * _TS_BYTES] == 0x47:
         return "mpegts"
-    if _ID3.match(head):
-        return _behind_id3(head)
+    if _ID3.match(head) and (behind := _behind_id3(head)):
+        return behind
     if _is_chain(head, _mp3_frame_bytes):
         return "mp3"
     return "aac" if _is_chain(head, _adts_frame_bytes) else None
 
 
-def _behind_id3(head: bytes) -> str:
+def _behind_id3(head: bytes) -> str | None:
     """ID3v2 tags stand before MP3 as a rule; sometimes before FLAC or AAC."""
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
     rest = head[10 + size :]
     if rest[:4] == b"fLaC":
         return "flac"
-    return "aac" if _is_chain(rest, _adts_frame_bytes) else "mp3"
+    if _is_chain(rest, _adts_frame_bytes):
+        return "aac"
+    return "mp3" if _ID3_FRAME.match(head, 10) or _is_chain(rest, _mp3_frame_bytes) else None
 
 
 def _is_chain(data: bytes, frame_bytes: Callable[[bytes], int]) -> bool:
