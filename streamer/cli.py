@@ -29,6 +29,7 @@ WORKER = "worker"  # the thread that asks the model
 SETTINGS = {
     "device": "audio.device",
     "input": "audio.input",
+    "track": "audio.track",
     "speed": "audio.speed",
     "model": "model.name",
     "head": "model.head",
@@ -112,7 +113,8 @@ def run_options(run: Parser) -> None:
     sound = run.add_argument_group("sound", "one source; several at once stand under `sources:` in --config FILE")
     sound.add_argument("--device", metavar="N|NAME", help="capture device by index or by a part of its name")
     sound.add_argument("--list-devices", action="store_true", help="list the capture devices and leave")
-    sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM on stdin or the demo, not a microphone")
+    sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM or a file on stdin, or the demo")
+    sound.add_argument("--track", metavar="N", help="which audio track of the file, from 1; else the default one")
     sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
     model.add_argument(
@@ -187,6 +189,10 @@ def _typed(given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]
             if not (value.isascii() and value.isdigit()) or (option == "speed" and value not in ("0", "1")):
                 right = "1 (real time) or 0 (as fast as it goes)" if option == "speed" else "a number from 0 to 65535"
                 raise UsageError(f"--{option}: must be {right}, is {value!r}")
+            given[path] = int(value)
+        elif option == "track":
+            if not (value.isascii() and value.isdigit() and int(value)):
+                raise UsageError(f"--track: must be the number of an audio track, from 1, is {value!r}")
             given[path] = int(value)
         elif option == "device" and value.isascii() and value.isdigit():
             given[path] = int(value)

@@ -36,6 +36,7 @@ def add(subcommands: Any) -> None:
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
     for option in ("model", "head", "language", "task", "prompt", "compute", "dtype"):
         files.add_argument(f"--{option}", help="as in `streamer run`")
+    files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
     files.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
     alert_commands.add(subcommands)

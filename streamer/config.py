@@ -30,6 +30,7 @@ class AudioSettings(_Section):
 
     device: int | str | None = None
     input: str | None = None
+    track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
     speed: Literal[0, 1] = 1
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
     stall_s: float = Field(2.0, ge=0.5, le=60, description="no sound from the device for so long: no_audio")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCES = 128
 OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
-OWN_AUDIO = ("buffer_s", "stall_s")
+OWN_AUDIO = ("buffer_s", "stall_s", "track")
 
 
 def _name(value: str) -> str:

@@ -84,7 +84,7 @@ def transcribe(
 
     `progress` is told how many seconds of the file are done and how long it says it is (None: it does not say).
     """
-    source = FileSource(str(file), realtime=False, label="file")
+    source = FileSource(str(file), realtime=False, label="file", track=settings.audio.track)
     with _whole_file(target, file, kind) as path:
         writer = WRITERS[kind](path)
         writer.begin()

@@ -19,13 +19,15 @@ class AudioBlock:
     `samples` is float32 [n], n may be 0. `lost_samples` (16 kHz) went missing just before `samples`: the capture clock
     advances over them too. `state` is the source's state from here on: `listening`; `no_audio` (the device is silent
     or gone, we keep trying); `degraded` (something is wrong with the input and `reason` says what). `reason` explains
-    a loss or a state other than `listening`, in one line.
+    a loss or a state other than `listening`, in one line. `notice` tells people something once, in one line, that is no
+    trouble from here on: which track is heard, what was mended.
     """
 
     samples: NDArray[np.float32]
     lost_samples: int = 0
     reason: str = ""
     state: State = "listening"
+    notice: str = ""
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.pcm import mix_to_mono
+from streamer.audio.mixing import Mixer
 
 _SETTLE_S = 2.0  # a gap is measured when callbacks come at their own pace again, at the latest after so much sound
 FULL = "the capture thread was too slow"
@@ -46,6 +46,7 @@ class CaptureBuffer:
         self, rate: int, channels: int, capacity_s: float, silent_since_s: float | None = None, away: str = ""
     ) -> None:
         self.rate = rate
+        self._mixer = Mixer(rate)
         self._capacity = max(1, round(rate * capacity_s))
         self._data = np.zeros((self._capacity, channels), np.float32)
         self._written = self._read = 0
@@ -82,6 +83,10 @@ class CaptureBuffer:
             out.append(missing)
         return out + self._take(end)
 
+    def take_notice(self) -> str:
+        """What the mix of the channels has to tell people, once; else nothing. For the thread that pops."""
+        return self._mixer.take_notice()
+
     def settle(self) -> None:
         """The device is closed: measure an open gap by what came, so that `pop` hands out everything."""
         if self._gap is not None and self._gap.frames and self.last_heard_s is not None:
@@ -108,4 +113,4 @@ class CaptureBuffer:
         first = min(count, self._capacity - slot)
         frames = np.concatenate([self._data[slot : slot + first], self._data[: count - first]])
         self._read = end
-        return [mix_to_mono(frames)]
+        return [self._mixer.push(frames)]

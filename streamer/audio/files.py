@@ -19,16 +19,24 @@ _VOICES = "demo_voices.ogg"  # for every other: people
 
 
 class FileSource:
-    """The first audio track of a file, decoded as it goes. `realtime`: each block waits until it would have sounded.
+    """One audio track of a file, decoded as it goes. `realtime`: each block waits until it would have sounded.
 
     Raises InputError when the file is missing, damaged from the start, or has no sound.
     """
 
-    def __init__(self, path: str, *, realtime: bool, clock: Clock | None = None, label: str = "--input") -> None:
-        """`label` names the file in errors: the option that gave it."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        realtime: bool,
+        clock: Clock | None = None,
+        label: str = "--input",
+        track: int | None = None,
+    ) -> None:
+        """`label` names the file in errors: the option that gave it. `track`: as in `AudioTrack`."""
         self.name = Path(path).name
         self.live = realtime
-        self._track = AudioTrack(path, label)
+        self._track = AudioTrack(path, label, track)
         self.duration_s = self._track.duration_s
         self.sample_rate = self._track.rate
         self._closed = threading.Event()
@@ -37,7 +45,7 @@ class FileSource:
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms; once. What cannot be decoded is a loss or a `degraded` block, never an exception."""
         try:
-            for block in _blocks(self._track):
+            for block in track_blocks(self._track):
                 if not self._may_go(block):
                     return
                 yield block
@@ -58,7 +66,9 @@ def read_audio(path: str) -> NDArray[np.float32]:
     """A whole file as float32 [n], 16 kHz mono; what is broken inside is zeros. Raises InputError as `FileSource`."""
     track = AudioTrack(path, label="file")
     try:
-        parts = [part for block in _blocks(track) for part in (np.zeros(block.lost_samples, np.float32), block.samples)]
+        parts = [
+            part for block in track_blocks(track) for part in (np.zeros(block.lost_samples, np.float32), block.samples)
+        ]
     finally:
         track.close()
     return np.concatenate(parts) if parts else empty()
@@ -72,9 +82,12 @@ def demo_path(model: str = "nano") -> str:
     return str(path)
 
 
-def _blocks(track: AudioTrack) -> Iterator[AudioBlock]:
+def track_blocks(track: AudioTrack) -> Iterator[AudioBlock]:
+    """Everything in `track`, in blocks of at most `BLOCK_SAMPLES`."""
     maker = BlockMaker(track.rate)
     for piece in track.pieces():
+        if piece.notice:
+            yield AudioBlock(empty(), notice=piece.notice)
         if piece.rate != maker.rate:
             yield from _cut(maker.change_rate(piece.rate))
         if piece.lost_frames:

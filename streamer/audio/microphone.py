@@ -171,5 +171,8 @@ class _Session:
 
 def _blocks(maker: BlockMaker, session: _Session) -> Iterator[AudioBlock]:
     """Everything that the session has ready."""
-    for piece in session.buffer.pop():
+    pieces = session.buffer.pop()
+    if notice := session.buffer.take_notice():
+        yield AudioBlock(empty(), notice=notice)
+    for piece in pieces:
         yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.push(piece)

@@ -1,13 +1,16 @@
-"""Where sound comes from, as the command line names it: a microphone, a file, standard input, the bundled demo."""
+"""Where sound comes from, as the command line names it: a microphone, a file, a pipe, the bundled demo."""
+
+import os
+import stat
 
 from streamer.audio.block import AudioBlock, Source
 from streamer.audio.clock import Clock
 from streamer.audio.files import FileSource, demo_path
 from streamer.audio.microphone import STALL_S, Microphone
-from streamer.audio.pcm import StdinSource
+from streamer.audio.stdin import StdinSource
 from streamer.errors import InputError
 
-__all__ = ["AudioBlock", "Source", "open_source"]
+__all__ = ["AudioBlock", "Source", "open_file", "open_source"]
 
 
 def open_source(
@@ -17,12 +20,16 @@ def open_source(
     realtime: bool = True,
     stall_s: float = STALL_S,
     clock: Clock | None = None,
+    track: int | None = None,
 ) -> Source:
     """The source that `--device` or `--input` names; without either the default microphone.
 
     `realtime` False reads files and stdin as fast as they go; a microphone always is in real time. `stall_s`: silence
-    of the device after which it is looked for again. Raises InputError of one line that names the option.
+    of the device after which it is looked for again. `track`: which audio track of a file, from 1. Raises InputError of
+    one line that names the option.
     """
+    if input is None and track is not None:
+        raise InputError(f"--track {track}: a microphone has no tracks; give it with --input FILE")
     if input is None:
         return Microphone(device, clock=clock, stall_s=stall_s)
     if device is not None:
@@ -30,5 +37,23 @@ def open_source(
     if not input:
         raise InputError("--input: is empty; give an audio or video file, - for standard input, or demo")
     if input == "-":
+<<<<<<< HEAD
         return StdinSource(realtime=realtime, clock=clock)
     return FileSource(demo_path("") if input == "demo" else input, realtime=realtime, clock=clock)
+=======
+        return StdinSource(realtime=realtime, clock=clock, track=track)
+    return open_file(demo_path() if input == "demo" else input, realtime=realtime, clock=clock, track=track)
+
+
+def open_file(
+    path: str, *, realtime: bool, clock: Clock | None = None, track: int | None = None, label: str = "--input"
+) -> Source:
+    """A file or a named pipe. `label` names it in errors: the option that gave it. Raises InputError."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        is_pipe = False  # `FileSource` says what is wrong with it
+    if is_pipe:
+        return StdinSource.named(path, realtime=realtime, clock=clock, track=track, label=label)
+    return FileSource(path, realtime=realtime, clock=clock, label=label, track=track)
+>>>>>>> tracks

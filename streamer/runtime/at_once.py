@@ -64,6 +64,8 @@ def _step(reader: _Reader, emit: Emit) -> bool:
     if block.state != reader.state:
         reader.state = block.state
         emit(stream.status(block.state, "" if block.state == "listening" else block.reason))
+    if block.notice:
+        emit(stream.status("listening", block.notice))
     emit(stream.push(block.samples))
     reader.position += block.lost_samples + len(block.samples)
     return True

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from streamer.audio.block import AudioBlock, empty
-from streamer.audio.pcm import mix_to_mono
+from streamer.audio.mixing import Mixer
 from streamer.audio.resample import BlockMaker
 from streamer.config import Settings
 from streamer.errors import UsageError
@@ -34,7 +34,7 @@ class IngestSource:
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks until the sender stops or goes away."""
         start = self._queue.start
-        maker = BlockMaker(start.sample_rate)
+        maker, mixer = BlockMaker(start.sample_rate), Mixer(start.sample_rate)
         heard_s, silent = time.monotonic(), False
         while not self._queue.ended:
             piece = self._queue.read(READ_S)
@@ -46,7 +46,10 @@ class IngestSource:
             heard_s, silent = time.monotonic(), False
             if piece.lost_frames:
                 yield from maker.lost(piece.lost_frames, LOST)
-            yield from maker.push(mix_to_mono(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels)))
+            mono = mixer.push(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels))
+            if notice := mixer.take_notice():
+                yield AudioBlock(empty(), notice=notice)
+            yield from maker.push(mono)
         yield from maker.finish()
 
     def waiting_samples(self) -> int:

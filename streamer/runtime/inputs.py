@@ -7,10 +7,10 @@ from datetime import datetime
 
 from streamer.audio.block import Source
 from streamer.audio.devices import choose_device
-from streamer.audio.files import FileSource, demo_path
+from streamer.audio.files import demo_path
 from streamer.audio.microphone import Microphone
 from streamer.audio.sharing import SharedAudio
-from streamer.audio.source import open_source
+from streamer.audio.source import open_file, open_source
 from streamer.config import Settings
 from streamer.errors import InputError, UsageError
 from streamer.model.catalog import BUNDLED
@@ -41,7 +41,7 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
     if not plans[0].path:
-        source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s)
+        source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track)
         return (Input(session_name("s1", fixed=at_once), source, plans[0].settings),)
     opened: list[Input] = []
     microphones = _Microphones()
@@ -111,14 +111,14 @@ def _check_sender(plan: SourcePlan, at_once: bool, server: bool) -> None:
 
 def _open(plan: SourcePlan, at_once: bool) -> Source:
     """The file or standard input of an entry."""
-    given, where = plan.settings.audio.input, f"{plan.path}.input"
+    given, track, where = plan.settings.audio.input, plan.settings.audio.track, f"{plan.path}.input"
     if given and given != "-":
         try:
             path = demo_path("") if given == "demo" else given
-            return FileSource(path, realtime=not at_once, label=f"{where}:")
+            return open_file(path, realtime=not at_once, label=f"{where}:", track=track)
         except InputError as error:
             raise InputError(str(error).replace("--input demo", where, 1)) from None
     try:
-        return open_source(None, given, realtime=not at_once)
+        return open_source(None, given, realtime=not at_once, track=track)
     except InputError as error:
         raise InputError(str(error).replace("--input", where, 1)) from None

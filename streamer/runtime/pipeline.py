@@ -93,6 +93,8 @@ class Pipeline:
                 if (block.state, block.reason if block.state != "listening" else "") != self._state:
                     self._state = (block.state, block.reason if block.state != "listening" else "")
                     self._states.append((self._ring.end, *self._state))
+                if block.notice:
+                    self._states.append((self._ring.end, "listening", block.notice))
                 self._ring.lost(block.lost_samples, block.reason)
                 if len(block.samples):
                     self._make_room(len(block.samples))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import ScriptedClock
 
-from streamer.audio.pcm import PcmDecoder, StdinSource, mix_to_mono
+from streamer.audio.pcm import PcmDecoder, mix_to_mono
+from streamer.audio.stdin import StdinSource
 from streamer.errors import InputError
 
 

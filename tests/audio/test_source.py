@@ -5,7 +5,7 @@ import pytest
 from media_files import tone, write_media
 
 from streamer.audio.files import FileSource
-from streamer.audio.pcm import StdinSource
+from streamer.audio.stdin import StdinSource
 from streamer.audio.source import open_source
 from streamer.errors import InputError
 

@@ -1,0 +1,255 @@
+"""Chained files: one after another in one stream of bytes, each a link (RFC 3533's word) with headers of its own.
+
+Radio recorders write Ogg so, `cat` does it to WAV, FLAC and Matroska. FFmpeg's demuxers give up, or go on with wrong
+times, where the next link has another rate or other channels; each link is therefore read as a file of its own. The
+scan of an Ogg stream also notes where pages are broken or missing, which FFmpeg skips without a word.
+"""
+
+import re
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+_SCAN_BYTES = 1 << 20  # read at a time
+_SCAN_MOST_BYTES = 1 << 30  # further into a file nobody looks for links, so that opening it does not take minutes
+
+_BEGINS = {
+    "wav": re.compile(rb"(?:RIFF|RF64)....WAVE(?:fmt |JUNK|bext|LIST|ds64)", re.DOTALL),
+    "flac": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL),
+    "mp3": re.compile(rb"ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}[A-Z][A-Z0-9]{2,3}", re.DOTALL),
+    "matroska": re.compile(rb"\x1a\x45\xdf\xa3.{0,40}?\x42\x82.(?:matroska|webm)", re.DOTALL),
+}
+_LONGEST_BEGIN = 64
+
+_BOS = 2  # an Ogg page's flag: the first of a logical stream
+_REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+
+
+class Scan(Protocol):
+    """Finds where links begin. `damage`: offsets at which something broken begins, ascending."""
+
+    damage: list[int]
+
+    def feed(self, data: bytes) -> list[int]:
+        """The next bytes; offsets, from the first byte on, at which a further link begins."""
+
+    @property
+    def certain(self) -> int:
+        """No link will be found to begin before this offset any more."""
+
+
+class ByteLinks(Protocol):
+    """One or several links as `av.open` reads them: a file that ends with each link."""
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's name of the demuxer."""
+
+    @property
+    def damage(self) -> list[int]:
+        """Offsets in the present link at which something broken begins."""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes of the present link; none at its end."""
+
+    def next_link(self) -> bool:
+        """Leave the rest of the present link; False: it was the last."""
+
+
+def scan_of(container: str) -> Scan | None:
+    """A scan for streams of this demuxer's; None: they are not chained."""
+    if container == "ogg":
+        return OggScan()
+    return SignatureScan(_BEGINS[container]) if container in _BEGINS else None
+
+
+class SignatureScan:
+    """Links of formats whose first bytes are so particular that they are nothing else."""
+
+    def __init__(self, begin: re.Pattern[bytes]) -> None:
+        self.damage: list[int] = []
+        self._begin = begin
+        self._kept, self._at = b"", 0  # bytes that may hold a begin's first part, and the offset of the first of them
+        self._found = 0
+
+    @property
+    def certain(self) -> int:
+        """See `Scan`."""
+        return self._at
+
+    def feed(self, data: bytes) -> list[int]:
+        """See `Scan`."""
+        window = self._kept + data
+        starts = [self._at + match.start() for match in self._begin.finditer(window)]
+        fresh = [start for start in starts if start > self._found]
+        self._found = max([self._found, *fresh])
+        keep = min(len(window), _LONGEST_BEGIN)
+        self._at += len(window) - keep
+        self._kept = window[len(window) - keep :]
+        return fresh
+
+
+class OggScan:
+    """Pages of Ogg (RFC 3533): a link begins where a stream begins and others were under way before."""
+
+    def __init__(self) -> None:
+        self.damage: list[int] = []
+        self._buffer, self._at = b"", 0
+        self._under_way = self._lost = False  # a stream is; the pages are
+        self._numbers: dict[bytes, int] = {}  # the last page's number by the serial number of the logical stream
+
+    @property
+    def certain(self) -> int:
+        """See `Scan`."""
+        return self._at
+
+    def feed(self, data: bytes) -> list[int]:
+        """See `Scan`."""
+        buffer, at, begins = self._buffer + data, 0, []
+        while True:
+            page = buffer.find(b"OggS\x00", at)
+            if page != at and len(buffer) - at >= 5:
+                self._lose(self._at + at)
+                at = page if page >= 0 else max(at, len(buffer) - 4)
+            size = _page_bytes(buffer, at)
+            if size is None or at + size > len(buffer):
+                break
+            if not _is_whole(buffer[at : at + size]):
+                self._lose(self._at + at)
+                at += 4
+                continue
+            self._lost = False
+            if self._begins_link(buffer[at : at + 27], self._at + at):
+                begins.append(self._at + at)
+            at += size
+        self._buffer, self._at = buffer[at:], self._at + at
+        return begins
+
+    def _begins_link(self, header: bytes, offset: int) -> bool:
+        first, serial = bool(header[5] & _BOS), header[14:18]
+        number = int.from_bytes(header[18:22], "little")
+        begins = first and self._under_way
+        self._under_way = not first
+        if begins:
+            self._numbers = {}
+        if not first and number != (self._numbers.get(serial, number - 1) + 1) & 0xFFFF_FFFF:
+            self.damage.append(offset)
+        self._numbers[serial] = number
+        return begins
+
+    def _lose(self, offset: int) -> None:
+        if not self._lost:
+            self.damage.append(offset)
+        self._lost = True
+
+
+def _page_bytes(buffer: bytes, at: int) -> int | None:
+    """Length of the page whose header begins at `at`; None: not enough of the header is there."""
+    if len(buffer) < at + 27 or len(buffer) < at + 27 + buffer[at + 26]:
+        return None
+    count = buffer[at + 26]
+    return 27 + count + sum(buffer[at + 27 : at + 27 + count])
+
+
+def _is_whole(page: bytes) -> bool:
+    """Whether a page's checksum is right: CRC 0x04c11db7, bits not reflected, which zlib's is when the bits are."""
+    plain = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
+    found = zlib.crc32(plain, 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return page[22:26].translate(_REVERSED) == found.to_bytes(4, "big")
+
+
+class LinkReader:
+    """The `ByteLinks` in a stream of bytes. `read_some(n)` gives one to n, waiting for them; none at the end."""
+
+    def __init__(self, read_some: Callable[[int], bytes], container: str, head: bytes = b"") -> None:
+        """`head`: bytes that were read already."""
+        self.container = container
+        self._read_some, self._scan = read_some, scan_of(container)
+        self._buffer = b""
+        self._begin = self._given = 0  # offsets: of the present link, of the next byte to give
+        self._links: list[int] = []  # where further ones begin
+        self._ended = False
+        if head:
+            self._take(head)
+
+    @property
+    def damage(self) -> list[int]:
+        """See `ByteLinks`."""
+        return [] if self._scan is None else [at - self._begin for at in self._scan.damage if at >= self._begin]
+
+    def read(self, size: int = -1) -> bytes:
+        """See `ByteLinks`."""
+        size = _SCAN_BYTES if size < 0 else size
+        while not (ready := self._ready()) and not self._ended and not self._links:
+            self._take(self._read_some(size))
+        count = min(ready, size)
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        self._given += count
+        return data
+
+    def next_link(self) -> bool:
+        """See `ByteLinks`."""
+        while self.read(_SCAN_BYTES):
+            pass
+        if not self._links:
+            return False
+        self._begin = self._links.pop(0)
+        return True
+
+    def _ready(self) -> int:
+        """How many bytes of the buffer surely belong to the present link."""
+        end = self._given + len(self._buffer)
+        if self._links:
+            end = self._links[0]
+        elif self._scan is not None and not self._ended:
+            end = min(end, max(self._given, self._scan.certain))
+        return end - self._given
+
+    def _take(self, data: bytes) -> None:
+        self._ended = not data
+        self._buffer += data
+        if self._scan is not None:
+            self._links += self._scan.feed(data)
+
+
+def scan_file(file: BinaryIO, container: str) -> tuple[int, list[int]]:
+    """How many links a file has, and where an Ogg file is broken; all of it is read if it must be. Raises OSError."""
+    scan = scan_of(container)
+    if scan is None:
+        return 1, []
+    if container != "ogg" and (announced := _announced_bytes(file, container)) is not None:
+        file.seek(announced)
+        head = file.read(_LONGEST_BEGIN)
+        if not _BEGINS[container].match(head):
+            return 1, []
+    file.seek(0)
+    links, left = 1, _SCAN_MOST_BYTES
+    while left > 0 and (data := file.read(_SCAN_BYTES)):
+        links += len(scan.feed(data))
+        left -= len(data)
+    return links, scan.damage
+
+
+def _announced_bytes(file: BinaryIO, container: str) -> int | None:
+    """Where the first link ends by its own header; None: it does not say."""
+    file.seek(0)
+    head = file.read(_LONGEST_BEGIN)
+    if container == "wav":
+        size = int.from_bytes(head[4:8], "little")
+        return size + 8 + size % 2 if head[:4] == b"RIFF" and 4 < size < 0x7FFF_F000 else None
+    if container == "matroska":
+        begin, header = _element_size(head, 4)
+        if header is None or head[begin + header : begin + header + 4] != b"\x18\x53\x80\x67":
+            return None
+        inside, length = _element_size(head, begin + header + 4)
+        return None if length is None else inside + length
+    return None
+
+
+def _element_size(data: bytes, at: int) -> tuple[int, int | None]:
+    """Where the content of an EBML element begins whose size (RFC 8794) stands at `at`, and the size; None: unknown."""
+    length = 9 - data[at].bit_length() if at < len(data) else 9
+    if length > 8 or at + length > len(data):
+        return at, None
+    value = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
+    return at + length, None if value == (1 << 7 * length) - 1 else value

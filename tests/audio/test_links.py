@@ -1,0 +1,92 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_files import babble, write_media
+
+from streamer.audio.links import LinkReader, scan_file
+
+KINDS = {
+    "ogg": ("ogg", "libopus", 48_000),
+    "oga": ("ogg", "flac", 16_000),
+    "flac": ("flac", "flac", 16_000),
+    "wav": ("wav", "pcm_s16le", 16_000),
+    "webm": ("matroska", "libopus", 48_000),
+    "mp3": ("mp3", "libmp3lame", 16_000),
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> dict[str, list[bytes]]:
+    """By suffix: three files of other lengths, of which the second is stereo."""
+    folder = tmp_path_factory.mktemp("links")
+    return {
+        suffix: [
+            write_media(folder / f"{number}.{suffix}", babble(rate, seconds, channels), rate, codec).read_bytes()
+            for number, (seconds, channels) in enumerate([(0.7, 1), (0.4, 2), (0.5, 1)])
+        ]
+        for suffix, (_, codec, rate) in KINDS.items()
+    }
+
+
+def links(data: bytes, container: str, sizes: list[int]) -> list[bytes]:
+    stream, given_sizes = io.BytesIO(data), itertools.cycle(sizes)
+    reader, found = LinkReader(lambda size: stream.read(min(size, next(given_sizes))), container), []
+    while True:
+        part = b""
+        while piece := reader.read(5_000):
+            part += piece
+        found.append(part)
+        if not reader.next_link():
+            return found
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@given(st.lists(st.integers(1, 9_000), min_size=1, max_size=5).filter(lambda sizes: sum(sizes) > 200))
+@settings(max_examples=8, deadline=None)
+def test_each_link_is_a_file_of_its_own_however_the_bytes_come(parts, suffix, sizes):
+    container = KINDS[suffix][0]
+    assert links(b"".join(parts[suffix]), container, sizes) == parts[suffix]
+    assert links(parts[suffix][0], container, sizes) == parts[suffix][:1]
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_a_file_tells_how_many_links_it_has(parts, suffix):
+    container = KINDS[suffix][0]
+    for count in (1, 2, 3):
+        assert scan_file(io.BytesIO(b"".join(parts[suffix][:count])), container) == (count, [])
+
+
+def test_a_link_that_nobody_reads_to_its_end_is_left(parts):
+    data = b"".join(parts["wav"])
+    stream = io.BytesIO(data)
+    reader = LinkReader(stream.read, "wav")
+    reader.read(10)
+    assert reader.next_link()
+    assert reader.read(100) == parts["wav"][1][:100]
+
+
+def test_broken_and_missing_pages_of_ogg_are_noted(parts):
+    data = b"".join(parts["ogg"][:1])
+    pages = [at for at in range(len(data)) if data[at : at + 5] == b"OggS\0"]
+    assert len(pages) >= 3
+    broken = bytearray(data)
+    broken[pages[2] + 60] ^= 0xFF
+    assert scan_file(io.BytesIO(bytes(broken)), "ogg")[1][0] == pages[2]
+    missing = data[: pages[1]] + data[pages[2] :]
+    assert scan_file(io.BytesIO(missing), "ogg")[1] == [pages[1]]
+
+
+@given(st.binary(max_size=3_000), st.sampled_from(["ogg", "flac", "wav", "matroska", "mp3"]))
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_come_through_whole(data, container):
+    assert b"".join(links(data, container, [97])) == data
+    scan_file(io.BytesIO(data), container)
+
+
+def test_other_formats_are_never_cut():
+    data = np.random.default_rng(1).bytes(5_000) + b"OggS\0\2fLaC\0\0\0\x22RIFF....WAVEfmt "
+    assert links(data, "mpegts", [333]) == [data]
