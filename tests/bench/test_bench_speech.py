@@ -1,15 +1,18 @@
-import importlib.util
 import json
 
 import numpy as np
 import pytest
+import torch
 from random_whisper import ENGLISH, random_model, random_whisper
-from tiny_data import write_backbone, write_wav
+from tiny_data import write_wav
 
-from streamer.bench import agreement_loop, offline, speech, speech_report
+from streamer.bench import offline, speech, speech_report
+from streamer.bench.captions import TrueWord
 from streamer.bench.offline import Offline
 from streamer.bench.recordings import Recording
 from streamer.bench.script import lively_speech
+from streamer.bench.speech_scores import Reference
+from streamer.bench.word_errors import plain_text
 from streamer.cli import main
 from streamer.config import Settings
 from streamer.errors import UsageError
@@ -19,9 +22,11 @@ NOISE = np.random.default_rng(0).normal(0.0, 0.05, 8000).astype(np.float32)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A random model, half a second of noise, some speech, and a cache of its own."""
+    """A random model that soon stops writing, half a second of noise, some speech, and a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_backbone(tmp_path)
+    module = random_whisper(0, vocabulary=ENGLISH, ending=10.0)
+    torch.save({"dims": vars(module.dims), "model_state_dict": module.state_dict()}, tmp_path / "tiny.pt")
+    (tmp_path / "tiny.json").write_text('{"variable_context": true}')
     write_wav(tmp_path / "noise.wav", NOISE)
     write_wav(tmp_path / "talk.wav", lively_speech(1.0).samples[:32_000])
     (tmp_path / "manifest.csv").write_text(
@@ -65,7 +70,7 @@ def test_models_that_know_english_only_read_as_english(tmp_path, monkeypatch):
 
 
 def test_a_broken_kept_reading_is_read_anew(tmp_path):
-    reader = Offline(random_whisper(0), folder=tmp_path)
+    reader = Offline(random_whisper(0, ending=10.0), folder=tmp_path)
     first = reader.read(NOISE, "en")
     (kept,) = tmp_path.iterdir()
     kept.write_text("{")
@@ -74,8 +79,8 @@ def test_a_broken_kept_reading_is_read_anew(tmp_path):
 
 
 def test_the_command_writes_figures_by_listener_and_set(place, capsys):
-    command = ["bench", "speech", "--data", str(place / "manifest.csv"), "--model", str(place / "tiny.pt"), "--peers"]
-    command += ["--paced", "1", "--variant", 'bold={"guards": {"doubt": false}}', "--variant", "calm={}"]
+    command = ["bench", "speech", "--data", str(place / "manifest.csv"), "--model", str(place / "tiny.pt")]
+    command += ["--variant", 'bold={"guards": {"doubt": false}}', "--variant", "calm={}"]
     command += ["--dtype", "float32", "--out", str(place / "out"), "--page", str(place / "page.md")]
     (place / "page.md").write_text("# Figures\n\n## Other\n\nStays.\n")
     assert main(command) == 0
@@ -83,8 +88,8 @@ def test_the_command_writes_figures_by_listener_and_set(place, capsys):
     assert "1 recordings with speech, 2 s, 2 words" in shown
     assert "Set by set" not in shown
     result = json.loads((place / "out" / "speech.json").read_text())
-    peers = {agreement_loop.NAME} if importlib.util.find_spec("faster_whisper") else set()
-    assert set(result["listeners"]) == {speech.OFFLINE, "bold", "calm"} | peers
+    assert set(result["listeners"]) == {speech.OFFLINE, "bold", "calm"}
+    assert result["absent"] == "not asked for (--peers)"
     for found in result["listeners"].values():
         assert (found["all"]["words"], found["all"]["quiet_recordings"], found["all"]["quiet_seconds"]) == (2, 1, 0.5)
         assert found["all"]["retractions"] == 0
@@ -95,6 +100,16 @@ def test_the_command_writes_figures_by_listener_and_set(place, capsys):
     assert "Stays." in page
     assert "Set by set" in page
     assert "Words written where nobody speaks" in page
+
+
+def test_a_recording_is_also_played_live():
+    spoken = lively_speech(1.0)
+    model = random_model(0, ending=10.0)
+    words = (TrueWord("x", 0.9),)
+    reference = Reference("talk", "talk", 1.0, "x", words, plain_text)
+    heard = speech._streamed("live", model, Settings(), reference, spoken.samples[:16_000], 0.5)
+    assert heard.errors.words == 1
+    assert heard.real_commits_s == ()  # the word ended behind what was played
 
 
 @pytest.mark.parametrize(
