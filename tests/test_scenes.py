@@ -10,8 +10,8 @@ from protocol import check_session
 
 import streamer
 from streamer.audio.files import read_audio
-from streamer.bench.offline import Offline, float32_module
 from streamer.bench.recordings import read_recordings
+from streamer.bench.whisper_offline import Offline, float32_module
 from streamer.bench.word_errors import plain_text, word_errors
 from streamer.config import Settings
 from streamer.model.whisper import Model

@@ -13,7 +13,7 @@ from whisper.audio import HOP_LENGTH, N_FRAMES, N_SAMPLES, log_mel_spectrogram
 from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
-from streamer.bench.offline import float32_module
+from streamer.bench.whisper_offline import float32_module
 from streamer.decoding.search import AudioWindow, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.bench import agreement_loop, captions, machine
-from streamer.bench.offline import Offline
 from streamer.bench.paced import run_streams
 from streamer.bench.peers import PeerAbsentError
 from streamer.bench.recordings import Recording
 from streamer.bench.script import fixed_hop
 from streamer.bench.speech_scores import Heard, Reference, by_set, figures, judge_captions, judge_text
+from streamer.bench.whisper_offline import Offline
 from streamer.bench.word_errors import normaliser
 from streamer.config import GuardSettings, Settings
 from streamer.errors import UsageError
@@ -90,7 +90,7 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
         "model": model.name,
         "head": model.head.name if model.head else None,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "words_timed_by": plan.times or plan.source,
+        "words_timed_by": timer.name,
         "paced_s": plan.paced_s,
         "absent": absent,
         **summary(heard),

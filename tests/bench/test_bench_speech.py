@@ -6,12 +6,12 @@ import torch
 from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench import offline, speech, speech_report
+from streamer.bench import speech, speech_report, whisper_offline
 from streamer.bench.captions import TrueWord
-from streamer.bench.offline import Offline
 from streamer.bench.recordings import Recording
 from streamer.bench.script import lively_speech
 from streamer.bench.speech_scores import Reference
+from streamer.bench.whisper_offline import Offline
 from streamer.bench.word_errors import plain_text
 from streamer.cli import main
 from streamer.config import Settings
@@ -43,7 +43,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
         words = [{"word": " yes", "end": 0.4}] if options["word_timestamps"] else []
         return {"text": " yes", "segments": [{"words": words}]}
 
-    monkeypatch.setattr(offline.whisper, "transcribe", transcribe)
+    monkeypatch.setattr(whisper_offline.whisper, "transcribe", transcribe)
     reader = Offline(random_whisper(0), folder=tmp_path)
     first = reader.read(NOISE, "de")
     assert (first.text, first.words) == ("yes", ())
@@ -61,7 +61,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
 def test_models_that_know_english_only_read_as_english(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        offline.whisper,
+        whisper_offline.whisper,
         "transcribe",
         lambda m, s, **given: asked.append(given["language"]) or {"text": "", "segments": []},
     )

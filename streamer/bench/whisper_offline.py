@@ -37,9 +37,11 @@ class OfflineText:
 class Offline:
     """One model's offline readings. `folder`: where they are kept; float32 on the CPU, whatever streams beside it."""
 
-    def __init__(self, module: Whisper, *, previous_text: bool = True, folder: Path | None = None) -> None:
+    def __init__(
+        self, module: Whisper, *, name: str = "whisper", previous_text: bool = True, folder: Path | None = None
+    ) -> None:
         """`previous_text`: the weights were trained with earlier text before the transcript."""
-        self.module = module
+        self.module, self.name = module, name
         self._previous_text = previous_text
         self._folder = folder or cache_root() / "bench" / "offline"
         self._weights = _digest(module)
@@ -48,7 +50,7 @@ class Offline:
     def of(cls, name_or_path: str, folder: Path | None = None) -> "Offline":
         """That of a model as `load_model` takes it. Raises what it raises."""
         model = load_model(name_or_path, head=None, device="cpu", dtype="float32")
-        return cls(float32_module(model), previous_text=model.previous_text, folder=folder)
+        return cls(float32_module(model), name=model.name, previous_text=model.previous_text, folder=folder)
 
     def read(self, samples: NDArray[np.float32], language: str | None, *, words: bool = False) -> OfflineText:
         """Of samples, float32 [n] at 16 kHz; from disk where they were read before. `language` None: detected."""
