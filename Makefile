@@ -28,7 +28,7 @@ format: $(READY)
 
 # faster-whisper is a peer to measure against, not a part: it comes with the first bench.
 SCENES ?= $(wildcard ../shared/scenes)
-FEW := speech_clean_0,speech_snr10,silence_0
+RECORDINGS ?= $(wildcard ../shared/real/manifest.csv)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]' \
 	  || echo 'faster-whisper could not be installed: the bench goes without this peer'
@@ -36,8 +36,9 @@ bench: $(READY)
 	$(BIN)/streamer bench ceilings --sizes tiny,base
 	$(BIN)/streamer bench throughput --size tiny
 	$(BIN)/streamer bench soak --hours 0.5
-	$(if $(SCENES),$(BIN)/streamer bench quality --scenes $(SCENES) --only $(FEW))
-	$(if $(SCENES),$(BIN)/streamer bench latency --scenes $(SCENES) --only speech --paced 20)
+	$(BIN)/streamer bench busy
+	$(if $(SCENES),$(BIN)/streamer bench speech --data $(SCENES) --model nano --plain --peers --paced 20)
+	$(if $(RECORDINGS),$(BIN)/streamer bench speech --data $(RECORDINGS) --model tiny.en --sets en_short --out build/bench/recordings)
 
 setup: $(READY)
 

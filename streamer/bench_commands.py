@@ -1,6 +1,7 @@
 """`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -28,17 +29,19 @@ def add(subcommands: Any) -> None:
     _add_throughput(benches)
     _add_ceilings(benches)
     _add_outage(benches)
-    latency = _add(benches, "latency", latency_bench, "per word: first shown, settled; in audio and in real time")
-    _model_options(latency)
-    _scene_options(latency)
-    latency.add_argument("--paced", metavar="S", type=_positive, default=60.0, help="of each scene, played live (60)")
-    quality = _add(benches, "quality", quality_bench, "word errors, latency, erasure; invented words guard by guard")
-    _model_options(quality)
-    _scene_options(quality)
-    soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost and memory flat?")
+    _add_speech(benches)
+    soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost, memory and word times flat?")
     _model_options(soak)
     soak.add_argument("--hours", metavar="H", type=_positive, default=10.0, help="of audio (10)")
-    soak.add_argument("--audio", metavar="FILE", help="looped; without: the bundled demo")
+    heard = soak.add_mutually_exclusive_group()
+    heard.add_argument("--audio", metavar="FILE", help="looped; without: the bundled demo")
+    heard.add_argument("--data", metavar="MANIFEST", type=Path, help="its recordings with speech, looped")
+    soak.add_argument("--sets", metavar="A,B", type=_names, help="of the manifest (all)")
+    soak.add_argument("--loop", metavar="S", type=_positive, default=300.0, help="of the manifest's speech (300)")
+    busy = _add(benches, "busy", busy_bench, "the whole program on a minute of speech, alone and beside busy processes")
+    busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
+    busy.add_argument("--audio", metavar="FILE", help="without: a minute of the bundled demo's words")
+    busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
     alerts = _add(benches, "alerts", alerts_bench, "alarms in speech, noise and music: recall, latency, false alarms")
     alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
     alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
@@ -54,6 +57,24 @@ def add(subcommands: Any) -> None:
         action="store_true",
         help="hours (--hours) of speech, noise, household sounds and music alone; goes on where it was cut off",
     )
+
+
+def _add_speech(benches: Any) -> None:
+    about = "recordings: word errors, latency, invented words and cost, beside openai-whisper offline"
+    speech = _add(benches, "speech", speech_bench, about)
+    _model_options(speech)
+    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
+    speech.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
+    speech.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
+    speech.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
+    times = "whose offline word timestamps say where words end: the best at hand (the same model)"
+    speech.add_argument("--times", metavar="NAME|PATH", help=times)
+    variant = "settings as JSON, reported as NAME; repeatable. Without: those in force"
+    speech.add_argument("--variant", metavar="NAME=JSON", action="append", default=[], help=variant)
+    speech.add_argument("--guards", action="store_true", help="variants: no guards, each alone, all but each")
+    speech.add_argument("--peers", action="store_true", help="a LocalAgreement loop over faster-whisper too")
+    speech.add_argument("--plain", action="store_true", help="compare lower-case words; for spoken digits")
+    speech.add_argument("--paced", metavar="S", type=_positive, default=0.0, help="of each, also played live (none)")
 
 
 def _add_outage(benches: Any) -> None:
@@ -100,6 +121,8 @@ def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], 
     parser: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about, allow_abbrev=False)
     parser.add_argument("--json", metavar="FILE|-", help="the findings as one JSON object; - is stdout")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help=f"JSON, Markdown and plot ({OUT})")
+    page = "a Markdown page: put the report in the place of its section of the same title, or at the end"
+    parser.add_argument("--page", metavar="FILE", type=Path, help=page)
     parser.set_defaults(command=command)
     return parser
 
@@ -109,11 +132,6 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{option}", help="as in `streamer run`")
     parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
-
-
-def _scene_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scenes", metavar="FOLDER", type=Path, required=True, help="NAME.flac beside NAME.json")
-    parser.add_argument("--only", metavar="A,B", type=_names, help="scenes whose names begin so")
 
 
 def hop_bench(options: argparse.Namespace) -> int:
@@ -168,35 +186,51 @@ def ceilings_bench(options: argparse.Namespace) -> int:
     return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
 
 
-def latency_bench(options: argparse.Namespace) -> int:
-    """`streamer bench latency`."""
+def speech_bench(options: argparse.Namespace) -> int:
+    """`streamer bench speech`."""
     _settle_threads()
-    from streamer.bench import latency
+    from streamer.bench import recordings, speech, speech_report
 
-    scenes = _scenes(options)
-    model, settings = _model(options)
-    return _publish(options, latency.report(latency.measure(model, settings, scenes, paced_s=options.paced, say=_say)))
-
-
-def quality_bench(options: argparse.Namespace) -> int:
-    """`streamer bench quality`."""
-    _settle_threads()
-    from streamer.bench import quality
-
-    scenes = _scenes(options)
-    model, settings = _model(options)
-    return _publish(options, quality.report(quality.measure(model, settings, scenes, _say)))
+    data = recordings.chosen(recordings.read_recordings(options.data), options.sets, options.limit)
+    settings = _settings(options)
+    variants = {name: _variant(settings, name, given) for name, given in map(_named, options.variant)}
+    if options.guards:
+        variants |= speech.guard_variants(settings)
+    plan = speech.Plan(
+        variants=variants or {speech.STREAM: settings},
+        source=settings.model.name,
+        times=options.times,
+        peers=options.peers,
+        paced_s=options.paced,
+        plain=options.plain,
+    )
+    report = speech_report.report(speech.measure(_load(settings), data, plan, _say))
+    return _publish(options, report, report.brief())
 
 
 def soak_bench(options: argparse.Namespace) -> int:
     """`streamer bench soak`."""
     _settle_threads()
     from streamer.audio.files import demo_path, read_audio
-    from streamer.bench import soak
+    from streamer.bench import recordings, soak
 
-    audio = read_audio(options.audio or demo_path())
-    model, settings = _model(options)
-    return _publish(options, soak.report(soak.measure(model, settings, audio, options.hours, _say)))
+    if options.data:
+        data = recordings.chosen(recordings.read_recordings(options.data), options.sets)
+        audio = soak.speech_loop(data, options.loop)
+    else:
+        audio = read_audio(options.audio or demo_path())
+    settings = _settings(options)
+    return _publish(options, soak.report(soak.measure(_load(settings), settings, audio, options.hours, _say)))
+
+
+def busy_bench(options: argparse.Namespace) -> int:
+    """`streamer bench busy`."""
+    from streamer.audio.files import read_audio
+    from streamer.bench import busy
+    from streamer.bench.script import lively_speech
+
+    audio = read_audio(options.audio) if options.audio else lively_speech(60.0).samples
+    return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
 
 
 def alerts_bench(options: argparse.Namespace) -> int:
@@ -261,10 +295,14 @@ def outage_bench(options: argparse.Namespace) -> int:
     return _publish(options, outage.report(outage.measure(plan, _say)))
 
 
-def _publish(options: argparse.Namespace, report: "Report") -> int:
-    from streamer.bench.report import as_json, publish
+def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
+    """Write the report; print `shown`, or all of it."""
+    from streamer.bench.report import as_json, publish, write_into
 
     paths = publish(report, options.out)
+    if options.page:
+        write_into(report, options.page)
+        paths.append(options.page)
     if options.json == "-":
         sys.stdout.write(as_json(report.result))
     else:
@@ -273,7 +311,7 @@ def _publish(options: argparse.Namespace, report: "Report") -> int:
                 Path(options.json).write_text(as_json(report.result), encoding="utf-8")
             except OSError as error:
                 raise UsageError(f"--json {options.json}: cannot be written: {error.strerror}") from None
-        sys.stdout.write(report.markdown())
+        sys.stdout.write(shown or report.markdown())
     _say("written: " + ", ".join(map(str, paths)))
     return 0
 
@@ -292,26 +330,44 @@ def _check_sizes(option: str, sizes: Iterable[str]) -> None:
             raise UsageError(f"{option}: must be among {', '.join(SIZES)}, is {size!r}")
 
 
-def _scenes(options: argparse.Namespace) -> list[Path]:
-    from streamer.bench.quality import find_scenes
-
-    scenes = find_scenes(options.scenes)
-    if options.only:
-        scenes = [path for path in scenes if path.stem.startswith(options.only)]
-        if not scenes:
-            raise UsageError(f"--only {','.join(options.only)}: no scene's name begins so")
-    return scenes
-
-
-def _model(options: argparse.Namespace) -> "tuple[Model, Settings]":
+def _settings(options: argparse.Namespace) -> "Settings":
     from streamer.cli import SETTINGS
-    from streamer.commands import load
     from streamer.config import resolve
 
     names = ("model", "head", "language", "compute", "dtype")
     given = {SETTINGS[name]: value for name in names if (value := getattr(options, name)) is not None}
-    settings = resolve([Path(path) for path in options.config], options.set, given)
-    return load(settings), settings
+    return resolve([Path(path) for path in options.config], options.set, given)
+
+
+def _load(settings: "Settings") -> "Model":
+    from streamer.commands import load
+
+    return load(settings)
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]]:
+    """NAME={JSON} of --variant."""
+    name, sign, given = text.partition("=")
+    try:
+        data = json.loads(given)
+    except ValueError:
+        data = None
+    if not sign or not name.strip() or not isinstance(data, dict):
+        raise UsageError(
+            f'--variant {text}: must be NAME={{settings as JSON}}, such as calm={{"guards": {{"doubt": false}}}}'
+        )
+    return name.strip(), data
+
+
+def _variant(settings: "Settings", name: str, given: dict[str, Any]) -> "Settings":
+    """The settings with some changed, section by section."""
+    from streamer.config import validate
+
+    data = settings.model_dump()
+    for section, values in given.items():
+        merged = isinstance(values, dict) and isinstance(data.get(section), dict)
+        data[section] = {**data[section], **values} if merged else values
+    return validate(data, where=f"--variant {name}: ")
 
 
 def _say(line: str) -> None:

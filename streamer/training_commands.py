@@ -1,4 +1,4 @@
-"""`streamer train`, `streamer eval` and `streamer verify`: arguments for what `streamer.training` does."""
+"""`streamer train` and `streamer eval`: arguments for what `streamer.training` does; and `streamer verify`."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ OUT = Path("build/eval")
 def add(subcommands: Any) -> None:
     """Add the commands to argparse's subparsers."""
     _add_train(_group(subcommands, "train", "train a tagging head, or the bundled model"))
-    _add_eval(_group(subcommands, "eval", "judge tags and words on recordings with known content"))
+    _add_eval(_group(subcommands, "eval", "judge tags on recordings with known content"))
     proof = _command(subcommands, "verify", verify, "prove a model on this machine against openai-whisper")
     proof.add_argument("--model", required=True, metavar="NAME|PATH")
     proof.add_argument("--audio", nargs="+", default=[], type=Path, metavar="FILE")
@@ -56,17 +56,15 @@ def _positive(text: str) -> int:
 
 def _add_eval(kinds: Any) -> None:
     tags = _command(kinds, "tags", eval_tags, "mAP, mAUC, d', accuracy, and the curve over spans")
-    asr = _command(kinds, "asr", eval_asr, "word errors of the stream and of openai-whisper")
     probe = _command(kinds, "probe", eval_probe, "how well each encoder layer separates sounds")
     robust = _command(kinds, "robustness", eval_robustness, "word errors against noise, and how well it is tagged")
-    for parser in (tags, asr, probe, robust):
+    for parser in (tags, probe, robust):
         parser.add_argument("--model", default="nano", metavar="NAME|PATH")
         parser.add_argument("--manifest", action="append", default=[], metavar="FILE[:AUDIO]", help="CSV, JSONL, …")
         _computing(parser)
-    for parser in (tags, asr, robust):
+    for parser in (tags, robust):
         parser.add_argument("--split", default="test")
     tags.add_argument("--head", default="auto", metavar="PATH|auto")
-    asr.add_argument("--scenes", type=Path, metavar="FOLDER", help="NAME.flac with NAME.json beside it")
     probe.add_argument("--folds", default="split", choices=("split", "manifest"))
 
 
@@ -156,22 +154,6 @@ def eval_tags(options: argparse.Namespace) -> int:
     return _say(report, options.out)
 
 
-def eval_asr(options: argparse.Namespace) -> int:
-    """`streamer eval asr`."""
-    from streamer.training import asr_evaluation
-
-    report = asr_evaluation.main(
-        options.model,
-        options.out,
-        manifests=manifests(options.manifest, needed=options.scenes is None),
-        split=options.split,
-        scenes=options.scenes,
-        device=options.compute,
-        dtype=options.dtype,
-    )
-    return _say(report, options.out)
-
-
 def eval_probe(options: argparse.Namespace) -> int:
     """`streamer eval probe`."""
     from streamer.training import probe
@@ -204,13 +186,9 @@ def eval_robustness(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`streamer verify`."""
+    from streamer.bench import verify as proof
     from streamer.commands import DownloadBar
-    from streamer.training import verify as proof
 
-    if options.refs and len(options.refs) != len(options.audio):
-        raise UsageError(
-            f"--refs: one for each --audio file is needed; {len(options.audio)} files, {len(options.refs)}"
-        )
     with DownloadBar() as progress:
         report = proof.main(
             options.model,
@@ -221,15 +199,17 @@ def verify(options: argparse.Namespace) -> int:
             device=options.compute,
             dtype=options.dtype,
             download_progress=progress,
+            say=_to_stderr,
         )
-    return _say(report, options.out)
+    sys.stdout.write(f"{report.markdown()}\n{options.out / 'verify.md'}\n")
+    return 0
 
 
-def manifests(texts: Sequence[str], needed: bool = True) -> list["ManifestSettings"]:
+def manifests(texts: Sequence[str]) -> list["ManifestSettings"]:
     """The manifests of `--manifest FILE` or `--manifest FILE:FOLDER` (where its audio lies)."""
     from streamer.training.manifests import ManifestSettings
 
-    if needed and not texts:
+    if not texts:
         raise UsageError("--manifest: is needed: a CSV or JSONL of recordings, AudioSet's segments or esc50.csv")
     found = []
     for text in texts:

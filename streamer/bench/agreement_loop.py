@@ -96,25 +96,32 @@ class AgreementLoop:
         return gone[-PROMPT_CHARACTERS:].strip()
 
 
-def faster_transcriber(module: Any, folder: Path, threads: int, *, prompts: bool) -> Transcribe:
-    """`module`, an openai-whisper model, converted into `folder`. Raises PeerAbsentError without the extra `bench`."""
-    model = FasterWhisper(module, folder, threads).model
+class FasterTranscriber:
+    """faster-whisper on `module`, an openai-whisper model that is converted into `folder`."""
 
-    def transcribe(samples: Samples, prompt: str) -> PeerPass:
-        segments, _ = model.transcribe(
-            samples,
-            language="en",
-            beam_size=5,
-            temperature=0.0,
-            word_timestamps=True,
-            condition_on_previous_text=False,
-            initial_prompt=prompt if prompts and prompt else None,
-        )
-        found = list(segments)
-        words = tuple(PeerWord(word.word, word.start, word.end) for one in found for word in one.words or ())
-        return PeerPass(words, tuple(one.end for one in found))
+    def __init__(self, module: Any, folder: Path, threads: int, *, prompts: bool) -> None:
+        """`prompts`: the weights were trained with earlier text. Raises PeerAbsentError without the extra `bench`."""
+        self._model = FasterWhisper(module, folder, threads).model
+        self._prompts = prompts
 
-    return transcribe
+    def in_language(self, language: str | None) -> Transcribe:
+        """A transcriber for one language (a code); None: it is detected in each pass."""
+
+        def transcribe(samples: Samples, prompt: str) -> PeerPass:
+            segments, _ = self._model.transcribe(
+                samples,
+                language=language,
+                beam_size=5,
+                temperature=0.0,
+                word_timestamps=True,
+                condition_on_previous_text=False,
+                initial_prompt=prompt if self._prompts and prompt else None,
+            )
+            found = list(segments)
+            words = tuple(PeerWord(word.word, word.start, word.end) for one in found for word in one.words or ())
+            return PeerPass(words, tuple(one.end for one in found))
+
+        return transcribe
 
 
 def captions_of(transcribe: Transcribe, audio: Samples, hop_s: float) -> list[Event]:

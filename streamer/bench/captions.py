@@ -1,104 +1,115 @@
-"""What captions are judged by: which word came when, what was withdrawn, what was taken back.
+"""What captions are judged by: which word stood there when, what was withdrawn, what was taken back. Pure.
 
-Latency of a word: the moment of its commit (or of its first appearance as `partial`, in its later place) minus its true
-end. Words are matched to the truth by the cheapest edit of one word sequence into the other (as word error rates are);
-where that pairs words that are far apart in time (it may, where many are wrong), the pair does not count.
+A word is on show from the moment on since which it and all words before it in its segment have stood there unchanged
+(case and punctuation apart), first as `partial` text, and committed when the committed text reaches it. How late that
+is counts from the word's true end; committed words are matched with the true ones by difflib's longest common blocks,
+and words without a match do not count. The events may be timed by the audio that they used, or by a clock.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from streamer.bench.word_errors import Normal, plain_text
 from streamer.events import Event, Transcript
 
 Timed = Sequence[tuple[Event, float]]  # events and when they came out, in seconds of audio or of the wall clock
 
 
-FAR_S = 1.0  # a word whose end is said to be so far from the true one is another word
+@dataclass(frozen=True, slots=True)
+class TrueWord:
+    """A word as it was said, and where it ended (s)."""
+
+    text: str
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedWord:
-    """A plain word, when it was committed, when it first stood in its place, and the end it is said to have (s)."""
+    """A word as written, when it was committed, and since when it stood in its place (s)."""
 
-    word: str
+    text: str
     committed_s: float
     shown_s: float
-    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What the transcript events of one stream amount to.
+
+    `text`: all that was committed. `withdrawn`: words that were on show and went or changed, and those behind them.
+    `retractions`: events whose committed text did not go on from the one before. `finals`: segments that were closed.
+    """
+
+    words: tuple[CommittedWord, ...]
+    text: str
+    withdrawn: int
+    retractions: int
+    segments: int
+    finals: int
 
 
 @dataclass(slots=True)
-class Captions:
-    """What the transcript events of one stream amount to. `withdrawn`: partial words that went or changed;
-    `retractions`: events whose committed text did not go on from the one before."""
-
-    words: list[CommittedWord] = field(default_factory=list)
-    withdrawn: int = 0
-    retractions: int = 0
+class _Segment:
+    text: str = ""
+    shown: list[str] = field(default_factory=list)
+    since_s: list[float] = field(default_factory=list)
+    committed_s: list[float] = field(default_factory=list)
 
 
-def plain_words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.findall(r"[\w']+", text.lower())
-
-
-def read(events: Timed) -> Captions:
-    """Follow a stream's transcript events."""
-    captions = Captions()
-    segments: dict[int, list[tuple[list[str], int, float]]] = {}  # per segment: words on show, how many committed, when
-    texts: dict[int, str] = {}
+def read(events: Timed, normal: Normal = plain_text) -> Captions:
+    """Follow a stream's transcript events. `normal` says when two words are the same."""
+    segments: dict[int, _Segment] = {}
+    withdrawn = retractions = finals = 0
     for event, at in events:
         if not isinstance(event, Transcript):
             continue
-        captions.retractions += not event.text.startswith(texts.get(event.segment, ""))
-        texts[event.segment] = event.text
-        ends = [(plain, word.end) for word in event.words for plain in plain_words(word.word)]
-        committed = [plain for plain, _ in ends]
-        shown = [*committed, *plain_words(event.partial)]
-        history = segments.setdefault(event.segment, [])
-        before, known, _ = history[-1] if history else ([], 0, at)
-        captions.withdrawn += len(before) - _common(before, shown)
-        history.append((shown, len(committed), at))
-        for place in range(known, len(committed)):
-            first = next(then for words, _, then in history if len(words) > place and words[place] == committed[place])
-            captions.words.append(CommittedWord(committed[place], at, first, ends[place][1]))
-    return captions
+        segment = segments.setdefault(event.segment, _Segment())
+        retractions += not event.text.startswith(segment.text)
+        finals += event.final
+        committed = event.text.split()
+        shown = f"{event.text} {event.partial}".split()
+        same = _common(segment.shown, shown, normal)
+        withdrawn += len(segment.shown) - same
+        segment.since_s[same:] = [at] * (len(shown) - same)
+        segment.committed_s[len(committed) :] = []
+        segment.committed_s += [at] * (len(committed) - len(segment.committed_s))
+        segment.text, segment.shown = event.text, shown
+    ordered = [segments[number] for number in sorted(segments)]
+    return Captions(
+        words=tuple(
+            CommittedWord(*word)
+            for segment in ordered
+            for word in zip(segment.text.split(), segment.committed_s, segment.since_s, strict=False)
+        ),
+        text=" ".join(segment.text for segment in ordered if segment.text),
+        withdrawn=withdrawn,
+        retractions=retractions,
+        segments=sum(bool(segment.text) for segment in ordered),
+        finals=finals,
+    )
 
 
-def latencies(truth: Sequence[Mapping[str, Any]], captions: Captions) -> tuple[list[float], list[float]]:
-    """Commit and first-partial latency of each word that was heard right, in seconds."""
-    reference = [plain_words(word["word"]) for word in truth]
-    ends = [
-        (plain, word["end"], word["start"]) for words, word in zip(reference, truth, strict=True) for plain in words
-    ]
-    commits, partials = [], []
-    for said, heard in matches([plain for plain, _, _ in ends], [word.word for word in captions.words]):
-        _, end, start = ends[said]
-        word = captions.words[heard]
-        if abs(word.end_s - end) > FAR_S:
-            continue
-        commits.append(word.committed_s - end)
-        partials.append(max(word.shown_s, start) - end)
-    return commits, partials
+def lateness(
+    captions: Captions, truth: Sequence[TrueWord], normal: Normal = plain_text
+) -> tuple[list[float], list[float]]:
+    """Of each committed word that was said: seconds from its true end to its commit, and to its first showing.
 
-
-def matches(reference: Sequence[str], heard: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of places where the cheapest edit keeps a word. Raises ImportError without jiwer (extra `eval`)."""
-    import jiwer
-
-    if not reference or not heard:
-        return
-    found = jiwer.process_words(" ".join(reference), " ".join(heard))
-    for chunk in found.alignments[0]:
-        if chunk.type == "equal":
-            yield from zip(
-                range(chunk.ref_start_idx, chunk.ref_end_idx),
-                range(chunk.hyp_start_idx, chunk.hyp_end_idx),
-                strict=True,
-            )
+    A first showing before the end of the word is a negative number.
+    """
+    said = [(part, word.end_s) for word in truth for part in normal(word.text).split()]
+    written = [(part, word) for word in captions.words for part in normal(word.text).split()]
+    matcher = difflib.SequenceMatcher(None, [part for part, _ in written], [part for part, _ in said], autojunk=False)
+    commits, firsts = [], []
+    for block in matcher.get_matching_blocks():
+        for (_, word), (_, end_s) in zip(
+            written[block.a : block.a + block.size], said[block.b : block.b + block.size], strict=True
+        ):
+            commits.append(word.committed_s - end_s)
+            firsts.append(word.shown_s - end_s)
+    return commits, firsts
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -106,8 +117,10 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return round(float(np.percentile(values, share)), 3) if values else None
 
 
-def _common(before: Sequence[str], now: Sequence[str]) -> int:
+def _common(before: Sequence[str], now: Sequence[str], normal: Normal) -> int:
     same = 0
-    while same < min(len(before), len(now)) and before[same] == now[same]:
+    for old, new in zip(before, now, strict=False):
+        if old != new and normal(old) != normal(new):
+            break
         same += 1
     return same

@@ -7,12 +7,9 @@ ratios are of medians over the rounds. On a GPU the taps are part of the recorde
 """
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from streamer.audio.mel import MelFrames
 from streamer.bench import device as on
 from streamer.bench import machine
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
+from streamer.bench.processes import spinning
 from streamer.bench.report import Report, Table
 from streamer.bench.stopwatch import Stopwatch
 from streamer.bench.teacher import Teacher
@@ -151,7 +149,7 @@ def measure_size(size: str, plan: Plan) -> dict[str, Any]:
         for run in runs.values():
             run()  # warm-up
         quiet = _rounds(runs, plan.rounds)
-        with _spinning_process():
+        with spinning(1):
             busy = _rounds(runs, plan.busy_rounds)
     return {"dtype": str(dtype).removeprefix("torch."), "absent": absent, **_summary(quiet, busy)}
 
@@ -215,16 +213,6 @@ def _rounds(runs: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, li
         for name, run in runs.items():
             costs[name].append(run())
     return costs
-
-
-@contextmanager
-def _spinning_process() -> Iterator[None]:
-    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        child.kill()
-        child.wait()
 
 
 def _summary(quiet: Mapping[str, list[Cost]], busy: Mapping[str, list[Cost]]) -> dict[str, Any]:

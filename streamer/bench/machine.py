@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,11 @@ PACKAGES = ("streamer", "torch", "openai-whisper", "faster-whisper", "ctranslate
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def facts(threads: int, device: str | None = None) -> dict[str, Any]:
+def facts(threads: int | None, device: str | None = None) -> dict[str, Any]:
     """The machine as plain values: date (UTC), processor, cores, threads in use, load average, versions.
 
-    `device`: the name of what computes where that is not the processor.
+    `threads` None: what is measured chooses them itself. `device`: the name of what computes where that is not the
+    processor.
     """
     return {
         **({"device": device} if device else {}),
@@ -55,15 +57,26 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def peak_mib() -> float:
+    """The most memory this process has held so far in MiB (resident); 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
+
+
 def sentence(machine: Mapping[str, Any]) -> str:
     """The machine in one line of a document, with a word on its load."""
     one, five, _ = machine["load_1_5_15_min"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     busy = "a quiet machine" if one < 0.6 else "a LOADED machine: other programs had a share of its cores"
+    threads = "" if machine["threads"] is None else f"{machine['threads']} threads in use; "
     device = f"{machine['device']}; " if machine.get("device") else ""
     return (
         f"{machine['date']}; {device}{machine['processor']} ({', '.join(machine['flags'])}), {machine['cores']} cores, "
-        f"{machine['threads']} threads in use; load average before the run {one} (1 min), {five} (5 min): "
+        f"{threads}load average before the run {one} (1 min), {five} (5 min): "
         f"{busy}; {versions}."
     )
 

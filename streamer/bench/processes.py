@@ -1,9 +1,12 @@
-"""Independent attempts shared out to processes of their own, each with something prepared once."""
+"""Other processes of a bench: attempts shared out, each with something prepared once; and some that are in the way."""
 
 import multiprocessing as mp
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from streamer.errors import UsageError
@@ -38,3 +41,15 @@ def as_done(
             raise UsageError("--processes: one was ended from outside; give the same command again") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def spinning(processes: int) -> Iterator[None]:
+    """That many processes that do nothing, busily."""
+    children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()

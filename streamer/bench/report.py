@@ -42,6 +42,10 @@ class Report:
         parts = [f"## {self.title}", self.about, sentence(self.result["machine"])]
         return "\n\n".join([*parts, *(table.markdown() for table in self.tables)])
 
+    def brief(self) -> str:
+        """Title and first table."""
+        return "\n\n".join([f"## {self.title}", *(table.markdown() for table in self.tables[:1])])
+
 
 def publish(report: Report, folder: Path) -> list[Path]:
     """Write `NAME.json`, `NAME.md` and `NAME.png` into `folder`; their paths. Raises UsageError where that fails."""
@@ -56,6 +60,23 @@ def publish(report: Report, folder: Path) -> list[Path]:
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from None
     return paths
+
+
+def write_into(report: Report, page: Path) -> None:
+    """Put the report in the place of the section with its title in a Markdown page, or behind the last one.
+
+    A section reaches to the next heading of its own depth. Raises UsageError where the page cannot be read or written.
+    """
+    try:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        heads = [place for place, line in enumerate(lines) if line.startswith("## ")]
+        begin = next((place for place in heads if lines[place] == f"## {report.title}"), len(lines))
+        end = next((place for place in heads if place > begin), len(lines))
+        parts = ["\n".join(lines[:begin]).rstrip(), report.markdown().rstrip(), "\n".join(lines[end:]).strip()]
+        page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--page {page}: cannot be read and written: {reason}") from None
 
 
 def as_json(result: Mapping[str, Any]) -> str:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
 from streamer.audio.mel import MelFrames
+from streamer.bench.word_errors import WordErrors, plain_text, total, word_errors
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 from streamer.model.checkpoint import load_model
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
-from streamer.training.asr_evaluation import WordErrors, normaliser, word_errors
 from streamer.training.extras import evaluation_library
 from streamer.training.features import TapRecipe, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, of_split, read_manifest
@@ -95,9 +95,7 @@ def main(
             errors = in_noise(loaded, spoken, [read_audio(str(clip.path)) for clip in group], snrs_db, seed)
             found.append(Category(name, errors, f1.get(name)))
             advance(1)
-    clean = sum(
-        (_errors(text, said.text) for text, said in zip(_write(loaded, spoken), spoken, strict=True)), WordErrors()
-    )
+    clean = total(_errors(text, said.text) for text, said in zip(_write(loaded, spoken), spoken, strict=True))
     report = _report(loaded.name, found, clean)
     write_report(report, out)
     return report
@@ -152,7 +150,7 @@ def in_noise(
             for noise in noises
         ]
         written = _write(model, mixed)
-        errors[snr] = sum((_errors(text, said.text) for text, said in zip(written, mixed, strict=True)), WordErrors())
+        errors[snr] = total(_errors(text, said.text) for text, said in zip(written, mixed, strict=True))
     return errors
 
 
@@ -170,8 +168,7 @@ def _write(model: Model, spoken: Sequence[Spoken]) -> list[str]:
 
 
 def _errors(written: str, truth: str) -> WordErrors:
-    plain = normaliser("plain")
-    return word_errors(plain(truth), plain(written))
+    return word_errors(plain_text(truth), plain_text(written))
 
 
 def _probe_f1(model: Model, clips: Sequence[Clip], cache: Path, progress: bool) -> dict[str, float]:
@@ -183,8 +180,8 @@ def _probe_f1(model: Model, clips: Sequence[Clip], cache: Path, progress: bool) 
 
 def _report(model: str, found: Sequence[Category], clean: WordErrors) -> Report:
     snrs = sorted(found[0].errors, reverse=True)
-    total = {snr: sum((each.errors[snr] for each in found), WordErrors()).rate for snr in snrs}
-    rows = [("all", None, *total.values(), None)]
+    every = {snr: total(each.errors[snr] for each in found).rate for snr in snrs}
+    rows = [("all", None, *every.values(), None)]
     rows += [(each.name, each.f1, *(each.errors[snr].rate for snr in snrs), each.rise()) for each in found]
     known = [(each.f1, each.rise(), each.name) for each in found if each.f1 is not None]
     related = _relation(known)
@@ -203,7 +200,7 @@ def _report(model: str, found: Sequence[Category], clean: WordErrors) -> Report:
         figures={
             "model": model,
             "clean_wer": clean.rate,
-            "wer": {f"{snr:g}": rate for snr, rate in total.items()},
+            "wer": {f"{snr:g}": rate for snr, rate in every.items()},
             "categories": [dict(zip(columns, row, strict=True)) for row in rows[1:]],
             "relation": related,
         },

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from random_whisper import random_whisper
 
-from streamer.bench.agreement_loop import AgreementLoop, PeerPass, PeerWord, captions_of, faster_transcriber
+from streamer.bench.agreement_loop import AgreementLoop, FasterTranscriber, PeerPass, PeerWord, captions_of
 from streamer.bench.captions import read
 from streamer.bench.peers import PeerAbsentError
 
@@ -62,7 +62,7 @@ def test_the_buffer_is_cut_where_a_committed_segment_ends_and_times_go_on():
 
 def test_its_captions_are_judged_like_ours():
     found = read([(event, event.audio_t) for event in captions_of(says("a b", "a b", "a b c"), np.tile(SECOND, 3), 1)])
-    assert [(word.word, word.committed_s, word.shown_s) for word in found.words] == [
+    assert [(word.text, word.committed_s, word.shown_s) for word in found.words] == [
         ("a", 2, 1),
         ("b", 2, 1),
         ("c", 3, 3),
@@ -74,9 +74,9 @@ def test_faster_whisper_runs_in_the_loop_or_says_that_it_is_absent(tmp_path):
     module = random_whisper(0)
     if importlib.util.find_spec("faster_whisper") is None:
         with pytest.raises(PeerAbsentError, match="not installed"):
-            faster_transcriber(module, tmp_path, 1, prompts=False)
+            FasterTranscriber(module, tmp_path, 1, prompts=False)
         return
-    transcribe = faster_transcriber(module, tmp_path, 1, prompts=True)
+    transcribe = FasterTranscriber(module, tmp_path, 1, prompts=True).in_language("de")
     noise = np.random.default_rng(0).normal(0.0, 0.05, RATE).astype(np.float32)
     found = captions_of(transcribe, noise, 0.5)
     assert found[-1].final

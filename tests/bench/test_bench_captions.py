@@ -1,43 +1,55 @@
-from streamer.bench.captions import latencies, matches, read
-from streamer.events import Transcript, Word
+import pytest
+
+from streamer.bench.captions import TrueWord, lateness, percentile, read
+from streamer.bench.word_errors import normaliser
+from streamer.events import Transcript
 
 
-def transcript(at, text, partial="", *, segment=0, final=False, seq=1, ends=None):
-    words = tuple(Word(word, 0.0, ends[place] if ends else 0.1, 0.9) for place, word in enumerate(text.split()))
-    return (
-        Transcript(
-            session="s1",
-            seq=seq,
-            audio_t=at,
-            segment=segment,
-            start=0.0,
-            end=at,
-            text=text,
-            partial=partial,
-            final=final,
-            words=words,
-            language="en",
-            speech_probability=1.0,
-        ),
-        at,
+def transcript(at, text, partial="", *, segment=0, final=False):
+    event = Transcript(
+        session="s1",
+        seq=1,
+        audio_t=at,
+        segment=segment,
+        start=0.0,
+        end=at,
+        text=text,
+        partial=partial,
+        final=final,
+        words=(),
+        language="en",
+        speech_probability=1.0,
     )
+    return event, at
 
 
-def test_a_word_is_shown_when_it_first_stands_in_its_place():
+def moments(captions):
+    return [(word.text, word.committed_s, word.shown_s) for word in captions.words]
+
+
+def test_a_word_is_on_show_since_it_stands_in_its_place():
     found = read([transcript(1.0, "", "four"), transcript(1.5, "four", "four two"), transcript(2.0, "four four nine")])
-    assert [(word.word, word.committed_s, word.shown_s) for word in found.words] == [
-        ("four", 1.5, 1.0),
-        ("four", 2.0, 1.5),
-        ("nine", 2.0, 2.0),
-    ]
+    assert moments(found) == [("four", 1.5, 1.0), ("four", 2.0, 1.5), ("nine", 2.0, 2.0)]
 
 
-def test_what_went_from_the_partial_text_is_withdrawn_and_what_settled_is_not():
-    found = read(
-        [transcript(1.0, "", "one too"), transcript(1.5, "one", "two three"), transcript(2.0, "one two three")]
-    )
-    assert found.withdrawn == 1
+def test_case_and_punctuation_do_not_take_a_word_from_show():
+    found = read([transcript(1.0, "", "Ask not."), transcript(1.5, "Ask not, what")])
+    assert moments(found) == [("Ask", 1.5, 1.0), ("not,", 1.5, 1.0), ("what", 1.5, 1.5)]
+    assert found.withdrawn == 0
+
+
+def test_what_went_from_the_partial_text_is_withdrawn_with_all_behind_it():
+    found = read([transcript(1.0, "", "one too three"), transcript(1.5, "one", "two three"), transcript(2.0, "one")])
+    assert found.withdrawn == 2 + 2
     assert found.retractions == 0
+
+
+def test_a_word_that_went_and_came_back_is_on_show_since_it_came_back():
+    found = read(
+        [transcript(1.0, "", "one"), transcript(1.5, "", "won"), transcript(2.0, "", "one"), transcript(2.5, "one")]
+    )
+    assert moments(found) == [("one", 2.5, 2.0)]
+    assert found.withdrawn == 2
 
 
 def test_committed_text_that_changes_is_a_retraction():
@@ -48,25 +60,24 @@ def test_segments_do_not_mix():
     found = read(
         [transcript(1.0, "one", final=True), transcript(2.0, "", "two", segment=1), transcript(3.0, "two", segment=1)]
     )
-    assert [(word.word, word.shown_s) for word in found.words] == [("one", 1.0), ("two", 2.0)]
-    assert found.withdrawn == 0
+    assert moments(found) == [("one", 1.0, 1.0), ("two", 3.0, 2.0)]
+    assert (found.text, found.withdrawn, found.segments, found.finals) == ("one two", 0, 2, 1)
 
 
-def test_latency_is_from_the_true_end_of_words_that_were_heard_right():
-    truth = [{"word": name, "start": end - 0.4, "end": end} for name, end in (("one", 1.0), ("two", 2.0), ("one", 3.0))]
-    ends = [1.0, 2.8]
-    events = [transcript(1.5, "one", ends=ends), transcript(2.5, "one", ends=ends)]
-    found = read([*events, transcript(3.25, "one one", "one", ends=ends)])
-    commits, partials = latencies(truth, found)
-    assert commits == [0.5, 0.25]
-    assert partials == [0.5, 0.25]
+def test_lateness_counts_from_the_true_end_of_words_that_were_heard_right():
+    truth = [TrueWord("One,", 1.0), TrueWord("two", 2.0), TrueWord("three", 3.0)]
+    found = read([transcript(0.75, "", "one"), transcript(1.5, "one", "to"), transcript(3.5, "one to three")])
+    assert lateness(found, truth) == ([0.5, 0.5], [-0.25, 0.5])
+    assert lateness(found, []) == lateness(read([]), truth) == ([], [])
 
 
-def test_matches_follow_the_cheapest_edit():
-    assert list(matches(["a", "b", "c"], ["x", "a", "c"])) == [(0, 1), (2, 2)]
-    assert list(matches([], ["a"])) == list(matches(["a"], [])) == []
+def test_a_written_word_that_stands_for_two_counts_twice():
+    truth = [TrueWord("it", 1.0), TrueWord("is", 1.25)]
+    commits, _ = lateness(read([transcript(2.0, "it's")]), truth, normaliser("en"))
+    assert commits == [1.0, 0.75]
 
 
-def test_a_pair_that_is_far_apart_in_time_does_not_count():
-    truth = [{"word": "one", "start": 0.6, "end": 1.0}]
-    assert latencies(truth, read([transcript(9.0, "one", ends=[8.5])])) == ([], [])
+def test_percentiles():
+    assert percentile([0.0, 1.0, 2.0], 50) == 1.0
+    assert percentile([0.0, 1.0], 95) == pytest.approx(0.95)
+    assert percentile([], 50) is None

@@ -111,8 +111,9 @@ def test_one_object_with_ratios_and_split(tmp_path, capsys, monkeypatch):
         (["throughput", "--size", "huge"], "--size: must be among tiny, base"),
         (["hop", "--rounds", "0"], "--rounds: must be a whole number of at least 1, is '0'"),
         (["soak", "--hours", "-1"], "--hours: must be a number above 0, is '-1'"),
-        (["quality", "--scenes", "/nowhere"], "--scenes /nowhere: must be a folder with NAME.flac and NAME.json"),
-        (["latency"], "the following arguments are required: --scenes"),
+        (["soak", "--data", "/nowhere"], "--data /nowhere: cannot be read: No such file or directory"),
+        (["soak", "--data", "a", "--audio", "b"], "--audio: not allowed with argument --data"),
+        (["speech"], "the following arguments are required: --data"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(arguments, line, capsys):

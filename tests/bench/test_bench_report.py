@@ -3,7 +3,7 @@ import json
 import pytest
 
 from streamer.bench import machine
-from streamer.bench.report import Report, Table, cell, publish
+from streamer.bench.report import Report, Table, cell, publish, write_into
 from streamer.errors import UsageError
 
 
@@ -56,3 +56,33 @@ def test_the_facts_are_plain_values():
     assert json.loads(json.dumps(facts)) == facts
     assert facts["threads"] == 2
     assert machine.resident_mib() >= 0
+
+
+def test_a_page_gets_the_report_in_the_place_of_its_section(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Figures\n\n## A trial\n\nOld.\n\n### Deeper\n\nOld too.\n\n## Another\n\nStays.\n")
+    write_into(report(), page)
+    first = page.read_text()
+    assert first.startswith("# Figures\n\n## A trial\n\nWhat it is.")
+    assert "Old" not in first
+    assert first.endswith("\n\n## Another\n\nStays.\n")
+    write_into(report(), page)
+    assert page.read_text() == first
+
+
+def test_a_page_without_the_section_gets_it_at_the_end(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Figures\n\n## Another\n\nStays.\n")
+    write_into(report(), page)
+    assert page.read_text().startswith("# Figures\n\n## Another\n\nStays.\n\n## A trial\n\nWhat it is.")
+
+
+def test_a_page_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"--page .*none.md: cannot be read and written: No such file"):
+        write_into(report(), tmp_path / "none.md")
+
+
+def test_the_brief_form_is_the_first_table():
+    brief = report(tables=(Table("Rows", ("a",), [["x"]]), Table("More", ("a",), [["y"]]))).brief()
+    assert "| x |" in brief
+    assert "More" not in brief

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from random_whisper import random_model
+from tiny_data import write_wav
 
-from streamer.bench import quality, soak, throughput
+from streamer.bench import soak, throughput
 from streamer.bench.captions import read
 from streamer.bench.paced import run_streams
+from streamer.bench.recordings import Recording
 from streamer.bench.script import ScriptedEngine, lively_speech, settings
 from streamer.config import Settings
-from streamer.events import SAMPLE_RATE
+from streamer.errors import InputError
+from streamer.events import SAMPLE_RATE, Word
 from streamer.runtime.stream import Stream
 
 
@@ -30,7 +33,7 @@ def test_a_scripted_engine_hears_every_word_in_order_whatever_the_weights():
     stream._engine = engine
     events = stream.push(spoken.samples) + stream.finish()
     found = read([(event, event.audio_t) for event in events])
-    places = [engine.places_by_word[word.word] for word in found.words]
+    places = [engine.places_by_word[word.text] for word in found.words]
     assert places == list(range(len(spoken.ends)))
     assert found.retractions == 0
 
@@ -78,7 +81,7 @@ def test_rates_are_measured_for_every_batch():
     assert hops["2"]["one_after_the_other"] > 0
 
 
-def test_a_soak_runs_on_one_clock_and_draws(tmp_path):
+def test_a_soak_runs_on_one_clock_and_draws():
     audio = lively_speech(4.0).samples
     result = soak.measure(random_model(0), Settings(), audio, 12.2 / 3600)
     assert len(result["rows"]) == round(12.2 * SAMPLE_RATE / (len(audio) // 8000 * 8000))
@@ -86,41 +89,53 @@ def test_a_soak_runs_on_one_clock_and_draws(tmp_path):
     assert "hours of audio" in soak.report(result).markdown()
 
 
-def test_the_ablation_runs_all_guards_none_and_each_alone():
-    sets = quality.guard_sets()
-    alone = quality.with_guards(Settings(), sets["loops"]).guards
-    assert (alone.loops, alone.budget, alone.silence) == (True, False, False)
-    assert quality.with_guards(Settings(), sets["all"]) == Settings()
-    assert not any(getattr(quality.with_guards(Settings(), []).guards, name) for name in quality.switchable_guards())
-    assert len(sets) == len(quality.switchable_guards()) + 2
+def words_at(*places):
+    return [Word(text, start, start + 0.1, 0.9) for text, start in places]
 
 
-def test_quality_reports_both_policies_on_scenes(tmp_path):
-    import av
+def test_drift_is_how_far_words_move_from_the_second_loop_on():
+    drift = soak.Drift(10.0)
+    drift.add(words_at(("odd", 1.0), ("a", 11.0), ("b", 12.0)))
+    drift.add(words_at(("a", 21.25), ("b", 22.25), ("a", 31.5), ("x", 31.75), ("b", 32.5), ("a", 41.75), ("b", 43.0)))
+    found = drift.finish()
+    assert found["words"] == 10
+    assert (found["words_matched_in_last_loop"], found["word_drift_median_s"], found["word_drift_largest_s"]) == (
+        2,
+        0.875,
+        1.0,
+    )
+    slope = np.polyfit([20 / 3600, 30 / 3600, 40 / 3600], [0.25, 0.5, 0.875], 1)[0]
+    assert found["word_drift_s_per_audio_hour"] == pytest.approx(slope, abs=1e-3)
 
-    speech = lively_speech(3.0)
-    for name, samples in (("talk_0", speech.samples), ("quiet_0", speech.samples[:SAMPLE_RATE] * 0)):
-        with av.open(str(tmp_path / f"{name}.flac"), "w") as file:
-            track = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-            frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
-            frame.rate = SAMPLE_RATE
-            for packet in [*track.encode(frame), *track.encode(None)]:
-                file.mux(packet)
-        words = [
-            f'{{"word": "word", "start": {start / SAMPLE_RATE}, "end": {end / SAMPLE_RATE}}}'
-            for start, end in zip(speech.starts, speech.ends, strict=True)
-        ]
-        said = ", ".join(words) if name == "talk_0" else ""
-        (tmp_path / f"{name}.json").write_text(f'{{"words": [{said}], "events": []}}')
-    result = quality.measure(random_model(0), Settings(), quality.find_scenes(tmp_path))
-    assert set(result["policies"]) == {"agreement", "alignatt"}
-    assert result["policies"]["alignatt"]["summary"]["retractions"] == 0
-    assert "all" in result["guards"]["agreement"]
-    page = quality.report(result).markdown()
-    assert "| agreement |" in page
-    assert "offline_wer" in page
-    [peer] = result["peers"].values()
-    assert "absent" in peer or peer["summary"]["retractions"] == 0
+
+def test_before_the_third_loop_there_is_no_drift():
+    drift = soak.Drift(10.0)
+    drift.add(words_at(("a", 1.0), ("a", 11.0)))
+    assert drift.finish()["word_drift_median_s"] is None
+
+
+def test_changes_compare_the_end_with_the_beginning():
+    rows = [
+        {"audio_h": n / 10, "ms_per_hop": 10.0 + n, "cpu_ms_per_hop": 10.0, "rss_mib": 100.0 + 5 * n} for n in range(10)
+    ]
+    found = soak.changes(rows)
+    assert found["ms_per_hop_late_over_early"] == round(18.5 / 12.5, 3)
+    assert found["cpu_ms_per_hop_per_audio_hour"] == pytest.approx(0.0, abs=1e-6)
+    assert found["rss_mib_per_audio_hour"] == pytest.approx(50.0)
+
+
+def test_speech_is_looped_one_recording_of_each_set_in_turn(tmp_path):
+    def recording(name, part, level):
+        write_wav(tmp_path / name, np.full(16_000, level))
+        return Recording(name, tmp_path / name, part, "en", "x")
+
+    said = [recording("a.wav", "one", 0.1), recording("b.wav", "one", 0.2), recording("c.wav", "two", 0.3)]
+    quiet = Recording("none.wav", tmp_path / "none.wav", "sounds/x", None, "")
+    loop = soak.speech_loop([quiet, *said], 100.0)
+    assert [round(float(loop[at * 32_000 + 8_000]), 2) for at in range(3)] == [0.1, 0.3, 0.2]
+    assert len(soak.speech_loop(said, 3.0)) == 48_000
+    with pytest.raises(InputError, match="no recording has a text"):
+        soak.speech_loop([quiet], 3.0)
 
 
 def test_a_bench_never_lets_the_hop_grow():

@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
-from streamer.bench import machine
+from streamer.bench import machine, speech, speech_report
+from streamer.bench.parity import Parity, compare
+from streamer.bench.recordings import Recording
+from streamer.bench.report import Report, Table, publish
 from streamer.bench.weights import SIZES, random_model, random_whisper
+from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 from streamer.model import catalog
@@ -32,9 +36,6 @@ from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
-from streamer.training.asr_evaluation import Utterance, WordErrors, file_utterances, judge, writer
-from streamer.training.parity import Parity, compare
-from streamer.training.reports import Report, Table, write_report
 
 HOP_S = 0.5  # what a step of the live engine may take
 CONTEXT_S = 10.0
@@ -57,24 +58,22 @@ def main(
     dtype: str = "auto",
     sizes: Sequence[str] = LIVE_SIZES,
     download_progress: ProgressCallback | None = None,
-    progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Verify a model; verify.json and verify.md in `out`. `refs` empty: no word errors of `audio`.
 
     Raises DownloadError or CheckpointError where the weights are not what they should be, InputError for the audio.
     """
-    utterances = _utterances(audio, refs)
+    recordings = _recordings(audio, refs)
     exact = load_model(model, head=head, device="cpu", dtype="float32", progress=download_progress)
     files = file_facts(model, head, exact)
-    parity = compare(exact, [utterance.audio() for utterance in utterances])
+    parity = compare(exact, [recording.samples() for recording in recordings])
     live = load_model(model, head=head, device=device, dtype=dtype)
-    spoken = [utterance for utterance in utterances if utterance.text]
-    errors = {
-        name: sum(judge(writer(live, name), spoken, label=name, progress=progress).values(), WordErrors())
-        for name in (("stream", "whisper") if spoken else ())
-    }
-    report = _report(live, files, parity, errors, speed(live), largest_live(sizes, live.device, live.dtype))
-    write_report(report, out)
+    spoken = [recording for recording in recordings if recording.text]
+    plan = speech.Plan({speech.STREAM: Settings()}, source=model, plain=not refs)  # the demo may be spoken digits
+    heard = speech.measure(live, spoken, plan, say) if spoken else None
+    report = _report(live, files, parity, heard, speed(live), largest_live(sizes, live.device, live.dtype))
+    publish(report, out)
     return report
 
 
@@ -185,15 +184,25 @@ def _noise(seconds: float) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(0, 0.05, round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
-def _utterances(audio: Sequence[Path], refs: Sequence[Path]) -> list[Utterance]:
-    if audio and refs:
-        return file_utterances(audio, refs)
-    if audio:
-        return [Utterance(path, "", "files") for path in audio]
-    if refs:
+def _recordings(audio: Sequence[Path], refs: Sequence[Path]) -> list[Recording]:
+    if refs and not audio:
         raise InputError("--refs: belong to recordings: give --audio too")
-    demo = Path(demo_path())
-    return [Utterance(demo, _demo_text(demo), "demo")]
+    if refs and len(refs) != len(audio):
+        raise InputError(f"--refs: one for each --audio file is needed; {len(audio)} files, {len(refs)}")
+    if not audio:
+        demo = Path(demo_path())
+        return [Recording(demo.name, demo, "demo", None, _demo_text(demo))]
+    texts = [_text(path) for path in refs] or [""] * len(audio)
+    return [Recording(str(path), path, "files", None, text) for path, text in zip(audio, texts, strict=True)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--refs {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--refs {path}: must be text in UTF-8") from None
 
 
 def _demo_text(demo: Path) -> str:
@@ -205,42 +214,31 @@ def _demo_text(demo: Path) -> str:
 
 
 def _report(
-    model: Model, files: list[Facts], parity: Parity, errors: dict[str, WordErrors], fast: Facts, live: list[Facts]
+    model: Model, files: list[Facts], parity: Parity, heard: Facts | None, fast: Facts, live: list[Facts]
 ) -> Report:
-    facts = machine.facts(torch.get_num_threads())
     able = [item["size"] for item in live if item["live"]]
-    sections: list[tuple[str, Table | str]] = [
-        ("Machine", machine.sentence(facts)),
-        ("Files", _table(files)),
-        ("Against openai-whisper", _said(parity)),
-    ]
-    if errors:
-        rows = tuple(
-            (name, each.words, each.rate, each.substitutions, each.insertions, each.deletions)
-            for name, each in errors.items()
-        )
-        sections.append(
-            ("Word errors", Table(("listener", "words", "WER", "substituted", "inserted", "left out"), rows))
-        )
-        difference = (errors["stream"].rate or 0.0) - (errors["whisper"].rate or 0.0)
-        sections.append(("Streaming minus offline", f"{difference:+.3f} WER"))
-    sections += [("Speed (ms)", _table([fast])), ("Largest size that runs live", _table(live))]
-    sections.append((f"Largest within a hop of {HOP_S:g} s", able[-1] if able else "none"))
+    largest = able[-1] if able else None
     return Report(
         name="verify",
         title=f"{model.name} on this machine",
-        figures={
+        about=f"{_said(parity)} Largest official size within a hop of {HOP_S:g} s: {largest or 'none'}.",
+        result={
             "model": model.name,
             "head": model.head.name if model.head else None,
-            "machine": facts,
+            "machine": machine.facts(torch.get_num_threads()),
             "files": files,
             "parity": asdict(parity) | {"holds": parity.holds},
-            "word_errors": {name: asdict(each) | {"wer": each.rate} for name, each in errors.items()},
+            "speech": heard,
             "speed": fast,
             "live": live,
-            "largest_live": able[-1] if able else None,
+            "largest_live": largest,
         },
-        sections=tuple(sections),
+        tables=(
+            _table("Files", files),
+            *(speech_report.report(heard).tables[:2] if heard else ()),
+            _table("Speed (ms)", [fast]),
+            _table("Largest size that runs live", live),
+        ),
     )
 
 
@@ -256,6 +254,6 @@ def _said(parity: Parity) -> str:
     return text
 
 
-def _table(rows: Sequence[Facts]) -> Table:
-    columns = tuple(rows[0]) if rows else ()
-    return Table(columns, tuple(tuple(row[name] for name in columns) for row in rows))
+def _table(caption: str, rows: Sequence[Facts]) -> Table:
+    header = tuple(rows[0]) if rows else ()
+    return Table(caption, header, [[row[name] for name in header] for row in rows])

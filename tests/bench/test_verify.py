@@ -5,13 +5,13 @@ import pytest
 import torch
 from tiny_data import sound, write_backbone, write_wav
 
+from streamer.bench import verify
+from streamer.bench.parity import compare
 from streamer.errors import InputError
 from streamer.model.checkpoint import load_model
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
-from streamer.training import verify
 from streamer.training.calibration import Fit
 from streamer.training.head_training import write_head
-from streamer.training.parity import compare
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_a_difference_is_seen(place):
     assert parity.features > 1e-3
 
 
-def test_the_report_names_everything(place, tmp_path):
+def test_the_report_names_everything(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     report = verify.main(
         str(place / "tiny.pt"),
         tmp_path,
@@ -53,11 +54,10 @@ def test_the_report_names_everything(place, tmp_path):
         device="cpu",
         dtype="float32",
         sizes=(),
-        progress=False,
     )
-    assert report.figures["parity"]["holds"]
-    assert set(report.figures["word_errors"]) == {"stream", "whisper"}
-    checkpoint, head = report.figures["files"]
+    assert report.result["parity"]["holds"]
+    assert set(report.result["speech"]["listeners"]) == {"streamer", "openai-whisper, offline"}
+    checkpoint, head = report.result["files"]
     assert checkpoint["hash"] == "nothing to compare with"
     assert head["hash"] == "as promised"
     assert json.loads((tmp_path / "verify.json").read_text())["model"] == "tiny"
@@ -77,6 +77,14 @@ def test_sizes_stop_at_the_first_that_is_too_slow():
     assert [(item["size"], item["live"]) for item in found] == [("tiny", False)]
 
 
-def test_refs_without_audio_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--audio"):
-        verify._utterances([], [tmp_path / "a.txt"])
+@pytest.mark.parametrize(
+    ("audio", "refs", "complaint"),
+    [
+        ([], ["a.txt"], "--refs: belong to recordings: give --audio too"),
+        (["a.wav", "a.wav"], ["a.txt"], "--refs: one for each --audio file is needed; 2 files, 1"),
+        (["a.wav"], ["none.txt"], "--refs .*none.txt: cannot be read: No such file"),
+    ],
+)
+def test_wrong_refs_are_refused(place, audio, refs, complaint):
+    with pytest.raises(InputError, match=complaint):
+        verify._recordings([place / name for name in audio], [place / name for name in refs])

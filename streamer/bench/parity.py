@@ -13,11 +13,11 @@ from whisper.audio import HOP_LENGTH, N_FRAMES, N_SAMPLES, log_mel_spectrogram
 from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
+from streamer.bench.whisper_offline import float32_module
 from streamer.decoding.search import AudioWindow, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
-from streamer.training.asr_evaluation import float32_module
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
 
