@@ -1,8 +1,10 @@
 """Which language is spoken: detected first, then held, changed only on repeated strong evidence (pure).
 
 At the beginning of an utterance its first windows are decoded in the language that is detected. While somebody goes on
-speaking, windows are decoded in the language in force and asked now and then which one is spoken: what insists on
-another one changes the language from the next segment on.
+speaking, windows are decoded in the language in force and asked now and then which one is spoken, and where guards
+withhold what was written, window by window: what insists on another one changes the language from the next segment on.
+
+Where the settings or a client name the languages that come into question, no other is ever in force.
 """
 
 import logging
@@ -14,6 +16,7 @@ from streamer.events import SAMPLE_RATE
 SURE = 0.5  # probability that settles the first language
 VERY_SURE = 0.8  # probability that counts against the language in force
 TIMES = 3  # so many windows in a row change it
+WITHHELD_TIMES = 2  # so many windows in a row whose words were all withheld make the next one ask
 ASK_SAMPLES = 5 * SAMPLE_RATE  # so often somebody who goes on speaking is heard for another language
 DOUBT_SAMPLES = 2 * SAMPLE_RATE  # and so often where one was heard the last time
 
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _State(Enum):
-    """FIXED: by the settings or the model.
+    """FIXED: by the settings, the model or a client.
 
     UNKNOWN: no window was sure, every one is detected; OPENING: one is known, and a new utterance is detected anew;
     HELD: windows are decoded in the language in force.
@@ -45,13 +48,20 @@ class _Rival:
 
 
 class LanguageHold:
-    """The language of one stream; `fixed` (from the settings, or the model's only one) is never changed."""
+    """The language of one stream, among those that come into question (empty: any); a single one is never changed."""
 
-    def __init__(self, fixed: str | None) -> None:
-        self._state = _State.FIXED if fixed else _State.UNKNOWN
-        self._language = fixed or ""
+    def __init__(self, allowed: tuple[str, ...] = ()) -> None:
+        self._allowed = allowed
+        self._state = _State.FIXED if len(allowed) == 1 else _State.UNKNOWN
+        self._language = allowed[0] if len(allowed) == 1 else ""
         self._rival = _Rival()
-        self._asked_at = 0  # end of the last window whose language was asked for
+        self._asked_at: int | None = 0  # end of the last window that was asked; None: the next one is to be
+        self._withheld = 0  # windows in a row whose words were all withheld
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The languages that come into question; empty: any."""
+        return self._allowed
 
     @property
     def current(self) -> str:
@@ -74,7 +84,7 @@ class LanguageHold:
         """
         if self._state is _State.FIXED:
             return False
-        if self._state is _State.HELD:
+        if self._state is _State.HELD and self._asked_at is not None:
             every = DOUBT_SAMPLES if self._rival.times else ASK_SAMPLES
             if end_sample - self._asked_at < every:
                 return False
@@ -83,11 +93,34 @@ class LanguageHold:
 
     def insists(self, language: str, probability: float) -> bool:
         """Take what a window that was asked said. True: it is time for `change`."""
-        if self._state is not _State.HELD:
+        if self._state is not _State.HELD or self._barred(language):
             return False
         against = language != self._language and probability >= VERY_SURE
         self._rival = self._rival.heard(language) if against else _Rival()
         return self._rival.times >= TIMES
+
+    def withheld(self, everything: bool) -> None:
+        """Take whether the guards withheld all that a window said: twice in a row, and the next one is asked."""
+        self._withheld = self._withheld + 1 if everything else 0
+        if self._withheld >= WITHHELD_TIMES:
+            self._asked_at = None
+
+    def ends_with(self, allowed: tuple[str, ...]) -> bool:
+        """Whether a language is in force that is none of these."""
+        return bool(self._language and allowed) and self._language not in allowed
+
+    def restrict(self, allowed: tuple[str, ...]) -> None:
+        """From now on only these come into question (empty: any).
+
+        Where the one in force may stay, the next window is asked all the same: somebody thought that it is wrong.
+        """
+        self._allowed, self._asked_at = allowed, None
+        if len(allowed) == 1:
+            self._enter(_State.FIXED, allowed[0])
+        elif not self._language or self._barred(self._language):
+            self._enter(_State.UNKNOWN, "")
+        elif self._state is _State.FIXED:
+            self._enter(_State.HELD, self._language)
 
     def change(self) -> None:
         """From here on the language is the one that insisted."""
@@ -98,6 +131,8 @@ class LanguageHold:
         """Take what a window was decoded in. False: the text is in a language that is not in force and must not be
         used.
         """
+        if self._state is not _State.FIXED and self._barred(language):
+            return False
         match self._state:
             case _State.UNKNOWN:
                 self._enter(_State.UNKNOWN if probability < SURE else _State.HELD, language)
@@ -117,6 +152,9 @@ class LanguageHold:
             return False
         self._enter(_State.HELD, language)
         return True
+
+    def _barred(self, language: str) -> bool:
+        return bool(self._allowed) and language not in self._allowed
 
     def _enter(self, state: _State, language: str) -> None:
         """The one place where state and language change; who was heard against the language before is forgotten."""

@@ -54,6 +54,7 @@ class TextChange:
     partial: str
     final: bool
     language: str
+    unclear: tuple[tuple[int, int], ...] = ()  # where somebody spoke and nothing was sure enough, [start, end) each
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class TextSession:
         self._settings = settings
         self._policy = make_policy(settings)
         self.guards = Guards(settings.guards, calibrated=calibrated)
-        self._language = LanguageHold(settings.speech.language or model.fixed_language)
+        self._language = LanguageHold((model.fixed_language,) if model.fixed_language else settings.speech.languages)
         self._voiced = VoicedTrack(FRAME_SAMPLES)
         self._prompt = Prompt(settings.speech, model)
         self._context_samples = round((settings.window.context_s or model.context_s) * SAMPLE_RATE)
@@ -127,6 +128,7 @@ class TextSession:
         return start, DecodeTask(
             language=self._language.forced,
             detect=self._language.prepare(end_sample),
+            languages=self._language.allowed,
             task=speech.task,
             prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
             prefix=prefix,
@@ -150,6 +152,7 @@ class TextSession:
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last, self._repeats())
         words = self.guards.keep(hypothesis, around)
+        self._language.withheld(bool(hypothesis.words) and not words)
         self._settled_at = 0
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
@@ -263,11 +266,26 @@ class TextSession:
     def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
         """Another language is spoken for a while: what is committed becomes final, the rest is decoded anew in it."""
         log.debug("the language changes from %s to %s at sample %d", self._language.current, language, end_sample)
-        self._policy.close()
-        self._settled_at = 0
-        changes = self._start_afresh((), end_sample) or self._change((), end_sample)
+        changes = self._begin_anew(end_sample)
         self._language.change()
         return changes
+
+    def set_language(self, languages: tuple[str, ...], at_sample: int) -> list[TextChange]:
+        """From the next window on only these come into question (empty: any); as `_change_language`, where the one in
+        force is none of them.
+        """
+        log.debug("from sample %d on the language is one of %s", at_sample, languages or "any")
+        changes = self._begin_anew(at_sample) if self._language.ends_with(languages) else []
+        self._language.restrict(languages)
+        return changes
+
+    def _begin_anew(self, end_sample: int) -> list[TextChange]:
+        """What is committed becomes final, and nothing of the rest is kept."""
+        self._policy.close()
+        self._settled_at = 0
+        self._withheld = ()
+        changes = self._start_afresh((), end_sample)
+        return changes or (self._change((), end_sample) if self._segment else [])
 
     def _roll(self, partial: Words, end_sample: int) -> list[TextChange]:
         """The segment becomes final, what is partial goes on in the next."""

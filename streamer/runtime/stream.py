@@ -14,6 +14,7 @@ from streamer.audio.mel import MelFrames
 from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
+from streamer.model.languages import check_languages, language_codes
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
 from streamer.runtime.engine import Engine
@@ -32,6 +33,11 @@ class Hearing:
     def __init__(
         self, model: Model, settings: Settings, name: str = "s1", local_time: Callable[[], float] | None = None
     ) -> None:
+        """Raises UsageError for a language that the model does not know."""
+        where = "speech.language"
+        languages = language_codes(settings.speech.languages, where)
+        check_languages(languages, model, where)
+        settings = settings.with_languages(languages)
         self.mel = MelFrames(model.dims.n_mels)
         self.session = Session(settings, text_model(model), head_facts(model), name=name, local_time=local_time)
 

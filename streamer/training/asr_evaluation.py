@@ -150,7 +150,8 @@ def writer(model: Model, listener: Listener, settings: Settings | None = None) -
     if listener == "stream":
         return lambda samples: streamed_text(model, samples, settings)
     module = float32_module(model)
-    language = settings.speech.language if settings else None
+    spoken = settings.speech.languages if settings else ()
+    language = spoken[0] if len(spoken) == 1 else None  # openai-whisper's own loop detects among all of them
     return lambda samples: str(
         whisper.transcribe(
             module, samples, temperature=0.0, language=language, fp16=False, condition_on_previous_text=False

@@ -2,13 +2,13 @@ from streamer.policy.language import LanguageHold
 
 
 def test_a_fixed_language_is_never_changed():
-    hold = LanguageHold("en")
+    hold = LanguageHold(("en",))
     assert hold.step("de", 1.0)
     assert (hold.current, hold.forced) == ("en", "en")
 
 
 def test_the_first_sure_detection_is_held_for_the_utterance():
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     assert hold.forced is None
     assert hold.step("de", 0.3)
     assert hold.forced is None
@@ -17,7 +17,7 @@ def test_the_first_sure_detection_is_held_for_the_utterance():
 
 
 def test_another_language_must_insist():
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     hold.step("de", 0.9)
     hold.utterance()
     assert not hold.step("fr", 0.9)
@@ -28,7 +28,7 @@ def test_another_language_must_insist():
 
 
 def test_the_held_language_ends_the_doubt():
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     hold.step("de", 0.9)
     hold.utterance()
     assert not hold.step("fr", 0.9)
@@ -37,7 +37,7 @@ def test_the_held_language_ends_the_doubt():
 
 
 def test_a_doubtful_detection_is_decoded_again_in_the_held_language():
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     hold.step("de", 0.9)
     hold.utterance()
     assert hold.forced is None

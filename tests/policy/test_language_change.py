@@ -139,7 +139,7 @@ def test_whatever_is_spoken_committed_text_only_grows_and_no_word_is_lost(turns,
 
 
 def settled() -> LanguageHold:
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     hold.step("en", 0.9)
     return hold
 
