@@ -1,4 +1,4 @@
-from streamer.policy.language import LanguageHold
+from streamer.policy.language import ASK_SAMPLES, LanguageHold
 
 
 def test_a_fixed_language_is_never_changed():
@@ -44,3 +44,48 @@ def test_a_doubtful_detection_is_decoded_again_in_the_held_language():
     assert not hold.step("fr", 0.7)
     assert hold.forced == "de"
     assert hold.step("de", 0.6)
+
+
+def test_only_the_languages_that_are_allowed_are_ever_in_force():
+    hold = LanguageHold(("en", "de"))
+    assert (hold.current, hold.forced, hold.allowed) == ("", None, ("en", "de"))
+    assert not hold.step("fr", 1.0)
+    assert hold.step("de", 0.9)
+    assert hold.forced == "de"
+    assert not any(hold.insists("fr", 1.0) for _ in range(9))
+    hold.utterance()
+    assert not any(hold.step("fr", 1.0) for _ in range(9))
+    assert hold.current == "de"
+
+
+def test_what_is_withheld_twice_in_a_row_has_the_next_window_asked():
+    hold = LanguageHold()
+    hold.step("en", 0.9)
+    hold.prepare(ASK_SAMPLES)
+    asked = []
+    for number, everything in enumerate([True, False, True, True, True, False]):
+        hold.withheld(everything)
+        asked.append(hold.prepare(ASK_SAMPLES + 8000 * (number + 1)))
+    assert asked == [False, False, False, True, True, False]
+    assert hold.forced == "en"
+
+
+def test_a_language_that_may_stay_stays_and_is_asked_about():
+    hold = LanguageHold(("en",))
+    for allowed in ((), ("de", "en")):
+        assert not hold.ends_with(allowed)
+        hold.restrict(allowed)
+        assert (hold.current, hold.forced) == ("en", "en")
+        assert hold.prepare(1)
+        assert not hold.prepare(2)
+
+
+def test_a_language_that_may_not_stay_goes():
+    hold = LanguageHold(("en",))
+    assert hold.ends_with(("de",))
+    hold.restrict(("de",))
+    assert (hold.current, hold.forced) == ("de", "de")
+    assert hold.ends_with(("fr", "es"))
+    hold.restrict(("fr", "es"))
+    assert (hold.current, hold.forced) == ("", None)
+    assert not hold.ends_with(("de",))
