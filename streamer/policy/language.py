@@ -15,6 +15,7 @@ from streamer.events import SAMPLE_RATE
 
 SURE = 0.5  # probability that settles the first language
 VERY_SURE = 0.8  # probability that counts against the language in force
+SURE_AMONG_FEW = 0.9  # for both, where few come into question: one of them always looks probable beside the others
 TIMES = 3  # so many windows in a row change it
 WITHHELD_TIMES = 2  # so many windows in a row whose words were all withheld make the next one ask
 ASK_SAMPLES = 5 * SAMPLE_RATE  # so often somebody who goes on speaking is heard for another language
@@ -95,7 +96,7 @@ class LanguageHold:
         """Take what a window that was asked said. True: it is time for `change`."""
         if self._state is not _State.HELD or self._barred(language):
             return False
-        against = language != self._language and probability >= VERY_SURE
+        against = language != self._language and probability >= self._very_sure
         self._rival = self._rival.heard(language) if against else _Rival()
         return self._rival.times >= TIMES
 
@@ -135,7 +136,8 @@ class LanguageHold:
             return False
         match self._state:
             case _State.UNKNOWN:
-                self._enter(_State.UNKNOWN if probability < SURE else _State.HELD, language)
+                sure = SURE_AMONG_FEW if self._allowed else SURE
+                self._enter(_State.UNKNOWN if probability < sure else _State.HELD, language)
             case _State.OPENING if language == self._language:
                 self._enter(_State.HELD, language)
             case _State.OPENING:
@@ -144,7 +146,7 @@ class LanguageHold:
 
     def _doubted(self, language: str, probability: float) -> bool:
         """An utterance begins in another language than the one that is known; whether it is the one in force now."""
-        if probability < VERY_SURE:
+        if probability < self._very_sure:
             self._enter(_State.HELD, self._language)  # the next window is decoded in it
             return False
         self._rival = self._rival.heard(language)
@@ -152,6 +154,10 @@ class LanguageHold:
             return False
         self._enter(_State.HELD, language)
         return True
+
+    @property
+    def _very_sure(self) -> float:
+        return SURE_AMONG_FEW if self._allowed else VERY_SURE
 
     def _barred(self, language: str) -> bool:
         return bool(self._allowed) and language not in self._allowed

@@ -1,4 +1,4 @@
-from streamer.policy.language import ASK_SAMPLES, LanguageHold
+from streamer.policy.language import ASK_SAMPLES, SURE_AMONG_FEW, LanguageHold
 
 
 def test_a_fixed_language_is_never_changed():
@@ -50,7 +50,9 @@ def test_only_the_languages_that_are_allowed_are_ever_in_force():
     hold = LanguageHold(("en", "de"))
     assert (hold.current, hold.forced, hold.allowed) == ("", None, ("en", "de"))
     assert not hold.step("fr", 1.0)
-    assert hold.step("de", 0.9)
+    assert hold.step("de", SURE_AMONG_FEW - 0.01)
+    assert hold.forced is None
+    assert hold.step("de", SURE_AMONG_FEW)
     assert hold.forced == "de"
     assert not any(hold.insists("fr", 1.0) for _ in range(9))
     hold.utterance()
