@@ -1,8 +1,9 @@
 """Which language is spoken: detected first, then held, changed only on repeated strong evidence (pure).
 
 At the beginning of an utterance its first windows are decoded in the language that is detected. While somebody goes on
-speaking, windows are decoded in the language in force and asked now and then which one is spoken, and where guards
-withhold what was written, window by window: what insists on another one changes the language from the next segment on.
+speaking, windows are decoded in the language in force and asked which one is spoken: each until one was very sure of it
+(half a second says little), then now and then, and each again where guards withhold what was written. What insists on
+another one changes the language from the next segment on.
 
 Where the settings or a client name the languages that come into question, no other is ever in force.
 """
@@ -28,12 +29,14 @@ class _State(Enum):
     """FIXED: by the settings, the model or a client.
 
     UNKNOWN: no window was sure, every one is detected; OPENING: one is known, and a new utterance is detected anew;
-    HELD: windows are decoded in the language in force.
+    TRIED: windows are decoded in the language in force, and all are asked until one is very sure of it; HELD: one was,
+    and they are asked now and then.
     """
 
     FIXED = auto()
     UNKNOWN = auto()
     OPENING = auto()
+    TRIED = auto()
     HELD = auto()
 
 
@@ -56,7 +59,7 @@ class LanguageHold:
         self._state = _State.FIXED if len(allowed) == 1 else _State.UNKNOWN
         self._language = allowed[0] if len(allowed) == 1 else ""
         self._rival = _Rival()
-        self._asked_at: int | None = 0  # end of the last window that was asked; None: the next one is to be
+        self._asked_at = 0  # end of the last window that was asked
         self._withheld = 0  # windows in a row whose words were all withheld
 
     @property
@@ -72,11 +75,12 @@ class LanguageHold:
     @property
     def forced(self) -> str | None:
         """What the decoder is told; None: detect it on this window."""
-        return self._language if self._state in (_State.FIXED, _State.HELD) else None
+        return self._language if self._state is _State.FIXED or self._in_force else None
 
     def utterance(self) -> None:
         """A new utterance begins: its first windows are detected anew."""
-        self._enter(_State.OPENING if self._state is _State.HELD else self._state, self._language)
+        self._withheld = 0
+        self._enter(_State.OPENING if self._in_force else self._state, self._language)
 
     def prepare(self, end_sample: int) -> bool:
         """The window that ends here is about to be decoded: whether it is asked too which language is spoken.
@@ -85,26 +89,30 @@ class LanguageHold:
         """
         if self._state is _State.FIXED:
             return False
-        if self._state is _State.HELD and self._asked_at is not None:
+        if self._state is _State.HELD:
             every = DOUBT_SAMPLES if self._rival.times else ASK_SAMPLES
             if end_sample - self._asked_at < every:
                 return False
         self._asked_at = end_sample
-        return self._state is _State.HELD
+        return self._in_force
 
     def insists(self, language: str, probability: float) -> bool:
         """Take what a window that was asked said. True: it is time for `change`."""
-        if self._state is not _State.HELD or self._barred(language):
+        if not self._in_force or self._barred(language):
             return False
-        against = language != self._language and probability >= self._very_sure
-        self._rival = self._rival.heard(language) if against else _Rival()
+        if language == self._language or probability < self._very_sure:
+            self._rival = _Rival()
+            if language == self._language:
+                self._enter(self._trust(probability), language)
+            return False
+        self._rival = self._rival.heard(language)
         return self._rival.times >= TIMES
 
     def withheld(self, everything: bool) -> None:
-        """Take whether the guards withheld all that a window said: twice in a row, and the next one is asked."""
+        """Take whether the guards withheld all that a window said: twice in a row, and the next ones are asked."""
         self._withheld = self._withheld + 1 if everything else 0
-        if self._withheld >= WITHHELD_TIMES:
-            self._asked_at = None
+        if self._withheld >= WITHHELD_TIMES and self._state is _State.HELD:
+            self._enter(_State.TRIED, self._language)
 
     def ends_with(self, allowed: tuple[str, ...]) -> bool:
         """Whether a language is in force that is none of these."""
@@ -113,19 +121,19 @@ class LanguageHold:
     def restrict(self, allowed: tuple[str, ...]) -> None:
         """From now on only these come into question (empty: any).
 
-        Where the one in force may stay, the next window is asked all the same: somebody thought that it is wrong.
+        Where the one in force may stay, windows are asked all the same: somebody thought that it is wrong.
         """
-        self._allowed, self._asked_at = allowed, None
+        self._allowed = allowed
         if len(allowed) == 1:
             self._enter(_State.FIXED, allowed[0])
         elif not self._language or self._barred(self._language):
             self._enter(_State.UNKNOWN, "")
-        elif self._state is _State.FIXED:
-            self._enter(_State.HELD, self._language)
+        elif self._state is _State.FIXED or self._in_force:
+            self._enter(_State.TRIED, self._language)
 
     def change(self) -> None:
         """From here on the language is the one that insisted."""
-        if self._state is _State.HELD:
+        if self._in_force:
             self._enter(_State.HELD, self._rival.language or self._language)
 
     def step(self, language: str, probability: float) -> bool:
@@ -137,9 +145,9 @@ class LanguageHold:
         match self._state:
             case _State.UNKNOWN:
                 sure = SURE_AMONG_FEW if self._allowed else SURE
-                self._enter(_State.UNKNOWN if probability < sure else _State.HELD, language)
+                self._enter(_State.UNKNOWN if probability < sure else self._trust(probability), language)
             case _State.OPENING if language == self._language:
-                self._enter(_State.HELD, language)
+                self._enter(self._trust(probability), language)
             case _State.OPENING:
                 return self._doubted(language, probability)
         return True
@@ -147,13 +155,22 @@ class LanguageHold:
     def _doubted(self, language: str, probability: float) -> bool:
         """An utterance begins in another language than the one that is known; whether it is the one in force now."""
         if probability < self._very_sure:
-            self._enter(_State.HELD, self._language)  # the next window is decoded in it
+            self._enter(_State.TRIED, self._language)  # the next window is decoded in it
             return False
         self._rival = self._rival.heard(language)
         if self._rival.times < TIMES:
             return False
         self._enter(_State.HELD, language)
         return True
+
+    @property
+    def _in_force(self) -> bool:
+        """Whether windows are decoded in a language that was detected."""
+        return self._state in (_State.TRIED, _State.HELD)
+
+    def _trust(self, probability: float) -> _State:
+        """How a language is in force that a window was so sure of."""
+        return _State.HELD if self._state is _State.HELD or probability >= self._very_sure else _State.TRIED
 
     @property
     def _very_sure(self) -> float:

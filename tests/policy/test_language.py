@@ -65,11 +65,29 @@ def test_what_is_withheld_twice_in_a_row_has_the_next_window_asked():
     hold.step("en", 0.9)
     hold.prepare(ASK_SAMPLES)
     asked = []
-    for number, everything in enumerate([True, False, True, True, True, False]):
+    for number, everything in enumerate([True, False, True, True, True, False, False]):
         hold.withheld(everything)
         asked.append(hold.prepare(ASK_SAMPLES + 8000 * (number + 1)))
-    assert asked == [False, False, False, True, True, False]
+        hold.insists("en", 0.9 if number == 5 else 0.6)
+    assert asked == [False, False, False, True, True, True, False]
     assert hold.forced == "en"
+
+
+def test_windows_of_an_utterance_are_asked_until_one_is_very_sure():
+    hold = LanguageHold()
+    hold.step("en", 0.6)
+    assert hold.forced == "en"
+    assert all(hold.prepare(end) for end in (8000, 16_000, 24_000))
+    assert not hold.insists("en", 0.9)
+    assert not hold.prepare(32_000)
+    hold.utterance()
+    hold.step("en", 0.5)
+    assert hold.prepare(40_000)
+    assert not hold.insists("de", 0.9)
+    assert hold.prepare(48_000)
+    assert not hold.insists("de", 0.9)
+    assert hold.prepare(56_000)
+    assert hold.insists("de", 0.9)
 
 
 def test_a_language_that_may_stay_stays_and_is_asked_about():
@@ -79,6 +97,7 @@ def test_a_language_that_may_stay_stays_and_is_asked_about():
         hold.restrict(allowed)
         assert (hold.current, hold.forced) == ("en", "en")
         assert hold.prepare(1)
+        hold.insists("en", 0.9)
         assert not hold.prepare(2)
 
 
