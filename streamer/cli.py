@@ -121,7 +121,7 @@ def run_options(run: Parser) -> None:
         "--model", metavar="NAME|PATH", help="auto (what this machine carries), nano, an official name, or a .pt file"
     )
     model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
-    model.add_argument("--language", metavar="CODE", help="spoken language, for example en; detected if not given")
+    model.add_argument("--language", metavar="CODE[,CODE]", help="spoken language (en), or those that may be (en,de)")
     model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")
     model.add_argument("--prompt", metavar="TEXT", help="names and jargon that may be said")
     model.add_argument("--compute", metavar="auto|cpu|cuda", help="where to compute")

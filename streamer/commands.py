@@ -181,34 +181,27 @@ def _wish(given: Sequence[Settings]) -> "Wish":
     from streamer.runtime.choice import Wish
 
     spoken = [settings.speech for settings in given]
-    languages = frozenset(speech.language or "" for speech in spoken)
+    languages = frozenset(code for speech in spoken for code in speech.languages or ("",))
     return Wish(languages, translate=any(speech.task == "translate" for speech in spoken))
 
 
 def with_known_language(settings: Settings, path: str = "") -> Settings:
-    """The settings with a language code where a name was given; UsageError for no language of Whisper's.
+    """The settings with language codes where names were given; UsageError for no language of Whisper's.
 
     `path`: of the source whose settings they are, "" for those of all.
     """
-    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+    from streamer.model.languages import language_codes
 
-    language = settings.speech.language
-    code = TO_LANGUAGE_CODE.get(language or "", language)
-    if code is not None and code not in LANGUAGES:
-        option = _option("language", path)
-        raise UsageError(f"{option}: {language!r} is no language that Whisper knows; give en, de, French, …")
-    return settings.model_copy(update={"speech": settings.speech.model_copy(update={"language": code})})
+    return settings.with_languages(language_codes(settings.speech.languages, _option("language", path)))
 
 
 def _check_language(settings: Settings, model: "Model", path: str = "") -> None:
-    language, task = settings.speech.language, settings.speech.task
-    option, name = _option("language", path), f"the model {model.name}"
-    if not model.is_multilingual and language not in (None, "en"):
-        raise UsageError(f"{option}: {name} knows English only; take a multilingual one such as base")
-    if not model.is_multilingual and task == "translate":
+    from streamer.model.languages import check_languages
+
+    check_languages(settings.speech.languages, model, _option("language", path))
+    if not model.is_multilingual and settings.speech.task == "translate":
+        name = f"the model {model.name}"
         raise UsageError(f"{_option('task', path)}: {name} cannot translate; take a multilingual one such as base")
-    if model.is_multilingual and language is not None and language not in model.tokenizer("en").all_language_codes:
-        raise UsageError(f"{option}: {name} does not know {language!r}; large-v3 and turbo know most")
 
 
 def _option(name: str, path: str) -> str:

@@ -3,7 +3,6 @@
 Every refusal is a `ConfigError` of one line that starts with the key's full path.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from streamer.delivery_settings import DeliverySettings
 from streamer.errors import ConfigError
+from streamer.languages import named_languages
 from streamer.rules import AlertRule, AlertRules, SoundSettings
 from streamer.sources import SourcePlan, SourceSettings, check_sources, overlay
 from streamer.word_lists import hot_words, masked_words, without_marks
@@ -48,9 +48,11 @@ class ModelSettings(_Section):
 
 
 class SpeechSettings(_Section):
-    """What the words are: None detects the language; `prompt` is text the speaker might have said before."""
+    """What the words are: `prompt` is text the speaker might have said before."""
 
-    language: str | None = None
+    language: str | tuple[str, ...] | None = Field(
+        None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
+    )
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str = Field("", max_length=2000)
     carry_prompt: Literal["auto", "on", "off"] = Field(
@@ -62,13 +64,17 @@ class SpeechSettings(_Section):
         description="words shown as their first letter and asterisks: true (short English list), a list, or a file",
     )
 
-    @field_validator("language")
+    @field_validator("language", mode="before")
     @classmethod
-    def _a_code(cls, value: str | None) -> str | None:
+    def _codes(cls, value: object) -> str | tuple[str, ...] | None:
         """Whisper's codes in any case; names such as English become codes where the model is loaded."""
-        if value is None or re.fullmatch(r"[A-Za-z ]{2,30}", value):
-            return value and value.lower()
-        raise ValueError("must be a language such as en or English (--language)")
+        names = named_languages(value)
+        return names if len(names) > 1 else names[0] if names else None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that may be spoken; empty: any, one: no other is looked for."""
+        return named_languages(self.language)
 
     @field_validator("prompt")
     @classmethod
@@ -167,6 +173,7 @@ class ServerSettings(_Section):
     tls_key: str | None = None
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
     @field_validator("token")
@@ -247,6 +254,11 @@ class Settings(_Section):
         """The alert rules of all sources, each id once."""
         rules = {rule.id: rule for plan in reversed(self.plans()) for rule in plan.settings.alerts.rules}
         return tuple((rules | {rule.id: rule for rule in self.alerts.rules}).values())
+
+    def with_languages(self, languages: tuple[str, ...]) -> "Settings":
+        """The same settings for other languages, empty: any."""
+        language = languages if len(languages) > 1 else languages[0] if languages else None
+        return self.model_copy(update={"speech": self.speech.model_copy(update={"language": language})})
 
     def to_yaml(self) -> str:
         """All settings in force as YAML, for --print-config; the token and addresses with secrets are not shown."""

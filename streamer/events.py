@@ -6,11 +6,13 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Final, Literal
 
 PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
+UNCLEAR: Final = "[unclear]"  # what people read where `Transcript.unclear` says that somebody spoke
+_OPTIONAL: Final = {"optional": True}  # a field whose key is left out while it is empty
 
 State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
 AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
@@ -30,6 +32,14 @@ class Word:
     start: float
     end: float
     probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time: start and end in seconds."""
+
+    start: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,11 @@ class Status(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript(Event):
-    """All committed text of one segment so far, and the tail that may still change."""
+    """All committed text of one segment so far, and the tail that may still change.
+
+    `unclear`: where somebody spoke and nothing was sure enough to be shown, all of the segment so far, in order; a
+    segment may hold nothing else.
+    """
 
     type: ClassVar[str] = "transcript"
     segment: int
@@ -83,6 +97,7 @@ class Transcript(Event):
     words: tuple[Word, ...]
     language: str
     speech_probability: float
+    unclear: tuple[Span, ...] = field(default=(), metadata=_OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +155,8 @@ SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Aler
 
 
 def _items(record: Any) -> Iterator[tuple[str, Any]]:
-    return ((field.name, getattr(record, field.name)) for field in fields(record))
+    values = ((one, getattr(record, one.name)) for one in fields(record))
+    return ((one.name, value) for one, value in values if value or not one.metadata.get("optional"))
 
 
 def _plain(value: Any) -> Any:

@@ -20,8 +20,9 @@ class DecodeTask:
 
     `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
     the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window; `detect`:
-    say which one is spoken although one is given (a decoder step more, no encoder pass). `draft`: tokens that an
-    earlier pass wrote behind the same prefix; they are verified in one step and change nothing.
+    say which one is spoken although one is given (a decoder step more, no encoder pass); `languages`: codes of those
+    that come into question (empty: all). `draft`: tokens that an earlier pass wrote behind the same prefix; they are
+    verified in one step and change nothing.
     """
 
     language: str | None = None
@@ -32,6 +33,7 @@ class DecodeTask:
     timestamps: bool = False
     draft: tuple[int, ...] = ()
     detect: bool = False
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class HypothesisWord:
 class Hypothesis:
     """What the decoder wrote behind the forced prefix. `complete`: it ended by itself, not for want of tokens.
 
-    `heard`: the language that is spoken, with its probability, where the task gave one and asked all the same.
+    `heard`: the language that is spoken, with its probability, where the task gave one and asked all the same. These
+    probabilities are those among the languages that the task allowed.
     """
 
     words: tuple[HypothesisWord, ...]

@@ -14,7 +14,7 @@ from typing import Literal
 from streamer.audio.files import FileSource
 from streamer.config import Settings
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event, Sound, Transcript
+from streamer.events import SAMPLE_RATE, UNCLEAR, Event, Sound, Transcript
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.sinks.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
@@ -26,7 +26,7 @@ Progress = Callable[[float, float | None], None]
 
 
 class TextWriter:
-    """One line per utterance, sounds in brackets on lines of their own, in the order in which they began."""
+    """One line per utterance; sounds and what was unclear in brackets on lines of their own, as they began."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -37,8 +37,10 @@ class TextWriter:
 
     def write(self, event: Event) -> None:
         """Take one event."""
-        if isinstance(event, Transcript) and event.final and event.text:
-            self._lines.append((event.start, event.seq, clean(event.text)))
+        if isinstance(event, Transcript) and event.final:
+            if event.text:
+                self._lines.append((event.start, event.seq, clean(event.text)))
+            self._lines += [(span.start, event.seq, UNCLEAR) for span in event.unclear]
         elif isinstance(event, Sound) and event.state == "start":
             self._lines.append((event.start, event.seq, f"[{clean(event.label)}]"))
 

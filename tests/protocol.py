@@ -21,6 +21,7 @@ FIELDS = {
     "alert": {"id", "rule", "severity", "state", "start", "end", "score", "labels", "heard", "text"},
     "gap": {"kind", "start", "end", "reason"},
 }
+OPTIONAL = {"transcript": {"unclear"}}  # left out while they are empty
 COMMON = {"v", "type", "session", "seq", "audio_t"}
 
 
@@ -28,7 +29,9 @@ def check_session(events: list[dict[str, Any]], *, complete: bool = True, merged
     """Assert every invariant; `complete`: the session ended; `merged`: partials that were superseded may be missing."""
     for index, event in enumerate(events):
         assert event["v"] == 1
-        assert set(event) == COMMON | FIELDS[event["type"]], event
+        optional = OPTIONAL.get(event["type"], set())
+        assert set(event) - optional == COMMON | FIELDS[event["type"]], event
+        assert all(event.get(name, "absent") for name in optional), event
         assert merged or event["seq"] == events[0]["seq"] + index
         assert event["session"] == events[0]["session"]
         if index:
@@ -65,6 +68,18 @@ def check_transcripts(events: list[dict[str, Any]], complete: bool) -> None:
             assert word["end"] <= final["end"]
             assert 0 <= word["probability"] <= 1
             last_end = word["end"]
+        check_unclear(states)
+
+
+def check_unclear(states: list[dict[str, Any]]) -> None:
+    """Spans in order, without overlaps, inside their segment; what was said to be unclear stays so."""
+    for before, after in pairwise(states):
+        assert after.get("unclear", [])[: len(before.get("unclear", []))] == before.get("unclear", [])
+    final = states[-1]
+    last_end = final["start"]
+    for span in final.get("unclear", []):
+        assert last_end <= span["start"] < span["end"] <= final["end"]
+        last_end = span["end"]
 
 
 def check_tags(events: list[dict[str, Any]]) -> None:

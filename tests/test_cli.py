@@ -81,6 +81,8 @@ def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_
     refused(capsys, *given, "--input", sound, "--model", model, "--head", "no.pth", says="no.pth")
     refused(capsys, *given, "--input", sound, "--model", model, "--language", "de", says="--language")
     refused(capsys, *given, "--input", sound, "--model", model, "--language", "xx", says="--language")
+    refused(capsys, *given, "--input", sound, "--model", model, "--language", "en,xx", says="--language: 'xx'")
+    refused(capsys, *given, "--input", sound, "--model", model, "--language", "de,fr", says="--language")
     refused(capsys, *given, "--input", sound, "--model", model, "--task", "translate", says="--task")
     for option in ("--jsonl", "--srt", "--vtt"):
         refused(capsys, *given, "--input", sound, "--model", model, option, "/no/where", says=option)

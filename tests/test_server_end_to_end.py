@@ -35,6 +35,7 @@ def program(tmp_path_factory):
     torch.save({f"at_model.{key}": value for key, value in head.items()}, folder / "small_at.pth")
     sound = write_wav(folder / "noise.wav", (np.random.default_rng(0).standard_normal(48_000) * 0.1).astype(np.float32))
     arguments = ("--input", str(sound), "--model", str(model), "--port", "0", "--stay", "--token", TOKEN)
+    arguments += ("--set", "server.allow_set=true")
     with Program(*arguments) as running:
         line = running.wait_for_stderr("captions and sounds: http://")
         running.address = line.split("captions and sounds: http://")[1].split("/")[0]
@@ -121,6 +122,36 @@ def test_a_sender_on_ingest_is_a_session_of_its_own(program):
     check_session(messages, merged=True)
     assert messages[-1]["audio_t"] == 2.0
     assert [message["end"] for message in messages if message["type"] == "tags"] == [1.0, 2.0]
+
+
+def test_who_holds_the_token_sets_the_language_of_a_session(program):
+    token = f"token={TOKEN.replace(' ', '%20')}"
+
+    async def scenario():
+        async with connect(f"ws://{program.address}/ws?{token}&types=status") as client:
+            hello = json.loads(await client.recv())
+            async with connect(f"ws://{program.address}/ingest?{token}") as sender:
+                await sender.send(json.dumps({"type": "start", "sample_rate": 16_000, "source": None}))
+                session = (await until(client, lambda message: message["type"] == "status"))[-1]["session"]
+                answers = []
+                for language in ("German, English", "auto", "klingon", "de"):
+                    wish = {"type": "set", "session": session, "language": language}
+                    await client.send(json.dumps(wish))
+                    answers += await until(client, lambda message: message["type"] in ("set", "error"))
+                await client.send(json.dumps({"type": "set", "session": "nobody", "language": "en"}))
+                answers += await until(client, lambda message: message["type"] == "error")
+                await sender.send(json.dumps({"type": "stop"}))
+                return hello, session, [one for one in answers if one["type"] in ("set", "error")]
+
+    hello, session, answers = asyncio.run(scenario())
+    assert "set" in hello["capabilities"]
+    assert answers[:2] == [
+        {"v": 1, "type": "set", "session": session, "language": language} for language in ("de,en", "auto")
+    ]
+    assert [one["type"] for one in answers[2:]] == ["error"] * 3
+    assert "'klingon' is no language" in answers[2]["detail"]
+    assert "the model small knows English only" in answers[3]["detail"]
+    assert "'nobody' is over or never was" in answers[4]["detail"]
 
 
 def test_wrong_messages_get_an_error_and_the_connection_stays(program):

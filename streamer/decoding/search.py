@@ -205,7 +205,8 @@ class GreedySearch:
 
     def _rows(self, windows: Sequence[AudioWindow], tasks: Sequence[DecodeTask], order: Sequence[int]) -> list[_Row]:
         """The rows in the order of their slots, those first that ask for the language."""
-        found = spoken_languages(self.decoder, self._cache, self._plain, sum(map(self._asks, tasks)))
+        asking = [tasks[index].languages for index in order if self._asks(tasks[index])]
+        found = spoken_languages(self.decoder, self._cache, self._plain, asking)
         self._require_finite([probability for _, probability in found])
         rows = []
         for index, spoken in zip_longest(order, found):

@@ -56,7 +56,7 @@ class TextChange:
     partial: str
     final: bool
     language: str
-    unclear: tuple[tuple[int, int], ...] = ()
+    unclear: tuple[tuple[int, int], ...] = ()  # where somebody spoke and nothing was sure enough, [start, end) each
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class TextSession:
         self._settings = settings
         self._policy = make_policy(settings)
         self.guards = Guards(settings.guards)
-        self._language = LanguageHold(settings.speech.language or model.fixed_language)
+        self._language = LanguageHold((model.fixed_language,) if model.fixed_language else settings.speech.languages)
         self._voiced = VoicedTrack(FRAME_SAMPLES)
         self._prompt = Prompt(settings.speech, model)
         self._context_samples = round((settings.window.context_s or model.context_s) * SAMPLE_RATE)
@@ -131,6 +131,7 @@ class TextSession:
         return start, DecodeTask(
             language=self._language.forced,
             detect=self._language.prepare(end_sample),
+            languages=self._language.allowed,
             task=speech.task,
             prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
             prefix=prefix,
@@ -149,6 +150,7 @@ class TextSession:
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
         words = self.guards.keep(hypothesis, around)
+        self._language.withheld(bool(hypothesis.words) and not words)
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []
@@ -261,12 +263,28 @@ class TextSession:
     def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
         """Another language is spoken for a while: what is committed becomes final, the rest is decoded anew in it."""
         log.debug("the language changes from %s to %s at sample %d", self._language.current, language, end_sample)
-        self._policy.close()
-        self._start_afresh(end_sample)
-        segment = self._segment
-        changes = self._roll((), end_sample) if segment and segment.words else self._change((), end_sample)
+        changes = self._begin_anew(end_sample)
         self._language.change()
         return changes
+
+    def set_language(self, languages: tuple[str, ...], at_sample: int) -> list[TextChange]:
+        """From the next window on only these come into question (empty: any); as `_change_language`, where the one in
+        force is none of them.
+        """
+        log.debug("from sample %d on the language is one of %s", at_sample, languages or "any")
+        changes = self._begin_anew(at_sample) if self._language.ends_with(languages) else []
+        self._language.restrict(languages)
+        return changes
+
+    def _begin_anew(self, end_sample: int) -> list[TextChange]:
+        """What is committed becomes final, and nothing of the rest is kept."""
+        self._policy.close()
+        self._withheld, self._mark = (), ()
+        self._start_afresh(end_sample)
+        segment = self._segment
+        if segment is None:
+            return []
+        return self._roll((), end_sample) if segment.words else self._change((), end_sample)
 
     def _roll(self, partial: Words, end_sample: int) -> list[TextChange]:
         """The segment becomes final, what is partial goes on in the next."""

@@ -246,7 +246,8 @@ class Engine:
     def _result(self, window: _Window) -> StepResult:
         hypothesis = window.hypothesis
         if not window.real_frames and window.request.decode is not None:
-            hypothesis = Hypothesis((), window.request.decode.language or "en", 1.0, 1.0, 0.0, 0.0, complete=True)
+            given = window.request.decode.language
+            hypothesis = Hypothesis((), given or "en", 1.0 if given else 0.0, 1.0, 0.0, 0.0, complete=True)
         return StepResult(request=window.request, hypothesis=hypothesis, judgement=window.judgement)
 
 

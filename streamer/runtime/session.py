@@ -17,7 +17,21 @@ from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
 from streamer.config import Settings
-from streamer.events import SAMPLE_RATE, Alert, Event, Gap, Sound, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.events import (
+    SAMPLE_RATE,
+    Alert,
+    Event,
+    Gap,
+    Sound,
+    Span,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.model.labels import group, labels
 from streamer.policy.mask import Mask
 from streamer.policy.session import TextChange, TextSession
@@ -133,6 +147,10 @@ class Session:
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
         return self._transcripts(self.text.flush(self._audio_sample), self._audio_sample)
+
+    def set_language(self, languages: tuple[str, ...]) -> list[Event]:
+        """A client says which languages come into question from the next window on, as codes; empty: any."""
+        return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
 
     def acknowledge(self, alert_id: int) -> list[Event]:
         """Somebody has seen this alert."""
@@ -265,6 +283,7 @@ class Session:
                 ),
                 language=change.language,
                 speech_probability=round(self._speech_probability(), 4),
+                unclear=tuple(Span(seconds(start), seconds(end)) for start, end in change.unclear),
             )
             for change in changes
         ]

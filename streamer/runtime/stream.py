@@ -14,6 +14,7 @@ from streamer.audio.mel import MelFrames
 from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
+from streamer.model.languages import check_languages, language_codes
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
 from streamer.runtime.engine import Engine
@@ -38,6 +39,11 @@ class Hearing:
         *,
         begun: int = 0,
     ) -> None:
+        """Raises UsageError for a language that the model does not know."""
+        where = "speech.language"
+        languages = language_codes(settings.speech.languages, where)
+        check_languages(languages, model, where)
+        settings = settings.with_languages(languages)
         self.mel = MelFrames(model.dims.n_mels)
         text, head = text_model(model), head_facts(model)
         self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)

@@ -20,6 +20,7 @@ from streamer.config import Settings
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.loading import LoadStep, Tell
+from streamer.model.languages import check_languages, language_codes
 from streamer.model.whisper import Model
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.engine import Engine
@@ -36,7 +37,7 @@ from streamer.sinks.deliveries import Deliveries, open_deliveries
 from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.sinks.listening import Actions, ServerOptions
 from streamer.sinks.loading_view import LoadingView
-from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo
+from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
 from streamer.sinks.server_thread import ServerThread
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Program:
         self._interruption = Interruption()
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
+        self._model: Model | None = None  # once it is loaded
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
 
@@ -129,7 +131,7 @@ class Program:
                 view.show(step)
 
         try:
-            model = self._load(tell)
+            model = self._model = self._load(tell)
             tell(LoadStep(f"warming up {model.name}"))
             engine = Engine(model, context=self._settings.model.context)
             engine.warm_up()
@@ -286,6 +288,7 @@ class Program:
             ack=self._ack,
             flush=self._flush,
             mark=deliveries.mark,
+            set_language=self._set_language,
             health=self._health,
             open_ingest=self._open_ingest,
         )
@@ -328,14 +331,15 @@ class Program:
         self._failure = error
         self._interruption.ask()
 
-    def _asked(self, session: str | None, what: str, action: Action) -> None:
-        """Have a live session do something; MessageError where there is none of this name."""
+    def _asked(self, session: str | None, what: str, action: Action) -> str:
+        """Have a live session do something; its name. MessageError where there is none of this name."""
         if session is None and len(self._inputs) != 1:
             raise MessageError(f"session: there are several sources, say which; live are: {self._live_names()}")
         name = session or self._names[0]
         pipeline = self._pipelines.get(name)
         if pipeline is None or not pipeline.lane.ask(action):
             raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
+        return name
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
@@ -354,6 +358,17 @@ class Program:
                 pipeline.lane.ask(lambda session: session.flush())
         else:
             self._asked(message.session, "flush", lambda session: session.flush())
+
+    def _set_language(self, message: SetLanguage) -> SetLanguage:
+        if self._model is None:
+            raise MessageError("language: the model is still being loaded; ask again when the state is listening")
+        try:
+            languages = language_codes(message.languages, "language")
+            check_languages(languages, self._model, "language")
+        except UsageError as error:
+            raise MessageError(str(error)) from None
+        name = self._asked(message.session, "set", lambda session: session.set_language(languages))
+        return SetLanguage(name, languages)
 
     def _health(self) -> Mapping[str, SessionHealth]:
         if self._settings.audio.speed == 0:  # never behind, never without sound

@@ -2,15 +2,15 @@
 
 Pure: no files, no clock; the time is the events' own. A cue is given out once, whole, in order of time, and never
 overlaps another: at most 2 lines of 42 columns, broken where the speaker pauses or a sentence ends, at least 1 s on
-screen (it may come up to `MAX_LATE_MS` late for that when people speak in many short pieces). Sounds have cues of
-their own, in brackets.
+screen (it may come up to `MAX_LATE_MS` late for that when people speak in many short pieces). Sounds, and what was said
+and could not be written down, have cues of their own, in brackets.
 """
 
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from streamer.events import Event, Sound, Transcript, Word
+from streamer.events import UNCLEAR, Event, Sound, Span, Transcript, Word
 from streamer.sinks.plain_text import cells, clean
 
 LINE_CELLS = 42
@@ -30,12 +30,15 @@ _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cue:
-    """One caption: `start_ms` < `end_ms` on the capture clock; one or two non-empty lines of plain text."""
+    """One caption: `start_ms` < `end_ms` on the capture clock; one or two non-empty lines of plain text.
+
+    `aside`: in brackets; words go before it.
+    """
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
-    sound: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,20 @@ class CueMaker:
         self._partial_ms = round(event.start * 1000) if event.partial and not event.final else None
         if event.final:
             self._close_cue()
+            self._mark(event.unclear)
+
+    def _mark(self, unclear: Sequence[Span]) -> None:
+        """Cues for what was not written down; what lies before cues that are out already comes behind them, once."""
+        marks: list[Cue] = []
+        for span in unclear:
+            start = max(round(span.start * 1000), self._last_end_ms)
+            end = max(round(span.end * 1000), start + 1)
+            if marks and start <= marks[-1].end_ms:
+                marks[-1] = replace(marks[-1], end_ms=max(end, marks[-1].end_ms))
+            else:
+                marks.append(Cue(start, end, (UNCLEAR,), aside=True))
+        for mark in marks:
+            heapq.heappush(self._waiting, mark)
 
     def _hear(self, label: str, start_ms: int) -> None:
         heapq.heappush(self._waiting, Cue(start_ms, start_ms + SOUND_MS, _lines(f"[{label}]")[:MAX_LINES], True))
@@ -122,7 +139,7 @@ class CueMaker:
         self._spoken_ms = max(self._spoken_ms, piece.start_ms)
 
     def _interrupted(self, start_ms: int, end_ms: int) -> bool:
-        return any(cue.sound and start_ms < cue.start_ms <= end_ms for cue in self._waiting)
+        return any(cue.aside and start_ms < cue.start_ms <= end_ms for cue in self._waiting)
 
     def _close_cue(self) -> None:
         """Close the open cue; text too long for one (a single endless word) becomes several."""
@@ -143,14 +160,14 @@ class CueMaker:
             start = max(cue.start_ms, self._last_end_ms)
             shortest = MIN_MS if start - cue.start_ms <= MAX_LATE_MS else HURRIED_MS
             end = cue.end_ms
-            if cue.sound:
+            if cue.aside:
                 end = min([end, *(waiting.start_ms for waiting in self._waiting[:1]), *self._coming()])
             self._last_end_ms = end = max(end, start + shortest)
             yield replace(cue, start_ms=start, end_ms=end)
 
     def _may_go(self, cue: Cue) -> bool:
         """Whether nothing that belongs before it is to be expected any more."""
-        if not cue.sound:
+        if not cue.aside:
             return True
         if self._open and self._open[0].start_ms <= cue.start_ms:
             return False

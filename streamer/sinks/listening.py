@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from streamer.errors import ConfigError
 from streamer.sinks.ingest import IngestFullError, IngestSink, IngestStart, OpenIngest
-from streamer.sinks.messages import Ack, Flush, Mark, SessionHealth
+from streamer.sinks.messages import Ack, Flush, Mark, MessageError, SessionHealth, SetLanguage
 
 
 def _no_health() -> Mapping[str, SessionHealth]:
@@ -17,6 +17,10 @@ def _no_health() -> Mapping[str, SessionHealth]:
 
 def _no_ingest(start: IngestStart) -> IngestSink:
     raise IngestFullError("ingest: this server takes no sound from clients")
+
+
+def _no_language(message: SetLanguage) -> SetLanguage:
+    raise MessageError("set: there is no session whose language could be set")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class ServerOptions:
     tls_key: str | None = None
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    allow_set: bool = False
     max_clients: int = 64
 
 
@@ -37,13 +42,14 @@ class ServerOptions:
 class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
-    `ack`, `flush` and `mark` may raise MessageError, which the client gets as an `error`. `mark` None: nobody keeps
-    marks.
+    `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
+    nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
     flush: Callable[[Flush], None] = lambda flush: None
     mark: Callable[[Mark], None] | None = None
+    set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     health: Callable[[], Mapping[str, SessionHealth]] = _no_health
     open_ingest: OpenIngest = _no_ingest
 

@@ -1,6 +1,6 @@
 """What travels on a connection beside the events: the server's own messages, and what clients may say.
 
-Everything here is plain data; the wire form is JSON text. `../PROTOCOL` version 1 is the specification.
+Everything here is plain data; the wire form is JSON text. Protocol version 1: docs/protocol.md.
 """
 
 import json
@@ -10,11 +10,13 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
+from streamer.languages import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
-ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error"})
+SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
+ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error", SET})
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 MAX_SEQ: Final = 2**53
@@ -92,7 +94,15 @@ class Mark:
     false_alarm: bool
 
 
-ClientMessage = Subscribe | Ack | Ping | Flush | Mark
+@dataclass(frozen=True, slots=True)
+class SetLanguage:
+    """Which languages come into question in a session (None: in the only one) from now on; empty: any."""
+
+    session: str | None
+    languages: tuple[str, ...]
+
+
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage
 
 
 def encode(message: Mapping[str, Any]) -> str:
@@ -108,6 +118,12 @@ def error(detail: str) -> dict[str, Any]:
 def pong() -> dict[str, Any]:
     """The answer to a `ping`."""
     return {"v": PROTOCOL_VERSION, "type": "pong"}
+
+
+def language_set(done: SetLanguage) -> dict[str, Any]:
+    """The answer to a `set` that was accepted: the session, and its languages as codes."""
+    head = {"v": PROTOCOL_VERSION, "type": SET, "session": done.session}
+    return head | {"language": shown_languages(done.languages)}
 
 
 def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[str, Any]:
@@ -158,7 +174,9 @@ def parse(text: str | bytes) -> ClientMessage:
         return Flush(_name(message))
     if kind == "mark":
         return Mark(_integer(message, "id"), _name(message), _boolean(message, "false_alarm"))
-    raise MessageError("type: must be subscribe, ack, mark, ping or flush")
+    if kind == SET:
+        return SetLanguage(_name(message), _languages(message))
+    raise MessageError("type: must be subscribe, ack, mark, set, ping or flush")
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
@@ -205,6 +223,13 @@ def _types(message: Mapping[str, Any], field: str) -> list[str] | None:
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise MessageError(f"{field}: must be a list of event types")
     return names
+
+
+def _languages(message: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return named_languages(message.get("language", False))
+    except ValueError as error:
+        raise MessageError(f"language: {error}") from None
 
 
 def _boolean(message: Mapping[str, Any], field: str) -> bool:

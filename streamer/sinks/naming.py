@@ -30,6 +30,8 @@ class Naming:
                 return replace(event, text=label + event.text)
             case Transcript() if event.partial:
                 return replace(event, partial=label + event.partial)
+            case Transcript() if event.unclear:
+                return replace(event, text=label)
             case Sound():
                 return replace(event, label=label + event.label)
             case Alert():

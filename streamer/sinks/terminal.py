@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from streamer.events import Alert, Event, Gap, Sound, Status, Transcript
+from streamer.events import UNCLEAR, Alert, Event, Gap, Sound, Status, Transcript
 from streamer.sinks.plain_text import cells, clean
 
 PARTIAL_LINES = 3  # of the segment that is being spoken; its end is what counts
@@ -119,8 +119,9 @@ class TerminalView:
             self._picture.committed, self._picture.partial = clean(event.text), clean(event.partial)
             return
         self._picture.committed = self._picture.partial = ""
-        if clean(event.text):
-            self._line(clean(event.text), "bold")
+        text = clean(event.text)
+        if text or event.unclear:
+            self._line(text, "bold", UNCLEAR if event.unclear else "")
 
     def _sound(self, event: Sound) -> None:
         key = (event.session, event.id)
@@ -141,11 +142,13 @@ class TerminalView:
         if event.state == "raised" and event.severity == "critical" and self._live is not None:
             self._try(self._console.bell)
 
-    def _line(self, text: str, style: str) -> None:
+    def _line(self, text: str, style: str, remark: str = "") -> None:
+        """One line, with a dim remark behind it."""
+        gap = " " if text and remark else ""
         if self._live is None:
-            self._try(lambda: self._plain(text))
+            self._try(lambda: self._plain(text + gap + remark))
         else:
-            self._try(lambda: self._console.print(Text(text, style=style)))
+            self._try(lambda: self._console.print(Text.assemble((text, style), (gap + remark, "dim"))))
 
     def _plain(self, text: str) -> None:
         if self._stream is not None:

@@ -24,12 +24,12 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from streamer.events import Event
-from streamer.sinks import messages, pages
+from streamer.sinks import messages, pages, wishes
 from streamer.sinks.access import Access, Allowance, Request
 from streamer.sinks.hub import Connection, Hub, HubLimits
 from streamer.sinks.ingest import MAX_SENDERS, receive
 from streamer.sinks.listening import Actions, ServerOptions, cannot_listen, tls_context
-from streamer.sinks.messages import Ack, Flush, Mark, MessageError, Ping, SessionInfo, Subscribe
+from streamer.sinks.messages import MessageError, SessionInfo, Subscribe
 
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
@@ -65,7 +65,7 @@ class Server:
         self._access = Access(options.host, options.token, (*options.hosts, *own_name), options.origins)
         self._tls = tls_context(options)
         self._pages = pages.load_pages()
-        able = messages.CAPABILITIES if self._actions.mark is None else (*messages.CAPABILITIES, messages.MARK)
+        able = wishes.capabilities(options, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub and the next two
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -247,20 +247,8 @@ class Server:
 
     def _do(self, client: _Client, message: messages.ClientMessage) -> bool:
         """Act on a message; False when the answer does not fit because the client does not read."""
-        match message:
-            case Subscribe():
-                self._subscribe(client, message)
-            case Ping():
-                return self._notify(client, messages.pong())
-            case Ack():
-                self._actions.ack(message)
-            case Flush():
-                self._actions.flush(message)
-            case Mark():
-                if self._actions.mark is None:
-                    raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
-                self._actions.mark(message)
-        return True
+        answer = wishes.carry_out(message, self._options, self._actions, lambda wish: self._subscribe(client, wish))
+        return answer is None or self._notify(client, answer)
 
     def _subscribe_from(self, client: _Client, query: str) -> None:
         try:

@@ -22,6 +22,9 @@ export function clock(seconds) {
   return minutes < 60 ? `${minutes}:${pad(whole % 60)}` : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
 }
 
+/** What stands where somebody spoke and nothing was sure enough to be shown. */
+export const UNCLEAR = "[unclear]";
+
 export const SEVERITIES = { critical: "Critical", warning: "Warning", info: "Notice" };
 
 export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);

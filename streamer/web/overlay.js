@@ -6,6 +6,7 @@
 // Committed words are laid out once, word by word: a line that is full stays as it is, so nothing that was read moves
 // within its line. Only the partial tail behind them is laid out anew each time.
 
+import { setText, UNCLEAR } from "./dom.js";
 import { Feed, options } from "./feed.js";
 
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
@@ -79,6 +80,7 @@ class Layout {
     const done = this.words.get(segment) ?? 0;
     for (const word of words.slice(done)) this.put(this.lines, word, "committed");
     this.words.set(segment, Math.max(done, words.length));
+    if (event.final && event.unclear?.length > 0) this.unclear();
     const shown = this.lines.map((line) => ({ ...line }));
     if (showPartial && !event.final) {
       const fresh = this.fresh;
@@ -94,6 +96,13 @@ class Layout {
     }
     this.fresh = true;
     return this.trim(this.lines.map((line) => ({ ...line })));
+  }
+
+  /** Behind the segment, once: how often somebody was not understood is nothing to read. */
+  unclear() {
+    this.fresh = true;
+    if (this.lines.at(-1)?.kind !== "unclear") this.put(this.lines, { text: UNCLEAR, glued: false }, "committed", "unclear");
+    this.fresh = true;
   }
 
   clear() {
@@ -156,13 +165,9 @@ function draw(lines) {
     const [committed, partial] = element.children;
     setText(committed, line.committed);
     setText(partial, line.partial);
-    element.className = line.kind === "sound" ? "line sound" : "line";
+    element.className = line.kind === "speech" ? "line" : `line ${line.kind}`;
     partial.className = "partial";
   });
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 function columnsThatFit() {
@@ -196,7 +201,7 @@ function keepFor(ms) {
 }
 
 function show(event) {
-  if (event.type === "transcript" && (event.text || event.partial)) {
+  if (event.type === "transcript" && (event.text || event.partial || event.unclear?.length > 0)) {
     current = event;
     draw(layout.transcript(event));
   } else if (event.type === "transcript") {

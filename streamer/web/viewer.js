@@ -1,6 +1,6 @@
 // The viewer: captions, sounds, tags, alerts. All text from outside goes in as textContent, never as markup.
 
-import { byId, clock, element, percent, setText } from "./dom.js";
+import { byId, clock, element, percent, setText, UNCLEAR } from "./dom.js";
 import { Feed, options } from "./feed.js";
 import { Alerts } from "./alerts.js";
 import { Condition } from "./condition.js";
@@ -46,9 +46,13 @@ class Captions {
     }
     this.lines.get(event.session)?.remove();
     this.lines.delete(event.session);
-    if (!event.text.trim()) return;
-    const line = element("p");
-    line.append(element("time", "", clock(event.start)), ...this.who(event.session), element("span", "", event.text));
+    if (event.text.trim()) this.write(event.session, event.start, event.text);
+    for (const span of event.unclear ?? []) this.write(event.session, span.start, UNCLEAR, "unclear");
+  }
+
+  write(session, seconds, text, kind) {
+    const line = element("p", kind);
+    line.append(element("time", "", clock(seconds)), ...this.who(session), element("span", "", text));
     this.add(line);
   }
 

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from random_whisper import ENGLISH, noise_frames, random_model
 
 from streamer.decoding.kv_cache import KVCache
 from streamer.decoding.search import AudioWindow, GreedySearch
+from streamer.errors import EngineError
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
 
@@ -87,3 +89,31 @@ def test_asking_costs_no_encoder_pass():
     assert asked is not None
     assert (plain.words, plain.language, plain.heard) == (asked.words, asked.language, None)
     assert asked.heard is not None
+
+
+def test_the_most_probable_of_the_languages_that_come_into_question():
+    search, windows = GreedySearch(random_model(4)), [window(number) for number in range(3)]
+    (free,) = search.decode(windows[:1], [DecodeTask(max_new_tokens=2)])
+    few, others = (free.language, "de", "fr"), tuple({"en", "es", "it"} - {free.language})
+    tasks = [
+        DecodeTask(max_new_tokens=2, languages=few),
+        DecodeTask("en", max_new_tokens=2, languages=others, detect=True),
+        DecodeTask(max_new_tokens=2),
+    ]
+    found = search.decode([windows[0], windows[0], windows[2]], tasks)
+    alone = search.decode(windows[2:], tasks[2:])[0]
+    assert found[0].language == free.language
+    assert free.language_probability < found[0].language_probability <= 1
+    assert found[1].heard is not None
+    assert found[1].heard[0] in others
+    assert 1 / len(others) - 1e-6 <= found[1].heard[1] <= 1
+    assert (found[2].language, found[2].tokens) == (alone.language, alone.tokens)  # nobody else is restricted
+    assert abs(found[2].language_probability - alone.language_probability) < 1e-5
+    (only,) = search.decode(windows[:1], [DecodeTask(max_new_tokens=2, languages=("it",))])
+    assert (only.language, only.language_probability) == ("it", 1.0)
+
+
+def test_languages_that_the_model_does_not_know_are_named():
+    search = GreedySearch(random_model(4))
+    with pytest.raises(EngineError, match="languages xx, yy: the model knows none of them"):
+        search.decode([window(0)], [DecodeTask(languages=("xx", "yy"))])

@@ -1,6 +1,6 @@
 """A change of language while somebody goes on speaking: noticed, cheap, and never at the cost of committed text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,19 +37,34 @@ class Talk:
 
 
 def talk(
-    spoken: Spoken, seconds: float, *, policy: str = "alignatt", speech_score: float | None = None, **speech
+    spoken: Spoken,
+    seconds: float,
+    *,
+    policy: str = "alignatt",
+    speech_score: float | None = None,
+    believed: Callable[[str, str], bool] = lambda written, spoken: True,
+    wishes: Mapping[float, tuple[str, ...]] | None = None,
+    **speech,
 ) -> Talk:
-    """The decoder writes each word in the language it is told; the window's language is what most of it is in."""
+    """The decoder writes each word in the language it is told; the window's language is what most of it is in.
+
+    `believed`: whether a window in one language may be written in another without every word being withheld. `wishes`:
+    which languages a client sets, and at which second.
+    """
     session = TextSession(Settings(policy=PolicySettings(name=policy), speech=SpeechSettings(**speech)), MODEL)
     session.open(SegmentOpened(960, 0))
     found = Talk()
     for end in range(HOP, round(seconds * 16_000) + 1, HOP):
+        if (wish := (wishes or {}).get((end - HOP) / 16_000)) is not None:
+            changes = session.set_language(wish, end - HOP)
+            found.changes += [((end - HOP) / 16_000, change) for change in changes]
         session.hear(Hop(end, np.zeros(HOP, np.float32), (True,) * 25, True, False, False, -20))
         start, task = session.prepare(end, True)
         assert task is not None
         found.tasks.append((start, end, task))
         times = np.arange(start, end, 1600) / 16_000
         names = [spoken(second) for second in times]
+        names = [name for name in names if not task.languages or name in task.languages] or [*task.languages[:1]]
         most = max(sorted(set(names)), key=names.count)
         share = names.count(most) / len(names)
         written = task.language or most
@@ -64,7 +79,7 @@ def talk(
             written,
             1.0 if task.language else share,
             0.0,
-            -0.1,
+            -0.1 if believed(written, most) else -5.0,
             1.0,
             True,
             heard=said if task.detect else None,
@@ -107,6 +122,60 @@ def test_asking_is_rare():
     assert all(np.diff(changing.asked) >= DOUBT_SAMPLES)
 
 
+def test_what_is_withheld_makes_the_change_quick():
+    found = talk(lambda second: "en" if second < 40 else "de", 80, believed=lambda written, spoken: written == spoken)
+    (changed, _) = next((at, change) for at, change in found.changes if change.language == "de")
+    slow = talk(lambda second: "en" if second < 40 else "de", 80)
+    assert changed < next(at for at, change in slow.changes if change.language == "de") - 3
+    assert min(np.diff(found.asked)) == HOP
+
+
+def test_no_language_but_those_of_the_settings_is_ever_written():
+    languages = ("en", "de")
+    found = talk(lambda second: ("en", "fr", "de", "es")[int(second) // 20 % 4], 120, language=["en", "de"])
+    assert all(task.languages == languages for _, _, task in found.tasks)
+    assert {task.language for _, _, task in found.tasks} <= {None, *languages}
+    assert {change.language for _, change in found.changes} == set(languages)
+
+
+def test_a_client_changes_the_language_at_the_next_window_and_what_is_committed_stays():
+    found = talk(lambda second: "de", 20, language="en", wishes={10.0: ("de",)})
+    windows = {end: task for _, end, task in found.tasks}
+    assert (windows[160_000].language, windows[168_000].language) == ("en", "de")
+    assert (windows[168_000].prefix, windows[168_000].draft) == ((), ())
+    ended = next(change for at, change in found.changes if change.final)
+    assert (ended.language, ended.partial) == ("en", "")
+    assert [at for at, change in found.changes if change.final] == [10.0, 20.0]
+    committed = [word.text.strip() for change in found.finals for word in change.words]
+    assert [word[2:] for word in committed] == [str(number) for number in range(20)]
+    assert {word[:2] for word in committed[:9]} == {"en"}
+    assert {word[:2] for word in committed[10:]} == {"de"}
+    for change in found.finals:
+        assert {word.text.strip()[:2] for word in change.words} == {change.language}
+
+
+def test_a_wish_that_holds_already_changes_nothing():
+    plain = talk(lambda second: "en", 20, language="en")
+    wished = talk(lambda second: "en", 20, language="en", wishes={10.0: ("en",)})
+    assert wished.changes == plain.changes
+
+
+def test_a_client_may_have_the_language_detected_again():
+    found = talk(lambda second: "de", 30, language="en", wishes={10.0: ()})
+    assert found.asked[0] == 168_000
+    assert next(at for at, change in found.changes if change.language == "de") < 17
+    assert not any(change.final for at, change in found.changes if at <= 10.5)
+
+
+def test_a_client_may_set_the_language_while_nobody_speaks():
+    session = TextSession(Settings(speech=SpeechSettings(language="en")), MODEL)
+    assert session.set_language(("de", "fr"), 16_000) == []
+    session.open(SegmentOpened(20_000, 18_000))
+    _, task = session.prepare(24_000, True)
+    assert task is not None
+    assert (task.language, task.languages) == (None, ("de", "fr"))
+
+
 def test_a_few_foreign_words_change_nothing():
     found = talk(lambda second: "fr" if 50 <= second < 54 else "en", 100)
     assert {change.language for _, change in found.changes} == {"en"}
@@ -140,7 +209,7 @@ def test_whatever_is_spoken_committed_text_only_grows_and_no_word_is_lost(turns,
 
 
 def settled() -> LanguageHold:
-    hold = LanguageHold(None)
+    hold = LanguageHold()
     hold.step("en", 0.9)
     return hold
 

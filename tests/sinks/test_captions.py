@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_cues import sound, spoken, words
+from test_cues import sound, spoken, unclear, words
 
 from streamer.errors import UsageError
 from streamer.events import Tags
@@ -26,6 +26,7 @@ def script():
     yield spoken(said, final=True)
     yield Tags(session="s", seq=9, audio_t=60.0, start=50.0, end=60.0, tags=())
     yield spoken(words("Dobrý večer, 今日は", start=60.0), segment=2, final=True)
+    yield unclear((63.0, 64.5), segment=3)
 
 
 @pytest.mark.parametrize(("writer", "valid"), [(SrtWriter, SRT), (VttWriter, VTT)], ids=["srt", "vtt"])
@@ -47,6 +48,7 @@ def test_files_are_valid_at_every_moment(tmp_path, writer, valid):
     assert sizes[-5] > 100, "cues are written while the segment is still open"
     assert "今日は" in text
     assert "[Siren" in text
+    assert re.search(r"00:01:03.000 --> 00:01:04.500\n\[unclear\]\n", text)
 
 
 def test_srt_counts_from_one(tmp_path):

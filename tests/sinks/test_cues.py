@@ -1,11 +1,12 @@
 """Cues are legible, in order, and true to the words, however the words arrive."""
 
 import itertools
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.events import Event, Sound, Tags, Transcript, Word
+from streamer.events import UNCLEAR, Event, Sound, Span, Tags, Transcript, Word
 from streamer.sinks.cues import HURRIED_MS, LINE_CELLS, MAX_LINES, MIN_MS, Cue, CueMaker
 from streamer.sinks.plain_text import cells, clean
 
@@ -47,12 +48,45 @@ def make(*events: Event) -> list[Cue]:
     return [cue for event in events for cue in maker.step(event)] + maker.finish()
 
 
+def unclear(*spans: tuple[float, float], said: str = "", start: float = 0.0, segment: int = 1) -> Event:
+    """A segment that ends with what is said and the spans that could not be written down."""
+    event = spoken(words(said, start=start), segment, True, audio_t=max(end for _, end in spans))
+    assert isinstance(event, Transcript)
+    return replace(event, unclear=tuple(Span(begin, end) for begin, end in spans))
+
+
 def text_of(cues: list[Cue]) -> str:
-    return " ".join(line for cue in cues if not cue.sound for line in cue.lines)
+    return " ".join(line for cue in cues if not cue.aside for line in cue.lines)
 
 
 def test_a_short_segment_is_one_cue_of_at_least_a_second():
     assert make(spoken(words("Yes.", start=2.0), final=True)) == [Cue(2000, 3000, ("Yes.",))]
+
+
+def test_what_was_unclear_is_marked_in_its_time():
+    assert make(unclear((2.0, 4.5))) == [Cue(2000, 4500, (UNCLEAR,), True)]
+    said = make(unclear((1.0, 1.2), (1.5, 3.5), said="That was clear."))
+    assert [cue.lines[0] for cue in said] == ["That was clear.", UNCLEAR, UNCLEAR]
+    assert all(before.end_ms <= after.start_ms for before, after in itertools.pairwise(said))
+
+
+def test_unclear_speech_under_words_that_were_shown_is_marked_once_behind_them():
+    maker = CueMaker()
+    cues = maker.step(spoken(words("It was so loud there. Then all was quiet again and we went home.", each=0.6)))
+    assert cues
+    shown_ms = cues[-1].end_ms
+    cues += maker.step(unclear((0.1, 0.5), (0.9, 1.3), said="It was so loud there.", segment=1)) + maker.finish()
+    marks = [cue for cue in cues if cue.aside]
+    assert [mark.lines for mark in marks] == [(UNCLEAR,)]
+    assert marks[0].start_ms >= shown_ms
+
+
+def test_words_that_follow_end_the_mark():
+    cues = make(unclear((2.0, 3.5)), spoken(words("And on.", start=3.2), 2, final=True))
+    assert [(cue.start_ms, cue.end_ms, cue.lines[0]) for cue in cues] == [
+        (2000, 3200, UNCLEAR),
+        (3200, 4200, "And on."),
+    ]
 
 
 def test_long_speech_becomes_cues_while_it_goes_on():
@@ -169,4 +203,4 @@ def test_any_speech_gives_legible_cues_in_order(script):
         assert before.end_ms <= after.start_ms
         assert before.end_ms - before.start_ms >= min(MIN_MS, HURRIED_MS)
     assert text_of(cues).replace(" ", "") == clean(" ".join(all_words)).replace(" ", "")
-    assert sum(cue.sound for cue in cues) == sum(what == "sound" for what, _, _ in script)
+    assert sum(cue.aside for cue in cues) == sum(what == "sound" for what, _, _ in script)

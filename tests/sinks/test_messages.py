@@ -3,7 +3,17 @@ import json
 import pytest
 
 from streamer.sinks import messages
-from streamer.sinks.messages import Ack, Flush, Mark, MessageError, Ping, Subscribe, parse, subscribe_from_query
+from streamer.sinks.messages import (
+    Ack,
+    Flush,
+    Mark,
+    MessageError,
+    Ping,
+    SetLanguage,
+    Subscribe,
+    parse,
+    subscribe_from_query,
+)
 
 
 def test_what_clients_may_say():
@@ -17,6 +27,10 @@ def test_what_clients_may_say():
     assert whole == Subscribe(frozenset({"tags", "marks"}), None, 9, ("x",), frozenset({"alert"}))
     assert parse('{"type":"mark","session":"a","id":3,"false_alarm":true}') == Mark(3, "a", True)
     assert parse('{"type":"mark","id":0,"false_alarm":false,"why":"a whistle"}') == Mark(0, None, False)
+    assert parse('{"type":"set","session":"a","language":"German"}') == SetLanguage("a", ("german",))
+    assert parse('{"type":"set","language":"en, de,en"}') == SetLanguage(None, ("en", "de"))
+    for anything in ('"auto"', "null", "[]"):
+        assert parse('{"type":"set","language":' + anything + "}") == SetLanguage(None, ())
 
 
 @pytest.mark.parametrize(
@@ -41,6 +55,12 @@ def test_what_clients_may_say():
         ('{"type":"mark","id":1}', "false_alarm"),
         ('{"type":"mark","id":1,"false_alarm":"true"}', "false_alarm"),
         ('{"type":"mark","id":1,"false_alarm":1}', "false_alarm"),
+        ('{"type":"set"}', "language: must be a language such as en"),
+        ('{"type":"set","language":7}', "language"),
+        ('{"type":"set","language":"en,auto"}', "language"),
+        ('{"type":"set","language":"d3"}', "language"),
+        ('{"type":"set","language":["en",null]}', "language"),
+        ('{"type":"set","session":7,"language":"en"}', "session"),
         ('{"type":"mark","id":1.5,"false_alarm":true}', "id"),
         ('{"type":"mark","id":1,"session":"","false_alarm":true}', "session"),
         ('{"type":"mark","id":1,"session":"' + "x" * 201 + '","false_alarm":true}', "session"),

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cues import sound, spoken, words
+from test_cues import sound, spoken, unclear, words
 from test_terminal import alert
 
 from streamer.events import Gap, Status
@@ -27,6 +27,7 @@ def test_names_stand_in_front_of_what_people_read():
     assert naming.step(alert("raised")).rule == "s: smoke_alarm"
     said = naming.step(spoken(words("one two"), final=True))
     assert said.text.startswith("s: one two")
+    assert naming.step(unclear((1.0, 2.0))).text == "s: "
     assert naming.step(status("hall", "degraded", "slow")).detail == "hall: slow"
 
 

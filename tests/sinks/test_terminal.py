@@ -3,9 +3,10 @@
 import io
 import os
 import re
+from dataclasses import replace
 
 import pytest
-from test_cues import sound, spoken, words
+from test_cues import sound, spoken, unclear, words
 
 from streamer.events import Alert, Gap, Status, Tag
 from streamer.sinks.plain_text import cells
@@ -168,3 +169,15 @@ def test_a_reader_that_goes_away_and_poor_encodings_are_no_error():
     for _ in range(3):
         view.show(spoken(words("more"), final=True))
     view.close()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_was_unclear_is_said_behind_the_segment(live):
+    out = io.StringIO()
+    view = TerminalView(out, live=live, width=60, height=10)
+    view.show(unclear((2.0, 3.0), said="It is late."))
+    view.show(unclear((4.0, 5.0), segment=2))
+    view.show(replace(unclear((6.0, 7.0), segment=3), text="kitchen: "))
+    view.close()
+    lines = Screen(out.getvalue(), 60).text() if live else out.getvalue().splitlines()
+    assert lines == ["It is late. [unclear]", "[unclear]", "kitchen: [unclear]"]

@@ -19,7 +19,7 @@ from streamer.events import Event, Status, Tag, Tags
 from streamer.sinks import websocket
 from streamer.sinks.hub import HubLimits
 from streamer.sinks.listening import Actions, ServerOptions
-from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo
+from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
 from streamer.sinks.server_thread import ServerThread
 
 TOKEN = "a-long-token"
@@ -147,6 +147,39 @@ def test_client_messages_reach_the_program(serve):
         assert receive(one, "error")["detail"] == "id: no alert 9"
         receive(one, "pong")
     assert said == [Ack(4), Flush()]
+
+
+def test_who_holds_the_token_may_set_the_language_where_that_is_allowed(serve):
+    said: list[SetLanguage] = []
+
+    def obey(message: SetLanguage) -> SetLanguage:
+        if message.languages == ("klingon",):
+            raise MessageError("language: 'klingon' is no language")
+        said.append(message)
+        return SetLanguage("main", ("en", "de"))
+
+    server = serve(Actions(set_language=obey), token=TOKEN, allow_set=True)
+    with client(server, f"/ws?token={TOKEN}") as one, client(server, f"/ws?token={TOKEN}&types=alert") as other:
+        assert "set" in receive(one)["capabilities"]
+        for language in ("English,de", "klingon"):
+            one.send(json.dumps({"type": "set", "language": language}))
+        assert receive(one, "set") == {"v": 1, "type": "set", "session": "main", "language": "en,de"}
+        assert receive(one, "error")["detail"] == "language: 'klingon' is no language"
+        other.send('{"type":"ping"}')
+        assert [receive(other)["type"] for _ in range(2)] == ["hello", "pong"]  # the answer is for who asked
+    assert said == [SetLanguage(None, ("english", "de"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"token": TOKEN}, "server.allow_set"), ({}, "server.allow_set"), ({"allow_set": True}, "--token")],
+)
+def test_elsewhere_nobody_sets_the_language(serve, options, says):
+    server = serve(Actions(set_language=lambda message: pytest.fail("it was set")), **options)
+    with client(server, f"/ws?token={TOKEN}") as one:
+        assert "set" not in receive(one)["capabilities"]
+        one.send('{"type":"set","language":"de"}')
+        assert says in receive(one, "error")["detail"]
 
 
 def test_heartbeats_and_levels(serve, monkeypatch):

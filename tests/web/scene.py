@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamer.events import Alert, Event, Gap, Sound, Status, Tag, Tags, Transcript, Word
+from streamer.events import Alert, Event, Gap, Sound, Span, Status, Tag, Tags, Transcript, Word
 
 SPEECH = Tag(0, "Speech", 0.93)
 SIREN_TAGS = (
@@ -34,8 +34,8 @@ class Scene:
     def status(self, state: str = "listening", detail: str = "") -> Event:
         return self.make(Status, state=state, detail=detail)
 
-    def say(self, text: str, partial: str = "", final: bool = False) -> Event:
-        """One state of the open segment; `final` closes it."""
+    def say(self, text: str, partial: str = "", final: bool = False, unclear: tuple[float, ...] = ()) -> Event:
+        """One state of the open segment; `final` closes it. `unclear`: starts of seconds that were not understood."""
         start = self.at
         words = tuple(Word(word, start + 0.3 * i, start + 0.3 * (i + 1), 0.9) for i, word in enumerate(text.split()))
         event = self.make(
@@ -49,6 +49,7 @@ class Scene:
             words=words,
             language="en",
             speech_probability=0.9,
+            unclear=tuple(Span(start, start + 1) for start in unclear),
         )
         self.segment += final
         return event

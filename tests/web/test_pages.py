@@ -67,6 +67,7 @@ def test_viewer_is_legible_also_on_a_phone(serve, opened, scheme):
     for event in [
         scene.status("degraded", "clipping"),
         *scene.speak("A sentence that is long enough to need more than one line on the screen of a telephone."),
+        scene.say("", final=True, unclear=(0.0,)),
         scene.speak("x" * 200).__next__(),
         scene.gap(1.0),
         scene.sound("Siren", 1),
@@ -202,6 +203,34 @@ def test_the_token_goes_with_the_page(serve, opened):
     page.goto(f"{server.url}/?token=a+long+%26+odd+token")
     server.publish(Scene().status())
     expect(page.locator("#state")).to_have_text("Listening")
+
+
+def test_what_was_unclear_stands_in_its_place(serve, opened):
+    server, scene = serve(), Scene()
+    page, overlay = opened(), opened()
+    join(page, server.url)
+    join(overlay, f"{server.url}/overlay?lines=4&hold=3600")
+    for event in [*scene.speak("Dinner is at seven."), scene.say("", "and")]:
+        server.publish(event)
+    scene.at = 9.0
+    server.publish(scene.say("", final=True, unclear=(5.0, 8.0)))
+    server.publish(scene.say("", final=True, unclear=(9.5,)))
+    expect(page.locator("#captions p.unclear")).to_have_count(3)
+    assert texts(page, "#captions p") == [
+        "0:00Dinner is at seven.",
+        "0:05[unclear]",
+        "0:08[unclear]",
+        "0:09[unclear]",
+    ]
+    assert page.inner_text("#now") == ""
+    expect(overlay.locator("#captions .line")).to_have_count(2)
+    assert texts(overlay, "#captions .line") == ["Dinner is at seven.", "[unclear]"]
+    for event in scene.speak("And then we went on."):
+        server.publish(event)
+    expect(overlay.locator("#captions .line").last).to_have_text("And then we went on.")
+    server.publish(scene.say("Fine.", final=True, unclear=(14.0,)))
+    expect(overlay.locator("#captions .line").last).to_have_text("[unclear]")
+    assert texts(overlay, "#captions .line") == ["[unclear]", "And then we went on.", "Fine.", "[unclear]"]
 
 
 def test_overlay_appends_words_and_shows_nothing_else(serve, opened):
