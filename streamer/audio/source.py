@@ -37,12 +37,8 @@ def open_source(
     if not input:
         raise InputError("--input: is empty; give an audio or video file, - for standard input, or demo")
     if input == "-":
-<<<<<<< HEAD
-        return StdinSource(realtime=realtime, clock=clock)
-    return FileSource(demo_path("") if input == "demo" else input, realtime=realtime, clock=clock)
-=======
         return StdinSource(realtime=realtime, clock=clock, track=track)
-    return open_file(demo_path() if input == "demo" else input, realtime=realtime, clock=clock, track=track)
+    return open_file(demo_path("") if input == "demo" else input, realtime=realtime, clock=clock, track=track)
 
 
 def open_file(
@@ -56,4 +52,3 @@ def open_file(
     if is_pipe:
         return StdinSource.named(path, realtime=realtime, clock=clock, track=track, label=label)
     return FileSource(path, realtime=realtime, clock=clock, label=label, track=track)
->>>>>>> tracks

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from streamer.audio.block import Source
 from streamer.audio.devices import choose_device
-from streamer.audio.files import demo_path
+from streamer.audio.files import FileSource, demo_path
 from streamer.audio.microphone import Microphone
 from streamer.audio.sharing import SharedAudio
 from streamer.audio.source import open_file, open_source
