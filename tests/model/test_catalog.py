@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from publisher import Publisher, open_publisher
 
 from streamer.errors import CheckpointError, DownloadError
 from streamer.model import catalog
-from streamer.model.catalog import HEADS, Sources, cache_root, head_of, official_names, pull, pull_head
+from streamer.model.catalog import official_names, pull
 from streamer.model.checkpoint import load_model
 from streamer.model.download import Patience, Progress
 from streamer.model.head import load_head
+from streamer.model.publishers import CHECKPOINTS_URL, Sources, cache_root
+from streamer.model.released_heads import HEADS, head_of
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 
 
@@ -29,7 +32,19 @@ def publisher() -> Iterator[Publisher]:
 
 @pytest.fixture
 def sources(publisher: Publisher) -> Sources:
-    return Sources(f"{publisher.url}/models", f"{publisher.url}/heads", Patience(timeout_s=5, attempts=2, pause_s=0))
+    """Nobody answers for the hub, and pip has no index."""
+    return Sources(
+        f"{publisher.url}/models",
+        f"{publisher.url}/heads",
+        hub_url=f"http://127.0.0.1:{closed_port()}",
+        pip_options=("--no-index",),
+        patience=Patience(timeout_s=5, attempts=2, pause_s=0),
+    )
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def released_head(seed: int = 0, prefix: str = "at_model.") -> bytes:
@@ -49,7 +64,7 @@ def tiny(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A stand-in for openai-whisper's `tiny.en`, published under the sha256 that its catalogue then promises."""
     content = save_whisper(tmp_path / "made.pt", random_whisper()).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{catalog.CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
+    monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
     heads = torch.zeros(2, 2, dtype=torch.bool).fill_(True)
     monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny.en", dumped(heads))
     publisher.publish(f"models/{sha256}/tiny.en.pt", content)
@@ -73,6 +88,7 @@ def test_a_checkpoint_comes_with_its_head_once(
         "tiny.en.pt",
         "tiny.en_ori.json",
         "tiny.en_ori.pth",
+        "verified.json",
     ]
     assert {step.name for step in seen} == {"tiny.en.pt", "tiny.en_ori.download"}
     asked = len(publisher.asked)
@@ -162,8 +178,7 @@ def test_a_page_instead_of_a_head_is_refused(publisher: Publisher, sources: Sour
     publisher.publish(head_path("base_ori"), b"<!DOCTYPE html><title>Sorry</title>")
     with pytest.raises(DownloadError, match="did not give a tagging head"):
         pull("base_ori", root=tmp_path, sources=sources)
-    assert not (tmp_path / "hashes.json").exists()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["base_ori.unreachable"]
 
 
 def test_a_damaged_record_of_hashes_is_reported(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
@@ -197,12 +212,3 @@ def test_every_released_head_belongs_to_an_official_checkpoint() -> None:
     assert head_of("base") is HEADS["base_ori"]
 
 
-def test_the_head_of_a_checkpoint_that_cannot_be_fetched_says_what_to_do(
-    tiny: bytes, publisher: Publisher, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    catalog.pull_checkpoint("tiny.en", root=tmp_path, sources=sources)
-    del publisher.files[head_path("tiny.en_ori")]
-    published = pull_head
-    monkeypatch.setattr(catalog, "pull_head", lambda head, **options: published(head, sources=sources, **options))
-    with pytest.raises(DownloadError, match=r"404.*`streamer pull tiny\.en` fetches the head, `--head none` goes"):
-        load_model("tiny.en", download_root=tmp_path, device="cpu")

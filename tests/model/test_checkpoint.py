@@ -129,7 +129,7 @@ def test_missing_and_unknown_models_are_refused(tmp_path: Path, monkeypatch: pyt
     refused(tmp_path / "folder", "neither a known name .nano, tiny.en")
     refused("bse", "bse is neither a known name")
     (tmp_path / "dir.pt").mkdir()
-    refused(tmp_path / "dir.pt", "cannot be read")
+    refused(tmp_path / "dir.pt", r"folder .*dir.pt holds no model: model.safetensors, .* or model.bin .* is needed")
     refused("a\0b.pt", "damaged")
     monkeypatch.setattr(catalog, "BUNDLED", "absent")
     refused("absent", "no bundled checkpoint at .*absent.pt")
