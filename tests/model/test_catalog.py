@@ -14,7 +14,7 @@ from backbones import random_whisper, save_whisper
 from publisher import Publisher, open_publisher
 
 from streamer.errors import CheckpointError, DownloadError
-from streamer.model import catalog
+from streamer.model import catalog, wheels
 from streamer.model.catalog import official_names, pull
 from streamer.model.checkpoint import load_model
 from streamer.model.download import Patience, Progress
@@ -65,6 +65,7 @@ def tiny(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     content = save_whisper(tmp_path / "made.pt", random_whisper()).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
+    monkeypatch.delitem(wheels.WHEELS, "tiny.en")
     heads = torch.zeros(2, 2, dtype=torch.bool).fill_(True)
     monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny.en", dumped(heads))
     publisher.publish(f"models/{sha256}/tiny.en.pt", content)
