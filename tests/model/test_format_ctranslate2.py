@@ -88,7 +88,10 @@ def test_a_bias_of_the_keys_changes_nothing(tmp_path: Path) -> None:
     variables = ctranslate2_variables(module, torch.float32)
     variables["decoder/layer_0/attention/linear_1/bias"][:16] = 0.7
     found = read_ctranslate2(written(tmp_path, model_bin(variables))).module
-    tokens, features = torch.tensor([[50257, 50362]]), torch.randn(1, 20, 16, generator=torch.Generator().manual_seed(1))
+    tokens, features = (
+        torch.tensor([[50257, 50362]]),
+        torch.randn(1, 20, 16, generator=torch.Generator().manual_seed(1)),
+    )
     with torch.no_grad():
         assert_close(found.decoder(tokens, features), module.decoder(tokens, features))
 
@@ -152,9 +155,13 @@ def test_missing_unknown_and_misshapen_variables_are_named(tmp_path: Path) -> No
     kept = variables.pop("encoder/layer_norm/gamma")
     refused(written(tmp_path, model_bin(variables)), r"lacks `encoder\.ln_post\.weight`")
     refused(written(tmp_path, model_bin(variables | {"encoder/rotary": kept})), "has the unknown `encoder/rotary`")
-    refused(written(tmp_path, model_bin(variables | {"encoder/layer_norm/gamma": kept[:-1]})), r"has shape \[15\] where")
+    refused(
+        written(tmp_path, model_bin(variables | {"encoder/layer_norm/gamma": kept[:-1]})), r"has shape \[15\] where"
+    )
     odd = {"encoder/layer_norm/gamma": kept, "encoder/layer_0/self_attention/linear_0/bias": torch.zeros(16)}
-    refused(written(tmp_path, model_bin(variables | odd)), r"linear_0/bias` has shape \[16\], which has no 3 equal parts")
+    refused(
+        written(tmp_path, model_bin(variables | odd)), r"linear_0/bias` has shape \[16\], which has no 3 equal parts"
+    )
     unscaled = {"encoder/layer_norm/gamma": kept, "encoder/layer_0/ffn/linear_0/weight": torch.ones(64, 16).char()}
     refused(written(tmp_path, model_bin(variables | unscaled)), r"is torch\.int8; dense floating-point")
     scale = {"encoder/layer_0/ffn/linear_0/weight_scale": torch.ones(3)}
