@@ -207,7 +207,9 @@ def _renamed(variables: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         elif tensor.is_floating_point() and name != _PROJECTION:
             raise CheckpointError(f"{source} has the unknown `{name}`")
     projection, embeddings = variables.get(_PROJECTION), variables.get("decoder/embeddings/weight")
-    if projection is not None and embeddings is not None and not torch.equal(projection, embeddings):
+    if projection is embeddings or projection is None or embeddings is None:  # the same by an alias, mostly
+        return found
+    if not torch.equal(projection, embeddings):
         raise CheckpointError(f"{source}: `{_PROJECTION}` differs from the embeddings; in a Whisper they are the same")
     return found
 
