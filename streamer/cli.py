@@ -116,7 +116,9 @@ def run_options(run: Parser) -> None:
     sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM on stdin or the demo, not a microphone")
     sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
-    model.add_argument("--model", metavar="NAME|PATH", help="nano, an official openai-whisper name, or a .pt file")
+    model.add_argument(
+        "--model", metavar="NAME|PATH", help="nano, an official name, a .pt, or a CTranslate2 or transformers folder"
+    )
     model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
     model.add_argument("--language", metavar="CODE", help="spoken language, for example en; detected if not given")
     model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")

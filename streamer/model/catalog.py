@@ -86,6 +86,8 @@ def on_disk(name: str, root: Path | None = None) -> Path | None:
     """
     if name == BUNDLED:
         return bundled_path()
+    if not is_official(name):
+        return None
     return next((copy.path for copy in _copies(name, root, PUBLISHED) if copy.is_there()), None)
 
 

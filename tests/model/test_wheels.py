@@ -1,4 +1,5 @@
 import hashlib
+import socket
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_what_pip_says_is_passed_on_in_one_line(packed: PackedFolder, tmp_path: 
     with pytest.raises(DownloadError, match=r"pip could not fetch weights-one==1\.0: .*weights-one") as caught:
         fetch_folder(packed, tmp_path / "base", pip_options=("--no-index",))
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_says_nothing_is_given_up(packed: PackedFolder, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = ("--index-url", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        with pytest.raises(DownloadError, match=r"weights-one==1\.0: nothing more came in 0\.5 s"):
+            fetch_folder(packed, tmp_path / "base", pip_options=index, silence_s=0.5)
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(packed: PackedFolder, tmp_path: Path) -> None:
