@@ -118,7 +118,9 @@ def run_options(run: Parser) -> None:
     sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
     model.add_argument(
-        "--model", metavar="NAME|PATH", help="auto (what this machine carries), nano, an official name, or a .pt file"
+        "--model",
+        metavar="NAME|PATH",
+        help="auto (what this machine carries), nano, an official name, a .pt, or a CTranslate2 or transformers folder",
     )
     model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
     model.add_argument("--language", metavar="CODE[,CODE]", help="spoken language (en), or those that may be (en,de)")

@@ -24,7 +24,15 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 2.0  # enough for openai-whisper's `small` and room to spare
 PROBE_TIMEOUT_S = 120.0
 _DATA = Path(__file__).parent / "data"
-_PACKAGES = {"av": "av", "soxr": "soxr", "pydantic": "pydantic", "yaml": "pyyaml", "websockets": "websockets"}
+_PACKAGES = {
+    "av": "av",
+    "soxr": "soxr",
+    "pydantic": "pydantic",
+    "yaml": "pyyaml",
+    "websockets": "websockets",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub",
+}
 
 _PROBE_TORCH = """
 import json, torch

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import whisper
 from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path
@@ -33,6 +32,8 @@ from streamer.events import SAMPLE_RATE
 from streamer.model import catalog
 from streamer.model.checkpoint import load_model
 from streamer.model.download import ProgressCallback, file_sha256
+from streamer.model.formats.place import place_of
+from streamer.model.released_heads import head_of, pull_head
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
@@ -81,18 +82,19 @@ def file_facts(name: str, head: str, model: Model) -> list[Facts]:
     """Path, size, sha256 of the checkpoint and the head, and whether the hash is what it was promised to be."""
     known = name == catalog.BUNDLED or catalog.is_official(name)
     checkpoint = catalog.pull(name) if known else Path(name).expanduser()
-    found = [_file("checkpoint", checkpoint, _promised(name, checkpoint))]
+    place = place_of(checkpoint)
+    found = [_file("checkpoint", place.weights, _promised(name, place.weights))]
     if model.head is not None:
-        path = Path(head).expanduser() if head != "auto" else checkpoint.with_name(f"{checkpoint.stem}_at.pth")
-        released = catalog.head_of(name) if head == "auto" and not path.is_file() else None
-        path = catalog.pull_head(released) if released is not None else path
+        path = Path(head).expanduser() if head != "auto" else place.head
+        released = head_of(name) if head == "auto" and not path.is_file() else None
+        path = pull_head(released) if released is not None else path
         found.append(_file("head", path, _described(path)))
     return found
 
 
 def _promised(name: str, path: Path) -> str | None:
     if catalog.is_official(name):
-        return str(whisper._MODELS[name]).split("/")[-2]
+        return catalog.promised_sha256(name, path)
     return _described(path)
 
 

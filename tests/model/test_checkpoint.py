@@ -3,6 +3,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_missing_and_unknown_models_are_refused(tmp_path: Path, monkeypatch: pyt
     refused(tmp_path / "folder", "neither a known name .nano, tiny.en")
     refused("bse", "bse is neither a known name")
     (tmp_path / "dir.pt").mkdir()
-    refused(tmp_path / "dir.pt", "cannot be read")
+    refused(tmp_path / "dir.pt", r"folder .*dir.pt holds no model: model.safetensors, .* or model.bin .* is needed")
     refused("a\0b.pt", "damaged")
     monkeypatch.setattr(catalog, "BUNDLED", "absent")
     refused("absent", "no bundled checkpoint at .*absent.pt")
@@ -277,3 +278,26 @@ def test_the_reference_model_loads(shared_dir: Path) -> None:
     assert model.alignment_heads == ((1, 0), (1, 1))
     assert model.head is not None
     assert model.head.module.shape.kind is HeadKind.TL_TR
+
+
+def test_tensors_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> None:
+    content = {"dims": vars(random_whisper().dims), "model_state_dict": {"a": torch.zeros(1).expand(10**12)}}
+    torch.save(content, tmp_path / "vast.pt")
+    refused(tmp_path / "vast.pt", r"`a` claims 4000000000000 bytes and holds 4$")
+
+
+def test_packed_archives_are_refused_before_they_grow(tmp_path: Path) -> None:
+    torch.save({"dims": {}, "model_state_dict": {"a": torch.zeros(10**6)}}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    refused(tmp_path / "bomb.pt", r"is packed: it would grow to 4\d{6} bytes")
+
+
+def test_weights_of_odd_types_are_refused(tmp_path: Path) -> None:
+    content = {"dims": {}, "model_state_dict": {"a": torch.zeros(2).to(torch.float8_e4m3fn)}}
+    torch.save(content, tmp_path / "eight.pt")
+    refused(tmp_path / "eight.pt", "`a` is torch.float8_e4m3fn; dense floating-point")

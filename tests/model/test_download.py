@@ -1,24 +1,19 @@
 import hashlib
-from collections.abc import Iterator
+import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mirror import closed_port
 from publisher import Publisher, open_publisher
 
 from streamer.errors import DownloadError
-from streamer.model.download import Patience, Progress, fetch, file_sha256
+from streamer.model.download import Patience, Progress, fetch, file_sha256, unreachable
 
 CONTENT = bytes(range(256)) * 1500
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 QUICK = Patience(timeout_s=5, attempts=3, pause_s=0)
-
-
-@pytest.fixture
-def publisher() -> Iterator[Publisher]:
-    with open_publisher() as publisher:
-        yield publisher
 
 
 def left_behind(target: Path) -> list[str]:
@@ -142,3 +137,15 @@ def test_a_place_that_cannot_be_written(publisher: Publisher, tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(DownloadError, match=r"file/a\.bin cannot be written"):
         fetch(publisher.publish("a.bin", CONTENT), tmp_path / "file" / "a.bin", patience=QUICK)
+
+
+def test_any_answer_shows_that_somebody_is_there(publisher: Publisher) -> None:
+    assert unreachable(publisher.publish("a.bin", CONTENT), 5) is None
+    assert unreachable(f"{publisher.url}/not/there", 5) is None
+
+
+def test_silence_is_not_waited_for() -> None:
+    assert unreachable(f"http://127.0.0.1:{closed_port()}", 5) == "Connection refused"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.1)
+    assert said in ("timed out", "no answer within 0.1 s")
