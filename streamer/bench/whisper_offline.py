@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from whisper.model import Whisper
 
 from streamer.bench.captions import TrueWord
-from streamer.model.catalog import cache_root
 from streamer.model.checkpoint import load_model
+from streamer.model.publishers import cache_root
 from streamer.model.whisper import Model
 
 

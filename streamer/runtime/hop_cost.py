@@ -18,7 +18,7 @@ from whisper.audio import HOP_LENGTH
 from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import MelFrames
-from streamer.model.catalog import cache_root
+from streamer.model.publishers import cache_root
 from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
