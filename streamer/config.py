@@ -143,6 +143,7 @@ class GuardSettings(_Section):
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this may be silence")
     mean_logprob: float = Field(-1.0, ge=-20, le=0)
+    compression_ratio: float = Field(2.4, ge=1, le=100)
     tokens_per_second: float = Field(10.0, ge=1, le=100)
     speech_score: float = Field(0.3, ge=0, le=1)
 

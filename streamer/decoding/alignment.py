@@ -56,8 +56,9 @@ def hypothesis_words(
         if not timing.word.strip():
             continue
         mark, mark_tokens = _mark(timing, tokenizer)
-        # the row that led to the word's last token
-        middle = attended[written[place - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+        # The row that led to the word's last token: punctuation attends anything.
+        last = place - (mark_tokens if mark_tokens < len(timing.tokens) else 0)
+        middle = attended[written[last - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
         words.append(
             HypothesisWord(
                 text=timing.word,

@@ -50,10 +50,10 @@ class OpenTail:
     def _split(self, words: Words, count: int) -> Decision:
         """Commit the first `count` words, but for the mark behind the last of them.
 
-        What ends where the audio ends gets a full stop. Whether it is one shows when somebody goes on, or does not: a
-        pass that writes nothing more takes nothing back.
+        What ends where the audio ends gets a full stop. Whether it is one shows when somebody goes on, or does not. A
+        pass that writes nothing takes nothing back.
         """
-        if not words and not spoken(self._tail):
+        if not words:
             return Decision((), self._tail)
         commit, mark = without_last_mark(words[:count])
         self._tail = (*mark, *words[count:])

@@ -57,6 +57,7 @@ class Guards:
             return ()
         reason = self._objection(hypothesis, around)
         if reason:
+            self.lost += reason == "compression"
             return self._cut(words, 0, reason, around.end_sample)
         if self._settings.loops:
             count = len(words)
@@ -74,6 +75,8 @@ class Guards:
         limits = self._settings
         if limits.silence and self._silent(hypothesis):
             return "silence"
+        if limits.loops and hypothesis.compression_ratio > limits.compression_ratio:
+            return "compression"
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
         return ""

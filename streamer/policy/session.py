@@ -39,7 +39,8 @@ NEW_TOKENS = 224  # most that a window may add where no guard says how many
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
 SHOWN = 0.3  # least probability of a word that is shown before it is committed
-LOST_TWICE = 2  # windows in a row in which the decoder lost its place: it is not asked in the same way again
+MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
+LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
 ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
 WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
 
@@ -109,7 +110,7 @@ class TextSession:
     def open(self, plan: SegmentOpened) -> None:
         """An utterance begins; in the segment of the last one, where that has not ended."""
         self._committed_end = max(self._committed_end, plan.start_sample)
-        self._mark = ()
+        self._turn_page()
         if self._segment is None:
             self._segment = _Segment(start=self._committed_end, words=[])
         self._language.utterance()
@@ -150,6 +151,8 @@ class TextSession:
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
         words = self.guards.keep(hypothesis, around)
+        if not words and self._voiced.samples(self._committed_end, end_sample) >= MUTE_SAMPLES:
+            self.guards.lost += 1
         self._language.withheld(bool(hypothesis.words) and not words)
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
@@ -159,7 +162,7 @@ class TextSession:
         changes = self._commit_sentences(decision.commit, end_sample)
         partial = self._draft = self._force(decision.partial, end_sample)
         changes += self._change(partial, end_sample)
-        if self.guards.lost >= LOST_TWICE:
+        if self.guards.lost >= LOST_OFTEN:
             self._start_afresh(end_sample)
         if end_sample - self._segment.start >= self._segment_max_samples and self._segment.words:
             changes += self._roll(partial, end_sample)
@@ -253,11 +256,19 @@ class TextSession:
         self._committed_end = max(self._committed_end, min(limit, first_open))
         return partial[old:]
 
+    def _turn_page(self) -> None:
+        """What is committed becomes earlier text: no window holds its audio any more.
+
+        Behind a pause the decoder takes a forced prefix for the whole transcript and writes nothing.
+        """
+        self._fresh_from = self._committed_end
+        self._scrolled = self._scrolled_before(self._committed_end)[-PREVIOUS_TOKENS:]
+        self._recent.clear()
+
     def _start_afresh(self, end_sample: int) -> None:
         """The decoder is misled: no window shows it what is committed again, neither the text nor its audio."""
         log.debug("at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
-        self._fresh_from = self._committed_end
-        self._recent.clear()
+        self._turn_page()
         self._scrolled, self._draft = (), ()
 
     def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
@@ -298,11 +309,19 @@ class TextSession:
         for word in words:
             segment = self._segment
             assert segment is not None
+            if self._mark and not word.is_mark and self._begins_sentence(word):
+                self._commit(self._mark, end_sample)
+            self._mark = ()
+            segment = self._segment
             long = word.start_sample - segment.start >= SENTENCE_SAMPLES
             if long and segment.words and not word.is_mark and segment.words[-1].text.endswith(ENDS):
                 changes += self._roll((), end_sample)
             self._commit((word,), end_sample)
         return changes
+
+    def _begins_sentence(self, word: HypothesisWord) -> bool:
+        """Whether the word behind a pause is written as the first of a sentence."""
+        return word.text.strip()[:1].isupper() and word.text.split("'")[0].strip() != "I"
 
     def _note_unclear(self, speech_end: int) -> None:
         """Note where somebody spoke at the end of the utterance and no word was sure enough to be written."""
@@ -331,13 +350,13 @@ class TextSession:
             first = segment.words[0].start_sample if segment.words else partial[0].start_sample if partial else 0
             segment.start = min(max(segment.start, first), end_sample)
         segment.shown = (text, tail)
-        last_words = partial or segment.words
-        last = last_words[-1].end_sample if last_words else segment.start
+        settled = segment.words or segment.unclear
+        last = partial[-1].end_sample if partial else segment.start
         return [
             TextChange(
                 segment=segment.number,
                 start_sample=segment.start,
-                end_sample=min(max(last, self._committed_end if segment.words else segment.start), end_sample),
+                end_sample=min(max(last, self._committed_end if settled else segment.start), end_sample),
                 words=tuple(segment.words),
                 text=text,
                 partial=tail,

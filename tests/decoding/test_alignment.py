@@ -192,6 +192,11 @@ def test_punctuation_joins_its_word_and_sub_words_join(model):
     tokens = tuple(tokenizer.encode(' hello, "streamers" again.'))
     words = hypothesis_words(made_up(tokens, [10 * i for i in range(len(tokens))]), tokenizer, 3200, 3200 + 100 * FRAME)
     assert [word.text for word in words] == [" hello,", ' "streamers"', " again."]
+    assert [(word.mark, word.mark_tokens, word.is_mark) for word in words] == [(m, 1, False) for m in (",", '"', ".")]
+    for word in words:
+        bare, mark = word.parted()
+        assert (bare.text + mark.text, bare.tokens + mark.tokens) == (word.text, word.tokens)
+        assert (bare.mark, mark.is_mark) == ("", True)
     assert tuple(token for word in words for token in word.tokens) == tokens
     assert words[0].probability == pytest.approx(0.1)
     assert words[0].attended_sample == pytest.approx(3200 + 10 * FRAME + 160, abs=3 * FRAME)

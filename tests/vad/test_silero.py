@@ -46,6 +46,8 @@ def test_pieces_may_be_cut_anywhere():
     whole = SpeechProbability()
     expected = [whole.step(samples[at : at + 512]) for at in range(0, len(samples) - 511, 512)]
     cut = SpeechProbability()
-    found = [cut.step(piece) for piece in np.split(samples[: len(expected) * 512], range(100, len(expected) * 512, 100))]
+    found = [
+        cut.step(piece) for piece in np.split(samples[: len(expected) * 512], range(100, len(expected) * 512, 100))
+    ]
     assert found[-1] == expected[-1]
     assert set(found) <= {0.0, *expected}
