@@ -18,6 +18,7 @@ SURE = 0.5  # probability that settles the first language
 VERY_SURE = 0.8  # probability that counts against the language in force
 SURE_AMONG_FEW = 0.9  # for both, where few come into question: one of them always looks probable beside the others
 TIMES = 3  # so many windows in a row change it
+OPENING_TIMES = 2  # and so many at the beginning of an utterance, when little of the language before is in the window
 WITHHELD_TIMES = 2  # so many windows in a row whose words were all withheld make the next one ask
 ASK_SAMPLES = 5 * SAMPLE_RATE  # so often somebody who goes on speaking is heard for another language
 DOUBT_SAMPLES = 2 * SAMPLE_RATE  # and so often where one was heard the last time
@@ -158,7 +159,7 @@ class LanguageHold:
             self._enter(_State.TRIED, self._language)  # the next window is decoded in it
             return False
         self._rival = self._rival.heard(language)
-        if self._rival.times < TIMES:
+        if self._rival.times < OPENING_TIMES:
             return False
         self._enter(_State.HELD, language)
         return True
