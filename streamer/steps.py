@@ -21,7 +21,8 @@ class DecodeTask:
     `prompt` stands behind <|startofprev|>, `prefix` (the tokens of the committed words that lie in the window) behind
     the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window; `detect`:
     say which one is spoken although one is given (a decoder step more, no encoder pass). `draft`: tokens that an
-    earlier pass wrote behind the same prefix; they are verified in one step and change nothing.
+    earlier pass wrote behind the same prefix; they are verified in one step and change nothing. `temperature`: 0 takes
+    the most likely token, more draws one, the same ones for the same `seed`; a draft is of no use then.
     """
 
     language: str | None = None
@@ -32,6 +33,8 @@ class DecodeTask:
     timestamps: bool = False
     draft: tuple[int, ...] = ()
     detect: bool = False
+    temperature: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
