@@ -29,7 +29,8 @@ class RecordingMel:
         """`blocks`: all samples in order, float32 [n] each; what is not finite counts as silence."""
         self._filters: Tensor = mel_filters("cpu", n_mels)
         self._hann = torch.hann_window(N_FFT)
-        pieces, waiting, held, samples = [], [np.zeros(_HALF_FFT, np.float32)], _HALF_FFT, 0
+        pieces: list[Tensor] = []
+        waiting, held, samples = [np.zeros(_HALF_FFT, np.float32)], _HALF_FFT, 0
         for block in blocks:
             waiting.append(block if np.isfinite(block).all() else np.nan_to_num(block, posinf=0.0, neginf=0.0))
             held, samples = held + len(block), samples + len(block)

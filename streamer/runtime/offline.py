@@ -136,8 +136,9 @@ class OfflineEngine:
         """Judge every second that is new; spans of one length together."""
         due: dict[int, list[_Judgement]] = defaultdict(list)
         for row in rows:
-            track = row.request.track
-            for second in track.seconds() if track is not None else ():
+            if (track := row.request.track) is None:
+                continue
+            for second in track.seconds():
                 for steps in track.steps(second, row.request.tag_spans_s):
                     due[steps].append(_Judgement(row, second, track.taps(second, steps)))
         found: dict[tuple[int, int], list[SpanScores]] = defaultdict(list)

@@ -55,7 +55,10 @@ class Recording:
         self._mel = RecordingMel(self._read(blocks, hears), model.dims.n_mels)
         tokenizer = model.tokenizer()
         self._seeker = Seeker(
-            self._mel.frames, tokenizer.timestamp_begin, tokenizer.decode, carries=settings.speech.carry_prompt != "off"
+            self._mel.frames,
+            tokenizer.timestamp_begin,
+            lambda tokens: tokenizer.decode([token for token in tokens if token < tokenizer.eot]),
+            carries=settings.speech.carry_prompt != "off",
         )
         self._track = TapTrack() if model.head is not None and hears else None
         self._language = settings.speech.language
@@ -159,7 +162,7 @@ class Recording:
             start_sample=start,
             end_sample=self._spoken_until,
             words=tuple(placed),
-            text=passage.text.strip(),
+            text=("".join(word.text for word in placed) or passage.text).strip(),
             partial="",
             final=True,
             language=language,
