@@ -1,7 +1,6 @@
 """The subcommands of `streamer` beside `run`. Each imports what it needs, so that `--help` is quick."""
 
 import argparse
-import functools
 import json
 import logging
 import sys
@@ -34,6 +33,7 @@ def add(subcommands: Any) -> None:
     files.add_argument("files", nargs="+", metavar="FILE", type=Path, help="audio or video")
     files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
+    files.add_argument("--resume", action="store_true", help="leave out files whose result in FOLDER is newer")
     for option in ("model", "head", "language", "task", "prompt", "compute", "dtype"):
         files.add_argument(f"--{option}", help="as in `streamer run`")
     files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
@@ -109,31 +109,42 @@ def pull(options: argparse.Namespace) -> int:
 def transcribe(options: argparse.Namespace) -> int:
     """`streamer transcribe FILE…`: status 2 when a file cannot be read; the others are done all the same."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from streamer.cli import SETTINGS
     from streamer.config import resolve
-    from streamer.transcribe import check_targets, target_of
-    from streamer.transcribe import transcribe as transcribe_file
+    from streamer.transcribe import check_targets, is_done, target_of
+    from streamer.transcribe import transcribe as transcribe_files
 
     given = {path: found for name, path in SETTINGS.items() if (found := getattr(options, name, None)) is not None}
     settings = with_known_language(resolve([Path(path) for path in options.config], options.set, given))
-    check_targets(options.files, options.format, options.output)
-    model, failed = load(settings), 0
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        for file in options.files:
-            try:
-                show = functools.partial(_advance, bar, bar.add_task(file.name, total=None))
-                target = target_of(file, options.format, options.output)
-                transcribe_file(model, settings, file, options.format, target, show)
-            except UsageError as error:
-                failed += 1
-                bar.console.print(f"streamer: {error}", markup=False, highlight=False, soft_wrap=True)
+    check_targets(options.files, options.format, options.output, resume=options.resume)
+    files = [
+        file
+        for file in options.files
+        if not (options.resume and is_done(file, target_of(file, options.format, options.output)))
+    ]
+    if not files:
+        return 0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
+    console = Console(stderr=True)
+    model = load(settings)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False
+    ) as bar:
+        tasks: dict[Path, Any] = {}
+
+        def progress(file: Path, done_s: float, total_s: float | None) -> None:
+            if file not in tasks:
+                tasks[file] = bar.add_task(file.name, total=None)
+            bar.update(tasks[file], completed=done_s, total=total_s)
+
+        def tell(line: str) -> None:
+            bar.console.print(f"streamer: {line}", markup=False, highlight=False, soft_wrap=True)
+
+        failed = transcribe_files(model, settings, files, options.format, options.output, progress=progress, tell=tell)
     return 2 if failed else 0
-
-
-def _advance(bar: Any, task: Any, done_s: float, total_s: float | None) -> None:
-    bar.update(task, completed=done_s, total=total_s)
 
 
 def load(settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None) -> "Model":

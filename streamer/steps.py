@@ -22,7 +22,8 @@ class DecodeTask:
     the start of the transcript; neither is part of the hypothesis. `language` None: detect it on this window; `detect`:
     say which one is spoken although one is given (a decoder step more, no encoder pass); `languages`: codes of those
     that come into question (empty: all). `draft`: tokens that an earlier pass wrote behind the same prefix; they are
-    verified in one step and change nothing.
+    verified in one step and change nothing. `temperature`: 0 takes the most likely token, more draws one, the same ones
+    for the same `seed`; a draft is of no use then.
     """
 
     language: str | None = None
@@ -34,6 +35,8 @@ class DecodeTask:
     draft: tuple[int, ...] = ()
     detect: bool = False
     languages: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

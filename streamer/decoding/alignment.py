@@ -40,38 +40,57 @@ def hypothesis_words(
     Starts increase strictly, and no word ends before it starts or after the next one starts. A word that was cut off
     inside a character is shortened to its whole characters. Time marks and words of nothing but space are left out.
     """
+    return slice_words(decoded, tokenizer, [(0, len(decoded.tokens))], start_sample, end_sample)[0]
+
+
+def slice_words(
+    decoded: Decoded, tokenizer: Tokenizer, slices: Sequence[tuple[int, int]], start_sample: int, end_sample: int
+) -> tuple[tuple[HypothesisWord, ...], ...]:
+    """As `hypothesis_words`, for the tokens [first, last) of each of the slices, which follow one another.
+
+    No word reaches over the end of a slice.
+    """
     sequence = (*decoded.forced, *decoded.tokens)
     text = [place for place, token in enumerate(sequence) if token < tokenizer.eot]
-    written = [place for place in text if place >= len(decoded.forced)]
-    written = written[: _whole_characters([sequence[place] for place in written], tokenizer)]
-    if not written:
-        return ()
+    before = len(decoded.forced)
+    written = [
+        _shortened([place for place in text if before + first <= place < before + last], sequence, tokenizer)
+        for first, last in slices
+    ]
+    if not any(written):
+        return tuple(() for _ in slices)
     followed = follow(decoded.attention)
-    frames = token_frames(followed, text)[text.index(written[0]) :]
+    starts = token_frames(followed, text)
+    begun, over = dict(zip(text, starts, strict=False)), dict(zip(text, starts[1:], strict=True))
     attended = followed.argmax(dim=-1).tolist()
-    words = []
-    place = 0
-    for timing in _timings(decoded, tokenizer, written, frames):
-        place += len(timing.tokens)
-        if not timing.word.strip():
-            continue
-        mark, mark_tokens = _mark(timing, tokenizer)
-        # The row that led to the word's last token: punctuation attends anything.
-        last = place - (mark_tokens if mark_tokens < len(timing.tokens) else 0)
-        middle = attended[written[last - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
-        words.append(
-            HypothesisWord(
-                text=timing.word,
-                tokens=tuple(timing.tokens),
-                start_sample=start_sample + int(timing.start) * SAMPLES_PER_FRAME,
-                end_sample=start_sample + int(timing.end) * SAMPLES_PER_FRAME,
-                probability=float(timing.probability),
-                attended_sample=start_sample + middle,
-                mark=mark,
-                mark_tokens=mark_tokens,
+    words: list[HypothesisWord] = []
+    counts = []
+    for places in written:
+        counts.append(len(words))
+        place = 0
+        frames = [*(begun[one] for one in places), *(over[one] for one in places[-1:])]
+        for timing in _timings(decoded, tokenizer, places, frames):
+            place += len(timing.tokens)
+            if not timing.word.strip():
+                continue
+            mark, mark_tokens = _mark(timing, tokenizer)
+            # The row that led to the word's last token: punctuation attends anything.
+            last = place - (mark_tokens if mark_tokens < len(timing.tokens) else 0)
+            middle = attended[places[last - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+            words.append(
+                HypothesisWord(
+                    text=timing.word,
+                    tokens=tuple(timing.tokens),
+                    start_sample=start_sample + int(timing.start) * SAMPLES_PER_FRAME,
+                    end_sample=start_sample + int(timing.end) * SAMPLES_PER_FRAME,
+                    probability=float(timing.probability),
+                    attended_sample=start_sample + middle,
+                    mark=mark,
+                    mark_tokens=mark_tokens,
+                )
             )
-        )
-    return _in_order(words, start_sample, end_sample)
+    ordered = _in_order(words, start_sample, end_sample)
+    return tuple(ordered[first:last] for first, last in zip(counts, [*counts[1:], len(words)], strict=True))
 
 
 def follow(attention: Tensor) -> Tensor:
@@ -169,12 +188,12 @@ def _mark(timing: WordTiming, tokenizer: Tokenizer) -> tuple[str, int]:
     return mark, count
 
 
-def _whole_characters(tokens: list[int], tokenizer: Tokenizer) -> int:
-    """How many of the tokens end with a whole character."""
-    count = len(tokens)
-    while count and tokenizer.decode(tokens[:count]).endswith(REPLACEMENT):
+def _shortened(places: list[int], sequence: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """As many of the places of tokens as end with a whole character."""
+    count = len(places)
+    while count and tokenizer.decode([sequence[place] for place in places[:count]]).endswith(REPLACEMENT):
         count -= 1
-    return count
+    return places[:count]
 
 
 def _in_order(words: list[HypothesisWord], start_sample: int, end_sample: int) -> tuple[HypothesisWord, ...]:

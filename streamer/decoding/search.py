@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch of windows, with drafts that are verified in one step.
+"""Greedy decoding of a batch of windows, with drafts that are verified in one step; or drawn, at a temperature.
 
 Runs on the worker's thread. On one 30 s window with the same float32 weights the tokens equal those of openai-whisper's
 `decode` at temperature 0. A draft (what an earlier pass wrote) is read together with the prefix; of it stays what
@@ -18,6 +18,7 @@ from streamer.decoding.affine import log_mass
 from streamer.decoding.decoder import Decoder
 from streamer.decoding.filters import NEVER, LogitFilters
 from streamer.decoding.kv_cache import TEXT_ENDS, KVCache
+from streamer.decoding.luck import luck
 from streamer.decoding.spoken_language import spoken_languages
 from streamer.errors import EngineError
 from streamer.model.graphs import buckets_up_to
@@ -102,6 +103,7 @@ class _Row:
     steps: int = 0
     accepted: int = 0
     heard: tuple[str, float] | None = None
+    chance: torch.Generator | None = None  # what tokens are drawn with (None: the most likely are taken)
 
     @property
     def judged(self) -> int:
@@ -113,20 +115,21 @@ class _Row:
 class _Judged:
     """What one step found, on the device, for one reading of all of it.
 
-    `table` [n, 5]: of each of the `states` [n, width] the most likely token, its logit, the logarithms of the masses of
-    what the filters allow and of all text tokens, and whether that token's logit is true. `logits`: as the filters left
-    them. `silence`: the probability of <|nospeech|> of each row, in its first step.
+    `table` [n, 5]: of each of the `states` [n, width] the token to be written, its logit, the logarithms of the masses
+    of what the filters allow and of all text tokens, and whether that token's logit is true. `logits`: as the filters
+    left them. `silence`: the probability of <|nospeech|> of each row, in its first step. `noise`: from `luck`.
     """
 
     states: Tensor
     logits: Tensor
     table: Tensor
     silence: Tensor | None = None
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The most likely token of one position, its log-probability, and its probability among the text tokens."""
+    """The token to be written at one position, its log-probability, and its probability among the text tokens."""
 
     token: int
     logprob: float
@@ -226,7 +229,7 @@ class GreedySearch:
         recent = min(context // 2 - 1, room)
         prompt = [tokenizer.sot_prev, *task.prompt[-recent:]] if task.prompt and recent > 0 else []
         budget = min(task.max_new_tokens, context + 1 - len(prompt) - len(start) - len(prefix))
-        draft = list(task.draft[: max(budget - 1, 0)])
+        draft = list(task.draft[: max(budget - 1, 0)]) if not task.temperature else []
         return _Row(
             index=index,
             task=task,
@@ -239,6 +242,7 @@ class GreedySearch:
             budget=budget,
             draft=draft,
             feed=[*prompt, *start, *prefix, *draft],
+            chance=torch.Generator().manual_seed(task.seed) if task.temperature else None,
         )
 
     def _named(self, language: str, task: Task) -> Tokenizer:
@@ -249,7 +253,7 @@ class GreedySearch:
 
     def _step(self, active: list[_Row]) -> None:
         """Read each row's `feed` and write what greedy decoding puts behind it."""
-        recorded = bool(active[0].steps) and self._cache.graphs.records
+        recorded = bool(active[0].steps) and self._cache.graphs.records and not any(row.chance for row in active)
         judged = self._read_recorded(active) if recorded else self._read(active)
         self.passes += 1
         verdicts = iter(self._verdicts(judged, active))
@@ -272,7 +276,10 @@ class GreedySearch:
         states, logits = states[starts:], logits[starts:]
         text_mass = log_mass(logits[:, : self._plain.eot])
         self._filters.apply(logits, *_written(active))
-        return _Judged(states, logits, self._table(logits, text_mass, mended, starts), silence)
+        mended = mended[starts:] if mended is not None else None
+        noise = luck([(row.chance, row.task.temperature) for row in active for _ in range(row.judged)], logits.shape[1])
+        noise = None if noise is None else noise.to(logits.device)
+        return _Judged(states, logits, self._table(logits, text_mass, mended, noise), silence, noise)
 
     def _read_recorded(self, active: list[_Row]) -> _Judged:
         """As `_read`, for rows that are all past their first step, and so read one token each."""
@@ -294,14 +301,15 @@ class GreedySearch:
         score = self.decoder.exact_logits(hidden, silence)[:, 0]
         return (score - log_mass(logits)).exp().clamp(max=1.0)
 
-    def _table(self, logits: Tensor, text_mass: Tensor, mended: Tensor | None, skipped: int = 0) -> Tensor:
-        """The table of `_Judged`. `mended`: the tokens whose logits are true, behind `skipped` rows (None: all)."""
-        best = logits.max(dim=-1)
-        columns = [best.indices.float(), best.values, log_mass(logits), text_mass]
+    def _table(self, logits: Tensor, text_mass: Tensor, mended: Tensor | None, noise: Tensor | None = None) -> Tensor:
+        """The table of `_Judged`. `mended`: of each row the tokens whose logits are true (None: all)."""
+        best = (logits if noise is None else logits + noise).max(dim=-1)
+        values = best.values if noise is None else logits.gather(1, best.indices[:, None])[:, 0]
+        columns = [best.indices.float(), values, log_mass(logits), text_mass]
         if mended is None:
             columns.append(torch.ones_like(text_mass))
         else:
-            columns.append((mended[skipped:] == best.indices[:, None]).any(dim=1).float())
+            columns.append((mended == best.indices[:, None]).any(dim=1).float())
         return torch.stack(columns, dim=1)
 
     def _verdicts(self, judged: _Judged, active: list[_Row]) -> list[_Verdict]:
@@ -315,7 +323,7 @@ class GreedySearch:
             row.no_speech_probability = values[0]
         if not all(values[-1] for values in found):
             mended = self._mend(judged.states, judged.logits)
-            found = self._table(judged.logits, judged.table[:, 3], mended).tolist()
+            found = self._table(judged.logits, judged.table[:, 3], mended, judged.noise).tolist()
         self._require_finite([value for values in found for value in values])
         return [self._verdict(int(values[0]), *values[1:4]) for values in found]
 

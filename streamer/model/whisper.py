@@ -167,6 +167,29 @@ class Model:
         self.encoder_passes += batch
         return found
 
+    @torch.inference_mode()
+    def encode_half_steps(
+        self, mel: Tensor, places: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """One encoder pass over windows of a recording, whose taps are wanted all along: by half steps of 0.2 s.
+
+        mel: as for `encode`. `places`: per window, the encoder position at which its first half step begins, and how
+        many are due (0: none); positions outside of the window count as its nearest. Returns features [B, frames/2, d]
+        and per window [layers, half steps, d], each the mean of 10 positions: two neighbours are one tap step.
+        """
+        frames = self._checked(mel).shape[2]
+        half = TAP_POOL // 2
+        taps: list[list[Tensor]] = [[] for _ in places]
+        due = [torch.arange(first, first + half * count).clamp(0, frames // 2 - 1) for first, count in places]
+        due = [positions.to(self.device) for positions in due]
+        for x in self._encoder.blocks(self._received(mel)):
+            for item, positions in enumerate(due):
+                if len(positions):
+                    taps[item].append(x[item, positions].view(-1, half, x.shape[2]).mean(1))
+        features = self._encoder.features(x)
+        self.encoder_passes += len(mel)
+        return features, tuple(torch.stack(found) if found else None for found in taps)
+
     @property
     def records(self) -> bool:
         """Whether passes are recorded, and so filled up to few kinds of sizes."""

@@ -55,6 +55,15 @@ class Prompt:
         kept = _newest(earlier, min(PREVIOUS_TOKENS, room - len(hot) - len(said))) if self._carries else ()
         return hot + said + kept
 
+    def for_recording(self, earlier: tuple[int, ...], *, first: bool) -> tuple[int, ...]:
+        """The prompt for a window of a whole recording: as openai-whisper's, but that hot words always stay.
+
+        `earlier`: the tokens written so far, with time marks; `first`: the user's prompt still stands before them.
+        """
+        said = self._said if first else ()
+        kept = earlier if self._carries else ()
+        return self._hot + _newest(said + kept, self._most - len(self._hot))
+
 
 def _hot_tokens(speech: SpeechSettings, model: TextModel) -> tuple[int, ...]:
     if not speech.hot_words:

@@ -98,6 +98,7 @@ class Session:
         self._scores: NDArray[np.float32] | None = None
         self._seq = begun
         self._audio_sample = 0
+        self._looked_ahead = 0  # to here, where that is further than the events are
 
     @property
     def last_seq(self) -> int:
@@ -151,6 +152,15 @@ class Session:
     def set_language(self, languages: tuple[str, ...]) -> list[Event]:
         """A client says which languages come into question from the next window on, as codes; empty: any."""
         return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
+
+    def look_ahead(self, sample: int) -> None:
+        """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""
+        self._looked_ahead = max(self._looked_ahead, sample)
+
+    def write(self, changes: Sequence[TextChange], at_sample: int, no_speech_probability: float) -> list[Event]:
+        """The events of text that was not decided on here, but in windows of a whole recording."""
+        self._no_speech_probability = no_speech_probability
+        return self._transcripts(changes, at_sample)
 
     def acknowledge(self, alert_id: int) -> list[Event]:
         """Somebody has seen this alert."""
@@ -329,5 +339,6 @@ class Session:
     def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
         self._audio_sample = max(self._audio_sample, at_sample)
         self._seq += 1
-        event = kind(session=self.name, seq=self._seq, audio_t=seconds(self._audio_sample), **fields)
+        heard = max(self._audio_sample, self._looked_ahead)
+        event = kind(session=self.name, seq=self._seq, audio_t=seconds(heard), **fields)
         return self._mask.event(event)

@@ -1,4 +1,4 @@
-"""Files that are written while the session runs and are valid at every moment: JSONL, SubRip (SRT) and WebVTT.
+"""Files that are written while the session runs and are valid at every moment: JSONL, SubRip (SRT), WebVTT and text.
 
 Whole lines and whole cues are appended, each in one write, and only when nothing in them can change any more. When the
 disk is full, what was begun is taken back and an OutputError names the option. WebVTT: W3C recommendation of 2019.
@@ -10,8 +10,9 @@ import sys
 from typing import Protocol
 
 from streamer.errors import StreamerError, UsageError
-from streamer.events import Event
+from streamer.events import UNCLEAR, Event, Sound, Transcript
 from streamer.sinks.cues import Cue, CueMaker
+from streamer.sinks.plain_text import clean
 
 
 class OutputError(StreamerError):
@@ -114,6 +115,42 @@ class VttWriter:
         for cue in self._cues.finish():
             self._file.append(vtt_cue(cue))
         self._file.close()
+
+
+class TextWriter:
+    """A line for each segment, and one in brackets for each sound; those decided at one time in order of start."""
+
+    def __init__(self, path: str, option: str) -> None:
+        """Open the file as it is. Raises UsageError."""
+        self._file = _AppendedFile(path, option)
+        self._lines: list[tuple[float, int, str]] = []
+        self._decided = 0.0
+
+    def begin(self) -> None:
+        """Empty the file."""
+        self._file.begin()
+
+    def write(self, event: Event) -> None:
+        """Take one event; what was decided before it is appended."""
+        if event.audio_t != self._decided:
+            self._append()
+            self._decided = event.audio_t
+        if isinstance(event, Transcript) and event.final:
+            if event.text:
+                self._lines.append((event.start, event.seq, clean(event.text)))
+            self._lines += [(span.start, event.seq, UNCLEAR) for span in event.unclear]
+        elif isinstance(event, Sound) and event.state == "start":
+            self._lines.append((event.start, event.seq, f"[{clean(event.label)}]"))
+
+    def close(self) -> None:
+        """Append what is left and close."""
+        self._append()
+        self._file.close()
+
+    def _append(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self._file.append("".join(f"{line}\n" for _, _, line in sorted(lines)))
 
 
 def srt_cue(cue: Cue, number: int) -> str:

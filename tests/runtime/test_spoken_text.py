@@ -245,7 +245,8 @@ def test_the_mask_changes_nothing_but_letters():
 
 
 def test_transcribe_masks_and_takes_hot_words_too(tmp_path):
-    path, written = tmp_path / "said.wav", tmp_path / "said.txt"
+    path, written = tmp_path / "said.wav", tmp_path / "out" / "said.txt"
+    written.parent.mkdir()
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes((sound()[: 2 * RATE] * 32767).astype("<i2").tobytes())
@@ -254,7 +255,8 @@ def test_transcribe_masks_and_takes_hot_words_too(tmp_path):
     guards = {"silence": False, "loops": False}
     told: list[float] = []
     config = validate({"guards": guards, "vad": {"speech_probability": 0}, "speech": speech})
-    transcribe(random_model(True), config, path, "text", written, lambda done_s, _: told.append(done_s))
+    show, model = (lambda _, done_s, __: told.append(done_s)), random_model(True)
+    assert transcribe(model, config, [path], "text", written.parent, progress=show, tell=told.append) == 0
     found = written.read_text(encoding="utf-8")
     assert found.strip()
     assert not {part.lower() for part in re.findall(r"\w+", found)} & words_of

@@ -1,0 +1,174 @@
+"""Whole recordings beside openai-whisper's `transcribe`, in one process on the same weights: text, times and cost.
+
+    python -m streamer.bench.offline --model base.pt --data manifest.csv [--sets en_short,lj_scene] [--detect]
+        [--words] [--at-once 4] [--dtype float32] [--threads 1] [--out build/offline.json]
+
+The manifest has columns `path`, `set`, `language` and `text`, its paths are relative to it; rows without a language are
+left out. Processor seconds are those of the process, in one thread unless told otherwise, reading the file included for
+both. Texts count as equal after openai-whisper's normaliser. Needs jiwer (extra `eval`).
+"""
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import whisper
+from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+from streamer.audio.files import FileSource, read_audio
+from streamer.bench.report import as_json
+from streamer.config import Settings, validate
+from streamer.errors import UsageError
+from streamer.events import Event, Transcript
+from streamer.model.checkpoint import load_model
+from streamer.runtime.offline import OfflineEngine
+from streamer.runtime.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A recording and what is said in it."""
+
+    path: Path
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What both wrote for one recording, and the starts of our words less those of openai-whisper's (seconds)."""
+
+    path: str
+    language: str
+    ours: str
+    theirs: str
+    reference: str
+    start_differences_s: tuple[float, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether the texts are the same words."""
+        return self.ours == self.theirs
+
+
+def read_manifest(path: Path, sets: Sequence[str] = ()) -> list[Item]:
+    """Its rows with a language; of the named sets only, where there are any. Raises UsageError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["language"]]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise UsageError(f"--data {path}: must be a CSV file with columns path, set, language, text: {error}") from None
+    rows = [row for row in rows if not sets or row["set"] in sets]
+    if not rows:
+        raise UsageError(f"--data {path}: no row has a language and is of the sets {', '.join(sets) or '(all)'}")
+    return [Item(path.parent / row["path"], row["language"], row["text"]) for row in rows]
+
+
+def ours(engine: OfflineEngine, items: Sequence[Item], detect: bool) -> Iterator[list[Event]]:
+    """The events of our engine for each recording; the windows of all of `items` go through together."""
+    recordings = []
+    for item in items:
+        settings = Settings() if detect else validate({"speech": {"language": item.language}})
+        source = FileSource(str(item.path), realtime=False)
+        recordings.append(Recording(engine.model, settings, source.blocks(), hears=False))
+    events: list[list[Event]] = [[] for _ in items]
+    while waiting := [(place, one) for place, recording in enumerate(recordings) if (one := recording.request())]:
+        for (place, _), result in zip(waiting, engine.step([one for _, one in waiting]), strict=True):
+            events[place] += recordings[place].take(result)
+    yield from (found + recording.finish() for found, recording in zip(events, recordings, strict=True))
+
+
+def measure(model_path: str, items: Sequence[Item], options: argparse.Namespace) -> dict[str, Any]:
+    """Run both over all recordings; the report as plain data."""
+    torch.set_num_threads(options.threads)
+    theirs = whisper.load_model(model_path, device="cpu")
+    engine = OfflineEngine(load_model(model_path, head=None, device="cpu", dtype=options.dtype))
+    cost_ours = cost_theirs = audio_s = 0.0
+    found: list[Found] = []
+    for first in range(0, len(items), options.at_once):
+        group = items[first : first + options.at_once]
+        begun = time.process_time()
+        written = list(ours(engine, group, options.detect))
+        cost_ours += time.process_time() - begun
+        for item, events in zip(group, written, strict=True):
+            begun = time.process_time()
+            samples = read_audio(str(item.path))
+            language = None if options.detect else item.language
+            result = whisper.transcribe(theirs, samples, language=language, fp16=False)
+            cost_theirs += time.process_time() - begun
+            audio_s += len(samples) / whisper.audio.SAMPLE_RATE
+            if options.words:
+                timed = whisper.transcribe(theirs, samples, language=language, fp16=False, word_timestamps=True)
+            found.append(_found(item, events, result["text"], timed["segments"] if options.words else []))
+            sys.stderr.write(f"{'equal' if found[-1].equal else 'DIFFERS'}  {item.path.name}\n")
+    differences = [one for item in found for one in item.start_differences_s]
+    return {
+        "model": model_path,
+        "files": len(found),
+        "equal": sum(item.equal for item in found),
+        "audio_s": round(audio_s, 1),
+        "wer_ours": _word_errors([(item.reference, item.ours) for item in found]),
+        "wer_theirs": _word_errors([(item.reference, item.theirs) for item in found]),
+        "processor_ours": round(cost_ours / audio_s, 4),
+        "processor_theirs": round(cost_theirs / audio_s, 4),
+        "ratio": round(cost_ours / cost_theirs, 3),
+        "words_compared": len(differences),
+        "median_start_difference_s": round(median(map(abs, differences)), 3) if differences else None,
+        "different": [asdict(item) for item in found if not item.equal],
+    }
+
+
+def _found(item: Item, events: Sequence[Event], theirs: str, timed: Sequence[dict[str, Any]]) -> Found:
+    normal = EnglishTextNormalizer() if item.language == "en" else BasicTextNormalizer()
+    finals = [event for event in events if isinstance(event, Transcript)]
+    mine = normal(" ".join(event.text for event in finals)).strip()
+    words = [(word.word.strip(), word.start) for event in finals for word in event.words]
+    others = [(word["word"].strip(), word["start"]) for segment in timed for word in segment["words"]]
+    same = [one for one, _ in words] == [other for other, _ in others]
+    differences = [one - other for (_, one), (_, other) in zip(words, others, strict=True)] if same else []
+    return Found(
+        item.path.name, item.language, mine, normal(theirs).strip(), normal(item.text).strip(), tuple(differences)
+    )
+
+
+def _word_errors(pairs: Sequence[tuple[str, str]]) -> float:
+    import jiwer
+
+    return round(float(jiwer.wer([reference for reference, _ in pairs], [heard for _, heard in pairs])), 4)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a .pt in openai-whisper's format")
+    parser.add_argument("--data", required=True, type=Path, help="manifest, CSV")
+    parser.add_argument("--sets", default="", help="only these sets, with commas between")
+    parser.add_argument("--detect", action="store_true", help="do not tell the language")
+    parser.add_argument("--words", action="store_true", help="compare word times with word_timestamps=True")
+    parser.add_argument("--at-once", type=int, default=1, help="recordings that go through together")
+    parser.add_argument("--dtype", default="float32", help="ours; openai-whisper's is float32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="also write the report here, as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        items = read_manifest(options.data, [name for name in options.sets.split(",") if name])
+        report = measure(options.model, items, options)
+    except UsageError as error:
+        sys.stderr.write(f"streamer: {error}\n")
+        return 2
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(as_json(report), encoding="utf-8")
+    sys.stdout.write(as_json(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Whole recordings through the model: windows of 30 s, one encoder pass each for tags, language, text and word times.
+
+Owned by whoever calls; it starts no thread and reads no clock. Windows of several recordings go through together. What
+openai-whisper's `transcribe` does anew at each temperature, and for the language, is done once: the encoder's pass.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from whisper.audio import HOP_LENGTH
+from whisper.utils import compression_ratio
+
+from streamer.audio.recording_mel import WINDOW_FRAMES, RecordingMel
+from streamer.decoding.alignment import slice_words
+from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.errors import EngineError
+from streamer.model.memory import room_for
+from streamer.model.whisper import Model
+from streamer.policy.offline import TEMPERATURES, Window, WindowText, must_try_again, slices
+from streamer.runtime.room import Room
+from streamer.runtime.tap_track import TapTrack, span_samples
+from streamer.steps import DecodeTask, HypothesisWord, SpanScores
+
+SURE_OF_LANGUAGE = 0.5  # below, the language of a short recording is asked for as openai-whisper does, with a pass more
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRequest:
+    """One window of a recording. `task`: language, prompt and draft; `track` None: no tags are due."""
+
+    mel: RecordingMel
+    window: Window
+    task: DecodeTask
+    track: TapTrack | None = None
+    tag_spans_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """What the model found in one window: plain values.
+
+    `words`: of each slice of the text (`slices`), absolute. `judgements`: of each second that ends in this window and
+    in none before, in order.
+    """
+
+    text: WindowText
+    language: str
+    words: tuple[tuple[HypothesisWord, ...], ...]
+    judgements: tuple[tuple[SpanScores, ...], ...]
+
+
+@dataclass(slots=True)
+class _Row:
+    """One window on its way."""
+
+    request: WindowRequest
+    task: DecodeTask
+    features: Tensor | None = None
+    judgements: tuple[tuple[SpanScores, ...], ...] = ()
+    decoded: Decoded | None = None
+    text: WindowText | None = None
+
+
+@dataclass(slots=True)
+class _Judgement:
+    """One span that is to be judged."""
+
+    row: _Row
+    second: int
+    taps: Tensor
+
+
+class OfflineEngine:
+    """Runs windows of recordings on one model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        with room_for(f"the decoder of the model {model.name}", model.device):
+            self.search = GreedySearch(model)
+        self._first_mark = model.tokenizer().timestamp_begin
+        self._room = Room(model.name, model.device, self._give_back, records=model.records)
+
+    def step(self, requests: Sequence[WindowRequest]) -> list[WindowResult]:
+        """Carry out the requests, each of another recording; results in the same order.
+
+        Raises:
+            EngineError: the model failed (for want of memory, where not even one window fits), or its output is not
+                finite.
+        """
+        rows = [_Row(request, request.task) for request in requests]
+        try:
+            self._room.carry_out(rows, self._encode)
+            self._judge(rows)
+            for number, temperature in enumerate(TEMPERATURES):
+                waiting = [row for row in rows if row.text is None or must_try_again(row.text)]
+                self._room.carry_out(waiting, partial(self._decode, number, temperature))
+            results = [self._result(row) for row in rows]
+        except RuntimeError as error:  # what torch raises, for want of memory as for anything else
+            first_line = str(error).partition("\n")[0]
+            raise EngineError(
+                f"model {self.model.name} failed on {len(rows)} windows ({self.model.device}): {first_line}"
+            ) from error
+        self._room.announce()
+        return results
+
+    def look_back(self, requests: Sequence[WindowRequest]) -> None:
+        """Fill the track of one recording with the taps of windows whose results are known from an earlier run."""
+        for request in requests:
+            self._room.carry_out([_Row(request, request.task)], self._encode)
+            if request.track is not None:
+                request.track.seconds()
+                request.track.trim()
+
+    def _give_back(self, record: bool) -> None:
+        self.search.give_back(record=record)
+        self.model.give_back(record=record)
+
+    def _encode(self, rows: Sequence[_Row]) -> None:
+        mel = torch.stack([row.request.mel.window(row.request.window.start, row.request.window.end) for row in rows])
+        tracks = [row.request.track for row in rows]
+        due = [
+            (0, 0) if track is None else track.due(row.request.window) for track, row in zip(tracks, rows, strict=True)
+        ]
+        features, taps = self.model.encode_half_steps(mel, due)
+        for row, track, found, steps in zip(rows, tracks, features, taps, strict=True):
+            row.features = found
+            if track is not None:
+                track.append(steps)
+
+    def _judge(self, rows: Sequence[_Row]) -> None:
+        """Judge every second that is new; spans of one length together."""
+        due: dict[int, list[_Judgement]] = defaultdict(list)
+        for row in rows:
+            if (track := row.request.track) is None:
+                continue
+            for second in track.seconds():
+                for steps in track.steps(second, row.request.tag_spans_s):
+                    due[steps].append(_Judgement(row, second, track.taps(second, steps)))
+        found: dict[tuple[int, int], list[SpanScores]] = defaultdict(list)
+
+        def judge(steps: int, batch: Sequence[_Judgement]) -> None:
+            logits = self.model.tag(torch.stack([one.taps for one in batch]))
+            scores = self.model.probabilities(logits).cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
+            for one, row_scores in zip(batch, scores, strict=True):
+                found[id(one.row), one.second].append(SpanScores(*span_samples(one.second, steps), row_scores))
+
+        for steps, batch in sorted(due.items()):
+            self._room.carry_out(batch, partial(judge, steps))
+        for row in rows:
+            row.judgements = tuple(tuple(spans) for (of, _), spans in sorted(found.items()) if of == id(row))
+            if row.request.track is not None:
+                row.request.track.trim()
+
+    def _decode(self, number: int, temperature: float, rows: Sequence[_Row]) -> None:
+        audio = [_audio(row) for row in rows]
+        tasks = [
+            replace(row.task, temperature=temperature, seed=row.request.window.start * len(TEMPERATURES) + number)
+            for row in rows
+        ]
+        decoded = self.search.decode(audio, tasks)
+        for row, one in zip(rows, decoded, strict=True):
+            if row.task.language is None and not self._agrees(row, one):
+                row.task = replace(row.task, language=self._spoken(row))
+                (one,) = self.search.decode([_audio(row)], [replace(row.task, temperature=temperature)])
+            row.task = replace(row.task, language=one.language)
+            row.decoded, row.text = one, self._text(one, row.task, temperature)
+
+    def _agrees(self, row: _Row, decoded: Decoded) -> bool:
+        """Whether the language that was found is sure: a whole window, or one that leaves little doubt."""
+        window = row.request.window
+        whole = window.end - window.start == WINDOW_FRAMES
+        return whole or not self.model.is_multilingual or decoded.language_probability >= SURE_OF_LANGUAGE
+
+    def _spoken(self, row: _Row) -> str:
+        """The language of a short recording with silence behind it; in its window there are zeros instead."""
+        features, _ = self.model.encode_half_steps(row.request.mel.opening()[None], [(0, 0)])
+        (found,) = self.search.decode(
+            [AudioWindow(features[0], 1)], [DecodeTask(max_new_tokens=1, languages=row.task.languages)]
+        )
+        return found.language
+
+    def _text(self, decoded: Decoded, task: DecodeTask, temperature: float) -> WindowText:
+        said = self.model.tokenizer(decoded.language, task.task).decode(list(decoded.tokens)).strip()
+        return WindowText(
+            tokens=decoded.tokens,
+            temperature=temperature,
+            mean_logprob=decoded.mean_logprob,
+            no_speech_probability=decoded.no_speech_probability,
+            compression_ratio=compression_ratio(said),
+        )
+
+    def _result(self, row: _Row) -> WindowResult:
+        assert row.text is not None
+        assert row.decoded is not None
+        window = row.request.window
+        cuts = [(one.first, one.last) for one in slices(row.text.tokens, self._first_mark)[0]]
+        tokenizer = self.model.tokenizer(row.decoded.language, row.task.task)
+        words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_LENGTH, window.end * HOP_LENGTH)
+        return WindowResult(row.text, row.decoded.language, words, row.judgements)
+
+
+def _audio(row: _Row) -> AudioWindow:
+    assert row.features is not None
+    window = row.request.window
+    return AudioWindow(row.features, max(-(-(window.end - window.start) // 2), 1))
