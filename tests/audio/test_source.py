@@ -5,8 +5,8 @@ import pytest
 from media_files import tone, write_media
 
 from streamer.audio.files import FileSource
-from streamer.audio.stdin import StdinSource
 from streamer.audio.source import open_source
+from streamer.audio.stdin import StdinSource
 from streamer.errors import InputError
 
 

@@ -112,7 +112,9 @@ def test_bytes_that_are_overwritten_in_a_pause_are_a_gap_all_the_same(tmp_path, 
 @pytest.mark.parametrize("percent", [0.02, -0.02])
 def test_a_clock_that_drifts_is_no_damage(tmp_path, percent):
     whole = write_media(tmp_path / "whole.webm", babble(48_000, 30.0)[:, :1], 48_000, "libopus")
-    path = rewrite(whole, tmp_path / "x.webm", lambda number, seconds, size: round(1000 * seconds * (1 + percent / 100)))
+    path = rewrite(
+        whole, tmp_path / "x.webm", lambda number, seconds, size: round(1000 * seconds * (1 + percent / 100))
+    )
     blocks = blocks_of(path)
     assert told(blocks) == []
     assert sum(block.lost_samples for block in blocks) == 0
@@ -130,7 +132,9 @@ def test_a_clock_that_drifts_is_no_damage(tmp_path, percent):
     ],
 )
 def test_files_in_a_row_are_heard_to_the_end(tmp_path, suffix, codec, rates):
-    sounds = [babble(rate, 2.0, channels, seed) for rate, channels, seed in zip(rates, (1, 2, 1), (1, 2, 3), strict=True)]
+    sounds = [
+        babble(rate, 2.0, channels, seed) for rate, channels, seed in zip(rates, (1, 2, 1), (1, 2, 3), strict=True)
+    ]
     path = tmp_path / f"chained.{suffix}"
     path.write_bytes(
         b"".join(
@@ -187,7 +191,7 @@ def test_another_track_can_be_asked_for_and_a_wrong_number_is_refused(tmp_path):
         blocks_of(path, track=3)
     one = write_media(tmp_path / "one.flac", VOICE, 48_000, "flac")
     assert told(blocks_of(one, track=1)) == []
-    with pytest.raises(InputError, match="has 1 audio track; give 1$"):
+    with pytest.raises(InputError, match=r"has 1 audio track; give 1$"):
         blocks_of(one, track=2)
 
 
