@@ -67,6 +67,13 @@ def test_a_sound_file_that_begins_late_keeps_the_clock_and_one_cut_out_of_a_stre
         assert_lies_at(blocks, sound, found_s)
 
 
+def test_a_radio_stream_that_was_joined_late_begins_at_once_and_is_whole(tmp_path):
+    sound = babble(48_000, 2.0)
+    blocks = blocks_of(write_tracks(tmp_path / "x.ogg", [Sound(sound, start_s=3.0)]))
+    assert told(blocks) == []
+    assert_lies_at(blocks, sound, 0.0)
+
+
 @pytest.mark.parametrize("suffix", ["webm", "mka"])
 def test_pauses_that_were_not_sent_are_silence_and_nothing_is_said(tmp_path, suffix):
     sound = babble(48_000, 5.0)
