@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,9 @@ def refused(capsys, *arguments, says, status=2):
         (("--input", "no.wav"), "--input no.wav: no such file"),
         (("--input", ""), "--input"),
         (("--input", "."), "--input ."),
+        (("--track", "0", "--input", "x.wav"), "--track: must be the number of an audio track, from 1, is '0'"),
+        (("--track", "two"), "--track: must be the number"),
+        (("--track", "1"), "--track 1: a microphone has no tracks"),
         (("--config", "no.yaml"), "--config no.yaml: cannot be read"),
         (("--set", "window.hop=1"), "window.hop: unknown key"),
         (("--set", "nonsense"), "--set nonsense: must be KEY=VALUE"),
@@ -131,6 +135,26 @@ def test_the_same_input_gives_the_same_bytes_and_every_file_is_whole(model, soun
     assert (tmp_path / "b.jsonl").read_text() == first.stdout
     assert again.stdout == ""
     assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT")
+
+
+def test_a_file_on_stdin_and_its_notices(model, tmp_path):
+    frames = np.random.default_rng(1).normal(0, 3_000, 24_000).astype("<i2")
+    with wave.open(str(tmp_path / "opposite.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(np.stack([frames, -frames], axis=1).tobytes())
+    pcm = (tmp_path / "opposite.wav").read_bytes()
+    done = run("--input", "-", "--model", model, "--speed", "0", "--no-server", "--jsonl", "-", stdin=pcm)
+    assert done.returncode == 0, done.stderr
+    events = events_of(done.stdout)
+    check_session(events)
+    assert events[-1]["audio_t"] == 1.5
+    told = [event for event in events if event["type"] == "status" and "cancel each other out" in event["detail"]]
+    assert [event["state"] for event in told] == ["listening"]
+    broken = run("--input", "-", "--model", model, "--speed", "0", "--no-server", stdin=pcm[:20] + bytes(90))
+    assert broken.returncode == 2
+    assert broken.stderr.splitlines()[-1].startswith("streamer: --input -: is damaged or no audio")
 
 
 def test_raw_pcm_on_stdin(model):

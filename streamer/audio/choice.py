@@ -4,22 +4,24 @@ That is the default track; commentary and descriptions for the blind only where 
 track is silent at its beginning, the first that is not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from av.audio.stream import AudioStream
-from av.container import InputContainer
-from av.stream import Disposition
 
 from streamer.errors import InputError
 
 SILENT_S = 60.0  # a track that is silent so long, while another is not, is not meant
 SILENT_PEAK = 1e-4  # full scale 1: -80 dB
 
-_ASIDE = (
-    Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.karaoke
-    | Disposition.descriptions | Disposition.clean_effects
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class TrackFacts:
+    """What a file says of one audio track. `aside`: marked as commentary, description for the blind or the like."""
+
+    default: bool = False
+    aside: bool = False
+    language: str = ""
+    title: str = ""
+    channels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +32,12 @@ class Choice:
     count: int
     notice: str = ""
 
-    def stream(self, container: InputContainer) -> AudioStream:
-        """The track in a container that was opened anew, or in the next link, which may have fewer."""
-        tracks = container.streams.audio
-        return tracks[min(self.number, len(tracks)) - 1]
 
-
-def choose(container: InputContainer, wanted: int | None, where: str, sounds: Callable[[int], bool]) -> Choice:
+def choose(tracks: Sequence[TrackFacts], wanted: int | None, where: str, sounds: Callable[[int], bool]) -> Choice:
     """Choose a track. `wanted`: what the user asked for, from 1. `sounds`: whether a track (from 1) is not silent.
 
     Raises InputError, with `where` (option and file) in front, when there is none or not the one that is wanted.
     """
-    tracks = container.streams.audio
     count = len(tracks)
     if not count:
         raise InputError(f"{where}: has no audio track; give a file that has one")
@@ -58,14 +54,12 @@ def choose(container: InputContainer, wanted: int | None, where: str, sounds: Ca
     return Choice(number, count, _notice(number, tracks, silent))
 
 
-def _rank(track: AudioStream) -> tuple[bool, bool]:
-    title = f"{track.metadata.get('title', '')} {track.metadata.get('handler_name', '')}".lower()
-    aside = bool(track.disposition & _ASIDE) or "commentary" in title
-    return aside, not track.disposition & Disposition.default
+def _rank(track: TrackFacts) -> tuple[bool, bool]:
+    return track.aside or "commentary" in track.title.lower(), not track.default
 
 
-def _notice(number: int, tracks: tuple[AudioStream, ...], silent: str) -> str:
+def _notice(number: int, tracks: Sequence[TrackFacts], silent: str) -> str:
     track = tracks[number - 1]
-    language, title = track.metadata.get("language", "und"), track.metadata.get("title", "")
-    told = ", ".join(filter(None, (language if language != "und" else "", title, f"{track.codec_context.channels} ch")))
+    language = "" if track.language == "und" else track.language
+    told = ", ".join(filter(None, (language, track.title, f"{track.channels} ch")))
     return f"audio track {number} of {len(tracks)} is heard ({told}){silent}; --track N takes another"

@@ -1,5 +1,6 @@
 """Audio and video files as a source: streamed in real time or as fast as they go, or read whole."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from streamer.audio.resample import BlockMaker
 from streamer.audio.track import AudioTrack
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+
+_log = logging.getLogger(__name__)
 
 _DEMOS = {"nano": "demo.flac"}  # by model: its own, with words that it knows
 _VOICES = "demo_voices.ogg"  # for every other: people
@@ -34,7 +37,7 @@ class FileSource:
         track: int | None = None,
     ) -> None:
         """`label` names the file in errors: the option that gave it. `track`: as in `AudioTrack`."""
-        self.name = Path(path).name
+        self.name, self._where = Path(path).name, f"{label} {path}"
         self.live = realtime
         self._track = AudioTrack(path, label, track)
         self.duration_s = self._track.duration_s
@@ -44,11 +47,15 @@ class FileSource:
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms; once. What cannot be decoded is a loss or a `degraded` block, never an exception."""
+        heard = 0
         try:
             for block in track_blocks(self._track):
                 if not self._may_go(block):
                     return
+                heard += len(block.samples)
                 yield block
+            if not heard:
+                _log.warning("%s: has no sound in it", self._where)
         finally:
             self._track.close()
 

@@ -5,6 +5,7 @@ times, where the next link has another rate or other channels; each link is ther
 scan of an Ogg stream also notes where pages are broken or missing, which FFmpeg skips without a word.
 """
 
+import os
 import re
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,8 @@ _BEGINS = {
     "matroska": re.compile(rb"\x1a\x45\xdf\xa3.{0,40}?\x42\x82.(?:matroska|webm)", re.DOTALL),
 }
 _LONGEST_BEGIN = 64
+
+_WAV_UNKNOWN_BYTES = 0x7FFF_F000  # from here on a RIFF size was written by a program that did not know it
 
 _BOS = 2  # an Ogg page's flag: the first of a logical stream
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
@@ -230,13 +233,31 @@ def scan_file(file: BinaryIO, container: str) -> tuple[int, list[int]]:
     return links, scan.damage
 
 
+def is_cut(path: str) -> bool:
+    """Whether the bytes of a WAV or Ogg file stop before its own end marks (FFmpeg does not tell)."""
+    if not os.path.isfile(path):
+        return False
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(12)
+        file.seek(max(0, size - 65_536))
+        tail = file.read()
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        announced = int.from_bytes(head[4:8], "little") + 8
+        return size + 2 < announced < _WAV_UNKNOWN_BYTES
+    if head[:4] == b"OggS":
+        page = tail.rfind(b"OggS")  # RFC 3533: byte 5 of a page's header holds its flags, 4 is the end of the stream
+        return page < 0 or page + 5 >= len(tail) or not tail[page + 5] & 4
+    return False
+
+
 def _announced_bytes(file: BinaryIO, container: str) -> int | None:
     """Where the first link ends by its own header; None: it does not say."""
     file.seek(0)
     head = file.read(_LONGEST_BEGIN)
     if container == "wav":
         size = int.from_bytes(head[4:8], "little")
-        return size + 8 + size % 2 if head[:4] == b"RIFF" and 4 < size < 0x7FFF_F000 else None
+        return size + 8 + size % 2 if head[:4] == b"RIFF" and 4 < size < _WAV_UNKNOWN_BYTES else None
     if container == "matroska":
         begin, header = _element_size(head, 4)
         if header is None or head[begin + header : begin + header + 4] != b"\x18\x53\x80\x67":

@@ -1,16 +1,13 @@
 """Where sound comes from, as the command line names it: a microphone, a file, a pipe, the bundled demo."""
 
-import os
-import stat
-
 from streamer.audio.block import AudioBlock, Source
 from streamer.audio.clock import Clock
 from streamer.audio.files import FileSource, demo_path
 from streamer.audio.microphone import STALL_S, Microphone
-from streamer.audio.stdin import StdinSource
+from streamer.audio.stdin import StdinSource, is_pipe
 from streamer.errors import InputError
 
-__all__ = ["AudioBlock", "Source", "open_file", "open_source"]
+__all__ = ["AudioBlock", "Source", "open_source"]
 
 
 def open_source(
@@ -38,17 +35,7 @@ def open_source(
         raise InputError("--input: is empty; give an audio or video file, - for standard input, or demo")
     if input == "-":
         return StdinSource(realtime=realtime, clock=clock, track=track)
-    return open_file(demo_path("") if input == "demo" else input, realtime=realtime, clock=clock, track=track)
-
-
-def open_file(
-    path: str, *, realtime: bool, clock: Clock | None = None, track: int | None = None, label: str = "--input"
-) -> Source:
-    """A file or a named pipe. `label` names it in errors: the option that gave it. Raises InputError."""
-    try:
-        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        is_pipe = False  # `FileSource` says what is wrong with it
-    if is_pipe:
-        return StdinSource.named(path, realtime=realtime, clock=clock, track=track, label=label)
-    return FileSource(path, realtime=realtime, clock=clock, label=label, track=track)
+    path = demo_path("") if input == "demo" else input
+    if is_pipe(path):
+        return StdinSource.named(path, realtime=realtime, clock=clock, track=track)
+    return FileSource(path, realtime=realtime, clock=clock, track=track)

@@ -7,6 +7,7 @@ before anything can be heard: it is put aside in a temporary file.
 
 import os
 import select
+import stat
 import sys
 import tempfile
 import threading
@@ -63,7 +64,15 @@ class StdinSource:
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE * _HEAD_START) if realtime else None
 
     @classmethod
-    def named(cls, path: str, *, realtime: bool, clock: Clock | None, track: int | None, label: str) -> Self:
+    def named(
+        cls,
+        path: str,
+        *,
+        realtime: bool,
+        clock: Clock | None = None,
+        track: int | None = None,
+        label: str = "--input",
+    ) -> Self:
         """The named pipe at `path`; what somebody writes into it is awaited. Raises InputError."""
         try:
             pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else it waits here for a writer
@@ -165,6 +174,14 @@ class StdinSource:
             return b"" if self._closed.is_set() else os.read(self._fd, size)
         except OSError as error:
             raise InputError(f"{self._where}: {self._what} cannot be read: {error.strerror}") from None
+
+
+def is_pipe(path: str) -> bool:
+    """Whether `path` is a named pipe."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 class _Aside:

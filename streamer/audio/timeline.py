@@ -48,6 +48,9 @@ class Evidence:
     pause: bool = False
 
 
+NOTHING_KNOWN = Evidence()
+
+
 class Timeline:
     """One track. `origin`: the time at which the clock begins, None: with the first frame.
 
@@ -64,7 +67,7 @@ class Timeline:
         self._end = Fraction(0)  # of the last frame, by its own stamp
         self._drifted: Fraction | None = Fraction(0)  # None: people were told
 
-    def place(self, stamp: Fraction | None, frames: int, rate: int, evidence: Evidence = Evidence()) -> Before:
+    def place(self, stamp: Fraction | None, frames: int, rate: int, evidence: Evidence = NOTHING_KNOWN) -> Before:
         """The next frame, of so many native samples, that says it belongs at `stamp` seconds (None: it does not)."""
         before = Before() if stamp is None else self._before(stamp, rate, evidence)
         self._begun = True

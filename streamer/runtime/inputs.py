@@ -10,7 +10,8 @@ from streamer.audio.devices import choose_device
 from streamer.audio.files import FileSource, demo_path
 from streamer.audio.microphone import Microphone
 from streamer.audio.sharing import SharedAudio
-from streamer.audio.source import open_file, open_source
+from streamer.audio.source import open_source
+from streamer.audio.stdin import StdinSource, is_pipe
 from streamer.config import Settings
 from streamer.errors import InputError, UsageError
 from streamer.model.catalog import BUNDLED
@@ -112,13 +113,15 @@ def _check_sender(plan: SourcePlan, at_once: bool, server: bool) -> None:
 def _open(plan: SourcePlan, at_once: bool) -> Source:
     """The file or standard input of an entry."""
     given, track, where = plan.settings.audio.input, plan.settings.audio.track, f"{plan.path}.input"
-    if given and given != "-":
-        try:
-            path = demo_path("") if given == "demo" else given
-            return open_file(path, realtime=not at_once, label=f"{where}:", track=track)
-        except InputError as error:
-            raise InputError(str(error).replace("--input demo", where, 1)) from None
+    realtime, label = not at_once, f"{where}:"
+    if given == "-":
+        return StdinSource(realtime=realtime, label=label, track=track)
+    if not given:
+        raise InputError(f"{where}: is empty; give an audio or video file, - for standard input, or demo")
     try:
-        return open_source(None, given, realtime=not at_once, track=track)
+        path = demo_path("") if given == "demo" else given
     except InputError as error:
-        raise InputError(str(error).replace("--input", where, 1)) from None
+        raise InputError(str(error).replace("--input demo", where, 1)) from None
+    if is_pipe(path):
+        return StdinSource.named(path, realtime=realtime, label=label, track=track)
+    return FileSource(path, realtime=realtime, label=label, track=track)

@@ -93,7 +93,8 @@ class TerminalView:
                 self._alert(event)
             case Status():
                 self._picture.state, self._picture.detail = event.state, clean(event.detail)
-                if self._live is None and event.state in ("no_audio", "degraded"):
+                told = event.state == "listening" and event.detail  # said once: it must not pass with the next state
+                if told or (self._live is None and event.state in ("no_audio", "degraded")):
                     self._line(f"{_STATES[event.state]} {clean(event.detail)}".rstrip(), "dim")
             case Gap():
                 self._line(f"… {event.end - event.start:.1f} s of sound lost: {clean(event.reason)}", "dim")

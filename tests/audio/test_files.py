@@ -173,8 +173,9 @@ def test_files_without_sound_are_refused_by_name_in_one_line(tmp_path):
         read_audio(str(garbage))
 
 
-def test_a_wav_of_no_samples_just_ends(tmp_path):
+def test_a_wav_of_no_samples_just_ends_and_is_said_to_be_empty(tmp_path, caplog):
     assert read_blocks(write_wav(tmp_path / "x.wav", np.zeros(0))) == []
+    assert caplog.messages == [f"--input {tmp_path / 'x.wav'}: has no sound in it"]
     assert read_audio(str(tmp_path / "x.wav")).shape == (0,)
 
 

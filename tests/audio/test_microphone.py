@@ -70,6 +70,16 @@ class FakeStream:
             self.audio.running = None
 
 
+class OppositeChannels(FakeAudio):
+    """Both channels have the same tone, one of them upside down."""
+
+    def open(self, device, rate, channels, hear, ended):
+        stream = super().open(device, rate, channels, hear, ended)
+        tone = 0.3 * np.sin(2 * np.pi * 500 * np.arange(round(rate * CALLBACK_S)) / rate)
+        stream.block = np.stack([tone, -tone], axis=1).astype(np.float32)
+        return stream
+
+
 def listen(microphone: Microphone, clock: ScriptedClock, until_s: float):
     clock.at(until_s, microphone.close)
     return list(microphone.blocks())
@@ -90,6 +100,15 @@ def test_sound_comes_at_16_khz_mono_and_every_sample_is_there():
     assert {block.state for block in blocks} == {"listening"}
     assert np.concatenate([block.samples for block in blocks])[1_000:] == pytest.approx(0.25, abs=1e-3)
     assert audio.running is None
+
+
+def test_channels_that_cancel_are_heard_and_told_once():
+    clock = ScriptedClock()
+    blocks = listen(Microphone("snow", backend=OppositeChannels(clock, USB), clock=clock), clock, 2.0)
+    sound = np.concatenate([block.samples for block in blocks])
+    assert np.abs(sound[4_000:]).max() > 0.25
+    (notice,) = [block.notice for block in blocks if block.notice]
+    assert "channel 1 of 2 is heard alone" in notice
 
 
 @pytest.mark.parametrize("tells", [True, False])

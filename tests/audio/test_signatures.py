@@ -47,8 +47,10 @@ def test_samples_are_no_file(data):
 
 @pytest.mark.parametrize(
     "begin",
-    [b"RIFF", b"ID3", b"ID3\x03\x00", b"OggS", b"fLaC", b"\xff\xfb\x90\x64", b"\xff\xf1\x50\x80", b"\x1a\x45\xdf\xa3"]
-    + [b"\x00\x00\x00\x20ftyp", b"G", b"FORM", b".snd", b"\x00\x00\x01\xba", b"mdat"],
+    [
+        *(b"RIFF", b"ID3", b"ID3\x03\x00", b"OggS", b"fLaC", b"FORM", b".snd", b"mdat", b"G"),
+        *(b"\xff\xfb\x90\x64", b"\xff\xf1\x50\x80", b"\x1a\x45\xdf\xa3", b"\x00\x00\x00\x20ftyp", b"\x00\x00\x01\xba"),
+    ],
 )
 def test_samples_that_begin_with_odd_bytes_are_no_file(begin):
     assert container_of(begin + os.urandom(4_000).replace(b"\xff", b"\xfe")) is None

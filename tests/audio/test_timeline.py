@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from streamer.audio.timeline import DAMAGED, DRIFTS, Before, Evidence, Missing, Timeline
 
 RATE, FRAME = 48_000, 960  # 20 ms
+NONE = Evidence()
 
 
-def play(timeline: Timeline, stamps_ms: list[float], evidence: Evidence = Evidence()) -> list[Before]:
+def play(timeline: Timeline, stamps_ms: list[float], evidence: Evidence = NONE) -> list[Before]:
     """Frames of 20 ms at these times, of which the last has the evidence."""
     last = len(stamps_ms) - 1
     return [
-        timeline.place(Fraction(stamp) / 1000, FRAME, RATE, evidence if number == last else Evidence())
+        timeline.place(Fraction(stamp) / 1000, FRAME, RATE, evidence if number == last else NONE)
         for number, stamp in enumerate(stamps_ms)
     ]
 

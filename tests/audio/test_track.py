@@ -67,6 +67,13 @@ def test_a_sound_file_that_begins_late_keeps_the_clock_and_one_cut_out_of_a_stre
         assert_lies_at(blocks, sound, found_s)
 
 
+def test_a_radio_stream_that_was_joined_late_begins_at_once_and_is_whole(tmp_path):
+    sound = babble(48_000, 2.0)
+    blocks = blocks_of(write_tracks(tmp_path / "x.ogg", [Sound(sound, start_s=3.0)]))
+    assert told(blocks) == []
+    assert_lies_at(blocks, sound, 0.0)
+
+
 @pytest.mark.parametrize("suffix", ["webm", "mka"])
 def test_pauses_that_were_not_sent_are_silence_and_nothing_is_said(tmp_path, suffix):
     sound = babble(48_000, 5.0)
@@ -191,7 +198,7 @@ def test_another_track_can_be_asked_for_and_a_wrong_number_is_refused(tmp_path):
         blocks_of(path, track=3)
     one = write_media(tmp_path / "one.flac", VOICE, 48_000, "flac")
     assert told(blocks_of(one, track=1)) == []
-    with pytest.raises(InputError, match="has 1 audio track; give 1$"):
+    with pytest.raises(InputError, match=r"has 1 audio track; give 1$"):
         blocks_of(one, track=2)
 
 

@@ -84,7 +84,7 @@ def test_standard_input_is_for_one_source(monkeypatch, sound):
         entries = [{"name": "a", "input": "-"}, {"name": "b", "input": sound}]
         opened = open_inputs(validate({"sources": entries, "audio": {"speed": 0}}).plans())
         assert [item.source.name for item in opened] == ["stdin", "sound.wav"]
-        assert sum(len(block.samples) for block in opened[0].source.blocks()) > 1600
+        assert sum(len(block.samples) for block in opened[0].source.blocks()) == 1600  # the header is none
 
 
 def test_nano_plays_its_own_demo_and_every_other_model_the_one_with_people(sound):

@@ -100,6 +100,15 @@ def test_plain_lines_when_it_is_no_terminal():
     )
 
 
+def test_what_is_told_once_stays_also_where_nothing_is_wrong():
+    stream = io.StringIO()
+    view = TerminalView(stream)
+    view.show(Status(session="s", seq=1, audio_t=0.0, state="listening", detail="audio track 2 of 3 is heard"))
+    view.show(Status(session="s", seq=2, audio_t=1.0, state="listening", detail=""))
+    view.close()
+    assert stream.getvalue().splitlines() == ["listening audio track 2 of 3 is heard"]
+
+
 def test_finals_stay_and_the_partial_is_at_the_bottom():
     said = words("Hello there")
     screen, _ = show_live(60, spoken(said, final=True), spoken(said[:1], segment=2), meter=(-30.0, 0.25))
