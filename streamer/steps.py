@@ -57,9 +57,9 @@ class HypothesisWord:
     """One word that the decoder wrote, not yet committed.
 
     `text` is as written, with its leading space and its punctuation. `attended_sample` is the middle of the audio frame
-    that the word's last token before its mark attended most, for policies that stop at a frontier. `mark`: the punctuation at the end
-    of `text`, of which the last `mark_tokens` of the tokens are made. A decoder that goes on behind a committed word
-    may write a mark first: that is a word of nothing but its mark.
+    that the word's last token before its mark attended most, for policies that stop at a frontier. `mark`: the
+    punctuation at the end of `text`, of which the last `mark_tokens` of the tokens are made. A decoder that goes on
+    behind a committed word may write a mark first: that is a word of nothing but its mark.
     """
 
     text: str
