@@ -17,7 +17,6 @@ from streamer.steps import HypothesisWord
 QUIET_SAMPLES = SAMPLE_RATE // 5  # no word is silent inside for so long
 END_SAMPLES = 4 * SAMPLE_RATE // 50  # 4 frames of the encoder: the frontier where nothing is being said, as published
 SURE = 0.9  # a word of less probability has to be written by two passes
-UNSURE = 0.5  # one of less than this by three
 LOST = 0.2  # and one of less than this by four: the decoder has lost the thread there, and may find it again
 NEAR_SAMPLES = 6 * SAMPLE_RATE // 25  # so little behind the word before: the attention may lag behind the words
 SAME_SAMPLES = 3 * SAMPLE_RATE // 10  # two passes that attend further apart did not hear the same word
@@ -68,4 +67,4 @@ def _needed(word: HypothesisWord, before: int) -> int:
     """In how many passes in a row a word has to be written; `before`: what was attended for the word before."""
     if word.probability >= SURE and word.attended_sample - before >= NEAR_SAMPLES:
         return 1
-    return 2 if word.probability >= UNSURE else 3 if word.probability >= LOST else 4
+    return 2 if word.probability >= LOST else 4

@@ -312,7 +312,6 @@ class TextSession:
             if self._mark and not word.is_mark and self._begins_sentence(word):
                 self._commit(self._mark, end_sample)
             self._mark = ()
-            segment = self._segment
             long = word.start_sample - segment.start >= SENTENCE_SAMPLES
             if long and segment.words and not word.is_mark and segment.words[-1].text.endswith(ENDS):
                 changes += self._roll((), end_sample)

@@ -23,7 +23,6 @@ from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.policy.offline import Passage, Seeker
 from streamer.policy.prompt import Prompt
-from streamer.policy.sentence import SpeechPaused
 from streamer.policy.session import TextChange
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
@@ -31,7 +30,7 @@ from streamer.runtime.session import Session
 from streamer.runtime.stream import head_facts, text_model
 from streamer.runtime.tap_track import HALF_STEP_FRAMES, KEPT, TapTrack
 from streamer.steps import DecodeTask, HypothesisWord, SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 FRAME_SAMPLES = 160  # one mel frame: 10 ms
 
@@ -180,7 +179,7 @@ class Recording:
 
     def _complete(self, plan: ListenerPlan) -> list[Event]:
         events = self._write(_at(plan))
-        if isinstance(plan, SegmentOpened | SegmentClosed | SpeechPaused):  # the gate decides nothing here
+        if isinstance(plan, SegmentOpened | SegmentClosed | SpeechOver):  # the gate decides nothing here
             return events
         result = None
         if isinstance(plan, Hop) and plan.judge:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class GateState(Enum):
-    """STARTING: voiced, but not for long enough yet; STOPPING: unvoiced, but not for long enough yet."""
+    """STARTING: voiced, but not surely or for long enough yet; STOPPING: unvoiced, but not for long enough yet."""
 
     QUIET = auto()
     STARTING = auto()
@@ -58,6 +58,7 @@ class Gate:
         self._voiced_start = 0
         self._voiced_end = 0
         self._voiced_samples = 0  # voiced since STARTING
+        self._sure = False  # a frame since STARTING left no doubt
         self._closed_at = 0
 
     @property
@@ -65,25 +66,26 @@ class Gate:
         """Whether text is due."""
         return self.state in (GateState.SPEAKING, GateState.STOPPING)
 
-    def step(self, voiced: bool) -> GateChange | None:
-        """Take the next frame of 320 samples."""
+    def step(self, voiced: bool, sure: bool = True) -> GateChange | None:
+        """Take the next frame of 320 samples; `sure`: there is no doubt that it is a voice."""
         start, self._position = self._position, self._position + FRAME_SAMPLES
         if voiced:
-            return self._on_voice(start)
+            return self._on_voice(start, sure)
         return self._on_pause()
 
     def finish(self) -> GateChange | None:
         """The input ended: close at once."""
         return self._close() if self.open else None
 
-    def _on_voice(self, start: int) -> GateChange | None:
+    def _on_voice(self, start: int, sure: bool) -> GateChange | None:
         self._voiced_end = self._position
         if self.state is GateState.QUIET:
-            self._voiced_start, self._voiced_samples = start, 0
+            self._voiced_start, self._voiced_samples, self._sure = start, 0, False
             self._enter(GateState.STARTING)
         if self.state is GateState.STARTING:
             self._voiced_samples += FRAME_SAMPLES
-            if self._voiced_samples >= self._onset_samples:
+            self._sure |= sure
+            if self._sure and self._voiced_samples >= self._onset_samples:
                 self._enter(GateState.SPEAKING)
                 return GateOpened(self._position, max(self._voiced_start - self._preroll_samples, self._closed_at))
         elif self.state is GateState.STOPPING:

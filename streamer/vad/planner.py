@@ -102,7 +102,7 @@ class Planner:
         self._frames.append(frame)
         self._voices.append(voice)
         plans: list[Plan] = []
-        change = self._gate.step(voice.voiced)
+        change = self._gate.step(voice.voiced, voice.sure)
         if isinstance(change, GateOpened):
             self._speech_end = None
             plans.append(SegmentOpened(change.at_sample, change.speech_start))

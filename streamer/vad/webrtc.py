@@ -23,15 +23,17 @@ FLOOR_FRAMES = 250  # the floor looks back over 5 s
 FLOOR_EVERY = 5  # and is looked up anew every 100 ms
 FLOOR_PERCENTILE = 10
 TWO_MINDS = 0.6  # from this part of `vad.speech_probability` on webrtcvad's word counts
+SURE_DOUBT = 0.4  # of the doubt that `vad.speech_probability` leaves a sure frame leaves this part: 0.8 at 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceFrame:
-    """One frame's judgement: `voiced`, its level and the noise floor in dB re full scale."""
+    """One frame's judgement: `voiced`, its level and the noise floor in dB re full scale; `sure`: without a doubt."""
 
     voiced: bool
     level_db: float
     floor_db: float
+    sure: bool = True
 
 
 class VoiceDetector:
@@ -40,8 +42,9 @@ class VoiceDetector:
     def __init__(self, settings: VadSettings) -> None:
         self._vad = webrtcvad.Vad(settings.aggressiveness)
         self._above_floor_db = settings.above_floor_db
-        self._sure = settings.speech_probability
-        self._speech = SpeechProbability() if self._sure else None
+        self._likely = settings.speech_probability
+        self._sure = 1 - SURE_DOUBT * (1 - self._likely)
+        self._speech = SpeechProbability() if self._likely else None
         self._levels: deque[float] = deque(maxlen=FLOOR_FRAMES)
         self._floor_db = SILENCE_DB
         self._count = 0
@@ -58,13 +61,13 @@ class VoiceDetector:
         # In the first second the floor is not known yet: the loudness of a voice alone must do.
         known = len(self._levels) >= FLOOR_FRAMES // 5
         loud = level_db > self._floor_db + self._above_floor_db if known else level_db > -60
-        return VoiceFrame(self._voiced(frame, loud), level_db, self._floor_db)
+        probability = self._speech.step(frame) if self._speech is not None else None
+        voiced = self._voiced(frame, loud, probability)
+        return VoiceFrame(voiced, level_db, self._floor_db, probability is None or probability >= self._sure)
 
-    def _voiced(self, frame: NDArray[np.float32], loud: bool) -> bool:
-        if self._speech is not None:
-            probability = self._speech.step(frame)
-            if probability >= self._sure or probability < TWO_MINDS * self._sure:
-                return probability >= self._sure
+    def _voiced(self, frame: NDArray[np.float32], loud: bool, probability: float | None) -> bool:
+        if probability is not None and not TWO_MINDS * self._likely <= probability < self._likely:
+            return probability >= self._likely
         pcm = np.round(np.clip(frame, -1.0, 32767 / 32768) * 32768).astype("<i2").tobytes()
         return loud and self._vad.is_speech(pcm, SAMPLE_RATE)
 

@@ -22,6 +22,12 @@ def test_opens_after_onset_with_preroll_and_closes_after_hangover():
     assert gate.state is GateState.QUIET
 
 
+def test_frames_without_one_that_is_sure_do_not_open():
+    gate = Gate(SETTINGS)
+    assert [gate.step(True, False) for _ in range(100)] == [None] * 100
+    assert gate.step(True, True) == GateOpened(at_sample=101 * FRAME_SAMPLES, speech_start=0)
+
+
 def test_a_click_does_not_open():
     _, changes = run([False] * 10 + [True] * 2 + [False] * 50)
     assert changes == []
