@@ -42,6 +42,7 @@ from streamer.sound.cadence import CadenceDetector, CadenceState
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.loudness import dbfs
+from streamer.sound.pattern_trust import SIRENS
 from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.word_lists import masked_words
@@ -83,7 +84,9 @@ class Session:
         facts = head or HeadFacts()
         self.text = TextSession(settings, text)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
-        self._cadence = CadenceDetector()
+        # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
+        alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
+        self._cadence = CadenceDetector(sirens=head is not None or alone)
         self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)

@@ -17,12 +17,15 @@ __all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
 
 
 class CadenceDetector:
-    """The patterns in a stream; the same for any chunking."""
+    """The patterns in a stream; the same for any chunking.
 
-    def __init__(self) -> None:
+    `sirens`: whether anybody asks for sirens, which take five times the time of all the others.
+    """
+
+    def __init__(self, *, sirens: bool = True) -> None:
         self._spectrogram = Spectrogram()
         self._beeps = BeepDetector()
-        self._sirens = SirenDetector()
+        self._sirens = SirenDetector() if sirens else None
         self._tones = ToneDetector()
 
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
@@ -33,11 +36,14 @@ class CadenceDetector:
         levels, broken = self._spectrogram.push(samples, end_sample)
         if broken:
             self._beeps.reset()
-            self._sirens.reset()
+            if self._sirens:
+                self._sirens.reset()
             self._tones.reset()
         first = self._spectrogram.next_frame - levels.shape[0]
         self._beeps.push(levels, first)
-        self._sirens.push(levels, first)
         self._tones.push(levels, first)
-        patterns = (*self._beeps.patterns, *self._sirens.patterns, self._tones.pattern)
+        patterns = [*self._beeps.patterns, self._tones.pattern]
+        if self._sirens:
+            self._sirens.push(levels, first)
+            patterns += self._sirens.patterns
         return [state for pattern in patterns for state in pattern.states()]

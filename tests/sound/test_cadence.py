@@ -200,3 +200,13 @@ def test_the_alarms_of_the_shared_scenes(scene, kind, within_s):
     assert [(phase, name) for phase, name, *_ in found] == [("sounding", kind), ("over", kind)]
     assert 25 <= found[0][2] <= 25 + within_s
     assert 44 - 2.5 <= found[1][4] <= 46.5
+
+
+def test_sirens_are_looked_for_where_they_are_asked_for():
+    wail, _ = alarm("wail")
+    kinds = [
+        {state.kind for at in range(0, len(wail), RATE) for state in detector.step(wail[at : at + RATE], at + RATE)}
+        for detector in (CadenceDetector(), CadenceDetector(sirens=False))
+    ]
+    assert "wail" in kinds[0]
+    assert not {"wail", "yelp", "hilo"} & kinds[1]
