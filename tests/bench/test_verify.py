@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from random_whisper import ENGLISH, EOT
 from tiny_data import sound, write_backbone, write_wav
 
 from streamer.bench import verify
@@ -46,8 +48,13 @@ def test_a_difference_is_seen(place):
 
 def test_the_report_names_everything(place, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    content = torch.load(place / "tiny.pt")
+    content["model_state_dict"]["decoder.token_embedding.weight"][EOT[ENGLISH]] *= 30.0  # texts end soon
+    torch.save(content, tmp_path / "tiny.pt")
+    for name in ("tiny.json", "tiny_at.pth", "tiny_at.json"):
+        shutil.copy(place / name, tmp_path)
     report = verify.main(
-        str(place / "tiny.pt"),
+        str(tmp_path / "tiny.pt"),
         tmp_path,
         audio=[place / "a.wav"],
         refs=[place / "a.txt"],
