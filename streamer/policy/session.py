@@ -153,7 +153,8 @@ class TextSession:
         words = self.guards.keep(hypothesis, around)
         if not words and self._voiced.samples(self._committed_end, end_sample) >= MUTE_SAMPLES:
             self.guards.lost += 1
-        self._language.withheld(bool(hypothesis.words) and not words)
+        unlikely = hypothesis.mean_logprob < self._settings.guards.mean_logprob
+        self._language.withheld(bool(hypothesis.words) and (unlikely or not words))
         if not self._language.step(hypothesis.language, hypothesis.language_probability):
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []

@@ -36,7 +36,8 @@ def test_committed_words_are_a_prefix_of_two_hypotheses(hypotheses):
         heard = words(" ".join(hypothesis))
         decision = policy.step(heard, 0, 0)
         count = len(decision.commit)
-        assert [bare(w.text) for w in decision.commit] == previous[:count] == hypothesis[:count]
-        assert decision.commit + decision.partial == heard
+        assert [bare(w.text) for w in decision.commit] == (previous[:count] if heard else []) == hypothesis[:count]
         committed += decision.commit
-        previous = hypothesis[count:]
+        if heard:  # a pass that writes nothing takes nothing back
+            assert decision.commit + decision.partial == heard
+            previous = hypothesis[count:]
