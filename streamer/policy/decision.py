@@ -25,6 +25,9 @@ class Policy(Protocol):
         `voice_end`: end of the last 20 ms before it in which the gate heard voice.
         """
 
+    def wait(self, words: Words) -> Decision:
+        """Take a hypothesis of which nothing may be committed yet."""
+
     def close(self) -> Words:
         """The utterance is over: what of the last hypothesis is to be committed. Leaves nothing behind."""
 
@@ -42,6 +45,11 @@ class OpenTail:
         """All of the tail: no more audio will contradict it."""
         words, self._tail = self._tail, ()
         return words
+
+    def wait(self, words: Words) -> Decision:
+        """Commit nothing: whether anybody speaks is in doubt."""
+        self._tail = words or self._tail
+        return Decision((), self._tail)
 
     def drop(self, count: int) -> None:
         """The first `count` words of the tail are committed already."""

@@ -42,13 +42,18 @@ class Surroundings:
 class Guards:
     """All guards of one stream, and how often each has cut (`suppressed`).
 
-    `lost`: so many hypotheses in a row lost their place in the audio.
+    `lost`: so many hypotheses in a row lost their place in the audio. `believed`: a window of this utterance was likely.
     """
 
     def __init__(self, settings: GuardSettings) -> None:
         self._settings = settings
         self.suppressed: Counter[str] = Counter()
         self.lost = 0
+        self.believed = not settings.doubt
+
+    def utterance(self) -> None:
+        """A new utterance begins, of which nothing is believed yet."""
+        self.believed = not self._settings.doubt
 
     def keep(self, hypothesis: Hypothesis, around: Surroundings) -> Words:
         """The words of the hypothesis that no guard objects to."""
@@ -59,6 +64,7 @@ class Guards:
         if reason:
             self.lost += reason == "compression"
             return self._cut(words, 0, reason, around.end_sample)
+        self.believed |= hypothesis.mean_logprob >= self._settings.likely_logprob
         if self._settings.loops:
             count = len(words)
             words = self._cut(words, _lost_at(words), "loop", around.end_sample)
@@ -80,6 +86,10 @@ class Guards:
         if limits.speech_tag and around.speech_score is not None and around.speech_score < limits.speech_score:
             return "speech_tag"
         return ""
+
+    def believe(self, words: Words, at_sample: int) -> Words:
+        """What of the last words of an utterance may be committed: all of them, or none where all of it is in doubt."""
+        return words if self.believed else self._cut(words, 0, "doubt", at_sample)
 
     def spoken(self, hypothesis: Hypothesis, speech_score: float | None) -> bool:
         """Whether the window holds speech, whatever was made of it: a language that is heard in noise is none."""

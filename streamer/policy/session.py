@@ -38,7 +38,7 @@ UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
 NEW_TOKENS = 224  # most that a window may add where no guard says how many
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
-SHOWN = 0.3  # least probability of a word that is shown before it is committed
+SHOWN = 0.4  # least probability of a word that is shown before it is committed
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
 LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
 ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
@@ -114,6 +114,7 @@ class TextSession:
         if self._segment is None:
             self._segment = _Segment(start=self._committed_end, words=[])
         self._language.utterance()
+        self.guards.utterance()
 
     def prepare(self, end_sample: int, text: bool) -> tuple[int, DecodeTask | None]:
         """Where the window that ends at `end_sample` starts, and what the decoder is to do (None: no text is due)."""
@@ -159,7 +160,8 @@ class TextSession:
             self._withheld = words  # in another language than the one in force; used if nothing better comes
             return []
         self._withheld = ()
-        decision = self._policy.step(words, end_sample, self._voiced.last_end)
+        believed = self.guards.believed
+        decision = self._policy.step(words, end_sample, self._voiced.last_end) if believed else self._policy.wait(words)
         changes = self._commit_sentences(decision.commit, end_sample)
         partial = self._draft = self._force(decision.partial, end_sample)
         changes += self._change(partial, end_sample)
@@ -180,6 +182,7 @@ class TextSession:
             return []
         self._draft = ()
         tail, self._withheld = self._policy.close() or self._withheld, ()
+        tail = self.guards.believe(tail, plan.at_sample)
         words, self._mark = without_last_mark(tail)
         changes = self._commit_sentences(words, plan.at_sample)
         self._note_unclear(plan.speech_end_sample)

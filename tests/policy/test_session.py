@@ -193,7 +193,31 @@ def test_guards_explain_what_they_withhold(caplog):
     assert "guard silence withholds ' thanks' at sample 8000" in caplog.text
 
 
-@pytest.mark.parametrize(("no_speech", "logprob"), [(0.9, -0.9), (0.5, -1.5)])
+def test_an_utterance_of_which_no_window_is_likely_is_shown_and_not_committed():
+    session = listening(Settings())
+    for end in (40_000, 48_000, 56_000):
+        session.step(hypothesis([word("fire", 1600, 8000)], logprob=-0.9), end, None)
+        assert session.segment_text == ("", "fire")
+    session.close(SegmentClosed(72_000, 64_000))
+    (final,) = session.end(88_000)
+    assert (final.text, final.words, bool(final.unclear)) == ("", (), True)
+    assert session.guards.suppressed["doubt"] == 1
+
+
+def test_one_likely_window_is_enough_for_an_utterance_and_not_for_the_next():
+    session = listening(Settings())
+    session.step(hypothesis([word("one", 1600, 8000)], logprob=-0.5), 40_000, None)
+    session.step(hypothesis([word("two", 20_000, 28_000)], logprob=-0.9), 56_000, None)
+    assert session.segment_text == ("one two", "")
+    session.close(SegmentClosed(66_000, 56_000))
+    session.open(SegmentOpened(70_000, 68_000))
+    for step in range(9, 13):
+        session.hear(hop(step * 0.5))
+    session.step(hypothesis([word("three", 70_000, 78_000)], logprob=-0.9), 90_000, None)
+    assert session.segment_text == ("one two", "three")
+
+
+@pytest.mark.parametrize(("no_speech", "logprob"), [(0.9, -0.7), (0.5, -0.7)])
 def test_one_doubt_alone_withholds_nothing(no_speech, logprob):
     session = listening(Settings())
     session.step(hypothesis([word("one", 1600, 8000)], logprob=logprob, no_speech=no_speech), 64000, None)
