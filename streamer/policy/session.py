@@ -81,6 +81,7 @@ class TextSession:
 
     def __init__(self, settings: Settings, model: TextModel) -> None:
         self._settings = settings
+        self._model = model
         self._policy = make_policy(settings)
         self.guards = Guards(settings.guards)
         self._language = LanguageHold((model.fixed_language,) if model.fixed_language else settings.speech.languages)
@@ -189,9 +190,13 @@ class TextSession:
         return changes + self._change((), plan.at_sample)
 
     def end(self, at_sample: int) -> list[TextChange]:
-        """Nobody went on: the segment becomes final."""
+        """Nobody went on: the segment becomes final, with a full stop where it has no mark."""
         if self._segment is None:
             return []
+        self._mark = self._mark or self._full_stop()
+        return self._end(at_sample)
+
+    def _end(self, at_sample: int) -> list[TextChange]:
         self._commit(self._mark, at_sample)
         self._mark = ()
         changes = self._finish_segment(at_sample)
@@ -202,7 +207,7 @@ class TextSession:
         """Somebody asked for what there is: close the segment and go on with a new one behind it."""
         if self._segment is None:
             return []
-        changes = self.close(SegmentClosed(at_sample, at_sample)) + self.end(at_sample)
+        changes = self.close(SegmentClosed(at_sample, at_sample)) + self._end(at_sample)
         self._segment = _Segment(start=self._committed_end, words=[])
         return changes
 
@@ -321,6 +326,20 @@ class TextSession:
                 changes += self._roll((), end_sample)
             self._commit((word,), end_sample)
         return changes
+
+    def _full_stop(self) -> Words:
+        """A full stop for a segment that ends without a mark, in a digit or a letter of an alphabet that has cases.
+
+        Whisper writes one before silence, but seldom behind a last word that is committed already. Without it the next
+        segment, which has this one as its prompt, goes on in lower case.
+        """
+        words = self._segment.words if self._segment else []
+        last = words[-1].text[-1:] if words else ""
+        if not self._model.carries_prompt or not (last.isdigit() or last.swapcase() != last):
+            return ()
+        place = words[-1].end_sample
+        stop, tokens = ".", self._model.encode(".")
+        return (HypothesisWord(stop, tokens, place, place, words[-1].probability, place, stop, len(tokens)),)
 
     def _begins_sentence(self, word: HypothesisWord) -> bool:
         """Whether the word behind a pause is written as the first of a sentence."""

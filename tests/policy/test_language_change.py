@@ -15,7 +15,7 @@ from streamer.policy.text_model import TextModel
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
-MODEL = TextModel(encode=lambda text: (), fixed_language=None, carries_prompt=True)
+MODEL = TextModel(encode=lambda text: (), fixed_language=None, carries_prompt=False)
 HOP = 8000
 Spoken = Callable[[float], str]  # which language is spoken at a second
 

@@ -249,7 +249,7 @@ def test_a_decoder_that_loses_its_place_twice_is_shown_nothing_that_is_committed
     session.close(SegmentClosed(72000, 56000))
     (final,) = session.end(88000)
     assert (final.final, final.segment) == (True, 0)
-    assert final.text.endswith("three")
+    assert final.text.endswith("three.")
 
 
 def test_a_full_stop_waits_for_whether_somebody_goes_on():
@@ -265,7 +265,7 @@ def test_a_full_stop_waits_for_whether_somebody_goes_on():
     session.open(SegmentOpened(80000, 76000))  # goes on in the same segment
     session.close(SegmentClosed(90000, 76000))
     (final,) = session.end(96000)
-    assert final.text == "my fellow, ask"
+    assert final.text == "my fellow, ask."
 
 
 def test_the_mark_of_the_last_word_is_written_when_nobody_goes_on():
@@ -276,6 +276,19 @@ def test_the_mark_of_the_last_word_is_written_when_nobody_goes_on():
     (final,) = session.end(96000)
     assert (final.text, final.final) == ("one two.", True)
     assert [w.text for w in final.words] == [" one", " two", "."]
+
+
+@pytest.mark.parametrize(
+    ("said", "carries", "text"),
+    [("one", True, "one."), ("1813", True, "1813."), ("一", True, "一"), ("one", False, "one"), ("why?", True, "why?")],
+)
+def test_a_segment_without_a_mark_gets_a_full_stop_where_its_model_writes_them(said, carries, text):
+    model = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=carries)
+    session = TextSession(Settings(guards=GuardSettings(voice=False)), model)
+    session.open(SegmentOpened(960, 0))
+    session.step(hypothesis([word(said, 1600, 8000)]), 40_000, None)
+    session.close(SegmentClosed(50_000, 8000))
+    assert session.end(60_000)[-1].text == text
 
 
 def test_a_long_segment_ends_with_its_sentence():
@@ -356,4 +369,4 @@ def test_an_utterance_in_a_doubtful_language_is_not_lost():
         session.step(said, start + 8000, None)
         session.close(SegmentClosed(start + 15_000, start + 6400))
         texts += [change.text for change in session.end(start + 15_500)]
-    assert texts == ["yes", "yes"]
+    assert texts == ["yes.", "yes."]
