@@ -29,6 +29,7 @@ from streamer.vad.webrtc import FRAME_SAMPLES
 log = logging.getLogger(__name__)
 
 GRID_SAMPLES = 160  # windows start on the grid of the mel frames
+LEAST_SAMPLES = 2 * SAMPLE_RATE  # a window is so long at least, where there is a pause to reach back into
 TAGS_SAMPLES = 10 * SAMPLE_RATE  # where no text is due, the longest span that is judged decides
 WINDOW_MAX_SAMPLES = 30 * SAMPLE_RATE
 PAUSE_SAMPLES = SAMPLE_RATE // 5  # so long without voice is a good place for a window to begin
@@ -92,6 +93,7 @@ class TextSession:
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
         self._committed_end = 0  # text before this sample is settled: committed, or given up
+        self._spoken_end = 0  # of the last utterance
         self._fresh_from = 0  # no window begins before: what was committed there led the decoder into a loop
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._withheld: Words = ()
@@ -123,9 +125,12 @@ class TextSession:
         start = max(0, end_sample - (self._context_samples if speaking else TAGS_SAMPLES))
         if speaking:
             start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
-        start = max(self._boundary(start, end_sample), -(-self._fresh_from // GRID_SAMPLES) * GRID_SAMPLES)
-        if not (text and self._segment):
+        start = self._boundary(start, end_sample)
+        if not speaking:
             return start, None
+        # A little of the pause before it does not mislead the decoder, and tags need something to be judged on.
+        earliest = max(self._spoken_end, min(self._fresh_from, end_sample - LEAST_SAMPLES))
+        start = max(start, -(-earliest // GRID_SAMPLES) * GRID_SAMPLES)
         prefix = tuple(token for word in self._recent if word.end_sample > start for token in word.tokens)
         speech = self._settings.speech
         waiting_s = (end_sample - self._committed_end) / SAMPLE_RATE
@@ -187,6 +192,7 @@ class TextSession:
         words, self._mark = without_last_mark(tail)
         changes = self._commit_sentences(words, plan.at_sample)
         self._note_unclear(plan.speech_end_sample)
+        self._spoken_end = max(self._committed_end, plan.speech_end_sample)
         return changes + self._change((), plan.at_sample)
 
     def end(self, at_sample: int) -> list[TextChange]:
@@ -278,6 +284,7 @@ class TextSession:
         """The decoder is misled: no window shows it what is committed again, neither the text nor its audio."""
         log.debug("at sample %d: nothing before sample %d is decoded again", end_sample, self._committed_end)
         self._turn_page()
+        self._spoken_end = self._committed_end
         self._scrolled, self._draft = (), ()
 
     def _change_language(self, language: str, end_sample: int) -> list[TextChange]:
