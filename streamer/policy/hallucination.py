@@ -42,7 +42,7 @@ class Surroundings:
 class Guards:
     """All guards of one stream, and how often each has cut (`suppressed`).
 
-    `lost`: so many hypotheses in a row lost their place in the audio. `believed`: a window of this utterance was likely.
+    `lost`: so many hypotheses in a row lost their place in the audio. `believed`: a window of the utterance was likely.
     """
 
     def __init__(self, settings: GuardSettings) -> None:

@@ -34,7 +34,7 @@ FRESH_S = 7 * 86_400.0  # what was too slow is measured again after so long: it 
 
 
 def measured_hop_s(size: str, device: torch.device, dtype: torch.dtype) -> float:
-    """Seconds of a window of 10 s with its margin: mel, encoder and some tokens, with torch's present number of threads.
+    """Seconds of a window of 10 s with its margin: mel, encoder, some tokens, with torch's present number of threads.
 
     By the processor's time where that says less than the clock: a machine that is busy just now is no slow one.
     """
