@@ -21,7 +21,7 @@ from streamer.runtime.order import Waiting
 from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Lane:
                 self._ready.wait_for(lambda: not self._full or self.done.is_set())
                 self._plans.append((plan, self._clock()))
                 self._queued_samples += _samples(plan)
-                self._closings += isinstance(plan, SegmentClosed)
+                self._closings += isinstance(plan, SegmentClosed | SpeechOver)
                 self._ready.notify_all()
 
     def ask(self, action: Action) -> bool:
@@ -195,7 +195,7 @@ class Lane:
                 return Job(late, owed_samples=self._paid())
             self._plans.popleft()
             self._queued_samples -= _samples(plan)
-            self._closings -= isinstance(plan, SegmentClosed)
+            self._closings -= isinstance(plan, SegmentClosed | SpeechOver)
             self._ready.notify_all()
         if isinstance(plan, SegmentOpened):
             self.turns.opened(plan)

@@ -126,7 +126,10 @@ class Planner:
         plans: list[Plan] = [self._hop()] if self._frames else []
         change = self._gate.finish()
         if isinstance(change, GateClosed):
+            self._speech_end = change.speech_end
             plans.append(SegmentClosed(self._position, change.speech_end))
+        if self._speech_end is not None:  # nobody will go on
+            plans.append(SpeechOver(self._position, self._speech_end))
         return plans
 
     def _hop(self) -> Hop:

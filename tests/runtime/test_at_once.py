@@ -8,7 +8,7 @@ from protocol import check_session
 from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
-from streamer.config import GuardSettings, Settings, WindowSettings
+from streamer.config import GuardSettings, Settings, VadSettings, WindowSettings
 from streamer.errors import InputError
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.inputs import Input
@@ -16,8 +16,9 @@ from streamer.runtime.stream import Stream
 
 MODEL = random_model(1)
 OFF = GuardSettings(silence=False, tokens_per_second=2)
-PLAIN = Settings(guards=OFF)
-QUICK = Settings(guards=OFF, window=WindowSettings(hop_s=0.2))
+BUZZ = VadSettings(speech_probability=0)  # webrtcvad alone takes it for a voice
+PLAIN = Settings(guards=OFF, vad=BUZZ)
+QUICK = Settings(guards=OFF, vad=BUZZ, window=WindowSettings(hop_s=0.2))
 
 
 class Blocks:

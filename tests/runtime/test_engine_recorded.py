@@ -63,7 +63,7 @@ def test_a_window_longer_than_any_before_drops_nothing_that_was_recorded():
 def test_the_warm_up_records_every_kind_of_live_windows_and_all_are_kept():
     passes, steps = len(whisper.PASS_FRAMES) * len(BATCH_BUCKETS), len(kv_cache.AUDIO_ENDS)
     assert len(list(engine(TapeRecorder())._kinds())) == steps + passes
-    padded = Engine(Model(random_whisper(0), recorder=TapeRecorder()))
+    padded = Engine(Model(random_whisper(0), recorder=TapeRecorder()), context="padded")
     assert len(list(padded._kinds())) == 1 + len(BATCH_BUCKETS)  # all of 30 s
     assert passes <= whisper.RECORDED_PASSES
     assert steps * (len(kv_cache.TEXT_ENDS) + 1) * len(BATCH_BUCKETS) <= kv_cache.RECORDED_STEPS
