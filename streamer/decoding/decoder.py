@@ -13,12 +13,14 @@ from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
 
 from streamer.decoding.affine import FEW_ROWS, Projection, Vocabulary
+from streamer.decoding.filters import NEVER
 from streamer.decoding.kv_cache import CacheShape, KVCache, audio_end, text_end
 from streamer.decoding.places import Places, ragged_places, single_places
 from streamer.model.affine import Affine
 from streamer.model.graphs import Outputs, Recorder, batch_bucket
 from streamer.model.transfer import send
 
+RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
 PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
 
 
@@ -61,9 +63,17 @@ class Decoder:
     """The decoder's weights, immutable and shared; what changes lives in the `KVCache` that is passed in.
 
     `alignment_heads`: (layer, head) pairs whose attention follows the audio. `dtype`: float32, bfloat16 or float16.
+    `near`: see `Vocabulary`.
     """
 
-    def __init__(self, module: TextDecoder, alignment_heads: Sequence[tuple[int, int]], dtype: torch.dtype):
+    def __init__(
+        self,
+        module: TextDecoder,
+        alignment_heads: Sequence[tuple[int, int]],
+        dtype: torch.dtype,
+        *,
+        near: bool = False,
+    ):
         embedding = module.token_embedding.weight.detach()
         self.device = embedding.device
         self.dtype = dtype
@@ -71,7 +81,7 @@ class Decoder:
         self.positions, self.width = module.positional_embedding.shape
         self.embedding = embedding.to(dtype)
         self.positional = module.positional_embedding.detach().to(dtype)
-        self.vocabulary = Vocabulary(self.embedding)
+        self.vocabulary = Vocabulary(self.embedding, near=near)
         self.norm = Norm(module.ln)
         grouped: dict[int, list[int]] = {}
         for layer, head in sorted(alignment_heads):
@@ -157,6 +167,23 @@ class Decoder:
     def exact_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits float32 [n, k] of chosen `tokens` [n, k], computed in float32 whatever the compute dtype is."""
         return torch.einsum("nd,nkd->nk", hidden.float(), self.embedding[tokens].float())
+
+    def mend(self, hidden: Tensor, logits: Tensor, first_mark: int | None = None) -> Tensor | None:
+        """Compute the largest logits again in float32, in place, where the vocabulary's are only near the truth.
+
+        `first_mark`: those of all tokens from here on too, where 8 bits made the others: together time marks decide
+        whether one is written. Returns the tokens [n, k] that were mended, None where every logit is true.
+        """
+        if self.vocabulary.exact:
+            return None
+        near = logits.topk(RESCORED, dim=-1)
+        exact = self.exact_logits(hidden, near.indices).masked_fill_(near.values.isneginf(), NEVER)
+        logits.scatter_(1, near.indices, exact)
+        if first_mark is None or not self.vocabulary.coarse:
+            return near.indices
+        logits[:, first_mark:] = functional.linear(hidden.float(), self.embedding[first_mark:].float())
+        marks = torch.arange(first_mark, logits.shape[1], device=logits.device)
+        return torch.cat([near.indices, marks.expand(len(logits), -1)], dim=1)
 
     def bytes_read(self, rows: int, positions: int, frames: int) -> int:
         """The bytes that a step of one token for each of so many windows has to read: every weight once, and of each

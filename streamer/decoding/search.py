@@ -16,7 +16,7 @@ from whisper.tokenizer import Tokenizer
 
 from streamer.decoding.affine import log_mass
 from streamer.decoding.decoder import Decoder
-from streamer.decoding.filters import NEVER, LogitFilters
+from streamer.decoding.filters import LogitFilters
 from streamer.decoding.kv_cache import TEXT_ENDS, KVCache
 from streamer.decoding.luck import luck
 from streamer.decoding.spoken_language import spoken_languages
@@ -24,8 +24,6 @@ from streamer.errors import EngineError
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
-
-RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +141,14 @@ class GreedySearch:
     draft had right.
     """
 
-    def __init__(self, model: Model):
-        self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype)
+    def __init__(self, model: Model, *, near: bool = False):
+        """`near`: in float32 too, logits that do not matter may be near the truth only (`Vocabulary`)."""
+        self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype, near=near)
         self.windows = self.passes = self.written = self.accepted = 0
         self._model = model
         self._cache: KVCache = self.decoder.new_cache(model.recorder)
         self._plain = model.tokenizer()
+        self._first_mark = self._plain.timestamp_begin
         self._filters = LogitFilters(self._plain, model.device, timestamp_step_s=30 / model.dims.n_audio_ctx)
 
     @torch.inference_mode()
@@ -271,7 +271,9 @@ class GreedySearch:
             wanted += [(slot, place) for place in range(len(row.feed) - row.judged, len(row.feed))]
         states = self.decoder.step(self._cache, [row.feed for row in active], wanted)
         logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
-        mended = self._mend(states, logits)
+        mended = self.decoder.mend(
+            states, logits, self._first_mark if any(row.task.timestamps for row in active) else None
+        )
         silence = self._silence(states[:starts], logits[:starts]) if first else None
         states, logits = states[starts:], logits[starts:]
         text_mass = log_mass(logits[:, : self._plain.eot])
@@ -290,7 +292,7 @@ class GreedySearch:
     def _judge(self, states: Tensor, rules: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """States, logits and table of `_Judged`, by nothing but tensors."""
         logits = self.decoder.logits(states)
-        mended = self._mend(states, logits)
+        mended = self.decoder.mend(states, logits, self._first_mark if rules.shape[1] else None)
         text_mass = log_mass(logits[:, : self._plain.eot])
         self._filters.apply_rules(logits, rules if rules.shape[1] else None)
         return states, logits, self._table(logits, text_mass, mended)
@@ -322,7 +324,7 @@ class GreedySearch:
         for row, values in zip(active, silences, strict=False):
             row.no_speech_probability = values[0]
         if not all(values[-1] for values in found):
-            mended = self._mend(judged.states, judged.logits)
+            mended = self.decoder.mend(judged.states, judged.logits)
             found = self._table(judged.logits, judged.table[:, 3], mended, judged.noise).tolist()
         self._require_finite([value for values in found for value in values])
         return [self._verdict(int(values[0]), *values[1:4]) for values in found]
@@ -331,18 +333,6 @@ class GreedySearch:
         logprob = min(score - mass, 0.0)
         is_text = token < self._plain.eot
         return _Verdict(token, logprob, math.exp(min(score - text_mass, 0.0)) if is_text else 0.0)
-
-    def _mend(self, hidden: Tensor, logits: Tensor) -> Tensor | None:
-        """Compute the largest logits again in float32, in place, where the vocabulary's are only near the truth.
-
-        Returns the tokens [n, k] that were mended, None where every logit is true.
-        """
-        if self.decoder.vocabulary.exact:
-            return None
-        near = logits.topk(RESCORED, dim=-1)
-        exact = self.decoder.exact_logits(hidden, near.indices).masked_fill_(near.values.isneginf(), NEVER)
-        logits.scatter_(1, near.indices, exact)
-        return near.indices
 
     def _accept(self, row: _Row, verdicts: list[_Verdict]) -> None:
         """Take the verdicts up to the first that is not what the draft said; `feed` becomes what is to be read next."""

@@ -21,7 +21,7 @@ from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.errors import EngineError
 from streamer.model.memory import room_for
 from streamer.model.whisper import Model
-from streamer.policy.offline import TEMPERATURES, Window, WindowText, must_try_again, slices
+from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
 from streamer.runtime.room import Room
 from streamer.runtime.tap_track import TapTrack, span_samples
 from streamer.steps import DecodeTask, HypothesisWord, SpanScores
@@ -31,7 +31,7 @@ SURE_OF_LANGUAGE = 0.5  # below, the language of a short recording is asked for 
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
-    """One window of a recording. `task`: language, prompt and draft; `track` None: no tags are due."""
+    """One window of a recording. `task`: language and prompt; `track` None: no tags are due."""
 
     mel: RecordingMel
     window: Window
@@ -81,7 +81,7 @@ class OfflineEngine:
     def __init__(self, model: Model) -> None:
         self.model = model
         with room_for(f"the decoder of the model {model.name}", model.device):
-            self.search = GreedySearch(model)
+            self.search = GreedySearch(model, near=True)
         self._first_mark = model.tokenizer().timestamp_begin
         self._room = Room(model.name, model.device, self._give_back, records=model.records)
 

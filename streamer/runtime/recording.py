@@ -21,8 +21,8 @@ from streamer.audio.recording_mel import RecordingMel
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
-from streamer.policy.offline import Passage, Seeker
 from streamer.policy.prompt import Prompt
+from streamer.policy.seeking import Passage, Seeker
 from streamer.policy.session import TextChange
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
@@ -90,7 +90,6 @@ class Recording:
             task=self._settings.speech.task,
             prompt=self._prompt.for_recording(window.earlier, first=window.first),
             timestamps=True,
-            draft=window.draft,
         )
         return WindowRequest(self._mel, window, task, self._track, self._settings.tags.spans_s)
 

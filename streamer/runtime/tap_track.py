@@ -9,7 +9,7 @@ from torch import Tensor
 
 from streamer.events import SAMPLE_RATE
 from streamer.model.whisper import STEP_SAMPLES, span_steps
-from streamer.policy.offline import Window
+from streamer.policy.seeking import Window
 
 HALF_STEP_FRAMES = 20  # mel frames
 SECOND = 5  # half steps

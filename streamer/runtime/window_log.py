@@ -17,7 +17,7 @@ import numpy as np
 
 from streamer.errors import UsageError
 from streamer.model.labels import LABEL_COUNT
-from streamer.policy.offline import WindowText
+from streamer.policy.seeking import WindowText
 from streamer.runtime.offline import WindowResult
 from streamer.steps import HypothesisWord, SpanScores
 

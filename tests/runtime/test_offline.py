@@ -16,7 +16,7 @@ from streamer.events import Transcript
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
-from streamer.policy.offline import must_try_again
+from streamer.policy.seeking import must_try_again
 from streamer.runtime import offline
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording
@@ -115,7 +115,7 @@ def test_recordings_that_go_through_together_come_out_as_alone(greedy):
             events[place] += together[place].take(result)
     for one, other in zip(alone, events, strict=True):
         assert said(one) == said(other)
-    assert any(said(one) for one in alone)
+    assert any(map(said, alone))
 
 
 def test_every_second_is_judged_once_from_the_same_passes_and_the_session_keeps_its_promises(greedy):
@@ -155,11 +155,11 @@ def test_spans_of_a_window_are_those_of_its_taps(greedy):
 
 def test_an_earlier_runs_results_lead_to_the_same_events(greedy):
     with_head = model(head=True)
-    samples, engine = sound(6, 100.0), OfflineEngine(with_head)
+    samples, engine = sound(6, 62.0), OfflineEngine(with_head)
     whole = recording(with_head, samples, hears=True)
     results, events = results_of(whole, engine)
     events += whole.finish()
-    for cut in (0, 1, len(results) - 1):
+    for cut in {1, len(results) - 1}:
         one = recording(with_head, samples, hears=True)
         found = one.replay(results[:cut], engine)
         rest, more = results_of(one, engine)
@@ -171,22 +171,23 @@ def test_an_earlier_runs_results_lead_to_the_same_events(greedy):
 
 
 def test_the_language_is_found_in_the_first_window_and_stays(greedy):
-    many = model(9, vocabulary=51865)
-    samples = sound(9, 40.0)
-    theirs = whisper.transcribe(random_whisper(9, ending=2.0), samples, temperature=(0.0,))
+    many, samples = model(9, vocabulary=51865), sound(9, 31.0)
+    mel = whisper.log_mel_spectrogram(samples, 80)[:, :3000]
+    _, probabilities = random_whisper(9, ending=2.0).detect_language(mel)
     results, _ = results_of(recording(many, samples), OfflineEngine(many))
-    assert {result.language for result in results} == {theirs["language"]}
+    assert len(results) > 1
+    assert {result.language for result in results} == {max(probabilities, key=probabilities.get)}
 
 
-def test_a_doubtful_language_of_a_short_recording_is_asked_for_as_openai_whisper_does(greedy):
-    for seed in range(4):
-        many, samples = model(20 + seed, vocabulary=51865), sound(20 + seed, 3.0)
-        theirs = whisper.transcribe(random_whisper(20 + seed, ending=2.0), samples, temperature=(0.0,))
-        results, _ = results_of(recording(many, samples), OfflineEngine(many))
-        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(samples))
-        _, likely = whisper.detect_language(random_whisper(20 + seed, ending=2.0), mel)
-        found, right = results[0].language, theirs["language"]
-        assert likely[found] > 0.95 * likely[right], (found, right)  # random weights leave some languages nearly equal
+def test_a_doubtful_language_of_a_short_recording_is_asked_for_as_openai_whisper_does(greedy, monkeypatch):
+    monkeypatch.setattr(offline, "SURE_OF_LANGUAGE", 1.1)
+    many, samples = model(20, vocabulary=51865), sound(20, 3.0)
+    mel = whisper.log_mel_spectrogram(samples, 80, padding=480_000)[:, :3000]
+    _, probabilities = random_whisper(20, ending=2.0).detect_language(mel)
+    before = many.encoder_passes
+    results, _ = results_of(recording(many, samples), OfflineEngine(many))
+    assert results[0].language == max(probabilities, key=probabilities.get)
+    assert many.encoder_passes - before == 2
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02])

@@ -36,14 +36,12 @@ class Window:
     """The frames [start, end) to be decoded; `earlier`: tokens that were written before, the newest last.
 
     `first`: nothing was dropped from `earlier` so far, so that what a person gave as prompt still stands before it.
-    `draft`: what the window before wrote about the beginning of this one.
     """
 
     start: int
     end: int
     earlier: tuple[int, ...]
     first: bool
-    draft: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,6 @@ class Seeker:
         self._frames, self._first_mark, self._decode, self._carries = frames, first_mark, decode, carries
         self._earlier: tuple[int, ...] = ()
         self._first = True
-        self._draft: tuple[int, ...] = ()
         self.seek = 0
 
     def window(self) -> Window | None:
@@ -114,13 +111,12 @@ class Seeker:
         if self.seek >= self._frames:
             return None
         end = min(self.seek + WINDOW_FRAMES, self._frames)
-        return Window(self.seek, end, self._earlier, self._first, self._draft)
+        return Window(self.seek, end, self._earlier, self._first)
 
     def step(self, text: WindowText) -> list[Passage]:
         """Take what was written for the window and go on; the passages that are kept, in order."""
         window = self.window()
         assert window is not None
-        self._draft = ()
         if text.no_speech_probability > NO_SPEECH_MOST and not text.mean_logprob > LOGPROB_LEAST:
             self.seek = window.end
             return []
@@ -136,13 +132,6 @@ class Seeker:
             end = window.end if one.end is None else min(window.start + one.end, window.end)
             passages.append(Passage(number, start, max(start, end), said))
         self.seek = window.end if following is None else window.start + following
-        if following is not None:
-            self._draft = self._moved(text.tokens[found[-1].last :], following)
         if not self._carries or text.temperature > CARRIED_MOST:
             self._earlier, self._first = (), False
         return passages
-
-    def _moved(self, tokens: Sequence[int], frames: int) -> tuple[int, ...]:
-        """What was written behind the last pair of marks, with its marks counted from there."""
-        back = frames // MARK_FRAMES
-        return tuple(token - back if token >= self._first_mark else token for token in tokens)
