@@ -80,7 +80,8 @@ def test_nobody_is_alerted_by_it(events):
 
 
 def test_text_files_have_it_behind_the_segment(events, tmp_path):
-    writer = TextWriter(str(tmp_path / "said.txt"))
+    writer = TextWriter(str(tmp_path / "said.txt"), "--output")
+    writer.begin()
     for event in events:
         writer.write(event)
     writer.close()
