@@ -168,8 +168,8 @@ def test_raw_pcm_on_stdin(model):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, number):
-    arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--jsonl", "-")
-    with Program(*arguments, "--srt", str(tmp_path / "a.srt")) as program:
+    arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--jsonl", "-", "--set")
+    with Program(*arguments, "vad.speech_probability=0", "--srt", str(tmp_path / "a.srt")) as program:
         events = []
         for event in program.events():
             events.append(event)

@@ -169,7 +169,7 @@ def test_two_real_microphones_hear_each_its_own_room(tmp_path):
     loud = {"id": "loud", "loud_dbfs": -40}
     config = tmp_path / "two.yaml"
     config.write_text(json.dumps({"sources": entries, "alerts": {"defaults": False, "rules": [loud]}}))
-    arguments = ("--config", str(config), "--no-server", "--jsonl", "-")
+    arguments = ("--config", str(config), "--model", "nano", "--no-server", "--jsonl", "-")
     with TwoMicrophones(tmp_path) as room, Program(*arguments, env=room.env) as program:
         seconds, player, raised = {"Kitchen": 0.0, "Hall": 0.0}, None, False
         events = []
@@ -213,7 +213,7 @@ def test_senders_have_the_settings_of_the_source_that_they_name(tmp_path):
     """A program without a microphone: it listens to senders only, and stays until it is asked to end."""
     settings = {"tags": {"min_score": 1}}
     entries = ({"name": "stage", "input": "ingest", "settings": settings}, {"name": "foyer", "input": "ingest"})
-    arguments = ("--config", sources(tmp_path, *entries), "--port", "0", "--jsonl", "-")
+    arguments = ("--config", sources(tmp_path, *entries), "--model", "nano", "--port", "0", "--jsonl", "-")
     pcm = (np.random.default_rng(0).standard_normal(32_000) * 3000).astype("<i2").tobytes()
     with Program(*arguments) as program:
         address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")
@@ -265,7 +265,8 @@ async def send_and_interrupt(address: str, pcm: bytes, program: Program) -> None
 
 
 def test_what_a_sender_sent_before_ctrl_c_is_transcribed(tmp_path):
-    arguments = ("--config", sources(tmp_path, {"name": "stage", "input": "ingest"}), "--port", "0", "--jsonl", "-")
+    config = sources(tmp_path, {"name": "stage", "input": "ingest"})
+    arguments = ("--config", config, "--model", "nano", "--port", "0", "--jsonl", "-")
     talk = read_audio(demo_path())[24_000 : 24_000 + 6 * 16_000]
     with Program(*arguments) as program:
         address = program.wait_for_stderr("captions and sounds: http://").split("http://")[1].split()[0].rstrip("/")

@@ -121,7 +121,7 @@ class Program:
         return Opening(self._names, server.publish)
 
     def _engine(self, opening: Opening, server: ServerThread | None) -> Engine:
-        """The model, loaded and warmed up; says what is done, and in the end what listens to what."""
+        """The model, loaded and warmed up; says what is done."""
         quiet, live = self._settings.output.quiet, self._settings.audio.speed == 1
         view = None if quiet else LoadingView(sys.stderr, brief=not live)
 
@@ -142,8 +142,6 @@ class Program:
         if server is not None:
             for name in self._names:
                 server.describe(_info(name, model, time.time()))
-        if live and not quiet:
-            log.warning("listening with %s%s%s; Ctrl-C ends", described(model), self._to(), self._after())
         return engine
 
     def _after(self) -> str:
@@ -237,6 +235,8 @@ class Program:
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
         worker.start()
+        if not self._settings.output.quiet:
+            log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         for pipeline in own:
             pipeline.start()
         stays = server is not None and (self._settings.output.stay or bool(self._senders))

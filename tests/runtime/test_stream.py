@@ -18,6 +18,7 @@ from streamer.errors import InputError
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
+from streamer.rules import AlertRule, AlertRules
 from streamer.runtime.stream import Stream
 
 RATE = 16_000
@@ -107,9 +108,11 @@ def test_an_alarm_need_not_wait_for_the_hop(kind):
     """Patterns need no model: what they raise and clear comes at the next beat, however long the hop is."""
     alarm = ALARMS[kind](np.random.default_rng(3), 9.0, DEVELOPMENT).samples * np.float32(0.1)
     samples = np.concatenate([np.zeros(20_000, np.float32), alarm, np.zeros(RATE * 7, np.float32)])
+    by_pattern = AlertRules(defaults=False, rules=(AlertRule(id="alarm", cadence=(kind,)),))
 
     def alerts(hop_s: float) -> list[tuple[Any, ...]]:
-        stream = Stream(model(head=False), SETTINGS.model_copy(update={"window": WindowSettings(hop_s=hop_s)}))
+        changed = {"window": WindowSettings(hop_s=hop_s), "alerts": by_pattern}
+        stream = Stream(model(head=False), SETTINGS.model_copy(update=changed))
         events = [event.to_dict() for event in [*stream.push(samples), *stream.finish()]]
         check_session(events)
         return [
