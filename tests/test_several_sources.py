@@ -15,7 +15,7 @@ import streamer.cli
 from streamer.audio.files import demo_path, read_audio
 
 GUARDS = ("silence", "speech_tag")  # what matters here is that there is text to compare
-PLAIN = tuple(part for guard in GUARDS for part in ("--set", f"guards.{guard}=false"))
+PLAIN = ("--model", "nano", *(part for guard in GUARDS for part in ("--set", f"guards.{guard}=false")))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_one_source_that_fails_is_status_1_and_the_other_is_whole(recordings, tm
     monkeypatch.setattr(FileSource, "blocks", breaking)
     entries = ({"name": "a", "input": str(recordings[0])}, {"name": "b", "input": str(recordings[1])})
     out = tmp_path / "all.jsonl"
-    common = ("run", "--config", sources(tmp_path, *entries), "--no-server", "--quiet", "--jsonl", str(out))
+    common = ("run", "--config", sources(tmp_path, *entries), "--no-server", "--quiet", "--jsonl", str(out), *PLAIN)
     for speed in ("0", "1"):
         assert streamer.cli.main([*common, "--speed", speed]) == 1
         assert "streamer: a: the disk went away" in capfd.readouterr().err

@@ -39,7 +39,8 @@ UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
 NEW_TOKENS = 224  # most that a window may add where no guard says how many
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
-SHOWN = 0.4  # least probability of a word that is shown before it is committed
+SHOWN = 0.7  # a word is shown before it is committed if it is so likely, or
+LIKELIER = 0.5  # less so by this for each second of audio behind it: more of it will hardly make it another word
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
 LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
 ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
@@ -370,7 +371,7 @@ class TextSession:
     def _change(self, partial: Words, end_sample: int, final: bool = False) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
-        partial = _likely(spoken(partial[:1]) + partial[1:])
+        partial = _likely(spoken(partial[:1]) + partial[1:], end_sample)
         text, tail = _text(segment.words), _text(partial)
         if (text, tail) == segment.shown and not final:
             return []
@@ -396,10 +397,13 @@ class TextSession:
         ]
 
 
-def _likely(partial: Words) -> Words:
+def _likely(partial: Words, end_sample: int) -> Words:
     """The words up to the first that is so unlikely that showing it would be showing it wrong."""
-    count = next((index for index, word in enumerate(partial) if word.probability < SHOWN), len(partial))
-    return partial[:count]
+    for index, word in enumerate(partial):
+        behind_s = max(0, end_sample - word.attended_sample) / SAMPLE_RATE
+        if not word.is_mark and word.probability + LIKELIER * behind_s < SHOWN:
+            return partial[:index]
+    return partial
 
 
 def _text(words: Sequence[HypothesisWord]) -> str:

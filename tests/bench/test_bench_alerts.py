@@ -82,7 +82,9 @@ def fields(found):
     return {name: getattr(found, name) for name in AlertChange.__dataclass_fields__}
 
 
-def test_the_command_writes_its_tables(tmp_path, capsys):
+def test_the_command_writes_its_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(alerts, "SNRS_DB", (10,))  # every scene is a minute of audio
+    monkeypatch.setattr(alerts.sounds, "DISTRACTORS", dict([*alerts.sounds.DISTRACTORS.items()][:1]))
     arguments = ["bench", "alerts", "--patterns", "--trials", "1", "--hours", "0.02", "--kinds", "yelp"]
     assert main([*arguments, "--processes", "1", "--out", str(tmp_path), "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())

@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(place, tmp_path, monkeypatch, st
 
 def _command(folder, out, *overrides):
     config = folder / "train_head.yaml"
-    config.write_text(yaml.safe_dump(head_config(folder, epochs=60, average_from=31, save_every_steps=1)))
+    config.write_text(yaml.safe_dump(head_config(folder, epochs=24, average_from=13, save_every_steps=1)))
     code = (
         "import sys; from pathlib import Path; from streamer.training.head_training import main; "
         "main(Path(sys.argv[1]), sys.argv[2:], progress=False)"
@@ -132,7 +132,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(place, tmp_path):
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     content = trainer.load_safely(state, "state")
-    assert content["epoch"] < 60
+    assert content["epoch"] < 24
     subprocess.run(_command(place, tmp_path / "killed_at.pth"), env=environment, check=True)
     subprocess.run(_command(place, tmp_path / "whole_at.pth"), env=environment, check=True)
     assert (tmp_path / "killed_at.pth").read_bytes() == (tmp_path / "whole_at.pth").read_bytes()

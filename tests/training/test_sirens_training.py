@@ -59,7 +59,7 @@ def test_windows_end_where_one_can_tell(little):
 
 
 def test_a_network_learns_what_it_is_shown(little):
-    network = train(little, steps=120)
+    network = train(little, steps=80)
     with torch.no_grad():
         chance = heard(network, little, np.array([[0, 300], [1, 300], [12, 250], [13, 250]], np.int32))
     assert min(chance[[0, 2]]) > max(chance[[1, 3]])
