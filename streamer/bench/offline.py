@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -129,10 +130,14 @@ def _found(item: Item, events: Sequence[Event], theirs: str, timed: Sequence[dic
     normal = EnglishTextNormalizer() if item.language == "en" else BasicTextNormalizer()
     finals = [event for event in events if isinstance(event, Transcript)]
     mine = normal(" ".join(event.text for event in finals)).strip()
-    words = [(word.word.strip(), word.start) for event in finals for word in event.words]
+    words = [(word.word, word.start) for event in finals for word in event.words]
     others = [(word["word"].strip(), word["start"]) for segment in timed for word in segment["words"]]
-    same = [one for one, _ in words] == [other for other, _ in others]
-    differences = [one - other for (_, one), (_, other) in zip(words, others, strict=True)] if same else []
+    matched = SequenceMatcher(None, [word for word, _ in words], [word for word, _ in others], autojunk=False)
+    differences = [
+        words[one.a + place][1] - others[one.b + place][1]
+        for one in matched.get_matching_blocks()
+        for place in range(one.size)
+    ]
     return Found(
         item.path.name, item.language, mine, normal(theirs).strip(), normal(item.text).strip(), tuple(differences)
     )
