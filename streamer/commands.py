@@ -129,7 +129,7 @@ def transcribe(options: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
     console = Console(stderr=True)
-    model = load(settings)
+    model = load(settings, short_windows=False)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False
     ) as bar:
@@ -147,10 +147,13 @@ def transcribe(options: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def load(settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None) -> "Model":
+def load(
+    settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None, *, short_windows: bool = True
+) -> "Model":
     """The model of the settings. Raises CheckpointError, DownloadError, UsageError.
 
     `plans`: the sources whose languages it must know too. `tell`: what is being done; None shows it on stderr.
+    `short_windows`: whether it may be made for them, where the settings do not ask for 30 s.
     """
     import torch
 
@@ -169,6 +172,7 @@ def load(settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None
             head=head,
             device=given.compute,
             dtype=given.dtype,
+            short_windows=short_windows and given.context != "padded",
             wish=wish,
             tell=view.show if view else tell or _silently,
             note=notes.append,

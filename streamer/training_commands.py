@@ -43,6 +43,13 @@ def _add_train(kinds: Any) -> None:
         parser.add_argument("--scenes", type=_positive, default=scenes, help="to compose, of 32 s each")
         parser.add_argument("--steps", type=_positive, default=steps)
         parser.add_argument("--processes", type=_positive, default=2)
+    context = _command(kinds, "context", train_context, "teach an official model to hear short windows")
+    context.add_argument("--model", required=True, metavar="NAME|PATH")
+    context.add_argument("--data", action="append", required=True, type=Path, metavar="MANIFEST", help="path,text,…")
+    context.add_argument("--out", type=Path, default=Path("build/context"), metavar="FOLDER", help="goes on from there")
+    context.add_argument("--steps", type=_positive, default=4000)
+    context.add_argument("--rank", type=_positive, default=16)
+    context.add_argument("--threads", type=_positive, default=1)
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
     many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
@@ -115,6 +122,15 @@ def train_sirens(options: argparse.Namespace) -> int:
     from streamer.training.sirens import make
 
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
+    return _wrote(make.main(recipe, _to_stderr))
+
+
+def train_context(options: argparse.Namespace) -> int:
+    """`streamer train context`: the path of the differences is the last line."""
+    _for_training()
+    from streamer.training.context import make
+
+    recipe = make.Recipe(options.model, options.data, options.out, options.steps, options.rank, threads=options.threads)
     return _wrote(make.main(recipe, _to_stderr))
 
 

@@ -16,6 +16,7 @@ from whisper.model import Whisper
 
 from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
+from streamer.model.context_adapter import bundled_adapter
 from streamer.model.download import ProgressCallback
 from streamer.model.formats.assembly import set_alignment_heads
 from streamer.model.formats.place import Place, place_of, read_checkpoint
@@ -23,7 +24,7 @@ from streamer.model.head import TaggingHead, load_head
 from streamer.model.memory import room_for
 from streamer.model.released_heads import HEADS, head_of, pull_head
 from streamer.model.weights import read_description
-from streamer.model.whisper import Model
+from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COMPUTE = "--compute (device)"  # the option, and the argument
@@ -59,6 +60,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     download_root: str | Path | None = None,
     progress: ProgressCallback | None = None,
+    short_windows: bool = False,
 ) -> Model:
     """Load a model with its tagging head, ready to run.
 
@@ -67,6 +69,7 @@ def load_model(
     model, where there is one and it can be had), a path, a released head's name, None or "none". device: "auto", "cpu",
     "cuda". dtype: "auto" (float16 on CUDA, bfloat16 on CPUs that have it natively, else float32) or a name.
     download_root: where downloads are kept (default: `publishers.cache_root()`); `progress` is told of them.
+    short_windows: change official weights so that live windows need no 30 s, where that is known (`context_adapter`).
 
     Raises CheckpointError (missing, damaged, not fitting), DownloadError, UsageError (device, dtype) or EngineError
     (too large for the device's memory), all one line.
@@ -76,6 +79,10 @@ def load_model(
     found = _locate(str(name_or_path), root, progress)
     module, description = _read(found)
     tagging = _find_head(found, head, root, progress)
+    margin = STOCK_MARGIN_FRAMES
+    if short_windows and not description.variable_context and (adapter := bundled_adapter(module.encoder)):
+        adapter.merge(module.encoder)
+        margin = adapter.margin_frames
     with room_for(f"the model {found.name}", target):
         return Model(
             module,
@@ -87,7 +94,13 @@ def load_model(
             min_context_s=description.min_context_s if description.variable_context else 30.0,
             previous_text=description.previous_text,
             context_s=description.context_s or (2.0 if description.variable_context else 10.0),
+            margin_frames=margin,
         )
+
+
+def load_module(name_or_path: str | Path) -> Whisper:
+    """openai-whisper's own module of a name or path as `load_model` takes it, in float32 on the CPU. Raises as that."""
+    return _read(_locate(str(name_or_path), None, None))[0].float()
 
 
 def _read(found: "_Found") -> tuple[Whisper, ModelDescription]:

@@ -25,6 +25,7 @@ from streamer.model.weights import cast_weights
 # 30 s: else attention's kernels on a GPU would pad the masks anew in each layer.
 PASS_FRAMES = (208, 400, 608, 800, 1008, 1200, 1600, 2000, 2400, 3000)
 RECORDED_PASSES = 64  # kinds of encoder passes that are kept: all lengths for each number of rows (50), and some
+STOCK_MARGIN_FRAMES = 1024  # zeros behind a window of stock weights: with less the decoder does not find the end
 MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
 POSITION_SAMPLES = 320  # one encoder position: 20 ms
 STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
@@ -53,6 +54,7 @@ class Model:
     `encoder_passes` counts the items that went through the encoder. `variable_context`: the checkpoint was trained on
     windows of `min_context_s` to 30 s; one without was trained on windows padded to 30 s. `previous_text`: it was
     trained with earlier text before the transcript. `context_s`: how much audio a live window holds best.
+    `margin_frames`: mel frames of zeros that a window needs behind its audio where it is not padded to 30 s.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Model:
         min_context_s: float = 30.0,
         previous_text: bool | None = None,
         context_s: float = 10.0,
+        margin_frames: int = STOCK_MARGIN_FRAMES,
         recorder: Callable[[torch.device], Recorder | None] = recorder_for,
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
@@ -77,6 +80,7 @@ class Model:
         self.name, self.variable_context, self.min_context_s = name, variable_context, min_context_s
         self.previous_text = not variable_context if previous_text is None else previous_text
         self.context_s = context_s
+        self.margin_frames = 0 if variable_context else margin_frames
         self.dims: ModelDimensions = module.dims
         self.device, self.dtype = torch.device(device), dtype
         cast_weights(module, dtype, self.device)

@@ -99,6 +99,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     download_root: str | Path | None = None,
     progress: ProgressCallback | None = None,
+    short_windows: bool = True,
     wish: Wish | None = None,
     tell: Tell = lambda step: None,
     note: Callable[[str], None] = log.warning,
@@ -106,7 +107,7 @@ def load_model(
 ) -> Model:
     """`streamer.model.checkpoint.load_model`, which also knows "auto".
 
-    `wish`: what an `auto` model has to know. `tell`: what is being done. `note`: told in a line what is worth knowing
+    `short_windows`: as there, but wanted. `wish`: what an `auto` model has to know. `tell`: what is being done. `note`: told in a line what is worth knowing
     of the choice. `costs`: what hops cost here (default: as remembered in the cache).
     """
     name = str(name_or_path)
@@ -128,7 +129,13 @@ def load_model(
         name = chosen.name
     tell(LoadStep(f"loading {Path(name).name}"))
     return checkpoint.load_model(
-        name, head=head, device=device, dtype=dtype, download_root=download_root, progress=fetching
+        name,
+        head=head,
+        device=device,
+        dtype=dtype,
+        download_root=download_root,
+        progress=fetching,
+        short_windows=short_windows,
     )
 
 

@@ -35,7 +35,6 @@ Context = Literal["auto", "padded", "fit"]
 Work = tuple[MelFrames, StepRequest]
 
 BUCKET_FRAMES = 40  # `fit`: windows are rounded up to 0.4 s, so that those of many sessions share a batch
-STOCK_MARGIN_FRAMES = 1024  # zeros behind a window of stock weights: with less the decoder does not find the end
 WARM_UP_S = (1.0, 4.0, 10.0)  # windows that the warm-up runs
 
 
@@ -58,7 +57,7 @@ class Engine:
     """Runs steps on one model.
 
     `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` (and `auto`) encodes
-    the audio there is: alone on checkpoints that were trained on variable context, with a margin of zeros on others.
+    the audio there is: alone on checkpoints that were trained on variable context, with a margin of zeros (`Model`) on others.
     """
 
     def __init__(self, model: Model, *, context: Context = "auto"):
@@ -69,7 +68,6 @@ class Engine:
         self._fits = context != "padded"
         self._longest_frames = 2 * model.dims.n_audio_ctx
         least_s = model.min_context_s if model.variable_context else 0.0
-        self._margin_frames = 0 if model.variable_context else STOCK_MARGIN_FRAMES
         self._shortest_frames = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), self._longest_frames)
         self._room = Room(model.name, model.device, self._give_back, records=model.records)
 
@@ -171,7 +169,7 @@ class Engine:
             return _Window(mel, request, 0, 0, 0)
         if not self._fits:
             return _Window(mel, request, real, self._longest_frames, self._longest_frames // 2)
-        total = max(_bucket(real + self._margin_frames, self._longest_frames), self._shortest_frames)
+        total = max(_bucket(real + self.model.margin_frames, self._longest_frames), self._shortest_frames)
         heard = total // 2
         if self.model.variable_context:
             heard = max(-(-real // 2), 1)

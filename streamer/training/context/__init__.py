@@ -1,0 +1,1 @@
+"""Teaching an official encoder to hear short windows (`streamer train context`): see `make`."""
