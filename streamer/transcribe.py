@@ -16,8 +16,9 @@ from typing import Any, Literal
 from streamer.audio.files import FileSource
 from streamer.config import Settings
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event
+from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
+from streamer.runtime.at_once import heard
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
@@ -81,7 +82,8 @@ def transcribe(
     """Transcribe all files; how many could not be. The others are done all the same.
 
     `progress` is told of a file how many seconds are done and how long it is (None: not known yet); `tell` gets a line
-    for each file that fails or goes on from an earlier run. Raises ConfigError, EngineError, OutputError.
+    for each file that fails, goes on from an earlier run, or of which there is something to know (its track, damage).
+    Raises ConfigError, EngineError, OutputError.
     """
     waiting, failed = deque(files), 0
     if not model.previous_text:
@@ -135,6 +137,8 @@ class _File:
         source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
         hears = kind == "jsonl" or engine.model.head is not None
         self._recording = Recording(engine.model, settings, source.blocks(), hears=hears)
+        for line in self._recording.remarks:
+            tell(f"{path}: {line.removeprefix(f'{path.name}: ')}")
         self._log = None
         if target is not None:
             header = _header(path, engine.model, settings, hears)
@@ -219,9 +223,11 @@ def _stream(
 
 
 def _streamed(stream: Stream, source: FileSource) -> Iterator[tuple[list[Event], int]]:
+    state: State = "listening"
     for block in source.blocks():
-        events = stream.lost(block.lost_samples, block.reason) if block.lost_samples else []
-        yield events + stream.push(block.samples), block.lost_samples + len(block.samples)
+        events = [event for found in heard(stream, block, state) for event in found]
+        state = block.state
+        yield events, block.lost_samples + len(block.samples)
     yield stream.finish(), 0
 
 

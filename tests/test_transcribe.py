@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import wave
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from streamer.model.whisper import Model
 from streamer.runtime import offline
 from streamer.runtime.offline import OfflineEngine
 from streamer.transcribe import SUFFIXES, check_targets, is_done, transcribe
+
+sys.path.append(str(Path(__file__).parent / "audio"))
+from media_files import Sound, babble, write_tracks
 
 RATE = 16_000
 
@@ -75,9 +79,24 @@ def test_every_wrong_file_is_named_and_the_others_are_done(model, tmp_path):
     assert shown[good] == (3.0, 3.0)
 
 
+def test_what_people_should_know_of_a_file_is_told_and_stands_among_the_events(model, tmp_path):
+    path = write_tracks(
+        tmp_path / "two.mkv", [Sound(babble(48_000, 3.0)), Sound(babble(48_000, 3.0, seed=2), default=True)]
+    )
+    (tmp_path / "out").mkdir()
+    failed, told, _ = run(model, [path], "jsonl", tmp_path / "out")
+    assert failed == 0
+    assert len(told) == 1
+    assert told[0].startswith(f"{path}: ")
+    assert "track 2 of 2" in told[0]
+    events = [json.loads(line) for line in (tmp_path / "out" / "two.jsonl").read_text().splitlines()]
+    check_session(events)
+    assert [event["detail"] for event in events if event["type"] == "status"][1] in told[0]
+
+
 def test_the_command_ends_with_2_for_a_wrong_file(model, tmp_path, monkeypatch, capfd):
     good = write(tmp_path / "good.wav", 1, 2.0)
-    monkeypatch.setattr(commands, "load", lambda settings: model)
+    monkeypatch.setattr(commands, "load", lambda settings, **options: model)
     assert main(["transcribe", str(good), str(tmp_path / "missing.wav")]) == 2
     out, err = capfd.readouterr()
     assert out.strip()

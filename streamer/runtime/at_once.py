@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from streamer.audio.block import AudioBlock
 from streamer.errors import StreamerError
-from streamer.events import State
+from streamer.events import Event, State
 from streamer.runtime.inputs import Input
 from streamer.runtime.lane import Emit
 from streamer.runtime.stream import Stream
@@ -58,14 +58,19 @@ def _step(reader: _Reader, emit: Emit) -> bool:
     block = next(reader.blocks, None)
     if block is None:
         return False
-    stream = reader.stream
-    if block.lost_samples:
-        emit(stream.lost(block.lost_samples, block.reason))
-    if block.state != reader.state:
-        reader.state = block.state
-        emit(stream.status(block.state, "" if block.state == "listening" else block.reason))
-    if block.notice:
-        emit(stream.status("listening", block.notice))
-    emit(stream.push(block.samples))
+    for events in heard(reader.stream, block, reader.state):
+        emit(events)
+    reader.state = block.state
     reader.position += block.lost_samples + len(block.samples)
     return True
+
+
+def heard(stream: Stream, block: AudioBlock, before: State) -> Iterator[list[Event]]:
+    """The events of a block, of what is known about its way here too; `before`: the state of the source so far."""
+    if block.lost_samples:
+        yield stream.lost(block.lost_samples, block.reason)
+    if block.state != before:
+        yield stream.status(block.state, "" if block.state == "listening" else block.reason)
+    if block.notice:
+        yield stream.status("listening", block.notice)
+    yield stream.push(block.samples)

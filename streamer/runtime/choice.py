@@ -107,8 +107,8 @@ def load_model(
 ) -> Model:
     """`streamer.model.checkpoint.load_model`, which also knows "auto".
 
-    `short_windows`: as there, but wanted. `wish`: what an `auto` model has to know. `tell`: what is being done. `note`: told in a line what is worth knowing
-    of the choice. `costs`: what hops cost here (default: as remembered in the cache).
+    `short_windows`: as there, but wanted. `wish`: what an `auto` model has to know. `tell`: what is being done. `note`:
+    told in a line what is worth knowing of the choice. `costs`: what hops cost here (default: as remembered).
     """
     name = str(name_or_path)
 

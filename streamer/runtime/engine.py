@@ -57,7 +57,8 @@ class Engine:
     """Runs steps on one model.
 
     `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` (and `auto`) encodes
-    the audio there is: alone on checkpoints that were trained on variable context, with a margin of zeros (`Model`) on others.
+    the audio there is: alone on checkpoints that were trained on variable context, with the model's margin of zeros on
+    others.
     """
 
     def __init__(self, model: Model, *, context: Context = "auto"):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.audio.block import AudioBlock
 from streamer.audio.recording_mel import RecordingMel
 from streamer.config import Settings
-from streamer.events import SAMPLE_RATE, Event
+from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker
@@ -51,6 +51,7 @@ class Recording:
         self._listener = Listener(settings) if hears else None
         self._blocks: deque[AudioBlock] = deque()
         self._samples = 0
+        self._states: deque[tuple[int, State, str]] = deque()  # sample, state and detail of what people should know
         self._mel = RecordingMel(self._read(blocks, hears), model.dims.n_mels)
         tokenizer = model.tokenizer()
         self._seeker = Seeker(
@@ -68,6 +69,11 @@ class Recording:
         self._segments = 0
         self._spoken_until = 0
         self._begun = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should know of the recording, but for its events so far: which track it is, what is damaged."""
+        return list(dict.fromkeys(detail for _, _, detail in self._states if detail))
 
     @property
     def samples(self) -> int:
@@ -128,9 +134,15 @@ class Recording:
         return events + self._session.finish()
 
     def _read(self, blocks: Iterable[AudioBlock], hears: bool) -> Iterable[NDArray[np.float32]]:
+        state: State = "listening"
         for block in blocks:
             if hears:
                 self._blocks.append(block)
+            if block.state != state:
+                state = block.state
+                self._states.append((self._samples, state, "" if state == "listening" else block.reason))
+            if block.notice:
+                self._states.append((self._samples, "listening", block.notice))
             self._samples += block.lost_samples + len(block.samples)
             if block.lost_samples:
                 yield np.zeros(block.lost_samples, np.float32)
@@ -170,6 +182,9 @@ class Recording:
     def _follow(self, until: int) -> list[Event]:
         """Everything up to a sample, in order of time: text, and what the listener makes of the audio."""
         events: list[Event] = []
+        while self._states and self._states[0][0] <= until:
+            _, state, detail = self._states.popleft()
+            events += self._session.status(state, detail)
         while self._listener is not None and self._listener.position < until and self._blocks:
             self._plans += _heard(self._listener, self._blocks.popleft())
         while self._plans and _at(self._plans[0]) <= until:
