@@ -7,18 +7,16 @@ same weights fits) and how many mel frames of zeros a window needs behind its au
 """
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from whisper.model import AudioEncoder
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +61,24 @@ def read_adapter(path: Path) -> ContextAdapter:
 
 def bundled_adapter(encoder: AudioEncoder) -> ContextAdapter | None:
     """The adapter that comes with Streamer for these weights, or None. Only weights of a fitting shape are hashed."""
-    folder = files("streamer") / "data" / "context"
-    shape = f"{len(encoder.blocks)}x{encoder.ln_post.weight.shape[0]}"
-    for item in folder.iterdir() if folder.is_dir() else ():
-        if not item.name.endswith(".safetensors"):
-            continue
-        with as_file(item) as path, safe_open(str(path), framework="pt") as stored:
-            facts = stored.metadata()
-        if facts["shape"] == shape and facts["encoder_sha256"] == encoder_sha256(encoder):
+    for item, facts in _bundled(len(encoder.blocks), encoder.ln_post.weight.shape[0]):
+        if facts["encoder_sha256"] == encoder_sha256(encoder):
             with as_file(item) as path:
-                _log.debug("short windows by %s", item.name)
                 return read_adapter(path)
     return None
+
+
+def bundled_margin(layers: int, width: int) -> int | None:
+    """The mel frames of zeros that official weights of this shape need with their adapter; None: there is none."""
+    return next((int(facts["margin_frames"]) for _, facts in _bundled(layers, width)), None)
+
+
+def _bundled(layers: int, width: int) -> Iterator[tuple[Traversable, dict[str, str]]]:
+    """The adapters that come with Streamer for encoders of a shape, and what their files say of themselves."""
+    folder = files("streamer") / "data" / "context"
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if item.name.endswith(".safetensors"):
+            with as_file(item) as path, safe_open(str(path), framework="pt") as stored:
+                facts = stored.metadata()
+            if facts["shape"] == f"{layers}x{width}":
+                yield item, facts
