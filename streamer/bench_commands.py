@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OUT = Path("build/bench")
 COMPUTE = ("auto", "cpu", "cuda")
-DTYPE = ("auto", "float32", "bfloat16", "float16")
+DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 def add(subcommands: Any) -> None:

@@ -127,7 +127,7 @@ def run_options(run: Parser) -> None:
     model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")
     model.add_argument("--prompt", metavar="TEXT", help="names and jargon that may be said")
     model.add_argument("--compute", metavar="auto|cpu|cuda", help="where to compute")
-    model.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="in which precision")
+    model.add_argument("--dtype", metavar="auto|float32|bfloat16|float16|int8", help="in which precision")
     settings = run.add_argument_group("settings")
     settings.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     settings.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
@@ -208,7 +208,7 @@ def _typed(given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]
 CHOICES = {
     "task": ("transcribe", "translate"),
     "compute": ("auto", "cpu", "cuda"),
-    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "dtype": ("auto", "float32", "bfloat16", "float16", "int8"),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer import alert_commands, bench_commands, training_commands
-from streamer.config import Settings, read_file, validate
+from streamer.config import ModelSettings, Settings, read_file, validate
 from streamer.errors import UsageError
 from streamer.loading import LoadStep, Tell
 from streamer.sources import SourcePlan
@@ -129,7 +129,7 @@ def transcribe(options: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
     console = Console(stderr=True)
-    model = load(settings, short_windows=False)
+    model = load(settings, live=False)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False
     ) as bar:
@@ -148,12 +148,13 @@ def transcribe(options: argparse.Namespace) -> int:
 
 
 def load(
-    settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None, *, short_windows: bool = True
+    settings: Settings, plans: Sequence[SourcePlan] = (), tell: Tell | None = None, *, live: bool = True
 ) -> "Model":
     """The model of the settings. Raises CheckpointError, DownloadError, UsageError.
 
     `plans`: the sources whose languages it must know too. `tell`: what is being done; None shows it on stderr.
-    `short_windows`: whether it may be made for them, where the settings do not ask for 30 s.
+    `live`: it may be made to hear short windows and be computed in 8 bits, where the settings leave that open; whole
+    recordings are read with the weights as they are.
     """
     import torch
 
@@ -171,8 +172,8 @@ def load(
             given.name,
             head=head,
             device=given.compute,
-            dtype=given.dtype,
-            short_windows=short_windows and given.context != "padded",
+            dtype=given.dtype if live else _unrounded(given),
+            short_windows=live and given.context != "padded",
             wish=wish,
             tell=view.show if view else tell or _silently,
             note=notes.append,
@@ -186,6 +187,16 @@ def load(
     for plan in plans:
         _check_language(plan.settings, model, plan.path)
     return model
+
+
+def _unrounded(given: ModelSettings) -> str:
+    """The precision of the settings, where that is left open not that of 8-bit products."""
+    import torch
+
+    from streamer.model.checkpoint import compute_target
+
+    rounded = given.dtype == "auto" and compute_target(given.compute)[1] == torch.int8
+    return "float32" if rounded else given.dtype
 
 
 def _silently(step: LoadStep) -> None:

@@ -18,7 +18,7 @@ from streamer.sources import SourcePlan, SourceSettings, check_sources, overlay
 from streamer.word_lists import hot_words, masked_words, without_marks
 
 Compute = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 class _Section(BaseModel):

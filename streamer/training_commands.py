@@ -89,7 +89,7 @@ def _command(subcommands: Any, name: str, command: Any, about: str) -> argparse.
 def _computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
     parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16", "int8"))
 
 
 def train_head(options: argparse.Namespace) -> int:

@@ -244,7 +244,7 @@ def _header(path: Path, model: Model, settings: Settings, hears: bool) -> dict[s
     return {
         "version": 1,
         "file": [path.name, stat.st_size, stat.st_mtime_ns],
-        "model": [model.name, weights.hexdigest(), str(model.dtype), model.device.type],
+        "model": [model.name, weights.hexdigest(), model.precision, model.device.type],
         "head": model.head.name if model.head is not None and hears else None,
         "speech": settings.speech.model_dump(mode="json"),
         "spans_s": list(settings.tags.spans_s),

@@ -89,7 +89,7 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
         "machine": facts,
         "model": model.name,
         "head": model.head.name if model.head else None,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "words_timed_by": timer.name,
         "paced_s": plan.paced_s,
         "absent": absent,

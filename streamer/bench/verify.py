@@ -116,7 +116,11 @@ def _file(part: str, path: Path, promised: str | None) -> Facts:
 
 def speed(model: Model, clock: Clock = time.perf_counter) -> Facts:
     """Milliseconds (medians) of one live step with a context of 10 s, and of the encoder alone for 10 and 30 s."""
-    found: Facts = {"step_10s_ms": step_ms(model, clock), "device": str(model.device), "dtype": str(model.dtype)}
+    found: Facts = {
+        "step_10s_ms": step_ms(model, clock),
+        "device": str(model.device),
+        "dtype": f"torch.{model.precision}",
+    }
     for seconds in (10, 30):
         mel = torch.zeros(1, model.dims.n_mels, seconds * 100)
         found[f"encoder_{seconds}s_ms"] = _median_ms(lambda: model.encode(mel), model, clock)  # noqa: B023

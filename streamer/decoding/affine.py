@@ -3,19 +3,16 @@
 A decoder step at batch 1 is bound by reading weights, above all the vocabulary's: half the bytes, half the time.
 """
 
-from collections.abc import Callable
 from functools import cache
-from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamer.model.affine import Affine
+from streamer.model.affine import LARGE, Affine
+from streamer.model.eight_bits import EightBitWeight, eight_bits_work, keeps_up
 
 FEW_ROWS = 4  # up to so many rows the reading of the weight costs more than the multiplying
-LARGE = 1 << 17  # values of a weight worth 8 bits: all of `tiny`'s; smaller models lie in the processor's cache anyway
-SLOWER = 8.0  # times as long as in bfloat16: a kernel is missing, no noise of a busy machine explains that
 
 
 class Projection(Affine):
@@ -26,8 +23,8 @@ class Projection(Affine):
 
     __slots__ = ("_eight", "_scales")
 
-    def __init__(self, weight: Tensor, bias: Tensor):
-        super().__init__(weight, bias)
+    def __init__(self, weight: Tensor, bias: Tensor, *, eight_bits: bool = False):
+        super().__init__(weight, bias, eight_bits=eight_bits)
         self._eight: Tensor | None = None
         if self.packed and weight.numel() >= LARGE and _few_rows_work():
             self._eight, self._scales = _in_eight_bits(weight)
@@ -68,29 +65,23 @@ class Vocabulary:
     (`exact`); with 8 bits it is more than a rounding (`coarse`).
     """
 
-    __slots__ = ("_affine", "_scales", "_weight", "_zeros", "coarse", "exact", "weight_bytes")
+    __slots__ = ("_affine", "_eight", "coarse", "exact", "weight_bytes")
 
     def __init__(self, embedding: Tensor, *, near: bool = False):
         low = embedding.dtype == torch.bfloat16 or (near and embedding.dtype == torch.float32)
-        eight_bits = embedding.device.type == "cpu" and low and _eight_bits_work()
+        eight_bits = embedding.device.type == "cpu" and low and eight_bits_work()
         self.coarse = eight_bits
         self.exact = embedding.dtype == torch.float32 and not eight_bits
         self._affine = None if eight_bits else Affine(embedding)
         self.weight_bytes = embedding.numel() * (1 if eight_bits else embedding.element_size())
-        if eight_bits:
-            self._scales = embedding.abs().amax(dim=1).float().clamp_min(1e-12) / 127
-            self._zeros = torch.zeros(len(embedding), dtype=torch.int64)
-            rounded = (embedding / self._scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-            self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self._eight = EightBitWeight(embedding) if eight_bits else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits float32 [n, vocabulary] of x [n, width]."""
-        if self._affine is not None:
-            return self._affine(x).float()
-        peaks = x.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-        rounded = (x * (127 / peaks)).round_().add_(128).to(torch.uint8)
-        y = _eight_bit_product(rounded, self._weight, self._scales, self._zeros)
-        return y.mul_(peaks)
+        if self._eight is not None:
+            return self._eight(x)
+        assert self._affine is not None
+        return self._affine(x).float()
 
 
 def log_mass(logits: Tensor) -> Tensor:
@@ -101,54 +92,6 @@ def log_mass(logits: Tensor) -> Tensor:
     peak = logits.amax(dim=-1, keepdim=True)
     mass: Tensor = (logits - peak).exp_().sum(dim=-1).log_().add_(peak[..., 0])
     return mass
-
-
-def _eight_bit_product(x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """x [n, in] uint8, standing for (x - 128) / 127, times packed int8 weights [out, in] with a scale each: float32
-    [n, out].
-
-    Unsigned, because that is what VNNI multiplies: on processors without AMX a signed x takes a thousand times as long.
-    """
-    y: Tensor = torch.ops.onednn.qlinear_pointwise(
-        x, 1 / 127, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return y
-
-
-@cache
-def _eight_bits_work() -> bool:
-    """Whether this torch multiplies 8-bit integers on this CPU, right and not far slower than bfloat16."""
-    x = torch.arange(0, 256, 2, dtype=torch.uint8)[None]
-    weight = torch.full((4096, x.shape[1]), -127, dtype=torch.int8)
-    scales, zeros = torch.full((4096,), 1 / 127), torch.zeros(4096, dtype=torch.int64)
-    try:
-        if not torch.cpu._is_vnni_supported():
-            return False
-        packed = torch.ops.onednn.qlinear_prepack(weight, None)
-        y = _eight_bit_product(x, packed, scales, zeros)
-    except (RuntimeError, AttributeError):
-        return False
-    right = torch.allclose(y, -(x.float() - 128).sum() / 127 * torch.ones(4096), atol=1e-3)
-    return right and _keeps_up(lambda: _eight_bit_product(x, packed, scales, zeros), x.bfloat16(), weight.bfloat16())
-
-
-def _keeps_up(product: Callable[[], object], x: Tensor, weight: Tensor) -> bool:
-    """Whether a product takes at most SLOWER times as long as that of bfloat16 `x` [n, in] and `weight` [out, in].
-
-    Where oneDNN has no kernel for a processor it falls back on loops that take hundreds of times as long.
-    """
-    plain = Affine(weight)
-    return _seconds(product) <= SLOWER * _seconds(lambda: plain(x))
-
-
-def _seconds(call: Callable[[], object], times: int = 5) -> float:
-    """The least of so many times."""
-    taken = []
-    for _ in range(times):
-        begun = perf_counter()
-        call()
-        taken.append(perf_counter() - begun)
-    return min(taken)
 
 
 def _in_eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,4 +110,4 @@ def _few_rows_work() -> bool:
     except (RuntimeError, AttributeError):
         return False
     right = torch.allclose(y.float(), x.float() @ weight.float().T, atol=0.1, rtol=0.03)
-    return right and _keeps_up(lambda: torch._weight_int8pack_mm(x, rounded, scales), x, weight)
+    return right and keeps_up(lambda: torch._weight_int8pack_mm(x, rounded, scales), x, weight)

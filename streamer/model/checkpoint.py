@@ -18,6 +18,7 @@ from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
 from streamer.model.context_adapter import bundled_adapter
 from streamer.model.download import ProgressCallback
+from streamer.model.eight_bits import eight_bits_work
 from streamer.model.formats.assembly import set_alignment_heads
 from streamer.model.formats.place import Place, place_of, read_checkpoint
 from streamer.model.head import TaggingHead, load_head
@@ -26,7 +27,7 @@ from streamer.model.released_heads import HEADS, head_of, pull_head
 from streamer.model.weights import read_description
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _COMPUTE = "--compute (device)"  # the option, and the argument
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def load_model(
     name_or_path: "nano" (bundled), an official openai-whisper name (downloaded once and verified), a `.pt` in
     openai-whisper's format, or a folder in CTranslate2's or transformers'. head: "auto" (the one that belongs to the
     model, where there is one and it can be had), a path, a released head's name, None or "none". device: "auto", "cpu",
-    "cuda". dtype: "auto" (float16 on CUDA, bfloat16 on CPUs that have it natively, else float32) or a name.
+    "cuda". dtype: "auto" (float16 on CUDA; on CPUs bfloat16 where they have it natively, else int8, else float32) or a
+    name; int8: float32 with products of 8-bit integers, on CPUs.
     download_root: where downloads are kept (default: `publishers.cache_root()`); `progress` is told of them.
     short_windows: change official weights so that live windows need no 30 s, where that is known (`context_adapter`).
 
@@ -202,10 +204,15 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is unknown: {', '.join(DTYPES)} or auto is needed")
-        return DTYPES[dtype]
+        found = DTYPES[dtype]
+        if found == torch.int8 and (device.type != "cpu" or not eight_bits_work()):
+            raise UsageError(f"dtype int8: {device.type} does not multiply 8-bit integers fast here; give auto")
+        return found
     if device.type == "cuda":
         return torch.float16
-    return torch.bfloat16 if has_native_bfloat16() else torch.float32
+    if has_native_bfloat16():
+        return torch.bfloat16
+    return torch.int8 if eight_bits_work() else torch.float32
 
 
 def has_native_bfloat16() -> bool:

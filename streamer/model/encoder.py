@@ -22,12 +22,15 @@ TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4
 class Encoder:
     """`whisper.model.AudioEncoder` without its fixed length. Holds views of its weights, no state."""
 
-    def __init__(self, module: AudioEncoder) -> None:
-        """`module`: on its device and in its dtype already, LayerNorms in float32 (`weights.cast_weights`)."""
-        self._conv1 = _Convolution(module.conv1)
-        self._conv2 = _Convolution(module.conv2)
+    def __init__(self, module: AudioEncoder, *, eight_bits: bool = False) -> None:
+        """`module`: on its device and in its dtype already, LayerNorms in float32 (`weights.cast_weights`).
+
+        `eight_bits`: as for `Affine`.
+        """
+        self._conv1 = _Convolution(module.conv1, eight_bits)
+        self._conv2 = _Convolution(module.conv2, eight_bits)
         self._positions: Tensor = module.positional_embedding
-        self._blocks = [Block(block) for block in module.blocks]
+        self._blocks = [Block(block, eight_bits=eight_bits) for block in module.blocks]
         self._ln_post: nn.LayerNorm = module.ln_post
 
     def blocks(self, mel: Tensor, heard: Tensor | None = None) -> Iterator[Tensor]:
@@ -68,11 +71,12 @@ def pool_taps_until(x: Tensor, ends: Tensor, steps: int) -> Tensor:
 class _Convolution:
     """A width-3 convolution over [B, frames, channels] with one frame of padding and GELU, as a matrix product."""
 
-    def __init__(self, module: nn.Conv1d) -> None:
+    def __init__(self, module: nn.Conv1d, eight_bits: bool) -> None:
         out, channels, width = module.weight.shape
         self._width, self._stride = width, module.stride[0]
         assert module.bias is not None
-        self._affine = Affine(module.weight.permute(0, 2, 1).reshape(out, width * channels).contiguous(), module.bias)
+        weight = module.weight.permute(0, 2, 1).reshape(out, width * channels).contiguous()
+        self._affine = Affine(weight, module.bias, eight_bits=eight_bits)
 
     def __call__(self, x: Tensor) -> Tensor:
         batch, frames, channels = x.shape
@@ -85,15 +89,15 @@ class _Convolution:
 class Block:
     """One of Whisper's residual attention blocks (no cross-attention), with query, key and value in one product."""
 
-    def __init__(self, module: ResidualAttentionBlock) -> None:
-        """`module`: as for `Encoder`."""
+    def __init__(self, module: ResidualAttentionBlock, *, eight_bits: bool = False) -> None:
+        """As for `Encoder`."""
         self._heads: int = module.attn.n_head
-        self._qkv = Affine(*_fuse_qkv(module.attn))
-        self._out = Affine(module.attn.out.weight, module.attn.out.bias)
+        self._qkv = Affine(*_fuse_qkv(module.attn), eight_bits=eight_bits)
+        self._out = Affine(module.attn.out.weight, module.attn.out.bias, eight_bits=eight_bits)
         self._attn_ln: nn.LayerNorm = module.attn_ln
         self._mlp_ln: nn.LayerNorm = module.mlp_ln
-        self._up = Affine(module.mlp[0].weight, module.mlp[0].bias)
-        self._down = Affine(module.mlp[2].weight, module.mlp[2].bias)
+        self._up = Affine(module.mlp[0].weight, module.mlp[0].bias, eight_bits=eight_bits)
+        self._down = Affine(module.mlp[2].weight, module.mlp[2].bias, eight_bits=eight_bits)
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The block's output for x [B, positions, d], contiguous; `mask` is added to attention's scores."""

@@ -74,6 +74,8 @@ class Model:
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
 
+        `dtype` int8: float32, but for large products, which are of 8-bit integers (`streamer.model.eight_bits`).
+
         `recorder` makes what records the encoder's passes and the decoder's steps, or None.
         """
         self.module: Whisper = module.eval()
@@ -82,9 +84,10 @@ class Model:
         self.context_s = context_s
         self.margin_frames = 0 if variable_context else margin_frames
         self.dims: ModelDimensions = module.dims
-        self.device, self.dtype = torch.device(device), dtype
-        cast_weights(module, dtype, self.device)
-        self._encoder = Encoder(module.encoder)
+        self.eight_bits = dtype == torch.int8
+        self.device, self.dtype = torch.device(device), torch.float32 if self.eight_bits else dtype
+        cast_weights(module, self.dtype, self.device)
+        self._encoder = Encoder(module.encoder, eight_bits=self.eight_bits)
         if head is not None:
             head.check_fits(self.dims.n_audio_layer, self.dims.n_audio_state, name)
             head.module.place(dtype, self.device)
@@ -97,6 +100,11 @@ class Model:
     def decoder(self) -> TextDecoder:
         """openai-whisper's text decoder, on `device` and in `dtype` (LayerNorms in float32)."""
         return self.module.decoder
+
+    @property
+    def precision(self) -> str:
+        """In which precision most is computed: float32, bfloat16, float16 or int8."""
+        return "int8" if self.eight_bits else str(self.dtype).removeprefix("torch.")
 
     @property
     def is_multilingual(self) -> bool:

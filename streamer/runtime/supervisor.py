@@ -381,7 +381,7 @@ class Program:
 
 def described(model: Model) -> str:
     """A model for people: name, precision, threads or device, head."""
-    number = str(model.dtype).removeprefix("torch.")
+    number = model.precision
     threads = torch.get_num_threads()
     on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
     head = model.head.name if model.head else "none (captions only)"

@@ -138,7 +138,7 @@ def encode_audio(model: Model, samples: NDArray[np.float32], recipe: TapRecipe) 
 def recipe_hash(model: Model, recipe: TapRecipe) -> str:
     """What taps depend on beside the audio, as 16 hexadecimal digits."""
     made_by = {name: value for name, value in asdict(recipe).items() if name != "clips_per_shard"}
-    made_by |= {"version": VERSION, "dtype": str(model.dtype), "device": model.device.type}
+    made_by |= {"version": VERSION, "dtype": f"torch.{model.precision}", "device": model.device.type}
     made_by |= {"variable_context": model.variable_context, "min_context_s": model.min_context_s}
     made_by |= {"encoder": encoder_sha256(model)}
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]

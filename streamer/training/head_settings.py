@@ -97,7 +97,7 @@ class HeadTraining(_Section):
     out: Path
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     head: HeadSection = HeadSection()
     data: DataSection
     features: FeatureSection = FeatureSection()

@@ -1,12 +1,15 @@
+import copy
 import time
 
 import pytest
 import torch
 from random_whisper import random_model
+from whisper.model import ModelDimensions, Whisper
 
-from streamer.decoding import affine
 from streamer.decoding.affine import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.decoding.search import AudioWindow, GreedySearch
+from streamer.model import eight_bits
+from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 
 
@@ -82,18 +85,54 @@ def test_eight_bits_write_what_sixteen_write(seed):
 
 
 def test_eight_bits_that_some_processor_multiplies_far_slower_are_not_used(monkeypatch):
-    product = affine._eight_bit_product
+    product = eight_bits.product
 
     def without_a_kernel(*operands):
         time.sleep(0.05)
         return product(*operands)
 
     embedding, x = torch.randn(1000, 64).bfloat16(), torch.randn(2, 64).bfloat16()
-    monkeypatch.setattr(affine, "_eight_bit_product", without_a_kernel)
-    affine._eight_bits_work.cache_clear()
+    monkeypatch.setattr(eight_bits, "product", without_a_kernel)
+    eight_bits.eight_bits_work.cache_clear()
     try:
         vocabulary = Vocabulary(embedding)
     finally:
-        affine._eight_bits_work.cache_clear()
+        eight_bits.eight_bits_work.cache_clear()
     assert vocabulary.weight_bytes == 2 * embedding.numel()
     torch.testing.assert_close(vocabulary(x), x.float() @ embedding.float().T, atol=0.2, rtol=0.02)
+
+
+needs_vnni = pytest.mark.skipif(not eight_bits.eight_bits_work(), reason="this CPU multiplies no 8-bit integers fast")
+
+
+@needs_vnni
+def test_products_of_eight_bits_are_near_and_a_row_does_not_depend_on_its_neighbours():
+    weight, bias = torch.randn(512, 384), torch.randn(512)
+    x = torch.randn(2, 5, 384) * torch.tensor([1e-3, 1.0, 50.0, 0.0, 1.0])[:, None]
+    layer, plain = Affine(weight, bias, eight_bits=True), Affine(weight, bias)
+    for found, expected in (
+        (layer(x), plain(x)),
+        (layer.gelu(x), plain.gelu(x)),
+        (layer.added(x, torch.ones(2, 5, 512)), plain.added(x, torch.ones(2, 5, 512))),
+    ):
+        assert (found - expected).norm(dim=-1).le(0.02 * (expected.norm(dim=-1) + 1)).all()
+    assert torch.equal(layer(x)[1, 2], layer(x[1, 2][None])[0])
+    assert layer.weight_bytes == weight.numel()
+    x[0, 0, 3] = float("nan")
+    assert not layer(x)[0, 0].isfinite().any()
+    assert layer(x)[0, 1].isfinite().all()
+
+
+@needs_vnni
+def test_a_model_in_eight_bits_hears_much_the_same():
+    torch.manual_seed(0)
+    module = Whisper(ModelDimensions(80, 1500, 384, 6, 2, 51864, 448, 384, 6, 2))
+    with torch.no_grad():
+        module.decoder.positional_embedding.normal_(0.0, 0.01)
+    plain, rounded = (Model(copy.deepcopy(module), dtype=dtype) for dtype in (torch.float32, torch.int8))
+    assert (rounded.precision, rounded.dtype) == ("int8", torch.float32)
+    mel = torch.randn(1, 80, 400)
+    expected, _ = plain.encode(mel)
+    found, _ = rounded.encode(mel)
+    assert 0 < float((found - expected).norm() / expected.norm()) < 0.05
+    assert GreedySearch(rounded).decoder.layers[0].mlp_in.weight_bytes == 384 * 1536

@@ -245,8 +245,8 @@ def test_impossible_devices_and_types_are_refused(path: Path) -> None:
     for options, says in (
         ({"device": "abacus"}, "'abacus' is unknown: auto, cpu or cuda"),
         ({"device": "meta"}, "not supported"),
-        ({"dtype": "float64"}, "'float64' is unknown: float32, bfloat16, float16 or auto"),
-        ({"dtype": torch.int8}, "not supported"),
+        ({"dtype": "float64"}, "'float64' is unknown: float32, bfloat16, float16, int8 or auto"),
+        ({"dtype": torch.int16}, "not supported"),
     ):
         with pytest.raises(UsageError, match=says):
             load_model(path, **options)  # type: ignore[arg-type]
