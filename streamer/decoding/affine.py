@@ -23,8 +23,8 @@ class Projection(Affine):
 
     __slots__ = ("_eight", "_scales")
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, eight_bits: bool = False):
-        super().__init__(weight, bias, eight_bits=eight_bits)
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__(weight, bias)
         self._eight: Tensor | None = None
         if self.packed and weight.numel() >= LARGE and _few_rows_work():
             self._eight, self._scales = _in_eight_bits(weight)

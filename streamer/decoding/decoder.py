@@ -6,7 +6,6 @@ the machine wants it). Source: openai-whisper 20250625, whisper/model.py (MIT).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,7 +63,7 @@ class Decoder:
     """The decoder's weights, immutable and shared; what changes lives in the `KVCache` that is passed in.
 
     `alignment_heads`: (layer, head) pairs whose attention follows the audio. `dtype`: float32, bfloat16 or float16.
-    `near`: see `Vocabulary`. `eight_bits`: as for `Affine`; the vocabulary is `near` then too.
+    `near`: see `Vocabulary`.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class Decoder:
         dtype: torch.dtype,
         *,
         near: bool = False,
-        eight_bits: bool = False,
     ):
         embedding = module.token_embedding.weight.detach()
         self.device = embedding.device
@@ -83,14 +81,12 @@ class Decoder:
         self.positions, self.width = module.positional_embedding.shape
         self.embedding = embedding.to(dtype)
         self.positional = module.positional_embedding.detach().to(dtype)
-        self.vocabulary = Vocabulary(self.embedding, near=near or eight_bits)
+        self.vocabulary = Vocabulary(self.embedding, near=near)
         self.norm = Norm(module.ln)
         grouped: dict[int, list[int]] = {}
         for layer, head in sorted(alignment_heads):
             grouped.setdefault(layer, []).append(head)
-        self.layers = [
-            _layer(block, tuple(grouped.get(i, ())), dtype, eight_bits) for i, block in enumerate(module.blocks)
-        ]
+        self.layers = [_layer(block, tuple(grouped.get(i, ())), dtype) for i, block in enumerate(module.blocks)]
         self.alignment_heads = len(alignment_heads)
         self._block = PACKED_BLOCK if self.layers[0].qkv.packed else 1
 
@@ -272,22 +268,21 @@ class Decoder:
         return layer.cross_out.added(mixed, x), query
 
 
-def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype, eight_bits: bool) -> Layer:
+def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Layer:
     own: MultiHeadAttention = block.attn  # type: ignore[attr-defined]
     cross: MultiHeadAttention = block.cross_attn  # type: ignore[attr-defined]
     mlp = block.mlp  # type: ignore[attr-defined]
-    project = partial(Projection, eight_bits=eight_bits)
     return Layer(
         norm=Norm(block.attn_ln),  # type: ignore[attr-defined]
-        qkv=project(*_joined(dtype, own.query, own.key, own.value)),
-        out=project(*_joined(dtype, own.out)),
+        qkv=Projection(*_joined(dtype, own.query, own.key, own.value)),
+        out=Projection(*_joined(dtype, own.out)),
         cross_norm=Norm(block.cross_attn_ln),  # type: ignore[attr-defined]
-        cross_query=project(*_joined(dtype, cross.query)),
-        cross_kv=Affine(*_joined(dtype, cross.key, cross.value), eight_bits=eight_bits),
-        cross_out=project(*_joined(dtype, cross.out)),
+        cross_query=Projection(*_joined(dtype, cross.query)),
+        cross_kv=Affine(*_joined(dtype, cross.key, cross.value)),
+        cross_out=Projection(*_joined(dtype, cross.out)),
         mlp_norm=Norm(block.mlp_ln),  # type: ignore[attr-defined]
-        mlp_in=project(*_joined(dtype, mlp[0])),
-        mlp_out=project(*_joined(dtype, mlp[2])),
+        mlp_in=Projection(*_joined(dtype, mlp[0])),
+        mlp_out=Projection(*_joined(dtype, mlp[2])),
         alignment=torch.tensor(alignment, device=own.query.weight.device) if alignment else None,
     )
 

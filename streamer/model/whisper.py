@@ -74,7 +74,8 @@ class Model:
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
 
-        `dtype` int8: float32, but for large products, which are of 8-bit integers (`streamer.model.eight_bits`).
+        `dtype` int8: float32, but the encoder's large products are of 8-bit integers (`streamer.model.eight_bits`): the
+        decoder's are small, and the probabilities that they lead to are what words are judged by.
 
         `recorder` makes what records the encoder's passes and the decoder's steps, or None.
         """
