@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 BACK_SAMPLES = SAMPLE_RATE // 2  # attention that falls back further has lost its place
 CROWD, CROWD_SAMPLES = 4, SAMPLE_RATE // 5  # nobody says four more words within 0.2 s
 VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
+MANY_WORDS = 8  # what is invented where nobody speaks is shorter: so many need not be as likely to be believed
 AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the decoder reads it again
 
 
@@ -64,7 +65,9 @@ class Guards:
         if reason:
             self.lost += reason == "compression"
             return self._cut(words, 0, reason, around.end_sample)
-        self.believed |= hypothesis.mean_logprob >= self._settings.likely_logprob
+        limits = self._settings
+        least = limits.likely_logprob if len(words) < MANY_WORDS else limits.mean_logprob
+        self.believed |= hypothesis.mean_logprob >= least
         if self._settings.loops:
             count = len(words)
             words = self._cut(words, _lost_at(words), "loop", around.end_sample)
