@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from streamer.errors import StreamerError, UsageError
 
@@ -59,13 +59,23 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message.removeprefix("argument "))
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a bar that is shown puts itself in between, and lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 done, 2 wrong usage, 1 anything else."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("STREAMER_DEBUG"))
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
-    )
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
     running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"

@@ -120,8 +120,8 @@ class _Theatre:
             server.open_session(SessionInfo(SESSION, "none", None, SAMPLE_RATE))
             server.start()
             deliveries.start()
-            sinks.begin(Screen(self._arrivals["terminal"]))
-            outlet.start()
+            sinks.begin()
+            outlet.start(Screen(self._arrivals["terminal"]))
             with watching(server.url, self._arrivals["websocket"]):
                 made = self._make_alerts(deliveries, server, outlet)
                 self._drain(deliveries, len(made))

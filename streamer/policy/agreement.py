@@ -6,7 +6,7 @@ What two successive hypotheses agree on, from the committed text onwards, is com
 import unicodedata
 from collections.abc import Sequence
 
-from streamer.policy.decision import Decision, OpenTail, Words, spoken
+from streamer.policy.decision import Decision, OpenTail, Words, spoken, without_open_number
 from streamer.steps import HypothesisWord
 
 
@@ -22,7 +22,7 @@ class LocalAgreement(OpenTail):
             if agreed < 0:
                 break
             count += 1
-        return self._split(words, count)
+        return self._split(words, without_open_number(words, count, end_sample))
 
 
 def common_prefix(first: Sequence[HypothesisWord], second: Sequence[HypothesisWord]) -> int:

@@ -11,7 +11,7 @@ the same in the same place: a single pass may misread what lies far before the f
 
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import bare
-from streamer.policy.decision import Decision, OpenTail, Words, spoken
+from streamer.policy.decision import Decision, OpenTail, Words, spoken, without_open_number
 from streamer.steps import HypothesisWord
 
 QUIET_SAMPLES = SAMPLE_RATE // 5  # no word is silent inside for so long
@@ -40,15 +40,18 @@ class AlignAtt(OpenTail):
         times = [count + 1 if same else 1 for count, same in zip(times, repeated, strict=False)]
         times += [1] * (len(said) - len(times))
         count = 0
-        settled = 0
+        settled, attended = 0, self._attended
         for word in words:
             if not word.is_mark:
-                if word.attended_sample >= frontier or times[settled] < _needed(word, self._attended):
+                if word.attended_sample >= frontier or times[settled] < _needed(word, attended):
                     break
-                self._attended = word.attended_sample
+                attended = word.attended_sample
                 settled += 1
             count += 1
-        self._times = times[settled:]
+        count = without_open_number(words, count, end_sample)
+        committed = spoken(words[:count])
+        self._times = times[len(committed) :]
+        self._attended = committed[-1].attended_sample if committed else self._attended
         return self._split(words, count)
 
     def _frontier(self, end_sample: int, voice_end: int) -> int:

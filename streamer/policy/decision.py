@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from streamer.events import SAMPLE_RATE
 from streamer.steps import HypothesisWord
 
 Words = tuple[HypothesisWord, ...]
+
+NUMBER_SAMPLES = 6 * SAMPLE_RATE // 5  # a number goes on within so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,29 @@ class OpenTail:
         commit, mark = without_last_mark(words[:count])
         self._tail = (*mark, *words[count:])
         return Decision(commit, self._tail)
+
+
+def without_open_number(words: Words, count: int, end_sample: int) -> int:
+    """How many of the first `count` words may be committed at `end_sample`: not the number that may still go on.
+
+    What is written for "five five" is another spelling once "five" follows, and behind a part of it the decoder cannot
+    go on. It is complete when another word follows, or after a while.
+    """
+    following = next((word for word in words[count:] if not word.is_mark), None)
+    if following is not None and following.text[:1].isspace() and not _has_digit(following):
+        return count
+    since = end_sample - NUMBER_SAMPLES
+    while (
+        count
+        and words[count - 1].attended_sample > since
+        and (words[count - 1].is_mark or _has_digit(words[count - 1]))
+    ):
+        count -= 1
+    return count
+
+
+def _has_digit(word: HypothesisWord) -> bool:
+    return any(char.isdigit() for char in word.text)
 
 
 def spoken(words: Words) -> Words:

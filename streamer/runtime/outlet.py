@@ -57,10 +57,13 @@ class Sinks:
         """Whether whoever read our JSONL on stdout went away."""
         return self._jsonl is not None and self._jsonl.broken
 
-    def begin(self, screen: TextIO | None) -> None:
-        """Everything else works: empty the files, and show the terminal view on `screen`."""
+    def begin(self) -> None:
+        """Everything else works: empty the files."""
         for _, writer in self._writers:
             writer.begin()
+
+    def show_on(self, screen: TextIO | None) -> None:
+        """Show the terminal view on `screen`."""
         self.view = TerminalView(screen) if screen else None
 
     def write(self, event: Event) -> None:
@@ -97,8 +100,9 @@ class Outlet:
         self._queue: queue.Queue[Event | tuple[float | None, float] | None] = queue.Queue(LIMIT_EVENTS)
         self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, screen: TextIO | None = None) -> None:
+        """Show the terminal view on `screen`, and start the thread."""
+        self._sinks.show_on(screen)
         self._thread.start()
 
     def put(self, events: Sequence[Event]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import torch
 
@@ -91,9 +91,8 @@ class Program:
             try:
                 opening = self._opening(server, early=not at_once)
                 engine = self._engine(opening, None if at_once else server)
-                sinks.begin(None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout)
+                sinks.begin()
                 outlet = Outlet(sinks)
-                outlet.start()
                 self._interruption.clean = True
                 deliveries.start()
                 if at_once:
@@ -156,6 +155,12 @@ class Program:
         return f", to {', '.join(names)}" if names else ", to senders"
 
     @property
+    def _screen(self) -> TextIO | None:
+        """Where the terminal view is shown."""
+        output = self._settings.output
+        return None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout
+
+    @property
     def _names(self) -> tuple[str, ...]:
         return tuple(item.name for item in self._inputs)
 
@@ -189,6 +194,7 @@ class Program:
 
     def _run_at_once(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
+        outlet.start(self._screen)
         streams = [
             self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
             for item in self._inputs
@@ -235,8 +241,9 @@ class Program:
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
         worker.start()
-        if not self._settings.output.quiet:
+        if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
+        outlet.start(self._screen)
         for pipeline in own:
             pipeline.start()
         stays = server is not None and (self._settings.output.stay or bool(self._senders))

@@ -5,7 +5,8 @@ allows. ONNX Runtime computes it: about 1 % of a core.
 """
 
 import functools
-from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,11 @@ def _network() -> InferenceSession:
     """The network, one for all streams: they bring their own states."""
     options = SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with as_file(files("silero_vad") / "data" / "silero_vad_16k_op15.onnx") as path:
-        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    package = find_spec("silero_vad")  # which is not imported: it would set the number of torch's threads
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "data" / "silero_vad_16k_op15.onnx"
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class SpeechProbability:

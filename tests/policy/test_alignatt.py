@@ -2,6 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.policy.alignatt import END_SAMPLES, QUIET_SAMPLES, SURE, AlignAtt
+from streamer.policy.decision import NUMBER_SAMPLES
 from streamer.steps import HypothesisWord
 
 FRONTIER = 8000
@@ -25,6 +26,20 @@ def test_where_the_gate_hears_no_voice_the_frontier_moves_up():
     speaking, quiet = AlignAtt(FRONTIER), AlignAtt(FRONTIER)
     assert len(speaking.step(words, 36_000, 36_001 - QUIET_SAMPLES).commit) == 1
     assert quiet.step(words, 36_000, 36_000 - QUIET_SAMPLES).commit == words
+
+
+def test_a_number_waits_for_whether_it_goes_on():
+    said, five = word(10_000, "is"), word(20_000, "5")
+    waiting = AlignAtt(FRONTIER)
+    assert waiting.step((said, five), 36_000, 36_000).commit == (said,)
+    longer = word(20_000, "555")
+    followed = (longer, word(26_000, "calls"))
+    assert waiting.step(followed, 44_000, 44_000).commit == followed
+    alone = AlignAtt(FRONTIER)
+    assert alone.step((said, five), 20_000 + NUMBER_SAMPLES, 48_000).commit == (said, five)
+    ended = AlignAtt(FRONTIER)
+    assert ended.step((said, five), 36_000, 36_000).partial == (five,)
+    assert ended.close() == (five,)
 
 
 def test_a_word_that_the_decoder_is_not_sure_of_is_read_twice():

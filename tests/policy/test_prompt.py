@@ -85,7 +85,9 @@ def test_they_survive_scrolling_rolls_segments_and_a_new_session():
                 assert task.prompt[: len(HOT)] == HOT
                 if step > 60:
                     assert len(task.prompt) > len(HOT) + 20  # there is earlier text behind them
-                said = HypothesisWord(f" w{step // 2}", coded(f" word{step // 2}"), end - 6000, end - 2000, 0.9, end)
+                said = HypothesisWord(
+                    f" w{chr(97 + step // 2)}", coded(f" word{step // 2}"), end - 6000, end - 2000, 0.9, end
+                )
                 session.step(Hypothesis((said,), "en", 1.0, 0.0, -0.1, 1.0, True), end, None)
             session.close(SegmentClosed(begin + 91 * 8000, begin + 90 * 8000))
 

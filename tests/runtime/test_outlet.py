@@ -29,7 +29,7 @@ def said(session: str, text: str) -> Transcript:
 
 def write(output: OutputSettings, sessions, events) -> Sinks:
     sinks = Sinks(output, sessions)
-    sinks.begin(None)
+    sinks.begin()
     for event in events:
         sinks.write(event)
     sinks.close()

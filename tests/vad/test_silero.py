@@ -1,5 +1,7 @@
 """silero-vad beside webrtcvad on a real voice, and on sounds that webrtcvad takes for one."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +53,12 @@ def test_pieces_may_be_cut_anywhere():
     ]
     assert found[-1] == expected[-1]
     assert set(found) <= {0.0, *expected}
+
+
+def test_it_leaves_the_number_of_torchs_threads_alone():
+    """Importing silero_vad itself would set it to one, for the whole program."""
+    code = (
+        "import torch; torch.set_num_threads(3); from streamer.vad.silero import SpeechProbability; "
+        "SpeechProbability(); assert torch.get_num_threads() == 3"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
