@@ -91,7 +91,7 @@ class Model:
         self._encoder = Encoder(module.encoder, eight_bits=self.eight_bits)
         if head is not None:
             head.check_fits(self.dims.n_audio_layer, self.dims.n_audio_state, name)
-            head.module.place(dtype, self.device)
+            head.module.place(self.dtype, self.device)
         self.head = head
         self.encoder_passes = 0
         self.recorder = recorder(self.device)
