@@ -49,6 +49,7 @@ def _add_train(kinds: Any) -> None:
     context.add_argument("--out", type=Path, default=Path("build/context"), metavar="FOLDER", help="goes on from there")
     context.add_argument("--steps", type=_positive, default=4000)
     context.add_argument("--rank", type=_positive, default=16)
+    context.add_argument("--margin", type=_positive, default=128, metavar="FRAMES", help="of 10 ms behind a window")
     context.add_argument("--threads", type=_positive, default=1)
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
@@ -130,7 +131,9 @@ def train_context(options: argparse.Namespace) -> int:
     _for_training()
     from streamer.training.context import make
 
-    recipe = make.Recipe(options.model, options.data, options.out, options.steps, options.rank, threads=options.threads)
+    recipe = make.Recipe(
+        options.model, options.data, options.out, options.steps, options.rank, options.margin, threads=options.threads
+    )
     return _wrote(make.main(recipe, _to_stderr))
 
 

@@ -13,6 +13,8 @@ from streamer.audio.files import read_audio
 from streamer.bench.word_errors import plain_text, word_errors
 from streamer.config import Settings
 from streamer.errors import DownloadError
+from streamer.model.checkpoint import load_model
+from streamer.model.whisper import STOCK_MARGIN_FRAMES
 
 RECORDINGS = Path(__file__).parent / "recordings"
 SAID = {
@@ -29,6 +31,12 @@ def model():
         return streamer.load_model("tiny.en", head=None, dtype="float32")
     except DownloadError as error:
         pytest.skip(f"needs tiny.en, which is not here and cannot be fetched: {error}")
+
+
+def test_official_weights_hear_short_windows(model):
+    """The differences that come with Streamer are for exactly these weights."""
+    plain = load_model("tiny.en", head=None, dtype="float32")
+    assert model.margin_frames < plain.margin_frames == STOCK_MARGIN_FRAMES
 
 
 @pytest.fixture(scope="module")

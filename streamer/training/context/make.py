@@ -29,7 +29,7 @@ from streamer.training.context.windows import Windows
 
 VALIDATION = 8  # every so many recordings is for judging only
 LONGEST_S = 28
-MARGIN_POSITIONS = 64  # of silence behind a window, when it is used
+MARGIN_FRAMES = 128  # mel frames of silence behind a window, when it is used
 WHOLE_POSITIONS = 1500
 JUDGE_EVERY = 500
 
@@ -43,6 +43,7 @@ class Recipe:
     out: Path
     steps: int = 4000
     rank: int = 16
+    margin_frames: int = MARGIN_FRAMES
     seed: int = 0
     threads: int = 1
 
@@ -73,8 +74,8 @@ def main(recipe: Recipe, say: Callable[[str], None]) -> Path:
             return
 
         encoder = copy.deepcopy(run.teacher.module.encoder)
-        ContextAdapter(sha256, 2 * MARGIN_POSITIONS, _parts(run)).merge(encoder)
-        found = _word_errors(Reader(loop.with_encoder(run.teacher.module, encoder)), held, MARGIN_POSITIONS)
+        ContextAdapter(sha256, recipe.margin_frames, _parts(run)).merge(encoder)
+        found = _word_errors(Reader(loop.with_encoder(run.teacher.module, encoder)), held, recipe.margin_frames // 2)
         run.curve.append({"step": run.step, "wer": found.rate or 0.0, "words": found.words})
         say(f"step {run.step} of {recipe.steps}, {time.monotonic() - began:.0f} s: {run.curve[-1]}")
 
@@ -95,7 +96,7 @@ def _write(run: loop.Run, recipe: Recipe, sha256: str, taught_on: int) -> Path:
     facts = {
         "encoder_sha256": sha256,
         "shape": f"{dims.n_audio_layer}x{dims.n_audio_state}",
-        "margin_frames": str(2 * MARGIN_POSITIONS),
+        "margin_frames": str(recipe.margin_frames),
         "rank": str(recipe.rank),
         "steps": str(run.step),
     }
