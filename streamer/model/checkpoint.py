@@ -5,7 +5,7 @@ beside it may say more (see `ModelDescription`), and a tagging head beside it is
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def load_model(
     download_root: str | Path | None = None,
     progress: ProgressCallback | None = None,
     short_windows: bool = False,
+    languages: Collection[str] = (),
 ) -> Model:
     """Load a model with its tagging head, ready to run.
 
@@ -71,7 +72,8 @@ def load_model(
     "cuda". dtype: "auto" (float16 on CUDA; on CPUs bfloat16 where they have it natively, else int8, else float32) or a
     name; int8: float32 with products of 8-bit integers in the encoder, on CPUs.
     download_root: where downloads are kept (default: `publishers.cache_root()`); `progress` is told of them.
-    short_windows: change official weights so that live windows need no 30 s, where that is known (`context_adapter`).
+    short_windows: change official weights so that live windows need no 30 s, where it is known how (`context_adapter`)
+    for all of the `languages` that come into question (empty: any).
 
     Raises CheckpointError (missing, damaged, not fitting), DownloadError, UsageError (device, dtype) or EngineError
     (too large for the device's memory), all one line.
@@ -82,9 +84,12 @@ def load_model(
     module, description = _read(found)
     tagging = _find_head(found, head, root, progress)
     margin = STOCK_MARGIN_FRAMES
-    if short_windows and not description.variable_context and (adapter := bundled_adapter(module.encoder)):
-        adapter.merge(module.encoder)
-        margin = adapter.margin_frames
+    spoken = frozenset(languages) if module.is_multilingual else frozenset({"en"})
+    if short_windows and "" not in spoken and spoken and not description.variable_context:
+        adapter = bundled_adapter(module.encoder)
+        if adapter is not None and spoken <= adapter.languages:
+            adapter.merge(module.encoder)
+            margin = adapter.margin_frames
     with room_for(f"the model {found.name}", target):
         return Model(
             module,

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
@@ -21,10 +20,14 @@ from whisper.model import AudioEncoder
 
 @dataclass(frozen=True, slots=True)
 class ContextAdapter:
-    """Differences for one encoder. `parts`: by matrix, (up, down); `margin_frames`: of zeros behind a window."""
+    """Differences for one encoder. `parts`: by matrix, (up, down); `margin_frames`: of zeros behind a window.
+
+    `languages`: those that it was taught well enough; in others it reads worse than the weights as they are.
+    """
 
     encoder_sha256: str
     margin_frames: int
+    languages: frozenset[str]
     parts: Mapping[str, tuple[Tensor, Tensor]]
 
     def merge(self, encoder: AudioEncoder) -> None:
@@ -56,29 +59,21 @@ def read_adapter(path: Path) -> ContextAdapter:
         facts = stored.metadata()
         names = {key.rpartition(".")[0] for key in stored.keys()}  # noqa: SIM118  not a mapping
         parts = {name: (stored.get_tensor(f"{name}.up"), stored.get_tensor(f"{name}.down")) for name in names}
-    return ContextAdapter(facts["encoder_sha256"], int(facts["margin_frames"]), parts)
+    return ContextAdapter(
+        facts["encoder_sha256"], int(facts["margin_frames"]), frozenset(facts["languages"].split()), parts
+    )
 
 
 def bundled_adapter(encoder: AudioEncoder) -> ContextAdapter | None:
     """The adapter that comes with Streamer for these weights, or None. Only weights of a fitting shape are hashed."""
-    for item, facts in _bundled(len(encoder.blocks), encoder.ln_post.weight.shape[0]):
-        if facts["encoder_sha256"] == encoder_sha256(encoder):
+    folder = files("streamer") / "data" / "context"
+    shape = f"{len(encoder.blocks)}x{encoder.ln_post.weight.shape[0]}"
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if not item.name.endswith(".safetensors"):
+            continue
+        with as_file(item) as path, safe_open(str(path), framework="pt") as stored:
+            facts = stored.metadata()
+        if facts["shape"] == shape and facts["encoder_sha256"] == encoder_sha256(encoder):
             with as_file(item) as path:
                 return read_adapter(path)
     return None
-
-
-def bundled_margin(layers: int, width: int) -> int | None:
-    """The mel frames of zeros that official weights of this shape need with their adapter; None: there is none."""
-    return next((int(facts["margin_frames"]) for _, facts in _bundled(layers, width)), None)
-
-
-def _bundled(layers: int, width: int) -> Iterator[tuple[Traversable, dict[str, str]]]:
-    """The adapters that come with Streamer for encoders of a shape, and what their files say of themselves."""
-    folder = files("streamer") / "data" / "context"
-    for item in folder.iterdir() if folder.is_dir() else ():
-        if item.name.endswith(".safetensors"):
-            with as_file(item) as path, safe_open(str(path), framework="pt") as stored:
-                facts = stored.metadata()
-            if facts["shape"] == f"{layers}x{width}":
-                yield item, facts

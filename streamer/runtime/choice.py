@@ -107,8 +107,8 @@ def load_model(
 ) -> Model:
     """`streamer.model.checkpoint.load_model`, which also knows "auto".
 
-    `short_windows`: as there, but wanted. `wish`: what an `auto` model has to know. `tell`: what is being done. `note`:
-    told in a line what is worth knowing of the choice. `costs`: what hops cost here (default: as remembered).
+    `short_windows`: as there, but wanted. `wish`: what the model has to know, or an `auto` one. `tell`: what is being
+    done. `note`: told in a line what is worth knowing of the choice. `costs`: of hops here (default: as remembered).
     """
     name = str(name_or_path)
 
@@ -136,6 +136,7 @@ def load_model(
         download_root=download_root,
         progress=fetching,
         short_windows=short_windows,
+        languages=(wish or Wish()).languages,
     )
 
 

@@ -18,9 +18,8 @@ from whisper.audio import HOP_LENGTH
 from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import MelFrames
-from streamer.model.context_adapter import bundled_margin
 from streamer.model.publishers import cache_root
-from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
+from streamer.model.whisper import Model
 from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
 
@@ -44,7 +43,7 @@ def measured_hop_s(size: str, device: torch.device, dtype: torch.dtype) -> float
     module = Whisper(ModelDimensions(80, 1500, width, heads, layers, 51_865, 448, width, heads, layers))
     with torch.no_grad():
         module.decoder.positional_embedding.normal_(0.0, 0.01)  # openai-whisper leaves what lay in memory
-    engine = Engine(Model(module, name=size, device=device, dtype=dtype, margin_frames=_margin(size)))
+    engine = Engine(Model(module, name=size, device=device, dtype=dtype))
     mel = MelFrames(engine.model.dims.n_mels)
     mel.append(np.random.default_rng(0).normal(0.0, 0.05, WINDOW_SAMPLES + HOP_LENGTH).astype(np.float32))
     task = DecodeTask(language="en", prefix=tuple(range(1000, 1000 + PREFIX_TOKENS)), max_new_tokens=NEW_TOKENS)
@@ -119,15 +118,8 @@ def _key(size: str, device: torch.device, dtype: torch.dtype) -> str:
             device.type,
             number,
             f"torch {torch.__version__}",
-            f"margin {_margin(size)}",
         ]
     )
-
-
-def _margin(size: str) -> int:
-    """The mel frames of zeros behind a live window of official weights."""
-    width, _, layers = SIZES[size]
-    return bundled_margin(layers, width) or STOCK_MARGIN_FRAMES
 
 
 def _processor() -> str:

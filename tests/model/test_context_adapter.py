@@ -9,7 +9,7 @@ from streamer.model import checkpoint, context_adapter
 from streamer.model.context_adapter import adapted_matrices, bundled_adapter, encoder_sha256
 
 
-def write_adapter(path, module, margin_frames=128, rank=2):
+def write_adapter(path, module, margin_frames=128, rank=2, languages="en"):
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name, matrix in adapted_matrices(module.encoder):
@@ -18,6 +18,7 @@ def write_adapter(path, module, margin_frames=128, rank=2):
         tensors[f"{name}.down"] = torch.randn(rank, width, generator=generator).half()
     shape = f"{module.dims.n_audio_layer}x{module.dims.n_audio_state}"
     facts = {"encoder_sha256": encoder_sha256(module.encoder), "shape": shape, "margin_frames": str(margin_frames)}
+    facts["languages"] = languages
     save_file(tensors, path, metadata=facts)
     return tensors
 
@@ -70,3 +71,11 @@ def test_a_checkpoint_that_knows_short_windows_takes_none(bundled, tmp_path):
     path.with_suffix(".json").write_text('{"variable_context": true}')
     write_adapter(bundled / "small.safetensors", random_whisper(0))
     assert checkpoint.load_model(path, head=None, short_windows=True).margin_frames == 0
+
+
+def test_a_model_of_many_languages_takes_it_only_for_those_that_it_was_taught(bundled, tmp_path):
+    path = save_whisper(tmp_path / "many.pt", random_whisper(0, n_vocab=51865))
+    write_adapter(bundled / "small.safetensors", random_whisper(0, n_vocab=51865), languages="de en")
+    for languages, taken in ((("en",), True), (("de", "en"), True), (("fr", "en"), False), ((), False), (("",), False)):
+        model = checkpoint.load_model(path, head=None, short_windows=True, languages=languages)
+        assert (model.margin_frames == 128) is taken, languages

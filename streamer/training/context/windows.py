@@ -54,6 +54,14 @@ class Windows:
         # Every language often enough to be kept, those with more recordings more often.
         self._shares = np.sqrt(lengths) / np.sqrt(lengths).sum()
 
+    def seconds(self) -> dict[str, float]:
+        """How much is said in each language; where it is not known, it is English."""
+        found: dict[str, float] = {}
+        for language, spoken in self._spoken.items():
+            said = sum(len(samples) for samples, _ in spoken) / RATE
+            found[language or "en"] = found.get(language or "en", 0.0) + round(said, 1)
+        return found
+
     def draw(self, number: int) -> Window:
         """The window of this number."""
         random = np.random.default_rng((self._seed, number))
