@@ -29,6 +29,16 @@ class AudioBlock:
     state: State = "listening"
     notice: str = ""
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong from here on, in one line; nothing while it is `listening`."""
+        return "" if self.state == "listening" else self.reason
+
+    def news(self, before: State) -> list[tuple[State, str]]:
+        """What people should be told: each a state and its detail. `before`: the source's state so far."""
+        changed = [(self.state, self.trouble)] if self.state != before else []
+        return [*changed, ("listening", self.notice)] if self.notice else changed
+
 
 class Source(Protocol):
     """Where sound comes from.

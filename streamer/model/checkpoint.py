@@ -85,7 +85,7 @@ def load_model(
     tagging = _find_head(found, head, root, progress)
     margin = STOCK_MARGIN_FRAMES
     spoken = frozenset(languages) if module.is_multilingual else frozenset({"en"})
-    if short_windows and "" not in spoken and spoken and not description.variable_context:
+    if short_windows and spoken and not description.variable_context:
         adapter = bundled_adapter(module.encoder)
         if adapter is not None and spoken <= adapter.languages:
             adapter.merge(module.encoder)

@@ -9,6 +9,8 @@ from streamer.steps import HypothesisWord
 Words = tuple[HypothesisWord, ...]
 
 NUMBER_SAMPLES = 6 * SAMPLE_RATE // 5  # a number goes on within so long
+SHOWN = 0.7  # a word is shown before it is committed if it is so likely, or
+LIKELIER = 0.5  # less so by this for each second of audio behind it: more of it will hardly make it another word
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ def without_open_number(words: Words, count: int, end_sample: int) -> int:
 
 def _has_digit(word: HypothesisWord) -> bool:
     return any(char.isdigit() for char in word.text)
+
+
+def likely(partial: Words, end_sample: int) -> Words:
+    """The words up to the first that is so unlikely that showing it would be showing it wrong."""
+    for index, word in enumerate(partial):
+        behind_s = max(0, end_sample - word.attended_sample) / SAMPLE_RATE
+        if not word.is_mark and word.probability + LIKELIER * behind_s < SHOWN:
+            return partial[:index]
+    return partial
 
 
 def spoken(words: Words) -> Words:

@@ -15,7 +15,7 @@ from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.policy.agreement import LocalAgreement
 from streamer.policy.alignatt import AlignAtt
-from streamer.policy.decision import Policy, Words, spoken, without_last_mark
+from streamer.policy.decision import Policy, Words, likely, spoken, without_last_mark
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
 from streamer.policy.placing import placed
@@ -39,8 +39,6 @@ UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
 NEW_TOKENS = 224  # most that a window may add where no guard says how many
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
-SHOWN = 0.7  # a word is shown before it is committed if it is so likely, or
-LIKELIER = 0.5  # less so by this for each second of audio behind it: more of it will hardly make it another word
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
 LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
 ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
@@ -371,7 +369,7 @@ class TextSession:
     def _change(self, partial: Words, end_sample: int, final: bool = False) -> list[TextChange]:
         segment = self._segment
         assert segment is not None
-        partial = _likely(spoken(partial[:1]) + partial[1:], end_sample)
+        partial = likely(spoken(partial[:1]) + partial[1:], end_sample)
         text, tail = _text(segment.words), _text(partial)
         if (text, tail) == segment.shown and not final:
             return []
@@ -395,15 +393,6 @@ class TextSession:
                 unclear=segment.unclear,
             )
         ]
-
-
-def _likely(partial: Words, end_sample: int) -> Words:
-    """The words up to the first that is so unlikely that showing it would be showing it wrong."""
-    for index, word in enumerate(partial):
-        behind_s = max(0, end_sample - word.attended_sample) / SAMPLE_RATE
-        if not word.is_mark and word.probability + LIKELIER * behind_s < SHOWN:
-            return partial[:index]
-    return partial
 
 
 def _text(words: Sequence[HypothesisWord]) -> str:

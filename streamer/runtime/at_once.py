@@ -69,8 +69,6 @@ def heard(stream: Stream, block: AudioBlock, before: State) -> Iterator[list[Eve
     """The events of a block, of what is known about its way here too; `before`: the state of the source so far."""
     if block.lost_samples:
         yield stream.lost(block.lost_samples, block.reason)
-    if block.state != before:
-        yield stream.status(block.state, "" if block.state == "listening" else block.reason)
-    if block.notice:
-        yield stream.status("listening", block.notice)
+    for state, detail in block.news(before):
+        yield stream.status(state, detail)
     yield stream.push(block.samples)

@@ -6,6 +6,7 @@ once, on stderr; the other sinks go on.
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ _WRITERS: Mapping[str, Callable[[str, str], EventWriter]] = {
     "--vtt": VttWriter,
 }
 _Target = tuple[str, str | None, str]  # option, session (None: all), path
+
+
+def screen(output: OutputSettings) -> TextIO | None:
+    """Where the terminal view is shown, if it is."""
+    return None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout
 
 
 class Sinks:

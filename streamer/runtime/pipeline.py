@@ -90,8 +90,8 @@ class Pipeline:
     def _capture(self) -> None:
         try:
             for block in self.source.blocks():
-                if (block.state, block.reason if block.state != "listening" else "") != self._state:
-                    self._state = (block.state, block.reason if block.state != "listening" else "")
+                if (block.state, block.trouble) != self._state:
+                    self._state = (block.state, block.trouble)
                     self._states.append((self._ring.end, *self._state))
                 if block.notice:
                     self._states.append((self._ring.end, "listening", block.notice))

@@ -138,11 +138,8 @@ class Recording:
         for block in blocks:
             if hears:
                 self._blocks.append(block)
-            if block.state != state:
-                state = block.state
-                self._states.append((self._samples, state, "" if state == "listening" else block.reason))
-            if block.notice:
-                self._states.append((self._samples, "listening", block.notice))
+            self._states += [(self._samples, *told) for told in block.news(state)]
+            state = block.state
             self._samples += block.lost_samples + len(block.samples)
             if block.lost_samples:
                 yield np.zeros(block.lost_samples, np.float32)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
 from streamer.runtime.lane import Action, Emit
 from streamer.runtime.opening import Opening
-from streamer.runtime.outlet import Outlet, Sinks
+from streamer.runtime.outlet import Outlet, Sinks, screen
 from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
@@ -155,12 +155,6 @@ class Program:
         return f", to {', '.join(names)}" if names else ", to senders"
 
     @property
-    def _screen(self) -> TextIO | None:
-        """Where the terminal view is shown."""
-        output = self._settings.output
-        return None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout
-
-    @property
     def _names(self) -> tuple[str, ...]:
         return tuple(item.name for item in self._inputs)
 
@@ -194,7 +188,7 @@ class Program:
 
     def _run_at_once(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
-        outlet.start(self._screen)
+        outlet.start(screen(self._settings.output))
         streams = [
             self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
             for item in self._inputs
@@ -243,7 +237,7 @@ class Program:
         worker.start()
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
-        outlet.start(self._screen)
+        outlet.start(screen(self._settings.output))
         for pipeline in own:
             pipeline.start()
         stays = server is not None and (self._settings.output.stay or bool(self._senders))

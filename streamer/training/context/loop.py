@@ -101,16 +101,6 @@ def train(run: Run, windows: Windows, steps: int, state: Path, judge: Callable[[
             save(run, state)
 
 
-def with_averages(run: Run, work: Callable[[], None]) -> None:
-    """Do `work` while the student has its averaged weights."""
-    kept = [weight.detach().clone() for weight in run.weights]
-    _put(run.weights, run.average)
-    try:
-        work()
-    finally:
-        _put(run.weights, kept)
-
-
 def save(run: Run, state: Path) -> None:
     """Keep all that is needed to go on, replacing what was kept by one rename."""
     part = state.with_suffix(".part")
