@@ -15,7 +15,7 @@ _TAGS: tuple[tuple[str, bytes], ...] = (
     ("flac", rb"fLaC[\x00\x80]\x00\x00\x22"),
     ("ogg", rb"OggS\x00[\x00-\x07].{20}[^\x00]"),
     ("matroska", rb"\x1a\x45\xdf\xa3.{0,48}\x42\x82.(matroska|webm)"),
-    ("mov", rb"\x00\x00..ftyp[ -~]{4}|....moov....mvhd|\x00\x00..(wide|free|skip)....(mdat|moov)"),
+    ("mov", rb"\x00\x00..ftyp[ -~]{4}.{4}[ -~]{4}|....moov....mvhd|\x00\x00..(wide|free|skip)....(mdat|moov)"),
     ("aiff", rb"FORM....AIF[FC]"),
     ("caf", rb"caff\x00\x01\x00\x00desc"),
     ("au", rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1c]"),
@@ -24,7 +24,7 @@ _TAGS: tuple[tuple[str, bytes], ...] = (
     ("amr", rb"#!AMR(-WB)?\n"),
     ("wv", rb"wvpk....[\x00-\x10]\x04"),
     ("avi", rb"RIFF....AVI "),
-    ("mpeg", rb"\x00\x00\x01\xba[\x21\x31\x44-\x7f]"),
+    ("mpeg", rb"\x00\x00\x01\xba([\x21-\x3f].{7}|[\x44-\x7f].{8}[\xf8-\xff]\xff{0,7})\x00\x00\x01[\xb9-\xff]"),
 )
 _PATTERNS = tuple((name, re.compile(pattern, re.DOTALL)) for name, pattern in _TAGS)
 

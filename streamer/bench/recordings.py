@@ -47,14 +47,22 @@ class Recording:
     text: str
     words: tuple[TrueWord, ...] = ()
 
+    @property
+    def untold(self) -> bool:
+        """Somebody speaks, but nobody wrote down what."""
+        return not self.text and not self.set.startswith(SOUNDS)
+
     def samples(self) -> NDArray[np.float32]:
         """float32 [n], 16 kHz mono. Raises InputError."""
         return read_audio(str(self.path))
 
 
-def read_recordings(source: Path) -> list[Recording]:
-    """The recordings of a manifest or of a folder of scenes, in their order. Raises InputError, one line."""
-    found = list(_scenes(source) if source.is_dir() else _rows(source))
+def read_recordings(source: Path, *, untold: bool = False) -> list[Recording]:
+    """The recordings of a manifest or of a folder of scenes, in their order. Raises InputError, one line.
+
+    `untold`: also those of a manifest of which nobody wrote down what is said.
+    """
+    found = [item for item in (_scenes(source) if source.is_dir() else _rows(source)) if untold or not item.untold]
     if not found:
         raise InputError(f"--data {source}: no row has a text, and no set begins with {SOUNDS}")
     return found
@@ -109,8 +117,6 @@ def _rows(path: Path) -> Iterator[Recording]:
             raise InputError(f"{where}: `path` is empty")
         if language and language not in LANGUAGES:
             raise InputError(f"{where}: `language` must be a code that Whisper knows, such as en, is {language!r}")
-        if not given.get("text") and not name.startswith(SOUNDS):
-            continue
         file = path.parent / given["path"]
         if not file.is_file():
             raise InputError(f"{where}: {file} is missing")

@@ -1,4 +1,4 @@
-import os
+import random
 
 import pytest
 from hypothesis import given
@@ -53,7 +53,8 @@ def test_samples_are_no_file(data):
     ],
 )
 def test_samples_that_begin_with_odd_bytes_are_no_file(begin):
-    assert container_of(begin + os.urandom(4_000).replace(b"\xff", b"\xfe")) is None
+    for seed in range(50):
+        assert container_of(begin + random.Random(seed).randbytes(4_000).replace(b"\xff", b"\xfe")) is None
     assert container_of(begin + bytes(4_000)) is None
     assert container_of(begin) is None
 

@@ -57,11 +57,11 @@ def main(recipe: Recipe, say: Callable[[str], None]) -> Path:
     torch.set_num_threads(recipe.threads)
     teacher = load_module(recipe.model)
     sha256 = encoder_sha256(teacher.encoder)
-    recordings = [item for path in recipe.data for item in read_recordings(path)]
-    spoken = [item for item in recordings if item.text and not item.set.startswith(SOUNDS)]
+    recordings = [item for path in recipe.data for item in read_recordings(path, untold=True)]
+    spoken = [item for item in recordings if not item.set.startswith(SOUNDS)]
     if teacher.is_multilingual and any(item.language is None for item in spoken):
         raise UsageError("--data: a model of several languages needs the column `language` in each row")
-    held = spoken[VALIDATION - 1 :: VALIDATION]
+    held = [item for item in spoken if item.text][VALIDATION - 1 :: VALIDATION]
     windows = Windows([item for item in recordings if item not in held], recipe.seed)
     recipe.out.mkdir(parents=True, exist_ok=True)
     state = recipe.out / "state.pt"
