@@ -14,15 +14,15 @@ before_libraries()  # here, because whatever of streamer is imported may be what
 
 if TYPE_CHECKING:
     from streamer.config import Settings
-    from streamer.runtime.choice import load_model
+    from streamer.model.choice import load_model
     from streamer.runtime.stream import Stream
 
 __all__ = ["Settings", "Stream", "load_model"]
 
 _HOMES = {
-    "Settings": "streamer.config",
+    "Settings": "streamer.settings.config",
     "Stream": "streamer.runtime.stream",
-    "load_model": "streamer.runtime.choice",
+    "load_model": "streamer.model.choice",
 }
 
 

@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_info
 counts = [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
 assert counts and set(counts) == {1}, counts
 """
-FIRST = "import streamer.sound.sirens"
+FIRST = "import streamer.sound.patterns.sirens"
 SECOND = """
 import numpy
 import streamer
-from streamer.runtime.engine import Engine
+from streamer.model.engine import Engine
 Engine(streamer.load_model("nano", head=None))
 """
 

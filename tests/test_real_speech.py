@@ -10,11 +10,11 @@ from protocol import check_session
 
 import streamer
 from streamer.audio.files import read_audio
-from streamer.bench.word_errors import plain_text, word_errors
-from streamer.config import Settings
 from streamer.errors import DownloadError
+from streamer.measure.word_errors import plain_text, word_errors
 from streamer.model.checkpoint import load_model
 from streamer.model.whisper import STOCK_MARGIN_FRAMES
+from streamer.settings.config import Settings
 
 RECORDINGS = Path(__file__).parent / "recordings"
 SAID = {

@@ -10,12 +10,12 @@ from protocol import check_session
 
 import streamer
 from streamer.audio.files import read_audio
-from streamer.bench.recordings import read_recordings
 from streamer.bench.whisper_offline import Offline, float32_module
-from streamer.bench.word_errors import plain_text, word_errors
-from streamer.config import Settings
+from streamer.measure.recordings import read_recordings
+from streamer.measure.word_errors import plain_text, word_errors
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
+from streamer.settings.config import Settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SCENES = ["speech_clean_1", "alarm_tone_t3_0", "sounds_1", "silence_0"]

@@ -11,7 +11,7 @@ from protocol import check_session
 from virtmic import RATE, VirtualMicrophone, needs_pulseaudio
 from websockets.asyncio.client import connect
 
-import streamer.cli
+import streamer.commands.cli
 from streamer.audio.files import demo_path, read_audio
 
 GUARDS = ("silence", "speech_tag")  # what matters here is that there is text to compare
@@ -51,13 +51,13 @@ def test_as_fast_as_it_goes_each_session_has_the_bytes_that_its_file_has_alone(r
     together = tmp_path / "both.jsonl"
     config = sources(tmp_path, *entries)
     captions = ("--srt", str(tmp_path / "talk.srt"))
-    assert streamer.cli.main([*common, "--config", config, "--jsonl", str(together), *captions]) == 0
+    assert streamer.commands.cli.main([*common, "--config", config, "--jsonl", str(together), *captions]) == 0
     lines = together.read_text().splitlines()
     for entry, change in zip(entries, ((), ("--set", "window.hop_s=0.2")), strict=True):
         alone, name = tmp_path / f"{entry['name']}.jsonl", entry["name"]
         caption = tmp_path / f"{name}.srt"
         options = ("--input", entry["input"], *change, "--jsonl", str(alone), "--srt", str(caption))
-        assert streamer.cli.main([*common, *options]) == 0
+        assert streamer.commands.cli.main([*common, *options]) == 0
         renamed = alone.read_text().replace('"session":"s1"', f'"session":"{name}"').splitlines()
         assert [line for line in lines if f'"session":"{name}"' in line] == renamed
         check_session([json.loads(line) for line in renamed])
@@ -139,7 +139,7 @@ def test_one_source_that_fails_is_status_1_and_the_other_is_whole(recordings, tm
     out = tmp_path / "all.jsonl"
     common = ("run", "--config", sources(tmp_path, *entries), "--no-server", "--quiet", "--jsonl", str(out), *PLAIN)
     for speed in ("0", "1"):
-        assert streamer.cli.main([*common, "--speed", speed]) == 1
+        assert streamer.commands.cli.main([*common, "--speed", speed]) == 1
         assert "streamer: a: the disk went away" in capfd.readouterr().err
         found = by_session(events_of(out.read_text()))
         assert [event["state"] for event in found["a"] if event["type"] == "status"][-2:] == ["degraded", "stopped"]

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from streamer.bench import alert_scenes, sounds
-from streamer.bench.alert_scenes import LEAD_S, Background, Pools
-from streamer.bench.processes import as_done
-from streamer.bench.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
 from streamer.events import SAMPLE_RATE, Alert
-from streamer.model.labels import labels, resolve
-from streamer.rules import AlertRules, parse_rules
+from streamer.measure.processes import as_done
+from streamer.recipes.synthesis import alert_scenes, sounds
+from streamer.recipes.synthesis.alert_scenes import LEAD_S, Background, Pools
+from streamer.recipes.synthesis.sounds import DEVELOPMENT, JUDGING, Generator, Samples, Spread
+from streamer.settings.rules import AlertRules, parse_rules
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput
-from streamer.sound.cadence import CadenceDetector
+from streamer.sound.labels import labels, resolve
+from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.vad.planner import BEAT_SAMPLES
 
 RULE_OF = {

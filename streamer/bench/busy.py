@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from streamer.bench import machine
 from streamer.bench.peers import Samples
-from streamer.bench.processes import spinning
-from streamer.bench.report import Report, Table
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
+from streamer.measure import machine
+from streamer.measure.processes import spinning
+from streamer.measure.report import Report, Table
 
 # What a shell may say about threads, and what this program says for itself before torch starts.
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "VECLIB_")
@@ -68,7 +68,7 @@ def measure(
 
 def run_program(model: str, audio: Path) -> Run:
     """Run the program over a file in a process of its own. Raises StreamerError with its last line where it fails."""
-    command = [sys.executable, "-m", "streamer.cli", "run", "--input", str(audio), "--speed", "0"]
+    command = [sys.executable, "-m", "streamer.commands.cli", "run", "--input", str(audio), "--speed", "0"]
     command += ["--model", model, "--no-server", "--quiet"]
     with tempfile.TemporaryFile() as said:
         begin = time.perf_counter()

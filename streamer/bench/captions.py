@@ -12,18 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamer.bench.word_errors import Normal, plain_text
 from streamer.events import Event, Transcript
+from streamer.measure.recordings import TrueWord
+from streamer.measure.word_errors import Normal, plain_text
 
 Timed = Sequence[tuple[Event, float]]  # events and when they came out, in seconds of audio or of the wall clock
-
-
-@dataclass(frozen=True, slots=True)
-class TrueWord:
-    """A word as it was said, and where it ended (s)."""
-
-    text: str
-    end_s: float
 
 
 @dataclass(frozen=True, slots=True)

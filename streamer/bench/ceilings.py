@@ -23,15 +23,15 @@ from whisper.model import ModelDimensions
 
 from streamer.audio.mel import FRAMES_PER_SECOND
 from streamer.bench import device as on
-from streamer.bench import machine
 from streamer.bench.hop import PREFIX_TOKENS
-from streamer.bench.report import Report, Table
 from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
-from streamer.decoding.decoder import Decoder
-from streamer.decoding.search import AudioWindow
+from streamer.measure import machine
+from streamer.measure.report import Report, Table
 from streamer.model.affine import Affine
 from streamer.model.checkpoint import compute_target
+from streamer.model.decoding.decoder import Decoder
+from streamer.model.decoding.search import AudioWindow
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from streamer.bench import alert_scenes, machine
-from streamer.bench.alert_scenes import EVERYDAY, Pools
 from streamer.bench.alerts import Listener, engine_listener, explained, listen, poisson_bound
-from streamer.bench.processes import as_done
-from streamer.bench.report import Report, Table, publish
-from streamer.bench.sounds import DEVELOPMENT, JUDGING
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
-from streamer.rules import AlertRules
+from streamer.measure import machine
+from streamer.measure.processes import as_done
+from streamer.measure.report import Report, Table, publish
+from streamer.recipes.synthesis import alert_scenes
+from streamer.recipes.synthesis.alert_scenes import EVERYDAY, Pools
+from streamer.recipes.synthesis.sounds import DEVELOPMENT, JUDGING
+from streamer.settings.rules import AlertRules
 
 NAME = "alerts_false"
 SCENE_S = 120.0

@@ -21,16 +21,16 @@ from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
 from streamer.bench import device as on
-from streamer.bench import machine
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
-from streamer.bench.processes import spinning
-from streamer.bench.report import Report, Table
 from streamer.bench.stopwatch import Stopwatch
 from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
 from streamer.events import SAMPLE_RATE
+from streamer.measure import machine
+from streamer.measure.processes import spinning
+from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
-from streamer.runtime.engine import Context, Engine
+from streamer.model.engine import Context, Engine
 from streamer.steps import DecodeTask, StepRequest
 
 HOP_SAMPLES = SAMPLE_RATE // 2

@@ -24,13 +24,13 @@ import whisper
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
 from streamer.audio.files import FileSource, read_audio
-from streamer.bench.report import as_json
-from streamer.config import Settings, validate
 from streamer.errors import UsageError
 from streamer.events import Event, Transcript
+from streamer.measure.report import as_json
 from streamer.model.checkpoint import load_model
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording
+from streamer.settings.config import Settings, validate
 
 
 @dataclass(frozen=True, slots=True)

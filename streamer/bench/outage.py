@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from streamer.alert_history import AlertHistory
-from streamer.bench import machine
+from streamer.alerts.deliveries import Deliveries, open_deliveries
+from streamer.alerts.history import AlertHistory
 from streamer.bench.captions import percentile
 from streamer.bench.outage_parts import (
     ALERT_S,
@@ -29,14 +29,14 @@ from streamer.bench.outage_parts import (
     read_push,
     watching,
 )
-from streamer.bench.report import Report, Table
-from streamer.config import OutputSettings, validate
 from streamer.events import SAMPLE_RATE, Alert, Severity, Tag
-from streamer.runtime.outlet import Outlet, Sinks
-from streamer.sinks.deliveries import Deliveries, open_deliveries
-from streamer.sinks.listening import ServerOptions
-from streamer.sinks.messages import SessionInfo
-from streamer.sinks.server_thread import ServerThread
+from streamer.measure import machine
+from streamer.measure.report import Report, Table
+from streamer.output.outlet import Outlet, Sinks
+from streamer.server.listening import ServerOptions
+from streamer.server.messages import SessionInfo
+from streamer.server.server_thread import ServerThread
+from streamer.settings.config import OutputSettings, validate
 
 SESSION = "outage"
 RULES: tuple[tuple[str, Severity], ...] = (("siren", "critical"), ("baby_cry", "warning"), ("dog", "info"))

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from streamer.audio.block import BLOCK_SAMPLES, AudioBlock
 from streamer.bench.peers import Samples
-from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event
-from streamer.runtime.engine import Engine
+from streamer.model.engine import Engine
 from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
+from streamer.settings.config import Settings
 
 PATIENCE_S = 30.0  # after its end a stream that is so far behind is given up
 

@@ -14,7 +14,7 @@ from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
 from streamer.bench.whisper_offline import float32_module
-from streamer.decoding.search import AudioWindow, GreedySearch
+from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask

@@ -15,15 +15,15 @@ import numpy as np
 from streamer.audio.files import demo_path, read_audio
 from streamer.bench.peers import Samples
 from streamer.bench.teacher import Teacher
-from streamer.config import GuardSettings, Settings, SpeechSettings
-from streamer.decoding.search import Decoded
 from streamer.events import SAMPLE_RATE
+from streamer.model.decoding.search import Decoded
+from streamer.model.engine import Context, Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Context, Engine
+from streamer.settings.config import GuardSettings, Settings, SpeechSettings
 from streamer.steps import DecodeTask, Hypothesis, StepRequest
 
 if TYPE_CHECKING:
-    from streamer.runtime.engine import _Window
+    from streamer.model.engine import _Window
 
 GAP_S, PAUSE_S, WORDS_A_SENTENCE = 0.06, 1.2, 10
 HEARD_AFTER_S = 0.06  # a word is recognised this long after its end

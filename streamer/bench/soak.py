@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamer.bench import machine
 from streamer.bench.peers import Samples
-from streamer.bench.recordings import Recording
-from streamer.bench.report import Report, Table
-from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, Transcript, Word
+from streamer.measure import machine
+from streamer.measure.recordings import Recording
+from streamer.measure.report import Report, Table
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
+from streamer.settings.config import Settings
 
 POINTS = 240  # rows at most, however long the run
 PAUSE_S, HISS = 1.0, 1e-4  # between recordings of a loop

@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamer.bench import agreement_loop, captions, machine
+from streamer.bench import agreement_loop, captions
 from streamer.bench.paced import run_streams
 from streamer.bench.peers import PeerAbsentError
-from streamer.bench.recordings import Recording
 from streamer.bench.script import fixed_hop
 from streamer.bench.speech_scores import Heard, Reference, by_set, figures, judge_captions, judge_text
 from streamer.bench.whisper_offline import Offline
-from streamer.bench.word_errors import normaliser
-from streamer.config import GuardSettings, Settings
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event
+from streamer.measure import machine
+from streamer.measure.recordings import Recording
+from streamer.measure.word_errors import normaliser
+from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Engine
 from streamer.runtime.stream import Stream
+from streamer.settings.config import GuardSettings, Settings
 
 OFFLINE = "openai-whisper, offline"
 STREAM = "streamer"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streamer.bench.report import Report, Table
 from streamer.bench.speech import OFFLINE
+from streamer.measure.report import Report, Table
 
 LATE = ("commit p50", "commit p95", "first p50", "first p95")
 ALL = ("listener", "WER %", "over offline", "substituted", "lost", "invented", "as written %", *LATE, "erasure")

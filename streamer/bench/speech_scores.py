@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.bench.captions import Captions, TrueWord, lateness, percentile
-from streamer.bench.word_errors import Normal, WordErrors, as_written, total, word_errors
+from streamer.bench.captions import Captions, lateness, percentile
+from streamer.measure.recordings import TrueWord
+from streamer.measure.word_errors import Normal, WordErrors, as_written, total, word_errors
 
 READABLE = 0.5  # a word error rate offline; a recording that is read better ought to be seen in the stream
 

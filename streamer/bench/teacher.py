@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 
 if TYPE_CHECKING:
-    from streamer.decoding.search import _Row, _Verdict
+    from streamer.model.decoding.search import _Row, _Verdict
 
 LIKELY = -0.1  # log-probability that a given token is said to have
 

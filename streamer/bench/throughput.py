@@ -17,18 +17,18 @@ import torch
 
 from streamer.audio.mel import MelFrames
 from streamer.bench import device as on
-from streamer.bench import machine
 from streamer.bench.hop import NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
 from streamer.bench.paced import Heard, run_streams
-from streamer.bench.report import Report, Table
 from streamer.bench.script import ScriptedEngine, Spoken, lively_speech, settings
 from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
-from streamer.decoding.search import AudioWindow
 from streamer.events import SAMPLE_RATE, Status, Transcript
+from streamer.measure import machine
+from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
+from streamer.model.decoding.search import AudioWindow
+from streamer.model.engine import Context, Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Context, Engine
 from streamer.steps import DecodeTask, StepRequest
 
 LIMIT_S = 2.0  # p95 of commit latency

@@ -21,21 +21,22 @@ from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
-from streamer.bench import machine, speech, speech_report
+from streamer.bench import speech, speech_report
 from streamer.bench.parity import Parity, compare
-from streamer.bench.recordings import Recording
-from streamer.bench.report import Report, Table, publish
 from streamer.bench.weights import SIZES, random_model, random_whisper
-from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.measure import machine
+from streamer.measure.recordings import Recording
+from streamer.measure.report import Report, Table, publish
 from streamer.model import catalog
 from streamer.model.checkpoint import load_model
 from streamer.model.download import ProgressCallback, file_sha256
+from streamer.model.engine import Engine
 from streamer.model.formats.place import place_of
 from streamer.model.released_heads import head_of, pull_head
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Engine
+from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, StepRequest
 
 HOP_S = 0.5  # what a step of the live engine may take

@@ -19,7 +19,7 @@ import whisper
 from numpy.typing import NDArray
 from whisper.model import Whisper
 
-from streamer.bench.captions import TrueWord
+from streamer.measure.recordings import TrueWord
 from streamer.model.checkpoint import load_model
 from streamer.model.publishers import cache_root
 from streamer.model.whisper import Model

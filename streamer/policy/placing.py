@@ -1,8 +1,9 @@
 """Word times that hold the audio which the decoder attended (pure).
 
-Times come from a warp of the attention over all of the window (`streamer.decoding.alignment`). Behind a forced prefix a
-hypothesis is often one or two words long; the warp then knows the order but hardly the place, while the frame that a
-word's last token attended most is still right. So each word reaches to that frame, and none beyond the next word's.
+Times come from a warp of the attention over all of the window (`streamer.model.decoding.alignment`). Behind a forced
+prefix a hypothesis is often one or two words long; the warp then knows the order but hardly the place, while the frame
+that a word's last token attended most is still right. So each word reaches to that frame, and none beyond the next
+word's.
 """
 
 from dataclasses import replace

@@ -8,9 +8,9 @@ earlier text is cut first, then the front of the user's prompt; hot words stay, 
 
 import logging
 
-from streamer.config import SpeechSettings
 from streamer.errors import ConfigError
 from streamer.policy.text_model import TextModel
+from streamer.settings.config import SpeechSettings
 
 log = logging.getLogger(__name__)
 

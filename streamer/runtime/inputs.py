@@ -12,10 +12,10 @@ from streamer.audio.microphone import Microphone
 from streamer.audio.sharing import SharedAudio
 from streamer.audio.source import open_source
 from streamer.audio.stdin import StdinSource, is_pipe
-from streamer.config import Settings
 from streamer.errors import InputError, UsageError
 from streamer.model.catalog import BUNDLED
-from streamer.sources import SourcePlan
+from streamer.settings.config import Settings
+from streamer.settings.sources import SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from streamer.config import WindowSettings
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.runtime.listener import ListenerPlan, StateChanged
 from streamer.runtime.order import Waiting
 from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
+from streamer.settings.config import WindowSettings
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 log = logging.getLogger(__name__)

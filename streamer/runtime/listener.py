@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Conditioner, Report
-from streamer.config import Settings
 from streamer.events import State
+from streamer.settings.config import Settings
 from streamer.vad.planner import Plan, Planner
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
 

@@ -16,13 +16,13 @@ from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
 from streamer.audio.recording_mel import WINDOW_FRAMES, RecordingMel
-from streamer.decoding.alignment import slice_words
-from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.errors import EngineError
+from streamer.model.batch_limit import Room
+from streamer.model.decoding.alignment import slice_words
+from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.memory import room_for
 from streamer.model.whisper import Model
 from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
-from streamer.runtime.room import Room
 from streamer.runtime.tap_track import TapTrack, span_samples
 from streamer.steps import DecodeTask, HypothesisWord, SpanScores
 

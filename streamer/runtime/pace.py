@@ -10,8 +10,8 @@ from statistics import fmean
 
 import numpy as np
 
-from streamer.config import WindowSettings
 from streamer.events import SAMPLE_RATE
+from streamer.settings.config import WindowSettings
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are

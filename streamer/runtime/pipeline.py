@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
-from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, State
 from streamer.runtime.lane import Emit, Haste, Lane
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
+from streamer.settings.config import Settings
 from streamer.vad.planner import Hop
 
 log = logging.getLogger(__name__)

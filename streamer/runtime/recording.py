@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock
 from streamer.audio.recording_mel import RecordingMel
-from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker
-from streamer.policy.session import TextChange
+from streamer.policy.text_session import TextChange
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.session import Session
 from streamer.runtime.stream import head_facts, text_model
 from streamer.runtime.tap_track import HALF_STEP_FRAMES, KEPT, TapTrack
+from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, HypothesisWord, SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
-from streamer.config import Settings
 from streamer.events import (
     SAMPLE_RATE,
     Alert,
@@ -32,20 +31,21 @@ from streamer.events import (
     Word,
     seconds,
 )
-from streamer.model.labels import group, labels
 from streamer.policy.mask import Mask
-from streamer.policy.session import TextChange, TextSession
 from streamer.policy.text_model import TextModel
+from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
+from streamer.settings.config import Settings
+from streamer.settings.word_lists import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
-from streamer.sound.cadence import CadenceDetector, CadenceState
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.labels import group, labels
 from streamer.sound.loudness import dbfs
-from streamer.sound.pattern_trust import SIRENS
+from streamer.sound.patterns.cadence import CadenceDetector, CadenceState
+from streamer.sound.patterns.pattern_trust import SIRENS
 from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
-from streamer.word_lists import masked_words
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamer.audio.mel import MelFrames
-from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
+from streamer.model.engine import Engine
 from streamer.model.languages import check_languages, language_codes
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
-from streamer.runtime.engine import Engine
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.session import HeadFacts, Session
+from streamer.settings.config import Settings
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.steps import StepRequest, StepResult
 from streamer.vad.planner import Hop

@@ -16,29 +16,29 @@ from typing import TypeVar
 
 import torch
 
-from streamer.config import Settings
+from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
-from streamer.loading import LoadStep, Tell
+from streamer.model.engine import Engine
 from streamer.model.languages import check_languages, language_codes
+from streamer.model.loading import LoadStep, Tell
 from streamer.model.whisper import Model
+from streamer.output.loading_view import LoadingView
+from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.runtime.at_once import hear_at_once
-from streamer.runtime.engine import Engine
-from streamer.runtime.ingest import Ingests
 from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
 from streamer.runtime.lane import Action, Emit
 from streamer.runtime.opening import Opening
-from streamer.runtime.outlet import Outlet, Sinks, screen
 from streamer.runtime.pipeline import Pipeline, stop_all
+from streamer.runtime.senders import Ingests
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
-from streamer.sinks.deliveries import Deliveries, open_deliveries
-from streamer.sinks.ingest import IngestFullError, IngestStart, PcmQueue
-from streamer.sinks.listening import Actions, ServerOptions
-from streamer.sinks.loading_view import LoadingView
-from streamer.sinks.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
-from streamer.sinks.server_thread import ServerThread
+from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
+from streamer.server.listening import Actions, ServerOptions
+from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
+from streamer.server.server_thread import ServerThread
+from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
 from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
-from streamer.model.labels import LABEL_COUNT, resolve
-from streamer.rules import AlertRule, AlertRules, hours
-from streamer.sound.cadence_state import CadenceState
+from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.labels import LABEL_COUNT, resolve
+from streamer.sound.patterns.cadence_state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
     AlertInput,

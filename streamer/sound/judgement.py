@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.model.labels import LABEL_COUNT
+from streamer.sound.labels import LABEL_COUNT
 from streamer.steps import SpanScores
 
 TRAINED_SPANS_S = (1.0, 10.0)  # shortest and longest span that the project's own heads are trained on

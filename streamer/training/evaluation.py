@@ -14,8 +14,8 @@ from typing import Any, Literal
 from streamer.errors import UsageError
 from streamer.model.checkpoint import load_model
 from streamer.model.head import TaggingHead
-from streamer.model.labels import labels
 from streamer.model.whisper import Model
+from streamer.sound.labels import labels
 from streamer.training.features import TapRecipe, TapSet, cached_taps
 from streamer.training.judging import TagMetrics, expected_calibration_error, f1_at, judge_spans, tag_metrics
 from streamer.training.manifests import ManifestSettings, of_split, read_manifest

@@ -261,7 +261,7 @@ def _cut(audio: NDArray[np.float32], clip: Clip) -> NDArray[np.float32]:
 
 
 def _total_frames(model: Model, real: int, context: Context) -> int:
-    """How long a window is with the zeros behind it, as in `streamer.runtime.engine`."""
+    """How long a window is with the zeros behind it, as in `streamer.model.engine`."""
     longest: int = 2 * model.dims.n_audio_ctx
     if context == "padded" or (context == "auto" and not model.variable_context):
         return longest

@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from streamer.config import apply_override
 from streamer.errors import ConfigError
 from streamer.model.tagging import HeadKind
+from streamer.settings.config import apply_override
 from streamer.training.features import TapRecipe
 from streamer.training.manifests import ManifestSettings
 from streamer.training.sampling import Augmentation

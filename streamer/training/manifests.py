@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from streamer.errors import InputError
-from streamer.model import labels
+from streamer.sound import labels
 from streamer.training import esc50
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".webm", ".mp4", ".mkv")

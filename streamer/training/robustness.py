@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
 from streamer.audio.mel import MelFrames
-from streamer.bench.word_errors import WordErrors, plain_text, total, word_errors
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.measure.word_errors import WordErrors, plain_text, total, word_errors
 from streamer.model.checkpoint import load_model
+from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Engine
 from streamer.steps import DecodeTask, StepRequest
 from streamer.training.extras import evaluation_library
 from streamer.training.features import TapRecipe, cached_taps

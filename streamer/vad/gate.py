@@ -7,8 +7,8 @@ import logging
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from streamer.config import VadSettings
 from streamer.events import SAMPLE_RATE
+from streamer.settings.config import VadSettings
 from streamer.vad.webrtc import FRAME_SAMPLES
 
 log = logging.getLogger(__name__)

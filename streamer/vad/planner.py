@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
+from streamer.settings.config import Settings
 from streamer.vad.gate import Gate, GateClosed, GateOpened
 from streamer.vad.webrtc import SILENCE_DB, VoiceFrame
 

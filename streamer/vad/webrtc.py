@@ -13,8 +13,8 @@ import numpy as np
 import webrtcvad
 from numpy.typing import NDArray
 
-from streamer.config import VadSettings
 from streamer.events import SAMPLE_RATE
+from streamer.settings.config import VadSettings
 from streamer.vad.silero import SpeechProbability
 
 FRAME_SAMPLES = SAMPLE_RATE // 50  # 320 samples: 20 ms

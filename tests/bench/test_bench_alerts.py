@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from streamer.bench import alert_scenes, alerts
-from streamer.bench.alert_scenes import LEAD_S, LEVEL, Background, Pools, Recording
-from streamer.bench.sounds import DEVELOPMENT
-from streamer.cli import main
+from streamer.bench import alerts
+from streamer.commands.cli import main
+from streamer.recipes.synthesis import alert_scenes
+from streamer.recipes.synthesis.alert_scenes import LEAD_S, LEVEL, Background, Pools, Recording
+from streamer.recipes.synthesis.sounds import DEVELOPMENT
 from streamer.sound.alerts import AlertChange
 
 RATE = 16_000

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from streamer.bench import busy
-from streamer.cli import main
+from streamer.commands.cli import main
 from streamer.errors import StreamerError
 
 

@@ -1,8 +1,9 @@
 import pytest
 
-from streamer.bench.captions import TrueWord, lateness, percentile, read
-from streamer.bench.word_errors import normaliser
+from streamer.bench.captions import lateness, percentile, read
 from streamer.events import Transcript
+from streamer.measure.recordings import TrueWord
+from streamer.measure.word_errors import normaliser
 
 
 def transcript(at, text, partial="", *, segment=0, final=False):

@@ -12,11 +12,11 @@ from streamer.bench import ceilings, hop, throughput
 from streamer.bench.peers import PeerAbsentError
 from streamer.bench.weights import random_model as official_model
 from streamer.bench.weights import random_whisper as official_whisper
-from streamer.cli import main
-from streamer.decoding.search import GreedySearch
+from streamer.commands.cli import main
 from streamer.model.checkpoint import compute_target
+from streamer.model.decoding.search import GreedySearch
+from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Engine
 
 
 @pytest.mark.parametrize("frames", [400, 1000])

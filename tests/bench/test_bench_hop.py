@@ -11,8 +11,8 @@ from streamer.bench import hop
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, PeerAbsentError
 from streamer.bench.stopwatch import Stopwatch
 from streamer.bench.teacher import Teacher
-from streamer.cli import main
-from streamer.decoding.search import AudioWindow
+from streamer.commands.cli import main
+from streamer.model.decoding.search import AudioWindow
 from streamer.steps import DecodeTask
 
 NOISE = np.random.default_rng(0).normal(0.0, 0.05, 16_000 * 10).astype(np.float32)

@@ -6,9 +6,9 @@ import pytest
 
 from streamer.bench import outage
 from streamer.bench.outage_parts import Arrivals, Screen, read_push
-from streamer.bench.report import as_json
 from streamer.errors import UsageError
-from streamer.sinks.terminal import TerminalView
+from streamer.measure.report import as_json
+from streamer.output.terminal import TerminalView
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 

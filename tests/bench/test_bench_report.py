@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from streamer.bench import machine
-from streamer.bench.report import Report, Table, cell, publish, write_into
 from streamer.errors import UsageError
+from streamer.measure import machine
+from streamer.measure.report import Report, Table, cell, publish, write_into
 
 
 def report(**changes):

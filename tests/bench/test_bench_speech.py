@@ -7,15 +7,14 @@ from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
 from streamer.bench import speech, speech_report, whisper_offline
-from streamer.bench.captions import TrueWord
-from streamer.bench.recordings import Recording
 from streamer.bench.script import lively_speech
 from streamer.bench.speech_scores import Reference
 from streamer.bench.whisper_offline import Offline
-from streamer.bench.word_errors import plain_text
-from streamer.cli import main
-from streamer.config import Settings
+from streamer.commands.cli import main
 from streamer.errors import UsageError
+from streamer.measure.recordings import Recording, TrueWord
+from streamer.measure.word_errors import plain_text
+from streamer.settings.config import Settings
 
 NOISE = np.random.default_rng(0).normal(0.0, 0.05, 8000).astype(np.float32)
 

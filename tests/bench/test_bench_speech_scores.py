@@ -1,8 +1,9 @@
 import pytest
 
-from streamer.bench.captions import Captions, CommittedWord, TrueWord
+from streamer.bench.captions import Captions, CommittedWord
 from streamer.bench.speech_scores import Reference, by_set, figures, judge_captions, judge_text
-from streamer.bench.word_errors import WordErrors, plain_text
+from streamer.measure.recordings import TrueWord
+from streamer.measure.word_errors import WordErrors, plain_text
 
 
 def reference(text, *, name="a", part="talk", seconds=10.0, words=()):

@@ -8,12 +8,12 @@ from tiny_data import write_wav
 from streamer.bench import soak, throughput
 from streamer.bench.captions import read
 from streamer.bench.paced import run_streams
-from streamer.bench.recordings import Recording
 from streamer.bench.script import ScriptedEngine, lively_speech, settings
-from streamer.config import Settings
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Word
+from streamer.measure.recordings import Recording
 from streamer.runtime.stream import Stream
+from streamer.settings.config import Settings
 
 
 def test_lively_speech_is_lively():

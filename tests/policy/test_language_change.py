@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.config import PolicySettings, Settings, SpeechSettings
 from streamer.policy.language import ASK_SAMPLES, DOUBT_SAMPLES, TIMES, VERY_SURE, LanguageHold
-from streamer.policy.session import TextChange, TextSession
 from streamer.policy.text_model import TextModel
+from streamer.policy.text_session import TextChange, TextSession
+from streamer.settings.config import PolicySettings, Settings, SpeechSettings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamer.config import resolve, validate
 from streamer.errors import ConfigError
 from streamer.events import Alert, Status, Transcript, Word
 from streamer.policy.mask import Mask
+from streamer.settings.config import resolve, validate
 
 MASK = Mask(["damn", "shit", "Hölle", "mother-in-law", "mother", "畜生"], spoken_rules=["swears"])
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.config import PolicySettings, Settings
-from streamer.policy.session import TextSession
 from streamer.policy.text_model import TextModel
+from streamer.policy.text_session import TextSession
+from streamer.settings.config import PolicySettings, Settings
 from streamer.steps import Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 

@@ -8,11 +8,11 @@ from protocol import check_session
 from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
-from streamer.config import GuardSettings, Settings, VadSettings, WindowSettings
 from streamer.errors import InputError
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.inputs import Input
 from streamer.runtime.stream import Stream
+from streamer.settings.config import GuardSettings, Settings, VadSettings, WindowSettings
 
 MODEL = random_model(1)
 OFF = GuardSettings(silence=False, tokens_per_second=2)

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 import streamer
 from streamer.audio.files import demo_path, read_audio
-from streamer.config import Settings, WindowSettings
 from streamer.events import Transcript
+from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.engine import Engine
 from streamer.runtime.lane import Lane
 from streamer.runtime.listener import Listener
 from streamer.runtime.order import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import BATCH, Worker
+from streamer.settings.config import Settings, WindowSettings
 from streamer.steps import DecodeTask, StepRequest, StepResult
 from streamer.vad.planner import Hop, Plan, SegmentClosed, SegmentOpened
 

@@ -9,15 +9,15 @@ import pytest
 
 import streamer
 from streamer.audio.files import demo_path, read_audio
-from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event, Status, Transcript
-from streamer.runtime.engine import Engine
-from streamer.runtime.ingest import IngestSource
+from streamer.model.engine import Engine
 from streamer.runtime.pipeline import Pipeline, stop_all
+from streamer.runtime.senders import IngestSource
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
-from streamer.sinks.ingest import IngestStart, PcmQueue
+from streamer.server.ingest import IngestStart, PcmQueue
+from streamer.settings.config import Settings
 
 SECONDS = 8
 

@@ -2,8 +2,8 @@ import asyncio
 
 import numpy as np
 
-from streamer.runtime.ingest import IngestSource
-from streamer.sinks.ingest import IngestStart, PcmQueue
+from streamer.runtime.senders import IngestSource
+from streamer.server.ingest import IngestStart, PcmQueue
 
 
 def test_channels_that_cancel_are_heard_and_told_once():

@@ -7,10 +7,10 @@ import pytest
 from program import write_wav
 
 from streamer.audio.devices import Device
-from streamer.config import validate
 from streamer.errors import UsageError
 from streamer.runtime import inputs
 from streamer.runtime.inputs import for_model, open_inputs, session_name
+from streamer.settings.config import validate
 
 
 class Machine:

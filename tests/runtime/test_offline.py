@@ -11,7 +11,6 @@ from random_whisper import random_whisper
 from whisper.audio import HOP_LENGTH
 
 from streamer.audio.block import AudioBlock
-from streamer.config import Settings, validate
 from streamer.events import Transcript
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
@@ -20,6 +19,7 @@ from streamer.policy.seeking import must_try_again
 from streamer.runtime import offline
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording
+from streamer.settings.config import Settings, validate
 
 RATE = 16_000
 ENGLISH = 51864

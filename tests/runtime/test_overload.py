@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from streamer.config import WindowSettings
 from streamer.runtime.worker import Worker
+from streamer.settings.config import WindowSettings
 from streamer.steps import DecodeTask, StepRequest, StepResult
 from streamer.vad.planner import Hop, SegmentOpened
 

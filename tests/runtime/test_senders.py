@@ -7,11 +7,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from streamer.config import Settings
-from streamer.runtime.ingest import Ingests
-from streamer.sinks.ingest import MAX_SENDERS, IngestFullError, IngestStart
-from streamer.sinks.listening import ServerOptions
-from streamer.sinks.server_thread import ServerThread
+from streamer.runtime.senders import Ingests
+from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart
+from streamer.server.listening import ServerOptions
+from streamer.server.server_thread import ServerThread
+from streamer.settings.config import Settings
 
 
 def test_128_senders_are_heard_and_one_more_when_one_has_gone():

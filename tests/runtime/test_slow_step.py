@@ -12,12 +12,12 @@ from protocol import check_session
 from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
-from streamer.config import Settings
 from streamer.runtime.lane import Haste, Lane
 from streamer.runtime.listener import StateChanged
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
+from streamer.settings.config import Settings
 from streamer.steps import StepResult
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
@@ -118,7 +118,7 @@ def test_what_ring_and_sender_still_hold_counts_as_left_out():
 
 SLOW = """
 import os, signal, sys, torch
-from streamer.runtime.engine import Engine
+from streamer.model.engine import Engine
 steps, big, real = [0], torch.randn(1500, 1500), Engine.step
 def slow(self, work):
     steps[0] += 1
@@ -131,7 +131,7 @@ def slow(self, work):
     return real(self, work)
 import threading
 Engine.step = slow
-from streamer.cli import main
+from streamer.commands.cli import main
 sys.exit(main(["run", "--input", "demo", "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]))
 """
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from protocol import check_session
 from random_whisper import random_whisper
 
-from streamer.config import Settings, validate
+from streamer.commands.transcribe import transcribe
 from streamer.events import Alert, Event, Transcript
 from streamer.model.whisper import Model
 from streamer.policy.text_model import TextModel
 from streamer.runtime.listener import Listener
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Stream
+from streamer.settings.config import Settings, validate
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
-from streamer.transcribe import transcribe
 
 RATE = 16_000
 CUTS = st.lists(st.integers(0, 2**31), max_size=40).map(tuple)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from protocol import check_session
 from random_whisper import random_whisper
 
-from streamer.bench.sounds import ALARMS, DEVELOPMENT
-from streamer.config import GuardSettings, Settings, VadSettings, WindowSettings
 from streamer.errors import InputError
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
-from streamer.rules import AlertRule, AlertRules
+from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
 from streamer.runtime.stream import Stream
+from streamer.settings.config import GuardSettings, Settings, VadSettings, WindowSettings
+from streamer.settings.rules import AlertRule, AlertRules
 
 RATE = 16_000
 OPEN_GUARDS = GuardSettings(silence=False, speech_tag=False, loops=False)

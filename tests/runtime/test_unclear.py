@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from protocol import check_session
 
-from streamer.config import validate
+from streamer.commands.transcribe import TextWriter
 from streamer.events import Alert, Event, Transcript
-from streamer.policy.session import TextChange
 from streamer.policy.text_model import TextModel
+from streamer.policy.text_session import TextChange
 from streamer.runtime.session import Session
+from streamer.settings.config import validate
 from streamer.steps import HypothesisWord
-from streamer.transcribe import TextWriter
 from streamer.vad.planner import SegmentClosed, SegmentOpened
 
 MODEL = TextModel(encode=lambda text: (), fixed_language="en", carries_prompt=False)

@@ -8,13 +8,13 @@ import pytest
 from protocol import check_session
 from random_whisper import random_model
 
-from streamer.config import Settings
 from streamer.errors import EngineError
 from streamer.events import Status
 from streamer.runtime.lane import JUDGEMENTS_BEHIND, Haste, Lane
 from streamer.runtime.listener import Listener, StateChanged
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
+from streamer.settings.config import Settings
 from streamer.steps import StepResult
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
 from streamer.events import Tag
-from streamer.model.labels import find
-from streamer.rules import parse_rules
+from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
-from streamer.sound.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
+from streamer.sound.labels import find
 from streamer.sound.loudness import dbfs
+from streamer.sound.patterns.cadence import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
 from streamer.steps import SpanScores
 
 RATE = 16_000

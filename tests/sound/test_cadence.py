@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.bench import sounds
-from streamer.bench.alert_scenes import load
 from streamer.bench.alerts import listen
-from streamer.sound.cadence import CadenceDetector, CadencePhase
-from streamer.sound.cadence_state import DOUBTFUL_SCORE
+from streamer.recipes.synthesis import sounds
+from streamer.recipes.synthesis.alert_scenes import load
+from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
+from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE
 
 RATE = 16_000
 SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"

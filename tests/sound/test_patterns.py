@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sound import t4
-from streamer.sound.beeps import t3_templates
-from streamer.sound.pattern_fit import History, fit
-from streamer.sound.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
+from streamer.sound.patterns import t4
+from streamer.sound.patterns.beeps import t3_templates
+from streamer.sound.patterns.pattern_fit import History, fit
+from streamer.sound.patterns.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=20))

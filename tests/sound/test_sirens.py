@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streamer.bench import sounds
-from streamer.sound import sirens
-from streamer.sound.cadence_state import CadencePhase
-from streamer.sound.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, band_levels, bundled
-from streamer.sound.sirens import LOOK_FRAMES, SirenDetector
-from streamer.sound.spectrum import Spectrogram
+from streamer.recipes.synthesis import sounds
+from streamer.sound.patterns import sirens
+from streamer.sound.patterns.cadence_state import CadencePhase
+from streamer.sound.patterns.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, band_levels, bundled
+from streamer.sound.patterns.sirens import LOOK_FRAMES, SirenDetector
+from streamer.sound.patterns.spectrum import Spectrogram
 
 RATE = 16_000
 EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.model.labels import find
-from streamer.rules import SoundSettings
-from streamer.sound.cadence_state import CadenceKind, CadencePhase, CadenceState
+from streamer.settings.rules import SoundSettings
 from streamer.sound.events import SoundEvents, combine
+from streamer.sound.labels import find
+from streamer.sound.patterns.cadence_state import CadenceKind, CadencePhase, CadenceState
 from streamer.steps import SpanScores
 
 RATE = 16_000

@@ -5,14 +5,14 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from streamer.bench import sounds
-from streamer.sound import t4
-from streamer.sound.alarm_bins import BANDS, BINS
-from streamer.sound.beep_net import bundled
-from streamer.sound.cadence import CadenceDetector, CadencePhase
-from streamer.sound.spectrum import BIN_HZ
-from streamer.sound.t4 import GRID_S, INPUTS, Group, Pair, T4Detector
-from streamer.training.t4.scenes import found_pairs
+from streamer.recipes.synthesis import sounds
+from streamer.recipes.t4.scenes import found_pairs
+from streamer.sound.patterns import t4
+from streamer.sound.patterns.alarm_bins import BANDS, BINS
+from streamer.sound.patterns.beep_net import bundled
+from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
+from streamer.sound.patterns.spectrum import BIN_HZ
+from streamer.sound.patterns.t4 import GRID_S, INPUTS, Group, Pair, T4Detector
 
 RATE = 16_000
 NOTHING = np.zeros((640, BINS.size), np.float32)

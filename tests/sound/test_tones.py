@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from streamer.bench import sounds
-from streamer.sound.cadence import CadenceDetector, CadenceKind, CadencePhase
+from streamer.recipes.synthesis import sounds
+from streamer.sound.patterns.cadence import CadenceDetector, CadenceKind, CadencePhase
 
 RATE = 16_000
 

@@ -9,8 +9,8 @@ import torch
 from random_whisper import ENGLISH, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench.recordings import read_recordings
 from streamer.errors import InputError, UsageError
+from streamer.measure.recordings import read_recordings
 from streamer.model.context_adapter import encoder_sha256, read_adapter
 from streamer.training.context import lesson, loop, make
 from streamer.training.context.windows import RATE, Windows

@@ -12,10 +12,10 @@ import yaml
 from tiny_data import SOUNDS, head_config, head_settings, write_backbone, write_manifest
 
 from streamer.errors import CheckpointError, ConfigError
-from streamer.model import labels
 from streamer.model.checkpoint import load_model
 from streamer.model.head import load_head
 from streamer.model.tagging import HeadKind
+from streamer.sound import labels
 from streamer.training import evaluation, trainer
 from streamer.training.head_settings import HeadTraining, RecipeSection, read_settings
 from streamer.training.head_training import main, train_head

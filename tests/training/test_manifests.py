@@ -5,7 +5,7 @@ import pytest
 from tiny_data import write_wav
 
 from streamer.errors import InputError
-from streamer.model import labels
+from streamer.sound import labels
 from streamer.training import esc50
 from streamer.training.manifests import ManifestSettings, hold_out, of_split, read_manifest
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.config import VadSettings
+from streamer.settings.config import VadSettings
 from streamer.vad.gate import Gate, GateClosed, GateOpened, GateState
 from streamer.vad.webrtc import FRAME_SAMPLES
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.config import Settings, VadSettings, WindowSettings
+from streamer.settings.config import Settings, VadSettings, WindowSettings
 from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector, VoiceFrame
 

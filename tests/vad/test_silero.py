@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamer.audio.files import read_audio
-from streamer.config import VadSettings
+from streamer.settings.config import VadSettings
 from streamer.vad.silero import SpeechProbability
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
 

@@ -8,9 +8,9 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-from streamer.sinks.listening import Actions, ServerOptions  # noqa: E402
-from streamer.sinks.messages import SessionInfo  # noqa: E402
-from streamer.sinks.server_thread import ServerThread  # noqa: E402
+from streamer.server.listening import Actions, ServerOptions  # noqa: E402
+from streamer.server.messages import SessionInfo  # noqa: E402
+from streamer.server.server_thread import ServerThread  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [

@@ -7,11 +7,11 @@ from browsing import CONTRASTS, PHONE, eventually, join, received, texts  # noqa
 from playwright.sync_api import expect  # noqa: E402
 from scene import SIREN_TAGS, TALK_TAGS, Scene, minute  # noqa: E402
 
-from streamer.alert_history import AlertHistory  # noqa: E402
-from streamer.config import validate  # noqa: E402
-from streamer.sinks.deliveries import open_deliveries  # noqa: E402
-from streamer.sinks.listening import Actions  # noqa: E402
-from streamer.sinks.messages import MessageError, SessionHealth, SessionInfo  # noqa: E402
+from streamer.alerts.deliveries import open_deliveries  # noqa: E402
+from streamer.alerts.history import AlertHistory  # noqa: E402
+from streamer.server.listening import Actions  # noqa: E402
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo  # noqa: E402
+from streamer.settings.config import validate  # noqa: E402
 
 
 def level(dbfs):

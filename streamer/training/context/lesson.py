@@ -12,7 +12,7 @@ from torch.nn import functional
 from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
-from streamer.decoding.search import AudioWindow, Decoded, GreedySearch
+from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask

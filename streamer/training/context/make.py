@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from streamer.bench.recordings import SOUNDS, Recording, read_recordings
-from streamer.bench.word_errors import WordErrors, normaliser, total, word_errors
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
+from streamer.measure.recordings import SOUNDS, Recording, read_recordings
+from streamer.measure.word_errors import WordErrors, normaliser, total, word_errors
 from streamer.model.checkpoint import load_module
 from streamer.model.context_adapter import ContextAdapter, encoder_sha256
 from streamer.steps import DecodeTask

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.bench.recordings import SOUNDS, Recording
 from streamer.errors import UsageError
+from streamer.measure.recordings import SOUNDS, Recording
 
 RATE = 16_000
 LENGTHS_S = ((1.0, 6.0), (6.0, 12.0), (12.0, 28.0))  # of windows,

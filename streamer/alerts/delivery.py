@@ -1,0 +1,358 @@
+"""One delivery: the bounded queue and the threads that bring alerts to one target, so that none delays another.
+
+    worker thread ── put (never waits) ──► AlertQueue ──► delivery thread(s) ── Target.send ──► a service
+                                             │ clerk thread (only with a spool)
+                                             └──► disk
+
+`put` is called by the thread that makes events. The clerk writes parcels to the spool while a sender may be waiting for
+an answer. A target that fails is tried again with growing pauses (a random part of them, so that many clients of one
+service do not come back all at once), sooner when a critical alert is raised: it may be there again. One that hangs
+holds up its own queue and nothing else. The full-queue rule stands in `streamer.alerts.parcels`; what goes is said in
+the log.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from streamer.alerts.parcels import AlertQueue, Parcel, parcel_key
+from streamer.events import Alert, AlertState, Severity
+
+if TYPE_CHECKING:  # it needs a lock that Windows has not; only webhooks use it
+    from streamer.alerts.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_RANK = {"info": 0, "warning": 1, "critical": 2}
+WAIT_S = 3600.0  # longest wait without a reason to wake
+FAULTS_MAX = 3  # unexpected errors with one parcel
+
+
+class NotDeliveredError(Exception):
+    """It was not delivered now; try again, after `retry_after_s` if the service said so. The text holds no secret."""
+
+    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class RefusedError(Exception):
+    """It will never be delivered, trying again is no use. The text holds no secret."""
+
+
+class Target(Protocol):
+    """What brings one parcel to one service. `send` may wait as long as the target's own time limit."""
+
+    @property
+    def name(self) -> str:
+        """What log lines call it; holds no secret."""
+
+    @property
+    def tick_s(self) -> float | None:
+        """How often `tick` wants to be called, in seconds; None: never."""
+
+    def start(self) -> None:
+        """Called once, in the delivery's thread."""
+
+    def send(self, parcel: Parcel) -> None:
+        """Deliver. Raises NotDeliveredError, RefusedError."""
+
+    def tick(self) -> None:
+        """Say again what must not be forgotten. Raises NotDeliveredError."""
+
+    def close(self) -> None:
+        """Called once, after the last `send`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which alerts a target gets. `quiet_ends`: rules whose end is not told, unless the alert was withdrawn."""
+
+    min_severity: Severity = "info"
+    rules: frozenset[str] = frozenset()
+    states: frozenset[AlertState] = frozenset(("raised", "updated", "acknowledged", "cleared"))
+    quiet_ends: frozenset[str] = frozenset()
+
+    def __call__(self, alert: Alert) -> bool:
+        """Whether this change of an alert is wanted."""
+        if self.rules and alert.rule not in self.rules:
+            return False
+        if alert.state == "cleared" and alert.rule in self.quiet_ends and "withdrawn" not in alert.labels:
+            return False
+        return alert.state in self.states and _RANK[alert.severity] >= _RANK[self.min_severity]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Pauses between attempts: from half of to the whole of `first_s` · 2^failures, at most `longest_s`."""
+
+    first_s: float = 1.0
+    longest_s: float = 30.0
+
+    def pause_s(self, failures: int, chance: float, asked_s: float | None = None) -> float:
+        """The pause after so many failures in a row; `chance` 0..1; `asked_s`: what the service asked for."""
+        whole = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 30))
+        return max(whole * (0.5 + chance / 2), min(asked_s or 0.0, self.longest_s))
+
+
+class Delivery:
+    """Brings alerts to `target`. Everything public may be called from any thread.
+
+    `limit`: so many wait; `senders`: threads that send (of one alert one change at a time); `give_up_s`: older alerts
+    are given up; `run`: see `parcel_key`; `wall`: Unix time.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        limit: int,
+        wanted: Wanted | None = None,
+        backoff: Backoff | None = None,
+        spool: "Spool | None" = None,
+        senders: int = 1,
+        give_up_s: float | None = None,
+        run: str | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.target = target
+        self.dropped = 0  # parcels that went because the queue was full, or were given up
+        self._wanted, self._backoff, self._spool = wanted or Wanted(), backoff or Backoff(), spool
+        self._give_up_s, self._run_name, self._wall = give_up_s, run, wall
+        self._changed = threading.Condition()
+        self._queue = AlertQueue(limit)
+        self._number = 0
+        self._papers: dict[int, tuple[bool, Parcel]] = {}  # for the clerk: keep (True) or remove
+        self._failures = 0
+        self._not_before = 0.0
+        self._soonest = 0.0  # the earliest that a critical alert may have it tried again
+        self._ticked = time.monotonic()
+        self._ending = False
+        self._sending = senders
+        self._faults: tuple[int, int] = (0, 0)  # number of a parcel, unexpected errors with it
+        self._senders = [
+            threading.Thread(target=self._top, args=(self._send_all,), name=f"delivery-{target.name}", daemon=True)
+            for _ in range(senders)
+        ]
+        if spool is not None:
+            self._take_up(spool.left())
+        self._clerk = threading.Thread(
+            target=self._top, args=(self._file_all,), name=f"clerk-{target.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the threads."""
+        if self._spool is not None:
+            self._clerk.start()
+        for thread in self._senders:
+            thread.start()
+
+    @property
+    def name(self) -> str:
+        """What log lines call it."""
+        return self.target.name
+
+    @property
+    def waiting(self) -> int:
+        """How many parcels wait or are under way."""
+        with self._changed:
+            return len(self._queue)
+
+    def put(self, alert: Alert) -> None:
+        """Queue one change of an alert, if it is wanted; never waits."""
+        with self._changed:
+            if not self._wanted(alert):
+                if alert.state == "cleared":
+                    self._queue.forget((alert.session, alert.id))
+                return
+            if alert.severity == "critical" and alert.state == "raised":  # it may be there again: no long pause now
+                self._not_before = min(self._not_before, self._soonest)
+            self._number += 1
+            parcel = Parcel(self._number, alert, parcel_key(alert, self._run_name), self._wall())
+            self._file(True, [parcel])
+            self._say_gone(self._queue.put(parcel))
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Try and refresh at once: the service is there again."""
+        with self._changed:
+            self._not_before, self._ticked = 0.0, -WAIT_S
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Nothing more comes: what waits is tried once more without pauses, then the threads end."""
+        with self._changed:
+            self._ending = True
+            self._not_before = 0.0
+            self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end after `finish`; False when it did not come in time. Says what was not delivered."""
+        until = time.monotonic() + timeout_s
+        for thread in (*self._senders, *([self._clerk] if self._spool else [])):
+            thread.join(max(0.0, until - time.monotonic()))
+        ended = not any(thread.is_alive() for thread in (*self._senders, self._clerk))
+        if waiting := self.waiting:
+            later = "they stay on disk for the next run" if self._spool else "they are lost"
+            log.warning("%s: %d alerts were not delivered; %s", self.name, waiting, later)
+        if ended:
+            self.target.close()
+            if self._spool is not None:
+                self._spool.close()
+        return ended
+
+    def _take_up(self, left: Iterable[Parcel]) -> None:
+        """What an earlier run did not deliver comes first."""
+        for parcel in left:
+            self._number = max(self._number, parcel.number)
+            self._say_gone(self._queue.put(parcel))
+        if self._queue.waiting():
+            log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
+
+    def _top(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  the top of the thread
+            log.error("%s: stopped: %s", self.name, _kind(error))
+
+    def _send_all(self) -> None:
+        try:
+            if threading.current_thread() is self._senders[0]:
+                self.target.start()
+            while (work := self._next()) is not None:
+                if isinstance(work, Parcel):
+                    self._attempt(work)
+                else:
+                    self._tick()
+        finally:
+            with self._changed:
+                self._sending -= 1
+                self._changed.notify_all()
+
+    def _next(self) -> Parcel | bool | None:
+        """Wait for the next parcel; True: a tick is due; None: the end."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if now >= self._not_before and (parcel := self._queue.take()) is not None:
+                    return parcel
+                if self._ending and (self._failures or not self._queue):
+                    return None
+                due = self._tick_due(now)
+                if due <= 0 and not self._ending:
+                    self._ticked = now
+                    return True
+                pause = self._not_before - now
+                self._changed.wait(min(due if due > 0 else WAIT_S, pause if pause > 0 else WAIT_S, WAIT_S))
+
+    def _tick_due(self, now: float) -> float:
+        every = self.target.tick_s
+        return WAIT_S if every is None else self._ticked + every - now
+
+    def _tick(self) -> None:
+        try:
+            self.target.tick()
+        except NotDeliveredError as error:
+            log.debug("%s: not refreshed: %s", self.name, error)
+        except Exception as error:  # noqa: BLE001  as in _attempt
+            log.error("%s: not refreshed: unexpected %s", self.name, _kind(error))
+
+    def _attempt(self, parcel: Parcel) -> None:
+        late = self._give_up_s is not None and self._wall() - parcel.made_at > self._give_up_s
+        try:
+            if late:
+                raise RefusedError(f"it is older than {self._give_up_s:g} s")
+            self.target.send(parcel)
+        except RefusedError as error:
+            self._abandon(parcel, str(error))
+        except NotDeliveredError as error:
+            self._failed(parcel, str(error), error.retry_after_s)
+        except Exception as error:  # noqa: BLE001  a target's own fault must not end the deliveries to it
+            log.debug("%s: %s", self.name, _kind(error))
+            self._fault(parcel, f"unexpected {_kind(error)}")
+        else:
+            self._delivered(parcel)
+
+    def _fault(self, parcel: Parcel, why: str) -> None:
+        """Not the service but we (or its library) failed: a few times more, then it would only block the others."""
+        number, count = self._faults
+        self._faults = (parcel.number, count + 1 if number == parcel.number else 1)
+        if self._faults[1] >= FAULTS_MAX:
+            self._abandon(parcel, why)
+        else:
+            self._failed(parcel, why, None)
+
+    def _abandon(self, parcel: Parcel, why: str) -> None:
+        with self._changed:
+            self._say_gone(self._queue.abandon(parcel), why)
+            self._changed.notify_all()
+
+    def _delivered(self, parcel: Parcel) -> None:
+        with self._changed:
+            self._queue.done(parcel)
+            self._file(False, [parcel])
+            if self._failures:
+                log.warning("%s: delivers again; %d wait", self.name, len(self._queue))
+            self._failures, self._not_before = 0, 0.0
+            self._changed.notify_all()
+
+    def _failed(self, parcel: Parcel, why: str, asked_s: float | None) -> None:
+        with self._changed:
+            self._queue.back(parcel)
+            self._failures += 1
+            if self._failures == 1:
+                log.warning("%s: not delivered: %s; trying again, %d wait", self.name, why, len(self._queue))
+            pause_s = self._backoff.pause_s(self._failures, random.random(), asked_s)
+            now = time.monotonic()
+            self._not_before = now + pause_s
+            self._soonest = now + min(pause_s, max(self._backoff.first_s, asked_s or 0.0))
+            self._changed.notify_all()
+
+    def _say_gone(self, gone: Iterable[Parcel], why: str = "too many wait") -> None:
+        gone = list(gone)
+        for parcel in gone:
+            alert = parcel.alert
+            what = f"{alert.severity} alert {alert.rule} {alert.state}"
+            log.error("%s: %s is not delivered: %s", self.name, what, why)
+        self.dropped += len(gone)
+        self._file(False, gone)
+
+    def _file(self, keep: bool, parcels: Iterable[Parcel]) -> None:
+        """Note for the clerk; what was not written yet when it is to be removed is never written."""
+        if self._spool is None:
+            return
+        for parcel in parcels:
+            if keep or self._papers.pop(parcel.number, None) is None:
+                self._papers[parcel.number] = (keep, parcel)
+
+    def _file_all(self) -> None:
+        """The clerk: keeps what was put, removes what was delivered."""
+        assert self._spool is not None
+        broken = False
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._papers or (self._ending and not self._sending))
+                if not self._papers:
+                    return
+                papers, self._papers = self._papers, {}
+            for keep, parcel in papers.values():
+                try:
+                    self._spool.keep(parcel) if keep else self._spool.remove(parcel)
+                    broken = False
+                except OSError as error:
+                    if not broken:
+                        log.error("%s: cannot be kept on disk: %s; going on without", self.name, error.strerror)
+                    broken = True
+
+
+def _kind(error: Exception) -> str:
+    """The kind and place of an error, without its text, which may hold an address."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" in {trace.tb_frame.f_code.co_qualname}, line {trace.tb_lineno}" if trace is not None else ""
+    return type(error).__name__ + place

@@ -1,0 +1,260 @@
+"""What was raised on this machine, and what people said of it: JSON lines that `streamer alerts` reads and `tune` uses.
+
+    {"number": 12, "time": "2026-11-23T04:00:12.345+00:00", "event": {…}}    each change of an alert, as in --jsonl
+    {"number": 12, "time": "…", "verdict": "false"}                          a mark: false alarm, true, null: taken back
+    {"number": 12, "time": "…", "clip": "clips/000012.wav"}                  the sound around it, relative to the file
+
+The file is this user's only. Several processes may use it at once: each change is one locked append. When it is too
+large, the oldest alerts that nobody marked go, then the oldest; a line in the log says how many.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from streamer.alerts.parcels import AlertKey, read_alert
+from streamer.errors import ConfigError, UsageError
+from streamer.events import Alert
+from streamer.settings.deliveries import HistorySettings, state_directory
+
+log = logging.getLogger(__name__)
+
+Verdict = Literal["false", "true"]
+KEPT_PART = 0.7  # of the limit is left when the file was too large
+MAX_STANDING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One alert. `time`: when it was raised; `first`, `latest`: its events; `clip`: the file with its sound."""
+
+    number: int
+    time: datetime
+    first: Alert
+    latest: Alert
+    verdict: Verdict | None = None
+    clip: Path | None = None
+
+    @property
+    def score(self) -> float:
+        """The best score that it had."""
+        return max(self.first.score, self.latest.score)
+
+
+def history_path(settings: HistorySettings, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the settings say that the history is."""
+    if settings.path is not None:
+        return Path(settings.path).expanduser()
+    return state_directory(environment) / "alerts.jsonl"
+
+
+class AlertHistory:
+    """The file. Not for several threads at once, but for several processes."""
+
+    def __init__(self, path: Path, max_bytes: int = 5_000_000) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._numbers: dict[AlertKey, int] = {}
+
+    def check(self) -> None:
+        """ConfigError where it cannot be written."""
+        try:
+            with self._locked():
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"delivery.history.path: {self.path}: cannot be written: {error.strerror}; name another file"
+            ) from None
+
+    def append(self, alert: Alert, made_at: float) -> int:
+        """Add a change of an alert that was made at this Unix time; its number. Raises OSError."""
+        key = (alert.session, alert.id)
+        with self._locked() as counter:
+            number = self._numbers.get(key)
+            if number is None:
+                number = self._next_number(counter)
+            self._write({"number": number, "time": _iso(made_at), "event": alert.to_dict()})
+        self._numbers[key] = number
+        if alert.state == "cleared" or len(self._numbers) > MAX_STANDING:
+            del self._numbers[key]
+        return number
+
+    def mark(self, number: int, verdict: Verdict | None, at: float) -> HistoryEntry:
+        """Say that an alert was false or true; a later mark replaces an earlier one, None takes it back.
+
+        Raises UsageError: there is no such alert.
+        """
+        entry = next((entry for entry in self.read() if entry.number == number), None)
+        if entry is None:
+            raise UsageError(f"ID: no alert {number} is in {self.path}; `streamer alerts history` lists them")
+        try:
+            self.add_mark(number, verdict, at)
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from None
+        return entry
+
+    def add_mark(self, number: int, verdict: Verdict | None, at: float) -> None:
+        """As `mark`, for the number of an alert that is known to be there. Raises OSError."""
+        with self._locked():
+            self._write({"number": number, "time": _iso(at), "verdict": verdict})
+
+    def add_clip(self, number: int, name: str, at: float) -> None:
+        """Say where the sound of an alert is, relative to the history's folder. Raises OSError."""
+        with self._locked():
+            self._write({"number": number, "time": _iso(at), "clip": name})
+
+    def read(self) -> list[HistoryEntry]:
+        """All alerts, oldest first. Lines that cannot be read are left out and counted in the log."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
+        entries: dict[int, HistoryEntry] = {}
+        broken = 0
+        for line in _lines(text):
+            try:
+                self._add(entries, json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                broken += 1
+        if broken:
+            log.warning("%s: %d lines cannot be read and are left out", self.path, broken)
+        return sorted(entries.values(), key=lambda entry: entry.number)
+
+    def _add(self, entries: dict[int, HistoryEntry], line: dict[str, Any]) -> None:
+        number = int(line["number"])
+        before = entries.get(number)
+        if "event" in line:
+            alert = read_alert(line["event"])
+            first, time = (before.first, before.time) if before else (alert, datetime.fromisoformat(line["time"]))
+            verdict, clip = (before.verdict, before.clip) if before else (None, None)
+            entries[number] = HistoryEntry(number, time, first, alert, verdict, clip)
+        elif before is not None:
+            verdict = line.get("verdict", before.verdict)
+            clip = self.path.parent / line["clip"] if "clip" in line else before.clip
+            entries[number] = HistoryEntry(number, before.time, before.first, before.latest, verdict, clip)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[IO[str]]:
+        """Hold the lock file, which also holds the next number."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(lock, "r+", encoding="ascii", errors="replace") as counter:
+            try:
+                import fcntl
+
+                fcntl.flock(counter, fcntl.LOCK_EX)
+            except ImportError:  # Windows: one process at a time
+                pass
+            yield counter
+
+    def _next_number(self, counter: IO[str]) -> int:
+        text = counter.read().strip()
+        number = int(text) if text.isdigit() else max((entry.number for entry in self.read()), default=0) + 1
+        counter.seek(0)
+        counter.truncate()
+        counter.write(str(number + 1))
+        counter.flush()
+        return number
+
+    def _write(self, record: dict[str, Any]) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = False
+            if size:  # an earlier process may have been killed within a line
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+            size += file.write(b"\n" * torn + line.encode("utf-8", "replace"))
+        if size > self._max_bytes:
+            self._shrink(record["number"])
+
+    def _shrink(self, newest: int) -> None:
+        """Leave out marks that later ones replaced, then whole alerts, the unmarked first, the newest never."""
+        lines = _lines(self.path.read_text(encoding="utf-8", errors="replace"))
+        owners = [_number(line) for line in lines]
+        last = {number: index for index, (number, mark) in enumerate(owners) if mark != ""}
+        marked = {number for number, index in last.items() if owners[index][1] is not None}
+        whole = [(owners[i][0], line) for i, line in enumerate(lines) if owners[i][1] == "" or last[owners[i][0]] == i]
+        sizes: dict[int, int] = {}
+        for number, line in whole:
+            sizes[number] = sizes.get(number, 0) + len(line.encode()) + 1
+        excess = sum(sizes.values()) - KEPT_PART * self._max_bytes
+        gone: set[int] = set()
+        for number in sorted(sizes, key=lambda number: (number in marked, number)):
+            if excess <= 0:
+                break
+            if number != newest:
+                gone.add(number)
+                excess -= sizes[number]
+        kept = "".join(f"{line}\n" for number, line in whole if number not in gone)
+        begun = self.path.with_name(self.path.name + ".tmp")
+        with open(os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(kept)
+        begun.replace(self.path)
+        if gone:
+            log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
+
+
+class MarksTail:
+    """The marks that were added to a history since the last look, by this or any other process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file, self._position = self._now()
+
+    def read(self) -> list[tuple[int, Verdict | None]]:
+        """Numbers and verdicts (None: taken back), in order; all that are there after the file was made anew."""
+        file, size = self._now()
+        if file != self._file or size < self._position:
+            self._file, self._position = file, 0
+        if size == self._position:
+            return []
+        try:
+            with self._path.open("rb") as history:
+                history.seek(self._position)
+                added = history.read()
+        except OSError:
+            return []
+        whole = added[: added.rfind(b"\n") + 1]  # the last line may not be written yet
+        self._position += len(whole)
+        found = (_number(line) for line in _lines(whole.decode("utf-8", "replace")))
+        return [
+            (number, None if mark is None else "false" if mark == "false" else "true")
+            for number, mark in found
+            if mark in ("false", "true", None)
+        ]
+
+    def _now(self) -> tuple[int, int]:
+        """Which file it is, and its size in bytes."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_size
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are not empty; other ends of lines than ours may stand in what was said."""
+    return [line for line in text.split("\n") if line]
+
+
+def _number(line: str) -> tuple[int, str | None]:
+    """Whose line it is, and the mark in it ("": none); what cannot be read is nobody's (0) and goes first."""
+    try:
+        record = json.loads(line)
+        return int(record["number"]), record.get("verdict", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0, ""
+
+
+def _iso(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")

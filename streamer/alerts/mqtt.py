@@ -1,0 +1,302 @@
+"""MQTT with Home Assistant's discovery (home-assistant.io/integrations: mqtt, binary_sensor.mqtt, event.mqtt).
+
+Topics, under `streamer/DEVICE/`, all with QoS 1:
+
+    availability        online, offline (also the last will); retained
+    RULE/state          ON, OFF; retained; said again every `refresh_s`: `expire_after` only strikes when we are gone
+    RULE/attributes     the latest event of the rule as JSON; retained
+    event               {"event_type": RULE, …} for every alert that is raised, also the short ones
+    alert               every event as JSON, in order, nothing retained
+
+paho's own thread holds the connection and comes back with growing pauses; the delivery's thread publishes and waits for
+the broker's word. While the broker is away parcels wait in the delivery's queue; when it is back, it is told of the
+configuration and the states first. A broker or Home Assistant that starts anew is told everything again.
+"""
+
+import contextlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from streamer.alerts.delivery import NotDeliveredError
+from streamer.alerts.parcels import AlertKey, Parcel
+from streamer.errors import ConfigError
+from streamer.events import Alert
+from streamer.output.plain_text import clean
+from streamer.settings.rules import AlertRule
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+log = logging.getLogger(__name__)
+
+ACK_S = 5.0  # so long the broker may take to confirm
+MAX_GIVEN_UP = 1000  # messages without confirmation; then states are not said again until some come
+LEAVE_S = 0.5  # so long it may take to say that we leave
+KEEPALIVE_S = 20  # seconds; after one and a half of them without a sign the broker publishes the last will
+_CLASSES = {"smoke_alarm": "smoke", "co_alarm": "carbon_monoxide"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where the broker is and how we are known there. `password` is a secret."""
+
+    host: str
+    port: int
+    device: str
+    device_name: str = "Streamer"
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    base_topic: str = "streamer"
+    discovery_prefix: str = "homeassistant"
+    refresh_s: float = 30.0
+    expire_after_s: int = 100
+    retry_max_s: float = 10.0
+
+
+class Mqtt:
+    """One broker. `rules`: all rules, of which those in force become sensors; `on_connect`: told when it is there."""
+
+    name = "mqtt"
+
+    def __init__(self, broker: Broker, rules: Sequence[AlertRule]) -> None:
+        """Raises ConfigError where paho-mqtt is missing or the authorities' file cannot be read."""
+        self._broker, self._rules = broker, tuple(rules)
+        self._prefix = f"{broker.base_topic}/{broker.device}"
+        self._standing: dict[str, dict[AlertKey, Alert]] = {rule.id: {} for rule in rules if rule.enabled}
+        self._latest: dict[str, Alert] = {}
+        self._changed = threading.Condition()  # never held while paho is called: it calls us with its own locks held
+        self._confirmed: set[int] = set()  # messages that the broker has and nobody asked for yet
+        self._given_up: set[int] = set()  # messages that nobody waits for any more
+        self._pending: dict[int, list[int]] = {}  # parcel number -> its messages
+        self._greeted = False  # this connection was told configuration and states
+        self._client = self._make()
+        self.on_connect: Callable[[], None] = lambda: None
+
+    @property
+    def tick_s(self) -> float:
+        """States are said again so often."""
+        return self._broker.refresh_s
+
+    def start(self) -> None:
+        """Connect, now or as soon as the broker is there."""
+        self._client.connect_async(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+        self._client.loop_start()
+
+    def send(self, parcel: Parcel) -> None:
+        """Publish an alert and wait until the broker has it. Raises NotDeliveredError."""
+        self._greet()
+        if parcel.number not in self._pending:
+            self._note(parcel.alert)
+            self._pending[parcel.number] = self._publish_alert(parcel.alert)
+        self._wait(self._pending[parcel.number])
+        del self._pending[parcel.number]
+
+    def tick(self) -> None:
+        """Say all states again. Raises NotDeliveredError."""
+        if not self._greet():
+            self._tell(self._publish_states)
+
+    def close(self) -> None:
+        """Say that we are offline, and leave."""
+        if self._client.is_connected():
+            with contextlib.suppress(RuntimeError, ValueError):  # paho's, where the connection is just lost
+                last = self._client.publish(self._topic("availability"), "offline", qos=1, retain=True)
+                last.wait_for_publish(LEAVE_S)
+        self._client.disconnect()  # ends paho's thread; we do not wait for it, it may be connecting
+
+    def _make(self) -> "Client":
+        try:
+            from paho.mqtt.client import Client
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError:
+            raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install 'streamer[notify]'") from None
+        broker = self._broker
+        client = Client(CallbackAPIVersion.VERSION2, client_id=f"streamer-{broker.device}")
+        client.username_pw_set(broker.username, broker.password)
+        if broker.tls:
+            try:
+                client.tls_set(ca_certs=broker.ca_file)
+            except (OSError, ValueError):
+                raise ConfigError(
+                    f"delivery.mqtt.ca_file: {broker.ca_file}: must be a file of certificates (PEM)"
+                ) from None
+        client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
+        client.reconnect_delay_set(1, max(1, round(broker.retry_max_s)))
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_publish = self._published
+        client.on_message = self._home_assistant
+        return client
+
+    # Called by paho's thread.
+
+    def _connected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("mqtt: the broker refused the connection: %s", reason)
+            return
+        log.info("mqtt: connected")
+        self._greeted = False
+        client.subscribe(f"{self._broker.discovery_prefix}/status", qos=1)
+        self.on_connect()
+
+    def _disconnected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("mqtt: the connection to the broker is lost (%s); coming back", reason)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _published(self, client: "Client", userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        with self._changed:
+            if mid in self._given_up:
+                self._given_up.discard(mid)
+            else:
+                self._confirmed.add(mid)
+            self._changed.notify_all()
+
+    def _home_assistant(self, client: "Client", userdata: Any, message: Any) -> None:
+        """It says `online` when it starts: it wants to know everything again."""
+        if message.payload == b"online":
+            self._greeted = False
+            self.on_connect()
+
+    # Called by the delivery's thread.
+
+    def _greet(self) -> bool:
+        """Tell a new connection configuration and states, if that is due. Raises NotDeliveredError."""
+        if not self._client.is_connected():
+            raise NotDeliveredError("the broker is not there")
+        if self._greeted:
+            return False
+        self._greeted = True
+        try:
+            self._tell(self._publish_everything)
+        except NotDeliveredError:
+            self._greeted = False
+            raise
+        return True
+
+    def _note(self, alert: Alert) -> None:
+        standing = self._standing.setdefault(alert.rule, {})
+        key = (alert.session, alert.id)
+        if alert.state == "cleared":
+            standing.pop(key, None)
+        else:
+            standing[key] = alert
+        self._latest[alert.rule] = alert
+
+    def _publish_alert(self, alert: Alert) -> list[int]:
+        event = alert.to_json()
+        messages = [
+            self._publish(self._topic("alert"), event, retain=False),
+            self._publish(self._topic(alert.rule, "attributes"), event),
+            self._publish(self._topic(alert.rule, "state"), self._state(alert.rule)),
+        ]
+        if alert.state == "raised":
+            told = {"event_type": alert.rule, "severity": alert.severity, "score": alert.score}
+            told |= {"labels": list(alert.labels), "text": clean(alert.text), "start": alert.start}
+            messages.append(self._publish(self._topic("event"), json.dumps(told, ensure_ascii=False), retain=False))
+        return messages
+
+    def _publish_everything(self) -> list[int]:
+        messages = [self._publish(topic, payload) for topic, payload in self._discovery().items()]
+        messages.append(self._publish(self._topic("availability"), "online"))
+        return messages + self._publish_states()
+
+    def _publish_states(self) -> list[int]:
+        return [self._publish(self._topic(rule, "state"), self._state(rule)) for rule in self._standing]
+
+    def _state(self, rule: str) -> str:
+        return "ON" if self._standing[rule] else "OFF"
+
+    def _publish(self, topic: str, payload: str, *, retain: bool = True) -> int:
+        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+
+    def _tell(self, publish: Callable[[], list[int]]) -> None:
+        """Publish what is said again anyway. Raises NotDeliveredError."""
+        with self._changed:
+            if len(self._given_up) > MAX_GIVEN_UP:
+                raise NotDeliveredError("the broker does not confirm")
+        messages = publish()
+        try:
+            self._wait(messages)
+        except NotDeliveredError:
+            with self._changed:
+                self._given_up.update(set(messages) - self._confirmed)
+                self._confirmed.difference_update(messages)
+            raise
+
+    def _wait(self, messages: Sequence[int]) -> None:
+        """Until the broker has all of them. Raises NotDeliveredError."""
+        wanted = set(messages)
+        with self._changed:
+            self._changed.wait_for(lambda: wanted <= self._confirmed or not self._client.is_connected(), ACK_S)
+            if not wanted <= self._confirmed:
+                raise NotDeliveredError("the broker does not confirm")
+            self._confirmed -= wanted
+
+    def _topic(self, *parts: str) -> str:
+        return "/".join((self._prefix, *parts))
+
+    def _discovery(self) -> dict[str, str]:
+        """Topic and payload of every configuration; an empty one takes away the sensor of a rule not in force."""
+        device = self._broker.device
+        prefix = self._broker.discovery_prefix
+        found = {f"{prefix}/event/{device}/alert/config": json.dumps(self._event_entity())}
+        for rule in self._rules:
+            topic = f"{prefix}/binary_sensor/{device}/{rule.id}/config"
+            found[topic] = json.dumps(self._binary_sensor(rule), ensure_ascii=False) if rule.enabled else ""
+        return found
+
+    def _binary_sensor(self, rule: AlertRule) -> Mapping[str, Any]:
+        return {
+            "name": rule.title,
+            "unique_id": f"{self._broker.device}_{rule.id}",
+            "object_id": f"{self._broker.device}_{rule.id}",
+            "device_class": device_class(rule),
+            "state_topic": self._topic(rule.id, "state"),
+            "json_attributes_topic": self._topic(rule.id, "attributes"),
+            "expire_after": self._broker.expire_after_s,
+            **self._shared(),
+        }
+
+    def _event_entity(self) -> Mapping[str, Any]:
+        return {
+            "name": "Alert",
+            "unique_id": f"{self._broker.device}_alert",
+            "object_id": f"{self._broker.device}_alert",
+            "event_types": [rule.id for rule in self._rules if rule.enabled],
+            "state_topic": self._topic("event"),
+            **self._shared(),
+        }
+
+    def _shared(self) -> Mapping[str, Any]:
+        return {
+            "availability_topic": self._topic("availability"),
+            "device": {
+                "identifiers": [self._broker.device],
+                "name": self._broker.device_name,
+                "manufacturer": "Streamer",
+                "model": "Streamer (an aid, not a certified alarm)",
+            },
+            "origin": {"name": "streamer"},
+        }
+
+
+def device_class(rule: AlertRule) -> str:
+    """Home Assistant's class of a rule's sensor."""
+    if rule.lost or rule.silence_dbfs is not None:
+        return "problem"
+    return _CLASSES.get(rule.id, "sound")
+
+
+def device_id(host: str) -> str:
+    """An id for topics from a host's name."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", host.lower().split(".")[0]).strip("-_")
+    return f"streamer-{plain}"[:40] if plain else "streamer"

@@ -1,0 +1,194 @@
+"""The history as a target of a delivery: it writes down alerts and marks, and the sound around where people want that.
+
+Runs in its delivery's thread, so that a slow disk delays nobody. Marks come from the server's thread and wait here, of
+each alert only the newest; what is on the disk is then told to `on_marks`, also what other programs marked.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamer.alerts.clips import ClipRing, TappedSource, limit_folder, write_wav
+from streamer.alerts.delivery import NotDeliveredError
+from streamer.alerts.history import AlertHistory, MarksTail, Verdict
+from streamer.alerts.parcels import AlertKey, Parcel
+from streamer.audio.block import Source
+from streamer.events import SAMPLE_RATE, Alert
+from streamer.server.messages import Mark, MessageError
+from streamer.settings.deliveries import HistorySettings
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5  # how often we look whether the sound after an alert is there
+MARKS_LOOK_S = 2.0  # how often we look for marks that other programs made
+MAX_KNOWN = 10_000  # alerts of this run that can be marked from the pages; the oldest go
+MAX_RINGS = 64  # streams whose sound is kept; the oldest that ended go
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A clip to cut when its sound is there."""
+
+    number: int
+    ring: ClipRing
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Known:
+    """An alert of this run. `number`: in the history, None while it is not written."""
+
+    number: int | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
+class _Marks:
+    """What can be marked, what waits to be written, and where other programs' marks are looked for."""
+
+    tail: MarksTail
+    known: dict[AlertKey, _Known] = field(default_factory=dict)
+    keys: dict[int, AlertKey] = field(default_factory=dict)  # by the number in the history
+    waiting: dict[AlertKey, Verdict | None] = field(default_factory=dict)
+
+
+class Recorder:
+    """Writes `history`. `wall`: Unix time; `wake`: has `tick` called soon; `on_marks`: told of a session's marks."""
+
+    name = "history"
+
+    def __init__(self, history: AlertHistory, settings: HistorySettings, wall: Callable[[], float] = time.time) -> None:
+        self._history, self._settings, self._wall = history, settings, wall
+        self._lock = threading.Lock()
+        self._rings: dict[str, ClipRing] = {}
+        self._due: list[_Due] = []
+        self._marks = _Marks(MarksTail(history.path))
+        self.wake: Callable[[], None] = lambda: None
+        self.on_marks: Callable[[str, list[int], list[int]], None] = lambda session, false, true: None
+
+    @property
+    def tick_s(self) -> float:
+        """Clips and marks are looked after so often."""
+        return LOOK_S if self._settings.clips else MARKS_LOOK_S
+
+    def expect(self, alert: Alert) -> None:
+        """This alert can be marked from now on; any thread."""
+        with self._lock:
+            known = self._marks.known
+            known.setdefault((alert.session, alert.id), _Known())
+            if len(known) > MAX_KNOWN:
+                oldest = known.pop(next(iter(known)))
+                self._marks.keys.pop(oldest.number or 0, None)
+
+    def mark(self, mark: Mark) -> None:
+        """Have a mark written; any thread, never waits. Raises MessageError: there is no such alert."""
+        with self._lock:
+            known = self._marks.known
+            session = mark.session or next((name for name, _ in reversed(known)), None)
+            key = (session or "", mark.id)
+            if key not in known:
+                raise MessageError(f"mark: session {session!r} has no alert {mark.id} that could be marked")
+            self._marks.waiting[key] = "false" if mark.false_alarm else None
+        self.wake()
+
+    def tap(self, session: str, source: Source) -> Source:
+        """The source, with its last seconds kept if clips are wanted."""
+        if not self._settings.clips:
+            return source
+        with self._lock:
+            ended = [name for name, ring in self._rings.items() if ring.ended]
+            for name in ended[: max(0, len(self._rings) + 1 - MAX_RINGS)]:
+                del self._rings[name]
+            ring = self._rings[session] = ClipRing()
+        return TappedSource(source, ring)
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def send(self, parcel: Parcel) -> None:
+        """Write a change of an alert down. Raises NotDeliveredError."""
+        try:
+            number = self._history.append(parcel.alert, parcel.made_at)
+        except OSError as error:
+            raise NotDeliveredError(error.strerror or type(error).__name__) from None
+        with self._lock:
+            if (known := self._marks.known.get(parcel.alert_key)) is not None:
+                known.number = number
+                self._marks.keys[number] = parcel.alert_key
+        if parcel.alert.state == "raised":
+            self._plan(number, parcel.alert)
+
+    def tick(self) -> None:
+        """Write the marks, and the clips whose sound is there. Raises NotDeliveredError."""
+        self._write_marks()
+        self._read_marks()
+        ready = [due for due in self._due if due.ring.end >= due.end or due.ring.ended]
+        self._due = [due for due in self._due if due not in ready]
+        for due in ready:
+            self._cut(due)
+
+    def close(self) -> None:
+        """Write the last marks, and what there is of the clips that still wait for sound."""
+        with contextlib.suppress(NotDeliveredError):
+            self._write_marks()
+        for due in self._due:
+            self._cut(due)
+        self._due = []
+
+    def _write_marks(self) -> None:
+        with self._lock:
+            waiting = list(self._marks.waiting.items())
+        for key, verdict in waiting:
+            with self._lock:
+                number = self._marks.known[key].number if key in self._marks.known else 0
+            if number is None:  # not written yet: the disk has trouble
+                continue
+            try:
+                if number:
+                    self._history.add_mark(number, verdict, self._wall())
+            except OSError as error:
+                log.warning("history: a mark is not written: %s; trying again", error.strerror)
+                raise NotDeliveredError(error.strerror or type(error).__name__) from None
+            with self._lock:
+                if self._marks.waiting.get(key, verdict) == verdict:
+                    self._marks.waiting.pop(key, None)
+
+    def _read_marks(self) -> None:
+        """Tell of the sessions whose marks changed on the disk, whoever wrote them."""
+        changed: dict[str, tuple[list[int], list[int]]] = {}
+        found = self._marks.tail.read()
+        with self._lock:
+            for number, verdict in found:
+                if (key := self._marks.keys.get(number)) is not None:
+                    self._marks.known[key].verdict = verdict
+                    changed[key[0]] = ([], [])
+            for (session, id), known in self._marks.known.items():
+                if session in changed and known.verdict is not None:
+                    changed[session][known.verdict == "true"].append(id)
+        for session, (false, true) in changed.items():
+            self.on_marks(session, false, true)
+
+    def _plan(self, number: int, alert: Alert) -> None:
+        with self._lock:
+            ring = self._rings.get(alert.session)
+        if ring is None:
+            return
+        start = round((alert.start - self._settings.clip_before_s) * SAMPLE_RATE)
+        end = round((alert.audio_t + self._settings.clip_after_s) * SAMPLE_RATE)
+        self._due.append(_Due(number, ring, max(0, start), end))
+
+    def _cut(self, due: _Due) -> None:
+        samples = due.ring.cut(due.start, due.end)
+        if not len(samples):
+            return
+        folder = self._history.path.parent / "clips"
+        try:
+            write_wav(folder / f"{due.number:06d}.wav", samples)
+            limit_folder(folder, round(self._settings.clips_max_mb * 1e6))
+            self._history.add_clip(due.number, f"clips/{due.number:06d}.wav", self._wall())
+        except OSError as error:
+            raise NotDeliveredError(error.strerror or type(error).__name__) from None

@@ -1,0 +1,400 @@
+"""`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamer.measure.report import Report
+    from streamer.model.whisper import Model
+    from streamer.settings.config import Settings
+
+OUT = Path("build/bench")
+COMPUTE = ("auto", "cpu", "cuda")
+DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
+
+
+def add(subcommands: Any) -> None:
+    """Add `bench` and its own subcommands to argparse's subparsers."""
+    about = "measure cost, latency, throughput and quality on this machine"
+    bench = subcommands.add_parser("bench", help=about, description=about, allow_abbrev=False)
+    benches = bench.add_subparsers(dest="bench", required=True, metavar="BENCH", parser_class=type(bench))
+    _add_hop(benches)
+    _add_throughput(benches)
+    _add_ceilings(benches)
+    _add_outage(benches)
+    _add_speech(benches)
+    soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost, memory and word times flat?")
+    _model_options(soak)
+    soak.add_argument("--hours", metavar="H", type=_positive, default=10.0, help="of audio (10)")
+    heard = soak.add_mutually_exclusive_group()
+    heard.add_argument("--audio", metavar="FILE", help="looped; without: the bundled demo")
+    heard.add_argument("--data", metavar="MANIFEST", type=Path, help="its recordings with speech, looped")
+    soak.add_argument("--sets", metavar="A,B", type=_names, help="of the manifest (all)")
+    soak.add_argument("--loop", metavar="S", type=_positive, default=300.0, help="of the manifest's speech (300)")
+    busy = _add(benches, "busy", busy_bench, "the whole program on a minute of speech, alone and beside busy processes")
+    busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
+    busy.add_argument("--audio", metavar="FILE", help="without: a minute of the bundled demo's words")
+    busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
+    alerts = _add(benches, "alerts", alerts_bench, "alarms in speech, noise and music: recall, latency, false alarms")
+    alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
+    alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
+    alerts.add_argument("--data", metavar="FOLDER", type=Path, help="recordings with a manifest.csv for backgrounds")
+    alerts.add_argument("--model", metavar="NAME|PATH", default="nano", help="patterns and tags together (nano)")
+    alerts.add_argument("--patterns", action="store_true", help="no model: the patterns of the signal alone, faster")
+    alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
+    alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
+    alerts.add_argument("--seed", metavar="N", type=_count, default=20_261_123, help="other scenes of the same kinds")
+    alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
+    alerts.add_argument(
+        "--false-alarms",
+        action="store_true",
+        help="hours (--hours) of speech, noise, household sounds and music alone; goes on where it was cut off",
+    )
+
+
+def _add_speech(benches: Any) -> None:
+    about = "recordings: word errors, latency, invented words and cost, beside openai-whisper offline"
+    speech = _add(benches, "speech", speech_bench, about)
+    _model_options(speech)
+    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
+    speech.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
+    speech.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
+    speech.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
+    times = "whose offline word timestamps say where words end: the best at hand (the same model)"
+    speech.add_argument("--times", metavar="NAME|PATH", help=times)
+    variant = "settings as JSON, reported as NAME; repeatable. Without: those in force"
+    speech.add_argument("--variant", metavar="NAME=JSON", action="append", default=[], help=variant)
+    speech.add_argument("--guards", action="store_true", help="variants: no guards, each alone, all but each")
+    speech.add_argument("--peers", action="store_true", help="a LocalAgreement loop over faster-whisper too")
+    speech.add_argument("--plain", action="store_true", help="compare lower-case words; for spoken digits")
+    speech.add_argument("--paced", metavar="S", type=_positive, default=0.0, help="of each, also played live (none)")
+
+
+def _add_outage(benches: Any) -> None:
+    outage = _add(benches, "outage", outage_bench, "a killed broker, a failing web server, a hanging push service")
+    outage.add_argument("--broker", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)")
+    outage.add_argument("--webhook", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)")
+    outage.add_argument("--push", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)")
+    outage.add_argument("--rate", metavar="N", type=_positive, default=2.0, help="alerts a second (2)")
+
+
+def _add_hop(benches: Any) -> None:
+    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper, random weights")
+    hop.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
+    hop.add_argument("--rounds", metavar="N", type=_count, default=7, help="of all programs in turn (7)")
+    hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help="beside a process that spins (3)")
+    hop.add_argument("--threads", metavar="N", type=_count, default=1, help="for all programs (1)")
+    hop.add_argument("--peers", metavar="A,B", type=_names, default=("openai-whisper", "faster-whisper"), help="which")
+    hop.add_argument("--compute", choices=COMPUTE, default="auto", help="where, all programs (auto)")
+
+
+def _add_throughput(benches: Any) -> None:
+    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries, random weights")
+    run.add_argument("--size", default="base", help="an official size (base)")
+    run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
+    run.add_argument("--streams", metavar="N", type=_count, default=128, help="try no more than these (128)")
+    run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
+    run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
+    run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
+    run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
+    run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
+
+
+def _add_ceilings(benches: Any) -> None:
+    about = "encoder and decoder beside what the device can do: its multiplications, its memory; random weights"
+    run = _add(benches, "ceilings", ceilings_bench, about)
+    run.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
+    run.add_argument("--rounds", metavar="N", type=_count, default=5, help="of all measurements in turn (5)")
+    run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the processor (1)")
+    run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
+    run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
+
+
+def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.add_argument("--json", metavar="FILE|-", help="the findings as one JSON object; - is stdout")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help=f"JSON, Markdown and plot ({OUT})")
+    page = "a Markdown page: put the report in the place of its section of the same title, or at the end"
+    parser.add_argument("--page", metavar="FILE", type=Path, help=page)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    for option in ("model", "head", "language", "compute", "dtype"):
+        parser.add_argument(f"--{option}", help="as in `streamer run`")
+    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+
+
+def hop_bench(options: argparse.Namespace) -> int:
+    """`streamer bench hop`."""
+    _settle_threads()
+    _check_sizes("--sizes", options.sizes)
+    from streamer.bench import hop
+
+    plan = hop.Plan(
+        sizes=options.sizes,
+        threads=options.threads,
+        rounds=options.rounds,
+        busy_rounds=options.busy_rounds,
+        peers=options.peers,
+        compute=options.compute,
+    )
+    return _publish(options, hop.report(hop.measure(plan, _say)))
+
+
+def throughput_bench(options: argparse.Namespace) -> int:
+    """`streamer bench throughput`."""
+    _settle_threads()
+    _check_sizes("--size", [options.size])
+    from streamer.bench import throughput
+
+    plan = throughput.Plan(
+        size=options.size,
+        seconds=options.seconds,
+        threads=options.threads,
+        most=options.streams,
+        repeats=options.repeats,
+        context=options.context,
+        compute=options.compute,
+        dtype=options.dtype,
+    )
+    return _publish(options, throughput.report(throughput.measure(plan, _say)))
+
+
+def ceilings_bench(options: argparse.Namespace) -> int:
+    """`streamer bench ceilings`."""
+    _settle_threads()
+    _check_sizes("--sizes", options.sizes)
+    from streamer.bench import ceilings
+
+    plan = ceilings.Plan(
+        sizes=options.sizes,
+        rounds=options.rounds,
+        threads=options.threads,
+        compute=options.compute,
+        dtype=options.dtype,
+    )
+    return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
+
+
+def speech_bench(options: argparse.Namespace) -> int:
+    """`streamer bench speech`."""
+    _settle_threads()
+    from streamer.bench import speech, speech_report
+    from streamer.measure import recordings
+
+    data = recordings.chosen(recordings.read_recordings(options.data), options.sets, options.limit)
+    settings = _settings(options)
+    variants = {name: _variant(settings, name, given) for name, given in map(_named, options.variant)}
+    if options.guards:
+        variants |= speech.guard_variants(settings)
+    plan = speech.Plan(
+        variants=variants or {speech.STREAM: settings},
+        source=settings.model.name,
+        times=options.times,
+        peers=options.peers,
+        paced_s=options.paced,
+        plain=options.plain,
+    )
+    report = speech_report.report(speech.measure(_load(settings), data, plan, _say))
+    return _publish(options, report, report.brief())
+
+
+def soak_bench(options: argparse.Namespace) -> int:
+    """`streamer bench soak`."""
+    _settle_threads()
+    from streamer.audio.files import demo_path, read_audio
+    from streamer.bench import soak
+    from streamer.measure import recordings
+
+    if options.data:
+        data = recordings.chosen(recordings.read_recordings(options.data), options.sets)
+        audio = soak.speech_loop(data, options.loop)
+    else:
+        audio = read_audio(options.audio or demo_path())
+    settings = _settings(options)
+    return _publish(options, soak.report(soak.measure(_load(settings), settings, audio, options.hours, _say)))
+
+
+def busy_bench(options: argparse.Namespace) -> int:
+    """`streamer bench busy`."""
+    from streamer.audio.files import read_audio
+    from streamer.bench import busy
+    from streamer.bench.script import lively_speech
+
+    audio = read_audio(options.audio) if options.audio else lively_speech(60.0).samples
+    return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
+
+
+def alerts_bench(options: argparse.Namespace) -> int:
+    """`streamer bench alerts`."""
+    _settle_threads()
+    from streamer.bench import alerts
+    from streamer.measure import machine
+    from streamer.measure.report import Report, Table
+
+    unknown = [kind for kind in options.kinds or () if kind not in alerts.RULE_OF]
+    if unknown:
+        raise UsageError(f"--kinds {unknown[0]}: must be among {', '.join(alerts.RULE_OF)}")
+    if options.false_alarms:
+        return _false_alarms(options)
+    facts = machine.facts(1)
+    found = alerts.main(
+        development=options.development,
+        seed=options.seed,
+        trials=options.trials,
+        hours=options.hours,
+        data=options.data,
+        kinds=options.kinds,
+        model=None if options.patterns else options.model,
+        processes=options.processes,
+        say=_say,
+    )
+    result = {"bench": "alerts", "machine": facts, **found}
+    captions = {
+        "recall_by_snr": "Alarms, all backgrounds",
+        "recall": "Alarms, each background",
+        "distractors": "Sounds that are none",
+    }
+    tables = [
+        Table(caption, tuple(found[key][0]), [list(row.values()) for row in found[key]])
+        for key, caption in captions.items()
+        if found[key]
+    ]
+    tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
+    about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
+    return _publish(options, Report("alerts", "Alarms", about, result, tables))
+
+
+def _false_alarms(options: argparse.Namespace) -> int:
+    from streamer.bench import false_alarms
+
+    plan = false_alarms.Plan(
+        hours=options.hours,
+        seed=options.seed,
+        data=options.data,
+        development=options.development,
+        model=None if options.patterns else options.model,
+        processes=options.processes,
+        folder=options.out,
+    )
+    return _publish(options, false_alarms.measure(plan, _say))
+
+
+def outage_bench(options: argparse.Namespace) -> int:
+    """`streamer bench outage`."""
+    from streamer.bench import outage
+
+    plan = outage.Plan(broker_s=options.broker, webhook_s=options.webhook, push_s=options.push, rate=options.rate)
+    return _publish(options, outage.report(outage.measure(plan, _say)))
+
+
+def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
+    """Write the report; print `shown`, or all of it."""
+    from streamer.measure.report import as_json, publish, write_into
+
+    paths = publish(report, options.out)
+    if options.page:
+        write_into(report, options.page)
+        paths.append(options.page)
+    if options.json == "-":
+        sys.stdout.write(as_json(report.result))
+    else:
+        if options.json:
+            try:
+                Path(options.json).write_text(as_json(report.result), encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"--json {options.json}: cannot be written: {error.strerror}") from None
+        sys.stdout.write(shown or report.markdown())
+    _say("written: " + ", ".join(map(str, paths)))
+    return 0
+
+
+def _settle_threads() -> None:
+    """Before torch starts, as `streamer run` does: waiting threads that spin slow everything on a busy machine."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _check_sizes(option: str, sizes: Iterable[str]) -> None:
+    """Before anything is measured."""
+    from streamer.bench.weights import SIZES
+
+    for size in sizes:
+        if size not in SIZES:
+            raise UsageError(f"{option}: must be among {', '.join(SIZES)}, is {size!r}")
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    from streamer.commands.cli import SETTINGS
+    from streamer.settings.config import resolve
+
+    names = ("model", "head", "language", "compute", "dtype")
+    given = {SETTINGS[name]: value for name in names if (value := getattr(options, name)) is not None}
+    return resolve([Path(path) for path in options.config], options.set, given)
+
+
+def _load(settings: "Settings") -> "Model":
+    from streamer.commands.run import load
+
+    return load(settings)
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]]:
+    """NAME={JSON} of --variant."""
+    name, sign, given = text.partition("=")
+    try:
+        data = json.loads(given)
+    except ValueError:
+        data = None
+    if not sign or not name.strip() or not isinstance(data, dict):
+        raise UsageError(
+            f'--variant {text}: must be NAME={{settings as JSON}}, such as calm={{"guards": {{"doubt": false}}}}'
+        )
+    return name.strip(), data
+
+
+def _variant(settings: "Settings", name: str, given: dict[str, Any]) -> "Settings":
+    """The settings with some changed, section by section."""
+    from streamer.settings.config import validate
+
+    data = settings.model_dump()
+    for section, values in given.items():
+        merged = isinstance(values, dict) and isinstance(data.get(section), dict)
+        data[section] = {**data[section], **values} if merged else values
+    return validate(data, where=f"--variant {name}: ")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("names separated by commas are needed")
+    return names
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, is {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, is {text!r}")
+    return value

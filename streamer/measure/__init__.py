@@ -1,0 +1,1 @@
+"""What benches and training share: recordings with their truth, word errors, reports."""

@@ -1,0 +1,109 @@
+"""Where a benchmark's findings go: JSON, a Markdown page with tables, and a plot, in one folder."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamer.errors import UsageError
+from streamer.measure.machine import sentence
+
+Draw = Callable[[Any], None]  # draws on a matplotlib Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a document; cells are written as `cell` does."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def markdown(self) -> str:
+        """The table in Markdown, its caption above it."""
+        lines = [self.caption, "", _line(self.header), _line(["---"] * len(self.header))]
+        return "\n".join([*lines, *(_line([cell(value) for value in row]) for row in self.rows)]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One benchmark's findings. `result`: plain values, with `machine` from `machine.facts`; `draw` None: no plot."""
+
+    name: str
+    title: str
+    about: str
+    result: Mapping[str, Any]
+    tables: Sequence[Table]
+    draw: Draw | None = None
+
+    def markdown(self) -> str:
+        """The page."""
+        parts = [f"## {self.title}", self.about, sentence(self.result["machine"])]
+        return "\n\n".join([*parts, *(table.markdown() for table in self.tables)])
+
+    def brief(self) -> str:
+        """Title and first table."""
+        return "\n\n".join([f"## {self.title}", *(table.markdown() for table in self.tables[:1])])
+
+
+def publish(report: Report, folder: Path) -> list[Path]:
+    """Write `NAME.json`, `NAME.md` and `NAME.png` into `folder`; their paths. Raises UsageError where that fails."""
+    paths = [folder / f"{report.name}.json", folder / f"{report.name}.md"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(as_json(report.result), encoding="utf-8")
+        paths[1].write_text(report.markdown(), encoding="utf-8")
+        if report.draw is not None:
+            paths.append(folder / f"{report.name}.png")
+            _plot(report.draw, paths[-1])
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from None
+    return paths
+
+
+def write_into(report: Report, page: Path) -> None:
+    """Put the report in the place of the section with its title in a Markdown page, or behind the last one.
+
+    A section reaches to the next heading of its own depth. Raises UsageError where the page cannot be read or written.
+    """
+    try:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        heads = [place for place, line in enumerate(lines) if line.startswith("## ")]
+        begin = next((place for place in heads if lines[place] == f"## {report.title}"), len(lines))
+        end = next((place for place in heads if place > begin), len(lines))
+        parts = ["\n".join(lines[:begin]).rstrip(), report.markdown().rstrip(), "\n".join(lines[end:]).strip()]
+        page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--page {page}: cannot be read and written: {reason}") from None
+
+
+def as_json(result: Mapping[str, Any]) -> str:
+    """One JSON object, indented, with a line end."""
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+
+
+def cell(value: object) -> str:
+    """A value as people read it: three significant digits, a dash for what there is not."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def _plot(draw: Draw, path: Path) -> None:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("bench: the plot needs matplotlib: pip install 'streamer[eval]'") from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    figure.savefig(path, dpi=120)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,174 @@
+"""Loading a model by name, where `auto` is the best one that this machine carries in real time and that can be had.
+
+On a CPU that is multilingual `base` where its hop fits (`streamer.model.hop_cost`), else a tiny one; on a GPU it goes
+by memory. Where none can be had it is the bundled `nano`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from streamer.errors import DownloadError
+from streamer.model import catalog, checkpoint
+from streamer.model.download import Progress, ProgressCallback
+from streamer.model.hop_cost import SIZES, HopCosts, remembered
+from streamer.model.loading import LoadStep, Tell
+from streamer.model.whisper import Model
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+HOP_S = 0.5  # of the default settings: a hop of the model that is chosen takes comfortably less,
+HOP_SHARE = 0.6  # this part of it at most: the rest is for the other threads and for busy moments
+GPU_MODELS = (("large-v3-turbo", 6.0), ("medium", 5.0), ("small", 2.5), ("base", 0.0))  # and the GiB that they want
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the model has to know: languages ("": whichever is detected), and whether it translates."""
+
+    languages: frozenset[str] = frozenset()
+    translate: bool = False
+
+    @property
+    def english(self) -> bool:
+        """Whether nothing but English is asked for."""
+        return self.languages == {"en"} and not self.translate
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a model that knows English only will not do."""
+        return self.translate or bool(self.languages - {"en", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model's name, and what people should know about it, in one line ("" where there is nothing)."""
+
+    name: str
+    note: str = ""
+
+
+Fetch = Callable[[str], None]
+
+
+def choose(fits: Callable[[str], bool], fetch: Fetch, ranked: Sequence[str], wish: Wish) -> Choice:
+    """The first of the ranked names that this machine carries and that can be had.
+
+    `fits`: whether it carries this one in real time. `fetch` has it on the disk afterwards, or raises DownloadError.
+    Where no such model can be had, one that is too slow is better than none that understands people.
+    """
+    failure, slow = "", list[str]()
+    for name in ranked:
+        if wish.foreign and _english_only(name):
+            continue
+        if not fits(name):
+            slow.insert(0, name)
+        elif not (reason := _refused(fetch, name)):
+            return Choice(name, _note(name, wish))
+        else:
+            failure = failure or reason
+    for name in slow:
+        if not (reason := _refused(fetch, name)):
+            return Choice(name, f"this machine is slow for {name}: text comes less often than every {HOP_S:g} s")
+        failure = failure or reason
+    return Choice(
+        catalog.BUNDLED,
+        "no model that understands people is here and none could be fetched: the bundled nano knows spoken digits and "
+        f"some words; with a connection, `streamer pull base` brings one ({failure})",
+    )
+
+
+def ranked_models(device: torch.device, wish: Wish) -> tuple[str, ...]:
+    """Best first."""
+    if device.type == "cuda":
+        gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return tuple(name for name, wanted in GPU_MODELS if gib >= wanted)
+    return ("base", "tiny.en", "tiny") if wish.english else ("base", "tiny", "tiny.en")
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    head: str | Path | None = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    download_root: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+    short_windows: bool = True,
+    wish: Wish | None = None,
+    tell: Tell = lambda step: None,
+    note: Callable[[str], None] = log.warning,
+    costs: HopCosts | None = None,
+) -> Model:
+    """`streamer.model.checkpoint.load_model`, which also knows "auto".
+
+    `short_windows`: as there, but wanted. `wish`: what the model has to know, or an `auto` one. `tell`: what is being
+    done. `note`: told in a line what is worth knowing of the choice. `costs`: of hops here (default: as remembered).
+    """
+    name = str(name_or_path)
+
+    def fetching(given: Progress) -> None:
+        tell(LoadStep(f"fetching {given.name}", True, given.received_bytes, given.total_bytes))
+        if progress is not None:
+            progress(given)
+
+    root = Path(download_root) if download_root is not None else None
+    if name == AUTO:
+        target, number = checkpoint.compute_target(device, dtype)
+        given = wish or Wish()
+        fits = partial(_fits, target, number, costs or remembered(), tell)
+        fetch = partial(_fetch, root=root, progress=fetching)
+        chosen = choose(fits, fetch, ranked_models(target, given), given)
+        if chosen.note:
+            note(chosen.note)
+        name = chosen.name
+    tell(LoadStep(f"loading {Path(name).name}"))
+    return checkpoint.load_model(
+        name,
+        head=head,
+        device=device,
+        dtype=dtype,
+        download_root=download_root,
+        progress=fetching,
+        short_windows=short_windows,
+        languages=(wish or Wish()).languages,
+    )
+
+
+def _fits(device: torch.device, dtype: torch.dtype, costs: HopCosts, tell: Tell, name: str) -> bool:
+    """Whether this machine carries a model. A tiny one it has to: there is no smaller one."""
+    if name not in SIZES or device.type == "cuda":
+        return True
+    limit_s = HOP_SHARE * HOP_S
+    if not costs.known(name, device, dtype, limit_s):
+        tell(LoadStep(f"measuring whether this machine carries {name}", slow=True))
+    return costs.hop_s(name, device, dtype, limit_s) <= limit_s
+
+
+def _fetch(name: str, *, root: Path | None, progress: ProgressCallback) -> None:
+    catalog.pull_checkpoint(name, root=root, progress=progress)
+
+
+def _refused(fetch: Fetch, name: str) -> str:
+    """Why a model cannot be had; "" where it can."""
+    try:
+        fetch(name)
+    except DownloadError as error:
+        log.debug("%s cannot be had: %s", name, error)
+        return str(error)
+    return ""
+
+
+def _note(name: str, wish: Wish) -> str:
+    if not _english_only(name) or wish.english:
+        return ""
+    return f"{name} is what this machine carries and what can be had: it understands English only (base: 99 languages)"
+
+
+def _english_only(name: str) -> bool:
+    return name.endswith(".en")

@@ -1,0 +1,1 @@
+"""Captions in files and in the terminal."""

@@ -1,0 +1,188 @@
+"""The outlet: one thread that writes events to files and to the terminal, so that a slow disk never delays the model.
+
+Full-queue rule: 10,000 events wait; then the worker waits, because files lose nothing. What cannot be written is said
+once, on stderr; the other sinks go on.
+"""
+
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from streamer.errors import StreamerError, UsageError
+from streamer.events import Event
+from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
+from streamer.output.naming import Naming
+from streamer.output.terminal import TerminalView
+from streamer.settings.config import OutputSettings
+
+log = logging.getLogger(__name__)
+
+LIMIT_EVENTS = 10_000
+_WRITERS: Mapping[str, Callable[[str, str], EventWriter]] = {
+    "--jsonl": JsonlWriter,
+    "--srt": SrtWriter,
+    "--vtt": VttWriter,
+}
+_Target = tuple[str, str | None, str]  # option, session (None: all), path
+
+
+def screen(output: OutputSettings) -> TextIO | None:
+    """Where the terminal view is shown, if it is."""
+    return None if output.quiet else sys.stderr if output.jsonl == "-" else sys.stdout
+
+
+class Sinks:
+    """The files and the terminal view of one run. Not for several threads.
+
+    Captions are those of the program's own sources: several of them have a file each, with the source's name before
+    the suffix. What senders on `/ingest` say stands in the JSONL only.
+    """
+
+    def __init__(self, output: OutputSettings, sessions: Sequence[str], inputs: Iterable[str | None] = ()) -> None:
+        """Open the files without changing them; UsageError names the option of one that cannot be written.
+
+        `sessions`: the program's own, by name. `inputs`: the input files, which must not be written over.
+        """
+        self.view: TerminalView | None = None
+        self.failed = False
+        self._naming = Naming(sessions)
+        targets: list[_Target] = [("--jsonl", None, output.jsonl)] if output.jsonl else []
+        targets += _caption_targets("--srt", output.srt, sessions) + _caption_targets("--vtt", output.vtt, sessions)
+        self._writers: list[tuple[str | None, EventWriter]] = [
+            (session, _WRITERS[option](path, option)) for option, session, path in targets
+        ]
+        self._jsonl = next((one for _, one in self._writers if isinstance(one, JsonlWriter)), None)
+        _check_distinct(targets, inputs)
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether whoever read our JSONL on stdout went away."""
+        return self._jsonl is not None and self._jsonl.broken
+
+    def begin(self) -> None:
+        """Everything else works: empty the files."""
+        for _, writer in self._writers:
+            writer.begin()
+
+    def show_on(self, screen: TextIO | None) -> None:
+        """Show the terminal view on `screen`."""
+        self.view = TerminalView(screen) if screen else None
+
+    def write(self, event: Event) -> None:
+        """Give one event to every sink."""
+        for session, writer in list(self._writers):
+            if session not in (None, event.session):
+                continue
+            try:
+                writer.write(event)
+            except StreamerError as error:
+                log.error("%s", error)
+                self.failed = True
+                self._writers.remove((session, writer))
+        if self.view and (shown := self._naming.step(event)):
+            self.view.show(shown)
+
+    def close(self) -> None:
+        """Finish the files and leave the terminal."""
+        for _, writer in self._writers:
+            try:
+                writer.close()
+            except StreamerError as error:
+                log.error("%s", error)
+                self.failed = True
+        if self.view:
+            self.view.close()
+
+
+class Outlet:
+    """The thread that owns `sinks`."""
+
+    def __init__(self, sinks: Sinks) -> None:
+        self._sinks = sinks
+        self._queue: queue.Queue[Event | tuple[float | None, float] | None] = queue.Queue(LIMIT_EVENTS)
+        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
+
+    def start(self, screen: TextIO | None = None) -> None:
+        """Show the terminal view on `screen`, and start the thread."""
+        self._sinks.show_on(screen)
+        self._thread.start()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Queue events (worker thread); waits while 10,000 wait already."""
+        for event in events:
+            self._queue.put(event)
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether whoever read our JSONL on stdout went away."""
+        return self._sinks.reader_gone
+
+    def meter(self, level_dbfs: float | None, lag_s: float) -> None:
+        """Show level and lag soon; dropped when the queue is busy."""
+        if self._sinks.view and self._queue.empty():
+            self._queue.put((level_dbfs, lag_s))
+
+    def stop(self, timeout_s: float | None) -> bool:
+        """Write what is queued, close the sinks, end the thread; False when it did not end in time (None: wait)."""
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                if isinstance(item, tuple):
+                    if self._sinks.view:
+                        self._sinks.view.show_meter(*item)
+                else:
+                    self._sinks.write(item)
+        except Exception as error:  # the top of the thread
+            log.error("outlet: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+            self._sinks.failed = True
+            self._drain()
+        finally:
+            self._sinks.close()
+
+    def _drain(self) -> None:
+        """Nothing can be written any more: keep taking events, so that the worker does not wait for ever."""
+        while self._queue.get() is not None:
+            pass
+
+
+def caption_path(path: str, name: str) -> str:
+    """Where the captions of one of several sources go: `talk.srt` becomes `talk.kitchen.srt`."""
+    given = Path(path)
+    return str(given.with_name(f"{given.stem}.{name}{given.suffix}"))
+
+
+def _caption_targets(option: str, path: str | None, sessions: Sequence[str]) -> list[_Target]:
+    if path is None:
+        return []
+    if not sessions:
+        raise UsageError(f"{option} {path}: there are only senders, whose events stand in --jsonl")
+    if len(sessions) == 1:
+        return [(option, sessions[0], path)]
+    if path == "-" or not Path(path).name:
+        raise UsageError(f"{option} {path}: there are several sources, each with a file of its own; give a path")
+    return [(option, name, caption_path(path, name)) for name in sessions]
+
+
+def _check_distinct(targets: Sequence[_Target], inputs: Iterable[str | None]) -> None:
+    """Refuse to write two things into one file, or captions over the recording."""
+    taken: dict[Path, str] = {}
+    for source in inputs:
+        if source and Path(source).is_file():
+            taken[Path(source).resolve()] = "--input"
+    for option, session, path in targets:
+        if path == "-" or not Path(path).is_file():
+            continue
+        other = taken.setdefault(Path(path).resolve(), f"{option} {session}")
+        if other != f"{option} {session}":
+            raise UsageError(f"{option} {path}: is what {other} names too; give each a file of its own")

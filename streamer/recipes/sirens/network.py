@@ -1,0 +1,82 @@
+"""The network of `streamer.sound.patterns.siren_net` as it is trained, and how its weights are stored."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from streamer.sound.patterns import siren_net
+from streamer.sound.patterns.siren_net import AROUND, CLASSES, STEPS, STRIDES
+
+WIDTHS = (32, 48, 64, 64)
+SIZES = (5, 3, 3, 3)  # of the convolutions
+HIDDEN = 96
+PLACES = 5 * STEPS // 8  # in time and pitch behind the last convolution
+
+
+class _Block(nn.Module):
+    """A convolution, its norm, a ReLU."""
+
+    def __init__(self, before: int, after: int, size: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(before, after, size, stride=stride, padding=size // 2)
+        self.norm = nn.BatchNorm2d(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.norm(self.convolution(x)))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution that does both, for judging."""
+        values = self.state_dict()
+        gain = values["norm.weight"] / torch.sqrt(values["norm.running_var"] + self.norm.eps)
+        bias = (values["convolution.bias"] - values["norm.running_mean"]) * gain + values["norm.bias"]
+        return values["convolution.weight"] * gain[:, None, None, None], bias
+
+
+class TrainedNet(nn.Module):
+    """Levels [b, STEPS, BANDS] in dB to logits [b, 4]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = zip((2, *WIDTHS[:-1]), WIDTHS, SIZES, STRIDES, strict=True)
+        self.blocks = nn.Sequential(*(_Block(*shape) for shape in shapes))
+        self.hidden = nn.Linear(WIDTHS[-1] * PLACES, HIDDEN)
+        self.last = nn.Linear(HIDDEN, len(CLASSES))
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Logits of CLASSES at the end of each window."""
+        x = self.blocks(_inputs(levels))
+        logits: Tensor = self.last(self.dropout(functional.relu(self.hidden(x.flatten(1)))))
+        return logits
+
+    @torch.no_grad()
+    def save(self, path: Path) -> None:
+        """Write what `siren_net` reads: float16, the norms folded into the convolutions."""
+        stored: dict[str, Tensor] = {}
+        for number, block in enumerate(self.blocks, 1):
+            assert isinstance(block, _Block)
+            stored[f"conv{number}.weight"], stored[f"conv{number}.bias"] = block.folded()
+        for number, layer in enumerate((self.hidden, self.last), 1):
+            stored[f"dense{number}.weight"], stored[f"dense{number}.bias"] = layer.weight, layer.bias
+        arrays: dict[str, Any] = {name: value.numpy().astype(np.float16) for name, value in stored.items()}
+        np.savez_compressed(path, **arrays)
+
+
+def _inputs(levels: Tensor) -> Tensor:
+    """The inputs [b, 2, STEPS, BANDS], as in `siren_net`."""
+    padded = functional.pad(levels, (AROUND, AROUND), mode="replicate")
+    mean = functional.avg_pool1d(padded, 2 * AROUND + 1, stride=1)
+    contrast = (levels - mean) / siren_net.CONTRAST_DB
+    loud = torch.quantile(levels.flatten(1)[:, :: siren_net.LOUD_EVERY], siren_net.LOUD_QUANTILE, dim=1)
+    level = (levels - loud[:, None, None]) / siren_net.LEVEL_DB
+    return torch.stack(
+        [
+            contrast.clamp(siren_net.CONTRAST_LEAST, siren_net.CONTRAST_MOST),
+            level.clamp(siren_net.LEVEL_LEAST, siren_net.LEVEL_MOST),
+        ],
+        dim=1,
+    )

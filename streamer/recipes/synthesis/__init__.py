@@ -1,0 +1,1 @@
+"""Sounds and scenes that are composed."""

@@ -1,0 +1,1 @@
+"""The websocket server, its pages, and sound that clients send."""

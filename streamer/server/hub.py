@@ -1,0 +1,309 @@
+"""The hub: events come in once, every connection takes them at its own pace.
+
+Pure: no threads, no sockets, no clock. The shell (`streamer.server.websocket`) feeds and drains it under one lock.
+
+    publish(event) ──► History of the session (bounded, one copy) ◄── positions of the connections ──► drain(connection)
+
+A connection holds no events, only its position in each session's history: a slow one costs nothing and delays nobody.
+Rules when it falls behind:
+- transcripts that a newer one of the same segment superseded are skipped (the newer says everything they said);
+- what the bounded history no longer holds is announced by a `gap` of kind `events`, never skipped in silence;
+- more than `max_behind` events behind: the connection is `overdue` and the shell closes it with 1013.
+Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says when that is full. Of heartbeats, levels
+and marks only the newest waits.
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamer.events import Event
+from streamer.server import messages
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo, Subscribe
+from streamer.server.replay import Entry, History
+
+MAX_EPOCHS = 32  # how often a connection may go back in one session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLimits:
+    """The bounds of everything the hub keeps."""
+
+    max_events: int = 20_000  # per session: more than half an hour of a live one
+    max_bytes: int = 16 * 2**20  # per session
+    max_behind: int = 10_000  # events
+    max_notices: int = 32  # per connection
+    max_ended_sessions: int = 4  # kept for those who reconnect
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    """Events with `after` < seq <= `upto` of the `types` (None: all) were dealt with."""
+
+    after: int
+    upto: int
+    types: frozenset[str] | None
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a connection is in one session: everything up to `seq` is dealt with, since `began` with its present types.
+
+    Between `early` and `began` only the `complete` types are dealt with. `live_from`: the newest number when it
+    subscribed; what is older is replay and does not count as being behind.
+    """
+
+    seq: int
+    began: int
+    live_from: int
+    early: int = 0
+    complete: frozenset[str] = frozenset()
+    past: list[_Epoch] = field(default_factory=list)
+
+    def end_epoch(self, types: frozenset[str] | None, oldest_seq: int) -> None:
+        """Remember what was dealt with, for a client that goes back. Raises MessageError when it does so too often."""
+        if self.complete and min(self.seq, self.began) > self.early:
+            early_types = self.complete if types is None else self.complete & types
+            self.past.append(_Epoch(self.early, min(self.seq, self.began), early_types))
+        if self.seq > self.began:
+            self.past.append(_Epoch(self.began, self.seq, types))
+        self.past = [epoch for epoch in self.past if epoch.upto >= oldest_seq]
+        if len(self.past) > MAX_EPOCHS:
+            raise MessageError("subscribe: too often on one connection; open a new one")
+        self.early, self.began = self.seq, max(self.seq, self.began)
+
+    def go_to(self, seq: int, complete: frozenset[str], oldest_seq: int) -> None:
+        """Read on after `seq`; of the `complete` types from the oldest event on."""
+        self.seq = self.early = min(seq, oldest_seq - 1) if complete else seq
+        self.began, self.complete = seq, complete
+
+    def left_out(self, entry: Entry) -> bool:
+        """Whether `entry` is older than what is wanted of its type."""
+        return entry.seq <= self.began and entry.type not in self.complete
+
+    def had(self, entry: Entry) -> bool:
+        """Whether an earlier subscription of this connection already dealt with `entry`."""
+        return any(
+            epoch.after < entry.seq <= epoch.upto and (epoch.types is None or entry.type in epoch.types)
+            for epoch in self.past
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One client as the hub sees it. `types` None: all event types; `session` None: all sessions.
+
+    `held`: no events yet, so that a client which subscribes right after `hello` gets its replay before the live events.
+    """
+
+    types: frozenset[str] | None = None
+    session: str | None = None
+    held: bool = False
+    positions: dict[str, _Position] = field(default_factory=dict)
+    notices: deque[str] = field(default_factory=deque)
+    newest: dict[str, str] = field(default_factory=dict)  # heartbeat, levels, marks: only the newest waits
+    turn: int = 0
+
+    def wants_session(self, session: str) -> bool:
+        """Whether the session's events are subscribed."""
+        return self.session is None or self.session == session
+
+    def wants_type(self, kind: str) -> bool:
+        """Whether events of this type are subscribed."""
+        return self.types is None or kind in self.types
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    info: SessionInfo
+    history: History
+    active: bool = True
+
+
+class Hub:
+    """All sessions and connections. `run` names this start of the server; see `messages.hello`."""
+
+    def __init__(
+        self, limits: HubLimits | None = None, run: str = "", capabilities: tuple[str, ...] = messages.CAPABILITIES
+    ) -> None:
+        self._limits = limits or HubLimits()
+        self._run, self._capabilities = run, capabilities
+        self._marks: dict[str, str] = {}  # session -> its `marks` message
+        self._sessions: dict[str, _Session] = {}
+        self._connections: set[Connection] = set()
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that are connected."""
+        return tuple(self._connections)
+
+    def open_session(self, info: SessionInfo) -> None:
+        """Begin a session. Raises ValueError when its name was used before."""
+        if info.session in self._sessions:
+            raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
+        history = History(self._limits.max_events, self._limits.max_bytes)
+        self._sessions[info.session] = _Session(info, history)
+
+    def describe(self, info: SessionInfo) -> None:
+        """More is known of an open session now: everybody who is connected gets another `hello`."""
+        self._sessions[info.session].info = info
+        for connection in self._connections:
+            connection.newest["hello"] = messages.encode(self.hello())
+
+    def close_session(self, session: str) -> None:
+        """The session made its last event; its history stays a while for those who reconnect."""
+        self._sessions[session].active = False
+        ended = [name for name, item in self._sessions.items() if not item.active]
+        for name in ended[: max(0, len(ended) - self._limits.max_ended_sessions)]:
+            self._forget(name)
+
+    def publish(self, event: Event) -> None:
+        """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
+        self._sessions[event.session].history.append(Entry.of(event))
+
+    def connect(self, held: bool = False) -> Connection:
+        """A new connection: `hello` is its first message, then all events from now on (`held`: after `release`)."""
+        connection = Connection(held=held)
+        connection.notices.append(messages.encode(self.hello()))
+        for name, item in self._sessions.items():
+            connection.positions[name] = _live(item.history)
+        self._connections.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Let the events of a held connection go."""
+        connection.held = False
+
+    def disconnect(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+
+    def subscribe(self, connection: Connection, wish: Subscribe) -> None:
+        """Change what a connection gets; with `since_seq`, go there first, leaving out what it already had.
+
+        Of the `complete` types everything comes that is still here and that it did not have. A `since_seq` beyond the
+        newest event of all sessions belongs to an earlier run of the server: then all there is comes.
+        Raises MessageError when a connection goes back too often.
+        """
+        newest_of_all = max((item.history.last_seq for item in self._sessions.values()), default=0)
+        for name, item in self._sessions.items():
+            position, newest = connection.positions.setdefault(name, _all(item.history)), item.history.last_seq
+            if connection.wants_session(name):
+                position.end_epoch(connection.types, item.history.oldest_seq)
+            if wish.since_seq is not None:
+                start = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
+                position.go_to(start, wish.complete, item.history.oldest_seq)
+            elif not connection.wants_session(name):
+                position.go_to(newest, frozenset(), item.history.oldest_seq)
+            position.live_from = newest
+        connection.types, connection.session, connection.held = wish.types, wish.session, False
+        for name in self._marks:
+            self._give_marks(connection, name)
+
+    def notify(self, connection: Connection, message: Mapping[str, Any]) -> bool:
+        """Queue a connection message; False when the queue is full because the client does not read."""
+        if len(connection.notices) >= self._limits.max_notices:
+            return False
+        connection.notices.append(messages.encode(message))
+        return True
+
+    def beat(self, uptime_s: float, health: Mapping[str, SessionHealth]) -> None:
+        """Give every connection a heartbeat in place of one it has not read yet."""
+        text = messages.encode(messages.heartbeat(uptime_s, health))
+        for connection in self._connections:
+            connection.newest["heartbeat"] = text
+
+    def show_levels(self, health: Mapping[str, SessionHealth]) -> None:
+        """Give the levels to the connections that subscribed to them by name."""
+        for name, item in health.items():
+            if item.level_dbfs is None:
+                continue
+            text = messages.encode(messages.level(name, item.level_dbfs))
+            for connection in self._connections:
+                if connection.types is not None and messages.LEVEL in connection.types:
+                    connection.newest[f"{messages.LEVEL} {name}"] = text
+
+    def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
+        """Give what people said of a session's alerts to the connections that subscribed to `marks` by name."""
+        if session in self._sessions:
+            self._marks[session] = messages.encode(messages.marks(session, false_alarms, true_alerts))
+            for connection in self._connections:
+                self._give_marks(connection, session)
+
+    def _give_marks(self, connection: Connection, session: str) -> None:
+        if connection.types is not None and messages.MARKS in connection.types and connection.wants_session(session):
+            connection.newest[f"{messages.MARKS} {session}"] = self._marks[session]
+
+    def drain(self, connection: Connection, limit: int = 16) -> list[str]:
+        """The next messages for a connection, at most about `limit`, as JSON texts; empty: it has everything."""
+        out = list(connection.notices) + list(connection.newest.values())
+        connection.notices.clear()
+        connection.newest.clear()
+        names = [] if connection.held else [name for name in self._sessions if connection.wants_session(name)]
+        connection.turn += 1
+        for offset in range(len(names)):
+            name = names[(connection.turn + offset) % len(names)]
+            self._read(connection, name, limit, out)
+            if len(out) >= limit:
+                break
+        return out
+
+    def overdue(self) -> list[Connection]:
+        """Connections that are too far behind to be kept."""
+        return [connection for connection in self._connections if self._behind(connection) > self._limits.max_behind]
+
+    def hello(self) -> dict[str, Any]:
+        """The `hello` message as of now."""
+        return messages.hello((_describe(item) for item in self._sessions.values()), self._run, self._capabilities)
+
+    def _read(self, connection: Connection, name: str, limit: int, out: list[str]) -> None:
+        history = self._sessions[name].history
+        position = connection.positions.setdefault(name, _all(history))
+        lost = history.lost_after(position.seq, connection.types)
+        if lost is not None:
+            out.append(messages.encode(messages.events_gap(name, *lost, "no longer in the server's history")))
+            position.seq = lost[1]
+        for entry in history.after(position.seq):
+            if len(out) >= limit:
+                return
+            position.seq = entry.seq
+            if not connection.wants_type(entry.type) or position.left_out(entry):
+                continue
+            if not history.superseded(entry) and not position.had(entry):
+                out.append(entry.text)
+
+    def _behind(self, connection: Connection) -> int:
+        behind = 0
+        for name, item in self._sessions.items():
+            position = connection.positions.get(name)
+            if position is not None and connection.wants_session(name):
+                behind = max(behind, item.history.last_seq - max(position.seq, position.live_from))
+        return behind
+
+    def _forget(self, name: str) -> None:
+        history = self._sessions.pop(name).history
+        self._marks.pop(name, None)
+        for connection in self._connections:
+            position = connection.positions.pop(name, None)
+            seq = position.seq if position is not None else 0
+            unread = any(connection.wants_type(entry.type) for entry in history.after(seq))
+            if connection.wants_session(name) and unread:
+                gap = messages.events_gap(name, seq + 1, history.last_seq, "the session is over")
+                connection.notices.append(messages.encode(gap))
+
+
+def _live(history: History) -> _Position:
+    return _Position(history.last_seq, history.last_seq, history.last_seq)
+
+
+def _all(history: History) -> _Position:
+    """A session that opened while the connection was there: nothing of it was before."""
+    return _Position(-1, -1, 0)
+
+
+def _describe(item: _Session) -> dict[str, Any]:
+    info, history = item.info, item.history
+    head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
+    opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
+    return head | {"oldest_seq": history.oldest_seq, "last_seq": history.last_seq, "active": item.active} | opened

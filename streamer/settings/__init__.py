@@ -1,0 +1,1 @@
+"""What a YAML file, `--set` and the command line may say."""

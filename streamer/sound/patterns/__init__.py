@@ -1,0 +1,1 @@
+"""Detectors in the signal: smoke and carbon monoxide alarms, sirens, tones."""

@@ -1,1 +1,0 @@
-"""How the network that tells a CO alarm's beeps (`streamer.sound.beep_net`) is made: `streamer train t4`."""

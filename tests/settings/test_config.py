@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.errors import ConfigError
+from streamer.settings.config import Settings, resolve, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def refused(data, says):
+    with pytest.raises(ConfigError) as caught:
+        validate(data)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"windo": {}}, "windo: unknown key; known here: audio, model"),
+        ({"window": {"hop": 1}}, "window.hop: unknown key; known here: hop_s"),
+        ({"window": {"hop_s": 0.3}}, "window.hop_s: must be 0.1, 0.2, 0.5 or 1"),
+        ({"window": {"hop_s": "often"}}, "window.hop_s"),
+        ({"vad": {"hangover_ms": 300}}, "vad.hangover_ms: must be at least window.hop_s (500 ms)"),
+        ({"vad": {"aggressiveness": 7}}, "vad.aggressiveness: "),
+        ({"server": {"tls_cert": "x.pem"}}, "tls_key"),
+        ({"server": {"token": "short"}}, "server.token: must be at least 8"),
+        ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
+        ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
+        ({"speech": {"language": "e9"}}, "speech.language"),
+        ({"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}, "alerts.rules[0].threshold: must lie in 0..1; is 3"),
+        ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_path(data, says):
+    refused(data, says)
+
+
+def test_a_secret_is_never_shown():
+    with pytest.raises(ConfigError) as caught:
+        validate({"server": {"token": "secret"}})
+    assert "secret" not in str(caught.value)
+    settings = validate({"server": {"token": "a long secret"}})
+    assert "a long secret" not in settings.to_yaml() + repr(settings)
+
+
+def test_files_then_overrides_then_options(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("window: {hop_s: 1.0, context_s: 12}\nvad: {hangover_ms: 1000}\n")
+    second.write_text("window: {context_s: 14}\n")
+    settings = resolve([first, second], ["window.segment_max_s=20"], {"audio.speed": 0})
+    assert settings.window.hop_s == 1.0
+    assert settings.window.context_s == 14
+    assert settings.window.segment_max_s == 20
+    assert settings.audio.speed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("window: [", "not valid YAML at line"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("window: {hop_s: 9}", "a.yaml: window.hop_s: must be"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_name(tmp_path, text, says):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve([path], [], {})
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["window", "=3", "window.hop_s", "window.hop_s.deeper=1", "a=[", "window=3"])
+def test_a_broken_override_is_one_line(override):
+    with pytest.raises(ConfigError) as caught:
+        resolve([], [override], {})
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["window", "vad", "alerts", "rules", "hop_s", "x"]), inner)
+        ),
+    )
+)
+def test_anything_at_all_is_settings_or_one_line(data):
+    said = ""
+    try:
+        validate(data if isinstance(data, dict) else {"window": data})
+    except ConfigError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_files_in_configs_are_good(path):
+    if not path.name.startswith("train_"):
+        resolve([path], [], {})
+
+
+def test_default_yaml_holds_the_defaults():
+    assert resolve([ROOT / "configs" / "default.yaml"], [], {}) == Settings()
+
+
+def test_what_is_printed_can_be_read_again(tmp_path):
+    path = tmp_path / "printed.yaml"
+    path.write_text(Settings().to_yaml())
+    assert resolve([path], [], {}).window == Settings().window
