@@ -74,12 +74,17 @@ class Conditioner:
         if frame.shape != (FRAME_SAMPLES,):
             raise ValueError(f"frame has shape {frame.shape}: must be ({FRAME_SAMPLES},)")
         start, self._at = self._at, self._at + FRAME_SAMPLES
-        finite = np.isfinite(frame)
-        reports = list(self._not_finite.step(start, finite))
-        if not finite.all():
+        reports: list[Report] = []
+        peak = float(max(frame.max(), -frame.min()))
+        if not np.isfinite(peak):
+            finite = np.isfinite(frame)
+            reports += self._not_finite.step(start, finite)
             frame = np.where(finite, frame, np.float32(0))
-        reports += self._clipping.step(start, frame)
-        if np.abs(frame).max() > 1:
+            peak = float(np.abs(frame).max())
+        else:
+            reports += self._not_finite.close()
+        reports += self._clipping.step(start, frame, peak)
+        if peak > 1:
             frame = np.clip(frame, np.float32(-1), np.float32(1))
         frame, found = self._offset.step(start, frame)
         return frame, (*reports, *found)
@@ -96,14 +101,14 @@ class _Stretch:
         self._start = self._end = self._count = 0
 
     def step(self, start: int, finite: NDArray[np.bool_]) -> Iterator[Report]:
+        """A frame in which some are not."""
         bad = np.flatnonzero(~finite)
-        if not len(bad) or self._end - self._start >= _NOT_FINITE_MOST_FRAMES * FRAME_SAMPLES:
+        if self._end - self._start >= _NOT_FINITE_MOST_FRAMES * FRAME_SAMPLES:
             yield from self.close()
-        if len(bad):
-            if not self._count:
-                self._start = start + int(bad[0])
-            self._end = start + int(bad[-1]) + 1
-            self._count += len(bad)
+        if not self._count:
+            self._start = start + int(bad[0])
+        self._end = start + int(bad[-1]) + 1
+        self._count += len(bad)
 
     def close(self) -> Iterator[Report]:
         count, self._count = self._count, 0
@@ -119,12 +124,16 @@ class _Clipping:
     def __init__(self) -> None:
         self._run, self._sign = 0, 0.0  # of the run that reaches the end of the last frame
         self._recent: deque[tuple[int, int, int]] = deque(maxlen=_CLIP_WINDOW_FRAMES)  # per frame: count, first, end
+        self._count = 0  # of all of them
         self._peak = 0.0
         self._on = False
 
-    def step(self, start: int, frame: NDArray[np.float32]) -> Iterator[Report]:
-        self._recent.append(self._runs(start, frame))
-        count = sum(one[0] for one in self._recent)
+    def step(self, start: int, frame: NDArray[np.float32], peak: float) -> Iterator[Report]:
+        """`peak`: the largest size in the frame."""
+        self._count -= self._recent[0][0] if len(self._recent) == _CLIP_WINDOW_FRAMES else 0
+        self._recent.append(self._runs(start, frame, peak))
+        self._count += self._recent[-1][0]
+        count = self._count
         if self._on:
             self._on = count > 0
         elif count >= _CLIP_ON_SAMPLES:
@@ -137,13 +146,13 @@ class _Clipping:
         if not count:
             self._peak = 0.0
 
-    def _runs(self, start: int, frame: NDArray[np.float32]) -> tuple[int, int, int]:
+    def _runs(self, start: int, frame: NDArray[np.float32], peak: float) -> tuple[int, int, int]:
         """Clipped samples that become certain in this frame: how many, the first, and the end behind the last."""
-        loud = np.abs(frame) >= FULL_SCALE
-        if not loud.any():
+        if peak < FULL_SCALE:
             self._run = 0
             return 0, 0, 0
-        self._peak = max(self._peak, float(np.abs(frame).max()))
+        loud = np.abs(frame) >= FULL_SCALE
+        self._peak = max(self._peak, peak)
         signs = np.where(loud, np.sign(frame), 0)
         edges = np.flatnonzero(np.diff(signs)) + 1
         total, first, end = 0, 0, 0
@@ -189,6 +198,8 @@ class _Offset:
         """Whether an episode begins with this frame."""
         if len(self._means) < _DC_PART_FRAMES * _DC_PARTS:
             return False
+        if not self._on and abs(self._estimate()) <= DC_ON:
+            return False  # not all parts can be larger
         means = np.array(self._means).reshape(_DC_PARTS, _DC_PART_FRAMES).mean(axis=1)
         sizes = np.abs(means)
         steady = np.ptp(np.sign(means)) == 0 and sizes.min() >= _DC_STEADY * sizes.max()

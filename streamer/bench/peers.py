@@ -24,6 +24,7 @@ from streamer.errors import StreamerError
 
 Samples = NDArray[np.float32]
 CPU = torch.device("cpu")
+MOST_TOKENS = 224  # of a text that ends by itself
 
 
 class PeerAbsentError(StreamerError):
@@ -35,8 +36,8 @@ class Peer(Protocol):
 
     name: str
 
-    def decode(self, samples: Samples, tokens: int) -> list[int]:
-        """Write exactly `tokens` tokens for samples, float32 [n] of at most 30 s; end of text is forbidden."""
+    def decode(self, samples: Samples, tokens: int | None) -> list[int]:
+        """Write exactly `tokens` tokens for samples, float32 [n] of at most 30 s; None: up to the end of text."""
         ...
 
 
@@ -48,7 +49,7 @@ class OpenAIWhisper:
     def __init__(self, module: Whisper, device: torch.device = CPU) -> None:
         self._module = module if device.type == "cpu" else copy.deepcopy(module).to(device)
 
-    def decode(self, samples: Samples, tokens: int) -> list[int]:
+    def decode(self, samples: Samples, tokens: int | None) -> list[int]:
         """As `Peer.decode`."""
         padded = whisper.pad_or_trim(torch.from_numpy(samples))
         mel = whisper.log_mel_spectrogram(padded, self._module.dims.n_mels)
@@ -58,7 +59,7 @@ class OpenAIWhisper:
             without_timestamps=True,
             fp16=self._module.device.type != "cpu",
             sample_len=tokens,
-            suppress_tokens=[-1, end],
+            suppress_tokens=[-1] if tokens is None else [-1, end],
         )
         found: Any = whisper.decode(self._module, mel.to(self._module.device), options)
         return list(found.tokens)
@@ -92,7 +93,7 @@ class FasterWhisper:
                 said = str(error).partition("\n")[0]
                 raise PeerAbsentError(f"faster-whisper cannot use {device}: {said}") from None
 
-    def decode(self, samples: Samples, tokens: int) -> list[int]:
+    def decode(self, samples: Samples, tokens: int | None) -> list[int]:
         """As `Peer.decode`."""
         padded = np.zeros(whisper.audio.N_SAMPLES, np.float32)
         padded[: len(samples)] = samples
@@ -101,8 +102,8 @@ class FasterWhisper:
             self.model.encode(features),
             [self._prompt],
             beam_size=1,
-            max_length=2 * tokens,  # CTranslate2 lets the text be half as long
-            suppress_tokens=[-1, self._end],
+            max_length=2 * (tokens or MOST_TOKENS),  # CTranslate2 lets the text be half as long
+            suppress_tokens=[-1] if tokens is None else [-1, self._end],
         )
         return list(found[0].sequences_ids[0])
 

@@ -12,8 +12,7 @@ from streamer.recipes.sirens import make, scenes, sounds
 from streamer.recipes.sirens.loop import Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.synthesis import blocks as synthetic
-from streamer.sound.patterns import siren_net
-from streamer.sound.patterns.siren_net import BANDS, STEP_FRAMES, STEPS
+from streamer.sound.patterns.siren_net import BANDS, STEP_FRAMES, STEPS, SirenNet
 
 SPOKEN = shutil.which("espeak-ng") and shutil.which("flite")
 
@@ -31,13 +30,10 @@ def little():
     return Bank(levels, classes)
 
 
-def test_what_is_stored_gives_what_was_trained(tmp_path, little, monkeypatch):
+def test_what_is_stored_gives_what_was_trained(tmp_path, little):
     network = train(little, steps=12)
-    network.save(tmp_path / "sirens.npz")
-    monkeypatch.setattr(siren_net, "files", lambda package: tmp_path)
-    (tmp_path / "data").mkdir()
-    shutil.move(tmp_path / "sirens.npz", tmp_path / "data")
-    stored = siren_net.bundled.__wrapped__()
+    network.save(tmp_path / "sirens.onnx")
+    stored = SirenNet(tmp_path / "sirens.onnx")
     for place in ([0, 300], [1, 200], [2, 40]):
         window = little.windows(np.array([place]))
         with torch.no_grad():

@@ -44,7 +44,7 @@ def main(recipe: Recipe, say: Say) -> Path:
             raise UsageError(f"--scenes {recipe.scenes}: too few to learn from; give some hundreds")
         torch.set_num_threads(recipe.processes)
         network = train(bank, recipe.steps, recipe.seed, say)
-        path = recipe.out / "sirens.npz"
+        path = recipe.out / "sirens.onnx"
         network.save(path)
         facts = {**asdict(recipe), **judged(network, bank)}
         (recipe.out / "sirens.json").write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")

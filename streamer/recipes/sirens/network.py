@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from streamer.sound.patterns import siren_net
-from streamer.sound.patterns.siren_net import AROUND, CLASSES, STEPS, STRIDES
+from streamer.sound.patterns.siren_net import AROUND, BANDS, CLASSES, INPUT, STEPS
 
 WIDTHS = (32, 48, 64, 64)
 SIZES = (5, 3, 3, 3)  # of the convolutions
+STRIDES = ((1, 2), (2, 2), (2, 1), (2, 2))  # in time and pitch
 HIDDEN = 96
 PLACES = 5 * STEPS // 8  # in time and pitch behind the last convolution
 
@@ -55,15 +55,40 @@ class TrainedNet(nn.Module):
 
     @torch.no_grad()
     def save(self, path: Path) -> None:
-        """Write what `siren_net` reads: float16, the norms folded into the convolutions."""
-        stored: dict[str, Tensor] = {}
-        for number, block in enumerate(self.blocks, 1):
+        """Write what `siren_net` reads: ONNX with weights in float16, the norms folded into the convolutions."""
+        from onnx import TensorProto, helper
+
+        nodes, weights, outputs = list[Any](), list[Any](), [INPUT]
+
+        def apply(kind: str, *given: Tensor, **options: Any) -> None:
+            name = f"{kind}{len(nodes)}"
+            for number, value in enumerate(given):
+                half, full = f"{name}.{number}.half", f"{name}.{number}"
+                raw = value.half().numpy().tobytes()
+                weights.append(helper.make_tensor(half, TensorProto.FLOAT16, value.shape, raw, raw=True))
+                nodes.append(helper.make_node("Cast", [half], [full], to=TensorProto.FLOAT))
+            inputs = [outputs[-1], *(f"{name}.{number}" for number in range(len(given)))]
+            nodes.append(helper.make_node(kind, inputs, [name], **options))
+            outputs.append(name)
+
+        for block, size, stride in zip(self.blocks, SIZES, STRIDES, strict=True):
             assert isinstance(block, _Block)
-            stored[f"conv{number}.weight"], stored[f"conv{number}.bias"] = block.folded()
-        for number, layer in enumerate((self.hidden, self.last), 1):
-            stored[f"dense{number}.weight"], stored[f"dense{number}.bias"] = layer.weight, layer.bias
-        arrays: dict[str, Any] = {name: value.numpy().astype(np.float16) for name, value in stored.items()}
-        np.savez_compressed(path, **arrays)
+            apply("Conv", *block.folded(), strides=list(stride), pads=[size // 2] * 4)
+            apply("Relu")
+        apply("Flatten")
+        apply("Gemm", self.hidden.weight, self.hidden.bias, transB=1)
+        apply("Relu")
+        apply("Gemm", self.last.weight, self.last.bias, transB=1)
+        apply("Softmax")
+        graph = helper.make_graph(
+            nodes,
+            "sirens",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 2, STEPS, BANDS])],
+            [helper.make_tensor_value_info(outputs[-1], TensorProto.FLOAT, [1, len(CLASSES)])],
+            weights,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        path.write_bytes(model.SerializeToString())
 
 
 def _inputs(levels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.sound.patterns.alarm_bins import BINS, alarm_levels
 from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, CadenceKind, Pattern
 from streamer.sound.patterns.overtones import HIGHEST_BIN, lacks_overtones
-from streamer.sound.patterns.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, blocks, fit, template, together
+from streamer.sound.patterns.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, fit, template, together
 from streamer.sound.patterns.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
 from streamer.sound.patterns.t4 import EVERY as T4_EVERY
 from streamer.sound.patterns.t4 import T4Detector
@@ -37,6 +37,8 @@ class BeepDetector:
         """Forget the spectrogram (a gap), not the patterns that sound."""
         self._levels: Decibels = np.full((KEPT_FRAMES, HIGHEST_BIN + 1), FLOOR_DB, np.float32)
         self._tonality: Decibels = np.zeros((KEPT_FRAMES, BINS.size), np.float32)
+        self._blocks: Decibels = np.full((T3_FRAMES // BLOCK, BINS.size), FLOOR_DB, np.float32)
+        self._tone_blocks: Decibels = np.zeros_like(self._blocks)
         self._t4.reset()
 
     def push(self, levels: Decibels, first_frame: int) -> None:
@@ -57,7 +59,9 @@ class BeepDetector:
         self._levels, self._tonality = wide[levels.shape[0] :], tones[levels.shape[0] :]
 
     def _look_for_t3(self, recent: Decibels, tones: Decibels, wide: Decibels, now: int) -> None:
-        history = History(blocks(recent[-T3_FRAMES:]), blocks(tones[-T3_FRAMES:]), recent)
+        self._blocks = np.concatenate([self._blocks[1:], recent[-BLOCK:].mean(axis=0, keepdims=True)])
+        self._tone_blocks = np.concatenate([self._tone_blocks[1:], tones[-BLOCK:].mean(axis=0, keepdims=True)])
+        history = History(self._blocks, self._tone_blocks, recent)
         found = fit(history, t3_templates())
         if found is not None and not _begins_well(history, found):
             found = None

@@ -176,12 +176,6 @@ def together(found: Sequence[Template], **limits: float) -> Templates:
     return Templates(tuple(found), contrasts, **limits)
 
 
-def blocks(frames: Decibels) -> Decibels:
-    """Means of 4 frames: [frames, bins] -> [frames / 4, bins]."""
-    means: Decibels = frames.reshape(-1, BLOCK, frames.shape[1]).mean(axis=1)
-    return means
-
-
 def _pieces(start_s: float, end_s: float) -> list[Segment]:
     """A pause, a long one in overlapping pieces, so that a beep within it cannot hide in the mean."""
     if start_s - end_s <= 1.5 * PIECE_S:

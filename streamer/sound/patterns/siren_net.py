@@ -1,15 +1,16 @@
-"""The network that hears sirens: a few convolutions over the last four seconds of a spectrogram, computed with numpy.
+"""The network that hears sirens: a few convolutions over the last four seconds of a spectrogram.
 
-Made by `streamer train sirens` (`streamer.recipes.sirens`), bundled as `data/sirens.npz`. It sees levels of bands from
+Made by `streamer train sirens` (`streamer.recipes.sirens`), bundled as `data/sirens.onnx`. It sees levels of bands from
 360 to 3600 Hz, each relative to its neighbours in pitch and to the loudest there was, so that gain does not matter.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
 
 from streamer.sound.patterns.spectrum import BIN_HZ, Decibels
 
@@ -23,7 +24,7 @@ AROUND = 6  # bands on either side that a level is compared with
 CONTRAST_DB, CONTRAST_LEAST, CONTRAST_MOST = 10.0, -1.0, 2.5
 LEVEL_DB, LEVEL_LEAST, LEVEL_MOST = 25.0, -2.0, 0.6
 LOUD_EVERY, LOUD_QUANTILE = 7, 0.97  # of every seventh level: how loud the loudest is
-STRIDES = ((1, 2), (2, 2), (2, 1), (2, 2))  # of the convolutions, in time and pitch
+INPUT = "levels"  # the input's name in the file
 
 _places = LOW_HZ * (HIGH_HZ / LOW_HZ) ** (np.arange(BANDS) / (BANDS - 1)) / BIN_HZ
 _below = np.floor(_places).astype(np.intp)
@@ -35,34 +36,26 @@ def band_levels(levels: Decibels) -> Decibels:
     return levels[:, _below] * (1 - _share) + levels[:, _below + 1] * _share
 
 
-@dataclass(frozen=True, slots=True)
 class SirenNet:
-    """Weights: of the convolutions [out, in, time, pitch], of the dense layers [out, in]; a bias [out] each."""
+    """The network, one for all streams: it has no memory."""
 
-    convolutions: tuple[tuple[Floats, Floats], ...]
-    dense: tuple[tuple[Floats, Floats], ...]
+    def __init__(self, path: Path) -> None:
+        options = SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, levels: Decibels) -> Floats:
         """Probabilities [4] of CLASSES at the end of the levels of bands [STEP_FRAMES * STEPS, BANDS] of frames."""
-        x = _inputs(levels.reshape(STEPS, STEP_FRAMES, BANDS).max(axis=1))
-        for (weight, bias), stride in zip(self.convolutions, STRIDES, strict=True):
-            x = np.maximum(_convolved(x, weight, bias, stride), 0)
-        (first, first_bias), (last, last_bias) = self.dense
-        logits = last @ np.maximum(first @ x.ravel() + first_bias, 0) + last_bias
-        odds = np.exp(logits - logits.max())
-        found: Floats = odds / odds.sum()
+        inputs = _inputs(levels.reshape(STEPS, STEP_FRAMES, BANDS).max(axis=1))
+        found: Floats = self._session.run(None, {INPUT: inputs[None]})[0][0]
         return found
 
 
 @cache
 def bundled() -> SirenNet:
     """The network that comes with Streamer."""
-    with as_file(files("streamer") / "data" / "sirens.npz") as path, np.load(path) as stored:
-        layers = [
-            tuple(stored[f"{name}.{part}"].astype(np.float32) for part in ("weight", "bias"))
-            for name in ("conv1", "conv2", "conv3", "conv4", "dense1", "dense2")
-        ]
-    return SirenNet(tuple(layers[:4]), tuple(layers[4:]))
+    with as_file(files("streamer") / "data" / "sirens.onnx") as path:
+        return SirenNet(path)
 
 
 def contrast_db(levels: Decibels) -> NDArray[np.float64]:
@@ -78,16 +71,3 @@ def _inputs(levels: Decibels) -> Floats:
     loudest = np.quantile(levels.ravel()[::LOUD_EVERY], LOUD_QUANTILE)
     level = np.clip((levels - loudest) / LEVEL_DB, LEVEL_LEAST, LEVEL_MOST)
     return np.stack([contrast, level]).astype(np.float32)
-
-
-def _convolved(x: Floats, weight: Floats, bias: Floats, stride: tuple[int, int]) -> Floats:
-    """x [in, time, pitch] under weight [out, in, n, n] with zeros around: [out, time', pitch']."""
-    size = weight.shape[2]
-    edge = size // 2
-    padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge)))
-    views = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-    views = views[:, :: stride[0], :: stride[1]]  # [in, time', pitch', n, n]
-    _, time, pitch, _, _ = views.shape
-    columns = views.transpose(0, 3, 4, 1, 2).reshape(-1, time * pitch)
-    found: Floats = (weight.reshape(len(weight), -1) @ columns + bias[:, None]).reshape(-1, time, pitch)
-    return found
