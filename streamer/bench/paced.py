@@ -54,15 +54,15 @@ class Heard:
     events: list[tuple[Event, float]] = field(default_factory=list)
 
 
-def run_streams(engine: Engine, settings: Settings, samples: Samples, count: int) -> list[Heard]:
-    """Run `count` streams of the same samples at once, begun evenly over one hop; what came out of each.
+def run_streams(engine: Engine, settings: Settings, recordings: Sequence[Samples]) -> list[Heard]:
+    """Run a stream of each recording at once, begun evenly over one hop; what came out of each.
 
     Raises StreamerError when one fails or does not end.
     """
     worker = Worker(engine)
     worker.start()
-    heard, pipelines = [Heard() for _ in range(count)], []
-    for number, found in enumerate(heard):
+    heard, pipelines = [Heard() for _ in recordings], []
+    for number, (found, samples) in enumerate(zip(heard, recordings, strict=True)):
         source = PacedSource(samples)
 
         def emit(events: Sequence[Event], found: Heard = found, source: PacedSource = source) -> None:
@@ -73,9 +73,9 @@ def run_streams(engine: Engine, settings: Settings, samples: Samples, count: int
         pipelines.append(Pipeline(source, settings, worker, hearing, emit))
     for pipeline in pipelines:
         pipeline.start()
-        time.sleep(settings.window.hop_s / count)
+        time.sleep(settings.window.hop_s / len(recordings))
     try:
-        end = time.monotonic() + len(samples) / SAMPLE_RATE + PATIENCE_S
+        end = time.monotonic() + max(map(len, recordings)) / SAMPLE_RATE + PATIENCE_S
         for pipeline in pipelines:
             while not pipeline.lane.done.wait(max(0.0, min(1.0, end - time.monotonic()))):
                 if time.monotonic() >= end or worker.failure:

@@ -181,7 +181,7 @@ def _streamed(
         part = samples[: round(paced_s * SAMPLE_RATE)]
         engine = Engine(model, context=settings.model.context)
         engine.warm_up()
-        timed = run_streams(engine, fixed_hop(settings), part, 1)[0].events
+        timed = run_streams(engine, fixed_hop(settings), [part])[0].events
         played = [word for word in reference.words if word.end_s <= len(part) / SAMPLE_RATE]
         real = (captions.read(timed, reference.normal), played)
     return judge_captions(name, reference, _in_audio(events, reference), took, real)

@@ -7,13 +7,15 @@ from typing import Any
 
 
 class Stopwatch:
-    """`seconds` by part, wall-clock. `watch` puts itself around a bound method of one object for good.
+    """`seconds` by part, by `clock`. `watch` puts itself around a bound method of one object for good.
 
     `settle` waits for work that is queued on a device, so that each part is charged with its own.
     """
 
-    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
-        self._settle = settle
+    def __init__(
+        self, settle: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._settle, self._clock = settle, clock
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner: list[float] = []  # per call under way, the seconds that parts inside it took
 
@@ -24,12 +26,12 @@ class Stopwatch:
         def timed(*args: Any, **kwargs: Any) -> Any:
             self._inner.append(0.0)
             self._settle()
-            start = time.perf_counter()
+            start = self._clock()
             try:
                 return inside(*args, **kwargs)
             finally:
                 self._settle()
-                took = time.perf_counter() - start
+                took = self._clock() - start
                 self.seconds[part] += took - self._inner.pop()
                 if self._inner:
                     self._inner[-1] += took

@@ -86,18 +86,25 @@ def _add_outage(benches: Any) -> None:
 
 
 def _add_hop(benches: Any) -> None:
-    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper, random weights")
-    hop.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
-    hop.add_argument("--rounds", metavar="N", type=_count, default=7, help="of all programs in turn (7)")
-    hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help="beside a process that spins (3)")
+    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper")
+    which = hop.add_mutually_exclusive_group()
+    models = "names or paths, as the live program loads them, hearing people (tiny.en,base)"
+    which.add_argument("--models", metavar="A,B", type=_names, default=("tiny.en", "base"), help=models)
+    which.add_argument("--sizes", metavar="A,B", type=_names, help="instead: random weights of official sizes, noise")
+    hop.add_argument("--rounds", metavar="N", type=_count, default=7, help="--sizes: of all programs in turn (7)")
+    busy_rounds = "--sizes: beside a process that spins (3)"
+    hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help=busy_rounds)
     hop.add_argument("--threads", metavar="N", type=_count, default=1, help="for all programs (1)")
     hop.add_argument("--peers", metavar="A,B", type=_names, default=("openai-whisper", "faster-whisper"), help="which")
     hop.add_argument("--compute", choices=COMPUTE, default="auto", help="where, all programs (auto)")
 
 
 def _add_throughput(benches: Any) -> None:
-    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries, random weights")
-    run.add_argument("--size", default="base", help="an official size (base)")
+    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries")
+    which = run.add_mutually_exclusive_group()
+    model = "a name or path, as the live program loads it, hearing people (tiny.en)"
+    which.add_argument("--model", metavar="NAME|PATH", default="tiny.en", help=model)
+    which.add_argument("--size", help="instead: random weights of an official size, which write given words")
     run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
     run.add_argument("--streams", metavar="N", type=_count, default=128, help="try no more than these (128)")
     run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
@@ -137,6 +144,13 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 def hop_bench(options: argparse.Namespace) -> int:
     """`streamer bench hop`."""
     _settle_threads()
+    if not options.sizes:
+        from streamer.bench import spoken_hop
+
+        spoken = spoken_hop.Plan(
+            models=options.models, threads=options.threads, peers=options.peers, compute=options.compute
+        )
+        return _publish(options, spoken_hop.report(spoken_hop.measure(spoken, _say)))
     _check_sizes("--sizes", options.sizes)
     from streamer.bench import hop
 
@@ -154,9 +168,14 @@ def hop_bench(options: argparse.Namespace) -> int:
 def throughput_bench(options: argparse.Namespace) -> int:
     """`streamer bench throughput`."""
     _settle_threads()
-    _check_sizes("--size", [options.size])
     from streamer.bench import throughput
 
+    if not options.size:
+        spoken = throughput.SpokenPlan(
+            options.model, options.seconds, options.threads, options.streams, options.compute, options.dtype
+        )
+        return _publish(options, throughput.spoken_report(throughput.measure_spoken(spoken, _say)))
+    _check_sizes("--size", [options.size])
     plan = throughput.Plan(
         size=options.size,
         seconds=options.seconds,

@@ -119,3 +119,12 @@ def test_one_object_with_ratios_and_split(tmp_path, capsys, monkeypatch):
 def test_wrong_options_are_refused_in_one_line(arguments, line, capsys):
     assert main(["bench", *arguments]) == 2
     assert line in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_hop_of_peoples_speech_is_measured_on_a_real_model_and_split(tmp_path):
+    code = main(["bench", "hop", "--models", "nano", "--peers", "openai-whisper", "--out", str(tmp_path)])
+    assert code == 0
+    found = json.loads((tmp_path / "hop.json").read_text())["models"]["nano"]
+    assert found["hops_with_text"] > 20
+    assert set(found["ratios"]) == {"openai-whisper"}
+    assert all(found["split_ms_per_s"][part] > 0 for part in ("mel", "encoder", "keys", "decoder", "gate", "patterns"))

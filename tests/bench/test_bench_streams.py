@@ -42,7 +42,7 @@ def test_paced_streams_share_the_worker_and_end():
     spoken = lively_speech(1.0)
     model = random_model(0)
     engine = ScriptedEngine(model, spoken)
-    heard = run_streams(engine, settings(), spoken.samples[: 2 * SAMPLE_RATE], 2)
+    heard = run_streams(engine, settings(), [spoken.samples[: 2 * SAMPLE_RATE]] * 2)
     assert [one.events[-1][0].state for one in heard] == ["stopped", "stopped"]
     assert all(at >= event.audio_t - 0.2 for one in heard for event, at in one.events)
 
@@ -140,3 +140,11 @@ def test_speech_is_looped_one_recording_of_each_set_in_turn(tmp_path):
 
 def test_a_bench_never_lets_the_hop_grow():
     assert settings().window.hop_max_s == settings().window.hop_s
+
+
+def test_streams_of_peoples_speech_are_counted_on_a_real_model():
+    found = throughput.measure_spoken(throughput.SpokenPlan("nano", seconds=6.0, most=1))
+    [row] = found["trials"]
+    assert row["streams"] == 1
+    assert row["passes_per_stream_second"] > 1
+    assert "nano" in throughput.spoken_report(found).markdown()
