@@ -63,7 +63,7 @@ class Decoder:
     """The decoder's weights, immutable and shared; what changes lives in the `KVCache` that is passed in.
 
     `alignment_heads`: (layer, head) pairs whose attention follows the audio. `dtype`: float32, bfloat16 or float16.
-    `near`: see `Vocabulary`.
+    `near`: see `Vocabulary`. `eight_bits`: keys and values of the audio are products in 8 bits.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Decoder:
         dtype: torch.dtype,
         *,
         near: bool = False,
+        eight_bits: bool = False,
     ):
         embedding = module.token_embedding.weight.detach()
         self.device = embedding.device
@@ -86,7 +87,9 @@ class Decoder:
         grouped: dict[int, list[int]] = {}
         for layer, head in sorted(alignment_heads):
             grouped.setdefault(layer, []).append(head)
-        self.layers = [_layer(block, tuple(grouped.get(i, ())), dtype) for i, block in enumerate(module.blocks)]
+        self.layers = [
+            _layer(block, tuple(grouped.get(i, ())), dtype, eight_bits) for i, block in enumerate(module.blocks)
+        ]
         self.alignment_heads = len(alignment_heads)
         self._block = PACKED_BLOCK if self.layers[0].qkv.packed else 1
 
@@ -268,7 +271,7 @@ class Decoder:
         return layer.cross_out.added(mixed, x), query
 
 
-def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Layer:
+def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype, eight_bits: bool) -> Layer:
     own: MultiHeadAttention = block.attn  # type: ignore[attr-defined]
     cross: MultiHeadAttention = block.cross_attn  # type: ignore[attr-defined]
     mlp = block.mlp  # type: ignore[attr-defined]
@@ -278,7 +281,7 @@ def _layer(block: object, alignment: tuple[int, ...], dtype: torch.dtype) -> Lay
         out=Projection(*_joined(dtype, own.out)),
         cross_norm=Norm(block.cross_attn_ln),  # type: ignore[attr-defined]
         cross_query=Projection(*_joined(dtype, cross.query)),
-        cross_kv=Affine(*_joined(dtype, cross.key, cross.value)),
+        cross_kv=Affine(*_joined(dtype, cross.key, cross.value), eight_bits=eight_bits),
         cross_out=Projection(*_joined(dtype, cross.out)),
         mlp_norm=Norm(block.mlp_ln),  # type: ignore[attr-defined]
         mlp_in=Projection(*_joined(dtype, mlp[0])),

@@ -143,7 +143,13 @@ class GreedySearch:
 
     def __init__(self, model: Model, *, near: bool = False):
         """`near`: in float32 too, logits that do not matter may be near the truth only (`Vocabulary`)."""
-        self.decoder = Decoder(model.decoder, model.alignment_heads, model.dtype, near=near or model.eight_bits)
+        self.decoder = Decoder(
+            model.decoder,
+            model.alignment_heads,
+            model.dtype,
+            near=near or model.eight_bits,
+            eight_bits=model.eight_bits,
+        )
         self.windows = self.passes = self.written = self.accepted = 0
         self._model = model
         self._cache: KVCache = self.decoder.new_cache(model.recorder)
