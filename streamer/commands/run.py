@@ -13,8 +13,8 @@ from streamer.commands import bench as bench_commands
 from streamer.commands import train as training_commands
 from streamer.errors import UsageError
 from streamer.model.loading import LoadStep, Tell
-from streamer.settings.config import ModelSettings, Settings, read_file, validate
-from streamer.settings.sources import SourcePlan
+from streamer.settings.config import ModelSettings, Settings, SourcePlan, validate
+from streamer.settings.section import read_file
 
 if TYPE_CHECKING:
     from streamer.model.choice import Wish

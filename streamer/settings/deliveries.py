@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streamer.errors import ConfigError
 from streamer.events import AlertState, Severity
+from streamer.settings.section import Section
 
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
@@ -25,11 +26,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, description="in log lines and 
 EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class _Selection(_Section):
+class _Selection(Section):
     """Which alerts a target gets: of at least this severity, of these rules (none named: all), in these states."""
 
     min_severity: Severity = "info"
@@ -86,7 +83,7 @@ class WebhookSettings(_Selection):
         return self
 
 
-class MqttSettings(_Section):
+class MqttSettings(Section):
     """A broker, with Home Assistant's discovery. `host` null: none."""
 
     host: str | None = Field(None, pattern=HOST_PATTERN)
@@ -129,7 +126,7 @@ class CommandSettings(_Selection):
         return value
 
 
-class HistorySettings(_Section):
+class HistorySettings(Section):
     """What is kept of alerts on this machine, for `streamer alerts history`, `mark` and `tune`."""
 
     record: Literal["never", "live", "always"] = Field("live", description="live: not when files are read at speed 0")
@@ -141,7 +138,7 @@ class HistorySettings(_Section):
     clips_max_mb: float = Field(100.0, ge=1, le=100_000)
 
 
-class DeliverySettings(_Section):
+class DeliverySettings(Section):
     """Everything that is done with alerts beside showing them."""
 
     push: tuple[PushSettings, ...] = Field((), max_length=MAX_TARGETS)
