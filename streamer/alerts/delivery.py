@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from streamer.alerts.parcels import AlertQueue, Parcel, parcel_key
+from streamer.alerts.parcels import SEVERITY_RANK, AlertQueue, Parcel, parcel_key
 from streamer.events import Alert, AlertState, Severity
 
 if TYPE_CHECKING:  # it needs a lock that Windows has not; only webhooks use it
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # it needs a lock that Windows has not; only webhooks use it
 
 log = logging.getLogger(__name__)
 
-_RANK = {"info": 0, "warning": 1, "critical": 2}
 WAIT_S = 3600.0  # longest wait without a reason to wake
 FAULTS_MAX = 3  # unexpected errors with one parcel
 
@@ -83,7 +82,7 @@ class Wanted:
             return False
         if alert.state == "cleared" and alert.rule in self.quiet_ends and "withdrawn" not in alert.labels:
             return False
-        return alert.state in self.states and _RANK[alert.severity] >= _RANK[self.min_severity]
+        return alert.state in self.states and SEVERITY_RANK[alert.severity] >= SEVERITY_RANK[self.min_severity]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

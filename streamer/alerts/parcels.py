@@ -13,12 +13,13 @@ Full-queue rule. When more than `limit` wait:
 Whoever calls `put` says in the log what went.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.events import Alert, Tag
+from streamer.events import Alert, Severity, Tag
 
-_RANK = {"info": 0, "warning": 1, "critical": 2}
+SEVERITY_RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _PASSING = ("updated", "acknowledged")
 AlertKey = tuple[str, int]  # session, id
 
@@ -98,7 +99,7 @@ class AlertQueue:
             if parcel.alert_key in self._out or parcel.alert_key in seen:
                 continue
             seen.add(parcel.alert_key)  # only the oldest of each alert
-            if best is None or _RANK[parcel.alert.severity] > _RANK[best.alert.severity]:
+            if best is None or SEVERITY_RANK[parcel.alert.severity] > SEVERITY_RANK[best.alert.severity]:
                 best = parcel
         if best is not None:
             self._out[best.alert_key] = best.number
@@ -126,7 +127,7 @@ class AlertQueue:
         raised = [parcel for parcel in free if parcel.alert.state == "raised"]
         if not raised:
             return []
-        victim = min(raised, key=lambda parcel: (_RANK[parcel.alert.severity], parcel.number))
+        victim = min(raised, key=lambda parcel: (SEVERITY_RANK[parcel.alert.severity], parcel.number))
         return self._drop_alert(victim.alert_key)
 
     def _drop_alert(self, key: AlertKey) -> list[Parcel]:

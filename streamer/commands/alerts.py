@@ -67,15 +67,15 @@ def explain(options: argparse.Namespace) -> int:
 def history(options: argparse.Namespace) -> int:
     """`streamer alerts history`."""
     from streamer.alerts.explanation import describe
+    from streamer.alerts.parcels import SEVERITY_RANK
 
     store = _history(options)
     since = _since(options.since, datetime.now(UTC))
-    ranks = ("info", "warning", "critical")
     entries = [
         entry
         for entry in store.read()
         if (not options.rule or entry.first.rule in options.rule)
-        and (options.severity is None or ranks.index(entry.first.severity) >= ranks.index(options.severity))
+        and (options.severity is None or SEVERITY_RANK[entry.first.severity] >= SEVERITY_RANK[options.severity])
         and (since is None or entry.time >= since)
         and (options.marked is None or (entry.verdict or "no") == options.marked)
     ]

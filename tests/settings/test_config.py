@@ -106,8 +106,18 @@ def test_the_files_in_configs_are_good(path):
         resolve([path], [], {})
 
 
-def test_default_yaml_holds_the_defaults():
-    assert resolve([ROOT / "configs" / "default.yaml"], [], {}) == Settings()
+@pytest.mark.parametrize("name", ["default.yaml", "alerts.yaml", "notify.yaml"])
+def test_these_files_change_nothing_until_somebody_edits_them(name):
+    assert resolve([ROOT / "configs" / name], [], {}) == Settings()
+
+
+def test_the_rules_that_alerts_yaml_proposes_are_good(tmp_path):
+    text = (ROOT / "configs" / "alerts.yaml").read_text().replace("  rules: []\n", "")
+    own = tmp_path / "alerts.yaml"
+    own.write_text(text.replace("  # rules:", "  rules:").replace("  #   - {", "    - {"))
+    rules = {rule.id: rule for rule in resolve([own], [], {}).alerts.rules}
+    assert (rules["dog"].enabled, rules["doorbell"].threshold, rules["my_name"].phrases) == (False, 0.3, ("Anna",))
+    assert set(rules) == {rule.id for rule in Settings().alerts.rules} | {"my_name"}
 
 
 def test_what_is_printed_can_be_read_again(tmp_path):
