@@ -161,7 +161,7 @@ def load(
     import torch
 
     from streamer.model.choice import load_model
-    from streamer.output.loading_view import LoadingView
+    from streamer.output.terminal import LoadingView
 
     given = settings.model
     torch.set_num_threads(given.threads or max(1, min(8, torch.get_num_threads())))

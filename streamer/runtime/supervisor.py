@@ -23,8 +23,8 @@ from streamer.model.engine import Engine
 from streamer.model.languages import check_languages, language_codes
 from streamer.model.loading import LoadStep, Tell
 from streamer.model.whisper import Model
-from streamer.output.loading_view import LoadingView
 from streamer.output.outlet import Outlet, Sinks, screen
+from streamer.output.terminal import LoadingView
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
