@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
@@ -33,35 +33,40 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 class AudioSettings(Section):
-    """Where sound comes from. `speed` 1: in real time, 0: as fast as it goes (files and stdin)."""
+    """Where sound comes from."""
 
-    device: int | str | None = None
-    input: str | None = None
+    USUAL = ("device", "input", "track", "speed")
+    device: int | str | None = Field(None, description="index or a part of its name; null: the default one")
+    input: str | None = Field(None, description="a file, - (stdin) or demo, instead of a device")
     track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
-    speed: Literal[0, 1] = 1
+    speed: Literal[0, 1] = Field(1, description="of files; 1: in real time, 0: as fast as it goes")
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
     stall_s: float = Field(2.0, ge=0.5, le=60, description="no sound from the device for so long: no_audio")
 
 
 class ModelSettings(Section):
-    """Which checkpoint and head, and how to compute. `context`: windows padded to 30 s or only the audio there is."""
+    """Which checkpoint and head, and how to compute."""
 
+    USUAL = ("name", "head", "compute", "dtype", "context")
     name: str = Field("auto", min_length=1, description="auto: the best that this machine carries and can have")
-    head: str = Field("auto", min_length=1)
-    compute: Compute = "auto"
-    dtype: Dtype = "auto"
-    context: Literal["auto", "padded", "fit"] = "auto"
-    threads: int | None = Field(None, ge=1, le=256)
+    head: str = Field("auto", min_length=1, description="tagging head: a path, auto, or none for captions only")
+    compute: Compute = Field("auto", description="where")
+    dtype: Dtype = Field("auto", description="in which precision")
+    context: Literal["auto", "padded", "fit"] = Field(
+        "auto", description="padded: to 30 s; fit: only the audio there is"
+    )
+    threads: int | None = Field(None, ge=1, le=256, description="of the CPU; null: up to 8")
 
 
 class SpeechSettings(Section):
-    """What the words are: `prompt` is text the speaker might have said before."""
+    """What the words are."""
 
+    USUAL = ("language", "task", "prompt", "hot_words", "mask")
     language: str | tuple[str, ...] | None = Field(
         None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
     )
-    task: Literal["transcribe", "translate"] = "transcribe"
-    prompt: str = Field("", max_length=2000)
+    task: Literal["transcribe", "translate"] = Field("transcribe", description="translate: into English")
+    prompt: str = Field("", max_length=2000, description="text the speaker might have said before")
     carry_prompt: Literal["auto", "on", "off"] = Field(
         "auto", description="text that scrolled off conditions what follows; auto: where the model was trained for it"
     )
@@ -103,22 +108,24 @@ class SpeechSettings(Section):
 class VadSettings(Section):
     """The gate: it decides when text is decoded, never whether we listen."""
 
+    USUAL = ("speech_probability", "hangover_ms")
     speech_probability: float = Field(0.5, ge=0, le=0.95, description="of silero-vad; 0: webrtcvad alone")
-    aggressiveness: int = Field(2, ge=0, le=3)
-    onset_ms: int = Field(60, ge=20, le=500)
-    hangover_ms: int = Field(600, ge=200, le=3000)
-    preroll_ms: int = Field(300, ge=0, le=1000)
-    above_floor_db: float = Field(3.0, ge=0, le=30, description="a frame this near the noise floor is not speech")
+    aggressiveness: int = Field(2, ge=0, le=3, description="of webrtcvad; 3 takes the least for speech")
+    onset_ms: int = Field(60, ge=20, le=500, description="so much speech opens the gate")
+    hangover_ms: int = Field(600, ge=200, le=3000, description="so long without speech closes it")
+    preroll_ms: int = Field(300, ge=0, le=1000, description="so much before the onset is decoded too")
+    above_floor_db: ClassVar[float] = 3.0  # a frame nearer to the noise floor cannot be told from the noise
 
 
 class WindowSettings(Section):
     """When the encoder runs and what it sees."""
 
+    USUAL = ("hop_s", "context_s")
     hop_s: float = Field(0.5, description="one encoder pass a hop while someone speaks")
     context_s: float | None = Field(
         None, ge=2, le=28, description="seconds a window looks back; null: as the model says"
     )
-    segment_max_s: float = Field(30.0, ge=5, le=30)
+    segment_max_s: float = Field(30.0, ge=5, le=30, description="longer segments are cut where they can be")
     hop_max_s: float = Field(
         2.0, ge=0.1, le=5, description="live: where the machine cannot keep up, text comes less often, at most this far"
     )
@@ -134,7 +141,8 @@ class WindowSettings(Section):
 class PolicySettings(Section):
     """How text becomes committed."""
 
-    name: Literal["agreement", "alignatt"] = "alignatt"
+    USUAL = ("name", "frontier_s")
+    name: Literal["agreement", "alignatt"] = Field("alignatt", description="agreement: what two passes in a row wrote")
     frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
     segment_pause_ms: int = Field(1500, ge=200, le=10_000, description="whoever goes on sooner goes on in the segment")
 
@@ -149,20 +157,23 @@ class GuardSettings(Section):
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     doubt: bool = Field(True, description="an utterance is committed only if one of its windows was likely")
-    no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this may be silence")
-    mean_logprob: float = Field(-1.0, ge=-20, le=0)
-    likely_logprob: float = Field(-0.75, ge=-20, le=0, description="mean log-probability of a window that is likely")
-    compression_ratio: float = Field(2.4, ge=1, le=100)
-    tokens_per_second: float = Field(10.0, ge=1, le=100)
-    speech_score: float = Field(0.3, ge=0, le=1)
+    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that `budget` lets through")
+
+    no_speech_probability: ClassVar[float] = 0.6  # more may be silence; this and the next two are Whisper's bounds
+    mean_logprob: ClassVar[float] = -1.0  # less is unsure
+    compression_ratio: ClassVar[float] = 2.4  # more repeats itself
+    likely_logprob: ClassVar[float] = -0.75  # of a window that is likely; docs/design.md says what it was placed by
+    speech_score: ClassVar[float] = 0.3  # less is no speech to the head; the guard is the switch, not its threshold
 
 
 class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
-    spans_s: tuple[float, ...] = Field((2.0, 5.0, 10.0), min_length=1, max_length=5)
-    min_score: float = Field(0.1, ge=0.1, le=1)
-    limit: int = Field(10, ge=1, le=10)
+    spans_s: tuple[float, ...] = Field(
+        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+    )
+    min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
+    limit: int = Field(10, ge=1, le=10, description="the best so many are told")
 
     @field_validator("spans_s")
     @classmethod
@@ -175,14 +186,15 @@ class TagSettings(Section):
 class ServerSettings(Section):
     """The websocket and page server."""
 
-    enabled: bool = True
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(8765, ge=0, le=65535)
-    token: str | None = Field(None, repr=False)
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    origins: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    USUAL = ("enabled", "host", "port", "token", "tls_cert", "tls_key", "hosts", "allow_set", "max_clients")
+    enabled: bool = Field(True, description="false: no server (--no-server)")
+    host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
+    port: int = Field(8765, ge=0, le=65535, description="0: any free one")
+    token: str | None = Field(None, repr=False, description="what clients must present")
+    tls_cert: str | None = Field(None, description="PEM file; with tls_key")
+    tls_key: str | None = Field(None, description="PEM file; with tls_cert")
+    origins: tuple[str, ...] = Field((), description="other web origins whose pages may connect")
+    hosts: tuple[str, ...] = Field((), description="other names by which clients reach this machine")
     allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
@@ -201,13 +213,14 @@ class ServerSettings(Section):
 
 
 class OutputSettings(Section):
-    """Files and the terminal. `jsonl` may be `-` for stdout."""
+    """Files and the terminal."""
 
-    jsonl: str | None = None
-    srt: str | None = None
-    vtt: str | None = None
-    quiet: bool = False
-    stay: bool = False
+    USUAL = ("jsonl", "srt", "vtt", "quiet", "stay")
+    jsonl: str | None = Field(None, description="events, one JSON object a line; -: stdout")
+    srt: str | None = Field(None, description="captions as SubRip")
+    vtt: str | None = Field(None, description="captions as WebVTT")
+    quiet: bool = Field(False, description="no terminal view")
+    stay: bool = Field(False, description="keep the server up after the end of the input")
 
 
 def _name(value: str) -> str:
@@ -217,16 +230,12 @@ def _name(value: str) -> str:
 
 
 class SourceSettings(Section):
-    """One source: `device` as in --device, or `input` as in --input; neither: the default microphone.
+    """One source: a device or an input; neither: the default microphone. `ingest`: `"source": NAME` in `start`."""
 
-    `input: ingest` is what a client sends to `/ingest` with `"source": NAME` in its `start` message.
-
-    `name` is its session's id, and what people read in front of its captions.
-    """
-
-    name: Annotated[str, AfterValidator(_name)]
-    device: int | str | None = None
-    input: str | None = None
+    USUAL = ("name", "device", "input", "settings")
+    name: Annotated[str, AfterValidator(_name)] = Field(description="its session's id, shown before its captions")
+    device: int | str | None = Field(None, description="as audio.device")
+    input: str | None = Field(None, description="as audio.input; ingest: what a client sends to /ingest")
     settings: dict[str, Any] = Field({}, description="sections with what is different for this source")
 
 
@@ -245,6 +254,7 @@ class SourcePlan:
 class Settings(Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
+    USUAL = ("audio", "model", "speech", "window", "policy", "alerts", "delivery", "server", "output", "sources")
     audio: AudioSettings = AudioSettings()
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from streamer.errors import ConfigError
+from streamer.events import Severity
 from streamer.settings.section import Section, refusal
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
@@ -72,11 +73,15 @@ def hours(span: str) -> tuple[int, int]:
 class AlertRule(Section):
     """One thing to tell people about. Exactly one of: sounds (labels, cadence), words, silence, loss, loudness."""
 
+    USUAL = (
+        *("id", "name", "about", "enabled", "severity", "labels", "threshold", "phrases", "partial", "cooldown_s"),
+        *("quiet_hours", "repeat_s", "all_clear"),
+    )
     id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="what others know the rule by")
     name: str = Field("", max_length=60, description="what people read; the id in words if empty")
     about: str = Field("", max_length=500, description="what it is for, shown by `streamer alerts explain`")
-    enabled: bool = True
-    severity: Literal["info", "warning", "critical"] = "warning"
+    enabled: bool = Field(True, description="false: it raises nothing")
+    severity: Severity = Field("warning", description="critical ones also ring here, and ignore the common quiet hours")
     labels: tuple[str, ...] = Field((), description="groups of labels or single AudioSet labels")
     cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
     unless: tuple[CadenceName, ...] = Field(
@@ -99,7 +104,7 @@ class AlertRule(Section):
     silence_dbfs: Decibel | None = Field(None, description="nothing louder than this for min_duration_s")
     loud_dbfs: Decibel | None = Field(None, description="at least this loud for min_duration_s")
     lost: bool = Field(False, description="the microphone delivers nothing")
-    min_duration_s: Annotated[float, _within(0, 3600, " s")] = 0.0
+    min_duration_s: Annotated[float, _within(0, 3600, " s")] = Field(0.0, description="it lasts at least so long")
     clear_after_s: Annotated[float, _within(0, 600, " s")] = Field(3.0, description="so long not heard: it is over")
     cooldown_s: Annotated[float, _within(0, 86_400, " s")] = Field(10.0, description="not again so soon after its end")
     quiet_hours: ClockSpan | None = Field(None, description="local time in which it is not raised: 22:00-07:00")
@@ -135,9 +140,10 @@ class AlertRule(Section):
 class AlertRules(Section):
     """All rules in force. `quiet_hours` holds for every rule that is not critical, beside the rules' own."""
 
+    USUAL = ("defaults", "quiet_hours", "rules")
     defaults: bool = Field(True, description="keep the default rules that are not named here")
-    quiet_hours: ClockSpan | None = None
-    rules: tuple[AlertRule, ...] = Field((), max_length=MAX_RULES)
+    quiet_hours: ClockSpan | None = Field(None, description="local time, 22:00-07:00; not for critical rules")
+    rules: tuple[AlertRule, ...] = Field((), max_length=MAX_RULES, description="one's own; before the default ones")
 
     @classmethod
     def default(cls) -> "AlertRules":
@@ -168,11 +174,13 @@ class AlertRules(Section):
 class SoundSettings(Section):
     """When a sound becomes an event. Scores are calibrated; `threshold` holds where the head has none of its own."""
 
-    threshold: Score = 0.5
-    off_ratio: Annotated[float, _within(0.1, 1)] = Field(0.5, description="it lasts while above this part of it")
+    USUAL = ("threshold",)
+    threshold: Score = Field(0.5, description="least score, where the head has none of its own")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
-    sure: Annotated[float, _within(0, 1)] = Field(0.5, description="this far between threshold and 1, one is enough")
-    unheard_s: Annotated[float, _within(1, 60, " s")] = Field(5.0, description="not judged for so long: it is over")
+
+    off_ratio: ClassVar[float] = 0.5  # it lasts while above this part of the threshold: scores waver from hop to hop
+    sure: ClassVar[float] = 0.5  # so far from the threshold to 1 one judgement is enough: it need not wait for a second
+    unheard_s: ClassVar[float] = 5.0  # not judged for so long: nobody knows any more whether it lasts
 
 
 def parse_rules(data: Any) -> AlertRules:

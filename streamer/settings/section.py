@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,10 +10,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from streamer.errors import ConfigError
 
 
-class Section(BaseModel):
-    """One section: frozen; unknown keys are refused; no traceback shows what was given, it may be secret."""
+def _grouped(schema: dict[str, Any], section: "type[Section]") -> None:
+    """Each setting's group in `streamer schema`."""
+    for name, about in schema.get("properties", {}).items():
+        about["group"] = "usual" if name in section.USUAL else "expert"
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+class Section(BaseModel):
+    """One section: frozen; unknown keys are refused; no traceback shows what was given, it may be secret.
+
+    `USUAL`: the settings that people choose; all others are for those who know what they change.
+    """
+
+    USUAL: ClassVar[tuple[str, ...]] = ()
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, json_schema_extra=_grouped
+    )
 
 
 def refusal(error: ValidationError, root: type[Section], path: str = "") -> str:

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.commands.cli import SETTINGS
 from streamer.errors import ConfigError
 from streamer.settings.config import Settings, resolve, validate
 
@@ -33,6 +35,7 @@ def refused(data, says):
         ({"speech": {"language": "e9"}}, "speech.language"),
         ({"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}, "alerts.rules[0].threshold: must lie in 0..1; is 3"),
         ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
+        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: voice, silence"),  # was one
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_path(data, says):
@@ -98,6 +101,19 @@ def test_anything_at_all_is_settings_or_one_line(data):
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said
+
+
+def test_the_schema_explains_every_setting_and_says_which_are_usual():
+    """What an option, or a file in configs/, sets is usual; what nobody sets is for experts."""
+    schema = Settings.model_json_schema()
+    settings = {(name, key): about for name, one in schema["$defs"].items() for key, about in one["properties"].items()}
+    assert [key for key, about in settings.items() if not (about.get("description") or "$ref" in about)] == []
+    assert {about["group"] for about in settings.values()} == {"usual", "expert"}
+    files = [yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) for name in ("default", "server", "notify")]
+    given = [[section, key] for data in files for section, keys in data.items() for key in keys]
+    for section, key in given + [path.split(".") for path in SETTINGS.values()]:
+        name = schema["properties"][section]["$ref"].rpartition("/")[2]
+        assert settings[name, key]["group"] == "usual", (section, key)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
