@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.commands.cli import SETTINGS
+from streamer.commands.run import SETTINGS
 from streamer.errors import ConfigError
 from streamer.settings.config import Settings, resolve, validate
 
