@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
@@ -30,6 +30,7 @@ OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds",
 OWN_AUDIO = ("buffer_s", "stall_s", "track")
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+HotWords = Annotated[tuple[str, ...], BeforeValidator(hot_words)]
 
 
 class AudioSettings(Section):
@@ -66,11 +67,13 @@ class SpeechSettings(Section):
         None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
     )
     task: Literal["transcribe", "translate"] = Field("transcribe", description="translate: into English")
-    prompt: str = Field("", max_length=2000, description="text the speaker might have said before")
+    prompt: Annotated[str, Field(max_length=2000), AfterValidator(without_marks)] = Field(
+        "", description="text the speaker might have said before"
+    )
     carry_prompt: Literal["auto", "on", "off"] = Field(
         "auto", description="text that scrolled off conditions what follows; auto: where the model was trained for it"
     )
-    hot_words: tuple[str, ...] = Field((), description="names and jargon that may be said; never scroll off the prompt")
+    hot_words: HotWords = Field((), description="names and jargon that may be said; never scroll off the prompt")
     mask: bool | str | tuple[str, ...] = Field(
         False,
         description="words shown as their first letter and asterisks: true (short English list), a list, or a file",
@@ -87,16 +90,6 @@ class SpeechSettings(Section):
     def languages(self) -> tuple[str, ...]:
         """Those that may be spoken; empty: any, one: no other is looked for."""
         return named_languages(self.language)
-
-    @field_validator("prompt")
-    @classmethod
-    def _plain_text(cls, value: str) -> str:
-        return without_marks(value)
-
-    @field_validator("hot_words", mode="before")
-    @classmethod
-    def _words_and_phrases(cls, value: object) -> tuple[str, ...]:
-        return hot_words(value)
 
     @field_validator("mask", mode="before")
     @classmethod
