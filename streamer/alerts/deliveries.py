@@ -6,13 +6,15 @@ Critical alerts also go the local way, which needs no setting: the pages' banner
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from streamer.alerts.delivery import Backoff, Delivery, Wanted
+from streamer.alerts.delivery import Backoff, Delivery, Target, Wanted
 from streamer.alerts.history import AlertHistory, history_path
+from streamer.alerts.parcels import Spool
 from streamer.alerts.recorder import Recorder
 from streamer.audio.block import Source
 from streamer.errors import ConfigError
@@ -21,6 +23,8 @@ from streamer.server.messages import Mark
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import (
     CommandSettings,
+    HistorySettings,
+    MqttSettings,
     PushSettings,
     WebhookSettings,
     address,
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 
 HISTORY_LIMIT = 10_000  # changes of alerts that wait for the disk
 PUSH_BACKOFF = Backoff(first_s=2.0, longest_s=30.0)
+MQTT_FIRST_S = 0.5  # pause after the first failure
 MB = 1_000_000
 
 
@@ -99,117 +104,87 @@ def open_deliveries(
     settings: Settings, *, live: bool, run: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> Deliveries:
     """What the settings ask for. `live`: not at speed 0; `run`: see `parcel_key`. ConfigError names the setting."""
-    names = {rule.id: rule.title for rule in settings.alerts.rules}
-    quiet = frozenset(rule.id for rule in settings.alerts.rules if not rule.all_clear)
-    given = settings.delivery
-    deliveries = _mqtt(settings, run, environment)
-    for index, push in enumerate(given.push):
-        deliveries.append(_push(push, f"delivery.push[{index}]", names, quiet, run, environment))
-    for index, hook in enumerate(given.webhooks):
-        deliveries.append(_webhook(settings, hook, f"delivery.webhooks[{index}]", run, environment))
-    for index, command in enumerate(given.commands):
-        deliveries.append(_command(settings, command, f"delivery.commands[{index}]", names, quiet, run))
-    recorder = _recorder(settings, live, environment)
-    if recorder is not None:
-        kept = Delivery(recorder, limit=HISTORY_LIMIT, run=run)
-        recorder.wake = kept.wake
-        deliveries.append(kept)
-    return Deliveries(deliveries, recorder)
+    build, given = _Builder(settings, run, environment), settings.delivery
+    deliveries = [build.mqtt(given.mqtt)] if given.mqtt.host is not None else []
+    deliveries += [build.push(push, f"delivery.push[{index}]") for index, push in enumerate(given.push)]
+    deliveries += [build.webhook(hook, f"delivery.webhooks[{index}]") for index, hook in enumerate(given.webhooks)]
+    deliveries += [build.command(call, f"delivery.commands[{index}]") for index, call in enumerate(given.commands)]
+    history = _history(given.history, live, environment)
+    if history is None:
+        return Deliveries(deliveries)
+    recorder = Recorder(history, given.history)
+    kept = Delivery(recorder, limit=HISTORY_LIMIT, run=run)
+    recorder.wake = kept.wake
+    return Deliveries([*deliveries, kept], recorder)
 
 
-def _wanted(given: PushSettings | WebhookSettings | CommandSettings, quiet: frozenset[str]) -> Wanted:
-    return Wanted(
-        min_severity=given.min_severity,
-        rules=frozenset(given.rules),
-        states=frozenset(given.states),
-        quiet_ends=quiet,
-    )
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Makes single deliveries; `path` is where their settings stand, `environment` holds the secrets."""
+
+    settings: Settings
+    run: str | None
+    environment: Mapping[str, str]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What people call each rule."""
+        return {rule.id: rule.title for rule in self.settings.alerts.rules}
+
+    def push(self, given: PushSettings, path: str) -> Delivery:
+        from streamer.alerts.notify import Push
+
+        url = address(given.url, given.url_env, path, self.environment)
+        where = f"{path}.{'url' if given.url is not None else 'url_env'}"
+        target = Push(given.name, url, names=self.names, timeout_s=given.timeout_s, path=where)
+        return self._delivery(target, given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
+
+    def webhook(self, given: WebhookSettings, path: str) -> Delivery:
+        from streamer.alerts.webhook import Webhook
+
+        url = address(given.url, given.url_env, path, self.environment, check_web_address)
+        key = None if given.secret_env is None else secret(given.secret_env, f"{path}.secret_env", self.environment)
+        folder = self.settings.delivery.spool
+        root = Path(folder).expanduser() if folder is not None else state_directory(self.environment) / "spool"
+        target = Webhook(given.name, url, key, timeout_s=given.timeout_s)
+        backoff = Backoff(first_s=given.retry_first_s, longest_s=given.retry_max_s)
+        return self._delivery(target, given, backoff=backoff, spool=Spool(root, given.name))
+
+    def command(self, given: CommandSettings, path: str) -> Delivery:
+        from streamer.alerts.shell import Command
+
+        hidden = self.settings.delivery.secret_names()
+        target = Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
+        return self._delivery(target, given, senders=given.at_once)
+
+    def mqtt(self, given: MqttSettings) -> Delivery:
+        from streamer.alerts.mqtt import Mqtt
+
+        password = None
+        if given.password_env is not None:
+            password = secret(given.password_env, "delivery.mqtt.password_env", self.environment)
+        target = Mqtt(given, self.settings.alerts.rules, password)
+        backoff = Backoff(first_s=MQTT_FIRST_S, longest_s=given.retry_max_s)
+        delivery = Delivery(target, limit=given.waiting, backoff=backoff, run=self.run)
+        target.on_connect = delivery.wake
+        return delivery
+
+    def _delivery(
+        self, target: Target, given: PushSettings | WebhookSettings | CommandSettings, **more: Any
+    ) -> Delivery:
+        """With what all three kinds choose: which alerts, and how many of them wait. Webhooks are told every end."""
+        rules = () if isinstance(given, WebhookSettings) else self.settings.alerts.rules
+        wanted = Wanted(
+            min_severity=given.min_severity,
+            rules=frozenset(given.rules),
+            states=frozenset(given.states),
+            quiet_ends=frozenset(rule.id for rule in rules if not rule.all_clear),
+        )
+        return Delivery(target, limit=given.waiting, wanted=wanted, run=self.run, **more)
 
 
-def _push(
-    given: PushSettings,
-    path: str,
-    names: Mapping[str, str],
-    quiet: frozenset[str],
-    run: str | None,
-    environment: Mapping[str, str],
-) -> Delivery:
-    from streamer.alerts.notify import Push
-
-    url = address(given.url, given.url_env, path, environment)
-    where = f"{path}.{'url' if given.url is not None else 'url_env'}"
-    target = Push(given.name, url, names=names, timeout_s=given.timeout_s, path=where)
-    return Delivery(
-        target,
-        limit=given.waiting,
-        wanted=_wanted(given, quiet),
-        backoff=PUSH_BACKOFF,
-        give_up_s=given.give_up_s,
-        run=run,
-    )
-
-
-def _webhook(
-    settings: Settings, given: WebhookSettings, path: str, run: str | None, environment: Mapping[str, str]
-) -> Delivery:
-    from streamer.alerts.spool import Spool
-    from streamer.alerts.webhook import Webhook
-
-    url = address(given.url, given.url_env, path, environment, check_web_address)
-    key = None if given.secret_env is None else secret(given.secret_env, f"{path}.secret_env", environment)
-    folder = settings.delivery.spool
-    root = Path(folder).expanduser() if folder is not None else state_directory(environment) / "spool"
-    return Delivery(
-        Webhook(given.name, url, key, timeout_s=given.timeout_s),
-        limit=given.waiting,
-        wanted=_wanted(given, frozenset()),
-        backoff=Backoff(first_s=given.retry_first_s, longest_s=given.retry_max_s),
-        spool=Spool(root, given.name),
-        run=run,
-    )
-
-
-def _mqtt(settings: Settings, run: str | None, environment: Mapping[str, str]) -> list[Delivery]:
-    given = settings.delivery.mqtt
-    if given.host is None:
-        return []
-    from streamer.alerts.mqtt import Broker, Mqtt, device_id
-
-    password = None
-    if given.password_env is not None:
-        password = secret(given.password_env, "delivery.mqtt.password_env", environment)
-    broker = Broker(
-        host=given.host,
-        port=given.port or (8883 if given.tls else 1883),
-        device=given.device or device_id(socket.gethostname()),
-        password=password,
-        **given.model_dump(exclude={"host", "port", "device", "password_env", "waiting"}),
-    )
-    target = Mqtt(broker, settings.alerts.rules)
-    backoff = Backoff(first_s=0.5, longest_s=given.retry_max_s)
-    delivery = Delivery(target, limit=given.waiting, backoff=backoff, run=run)
-    target.on_connect = delivery.wake
-    return [delivery]
-
-
-def _command(
-    settings: Settings,
-    given: CommandSettings,
-    path: str,
-    names: Mapping[str, str],
-    quiet: frozenset[str],
-    run: str | None,
-) -> Delivery:
-    from streamer.alerts.shell import Command
-
-    hidden = settings.delivery.secret_names()
-    target = Command(given.name, given.argv, names=names, timeout_s=given.timeout_s, path=path, hidden=hidden)
-    return Delivery(target, limit=given.waiting, wanted=_wanted(given, quiet), senders=given.at_once, run=run)
-
-
-def _recorder(settings: Settings, live: bool, environment: Mapping[str, str]) -> Recorder | None:
+def _history(given: HistorySettings, live: bool, environment: Mapping[str, str]) -> AlertHistory | None:
     """The history; where nobody asked for it expressly and it cannot be written, we go on without."""
-    given = settings.delivery.history
     if given.record == "never" or (given.record == "live" and not live):
         return None
     history = AlertHistory(history_path(given, environment), round(given.max_mb * MB))
@@ -220,4 +195,4 @@ def _recorder(settings: Settings, live: bool, environment: Mapping[str, str]) ->
             raise
         log.warning("%s; going on without a history of alerts", error)
         return None
-    return Recorder(history, given)
+    return history

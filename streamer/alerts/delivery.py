@@ -17,17 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-from streamer.alerts.parcels import AlertQueue, Parcel, parcel_key
+from streamer.alerts.parcels import SEVERITY_RANK, AlertQueue, Parcel, Spool, parcel_key
 from streamer.events import Alert, AlertState, Severity
-
-if TYPE_CHECKING:  # it needs a lock that Windows has not; only webhooks use it
-    from streamer.alerts.spool import Spool
 
 log = logging.getLogger(__name__)
 
-_RANK = {"info": 0, "warning": 1, "critical": 2}
 WAIT_S = 3600.0  # longest wait without a reason to wake
 FAULTS_MAX = 3  # unexpected errors with one parcel
 
@@ -44,22 +39,21 @@ class RefusedError(Exception):
     """It will never be delivered, trying again is no use. The text holds no secret."""
 
 
-class Target(Protocol):
-    """What brings one parcel to one service. `send` may wait as long as the target's own time limit."""
+class Target:
+    """What brings one parcel to one service. `send` may wait as long as the target's own time limit.
 
-    @property
-    def name(self) -> str:
-        """What log lines call it; holds no secret."""
+    `name`: what log lines call it, without a secret. `tick_s`: how often `tick` is called, in seconds; None: never.
+    """
 
-    @property
-    def tick_s(self) -> float | None:
-        """How often `tick` wants to be called, in seconds; None: never."""
+    name: str
+    tick_s: float | None = None
 
     def start(self) -> None:
         """Called once, in the delivery's thread."""
 
     def send(self, parcel: Parcel) -> None:
         """Deliver. Raises NotDeliveredError, RefusedError."""
+        raise NotImplementedError
 
     def tick(self) -> None:
         """Say again what must not be forgotten. Raises NotDeliveredError."""
@@ -83,7 +77,7 @@ class Wanted:
             return False
         if alert.state == "cleared" and alert.rule in self.quiet_ends and "withdrawn" not in alert.labels:
             return False
-        return alert.state in self.states and _RANK[alert.severity] >= _RANK[self.min_severity]
+        return alert.state in self.states and SEVERITY_RANK[alert.severity] >= SEVERITY_RANK[self.min_severity]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +107,7 @@ class Delivery:
         limit: int,
         wanted: Wanted | None = None,
         backoff: Backoff | None = None,
-        spool: "Spool | None" = None,
+        spool: Spool | None = None,
         senders: int = 1,
         give_up_s: float | None = None,
         run: str | None = None,

@@ -17,16 +17,17 @@ import contextlib
 import json
 import logging
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamer.alerts.delivery import NotDeliveredError
+from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.parcels import AlertKey, Parcel
 from streamer.errors import ConfigError
 from streamer.events import Alert
 from streamer.output.plain_text import clean
+from streamer.settings.deliveries import MqttSettings
 from streamer.settings.rules import AlertRule
 
 if TYPE_CHECKING:
@@ -41,34 +42,20 @@ KEEPALIVE_S = 20  # seconds; after one and a half of them without a sign the bro
 _CLASSES = {"smoke_alarm": "smoke", "co_alarm": "carbon_monoxide"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
-    """Where the broker is and how we are known there. `password` is a secret."""
+class Mqtt(Target):
+    """One broker. `rules`: all rules, of which those in force become sensors; `password`: a secret.
 
-    host: str
-    port: int
-    device: str
-    device_name: str = "Streamer"
-    username: str | None = None
-    password: str | None = None
-    tls: bool = False
-    ca_file: str | None = None
-    base_topic: str = "streamer"
-    discovery_prefix: str = "homeassistant"
-    refresh_s: float = 30.0
-    expire_after_s: int = 100
-    retry_max_s: float = 10.0
-
-
-class Mqtt:
-    """One broker. `rules`: all rules, of which those in force become sensors; `on_connect`: told when it is there."""
+    `on_connect`: told when the broker is there.
+    """
 
     name = "mqtt"
 
-    def __init__(self, broker: Broker, rules: Sequence[AlertRule]) -> None:
+    def __init__(self, settings: MqttSettings, rules: Sequence[AlertRule], password: str | None = None) -> None:
         """Raises ConfigError where paho-mqtt is missing or the authorities' file cannot be read."""
-        self._broker, self._rules = broker, tuple(rules)
-        self._prefix = f"{broker.base_topic}/{broker.device}"
+        self._settings, self._rules, self._password = settings, tuple(rules), password
+        self._device = settings.device or device_id(socket.gethostname())
+        self._prefix = f"{settings.base_topic}/{self._device}"
+        self.tick_s = settings.refresh_s  # states are said again so often
         self._standing: dict[str, dict[AlertKey, Alert]] = {rule.id: {} for rule in rules if rule.enabled}
         self._latest: dict[str, Alert] = {}
         self._changed = threading.Condition()  # never held while paho is called: it calls us with its own locks held
@@ -79,14 +66,11 @@ class Mqtt:
         self._client = self._make()
         self.on_connect: Callable[[], None] = lambda: None
 
-    @property
-    def tick_s(self) -> float:
-        """States are said again so often."""
-        return self._broker.refresh_s
-
     def start(self) -> None:
         """Connect, now or as soon as the broker is there."""
-        self._client.connect_async(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+        given = self._settings
+        port = given.port or (8883 if given.tls else 1883)
+        self._client.connect_async(str(given.host), port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
 
     def send(self, parcel: Parcel) -> None:
@@ -117,18 +101,18 @@ class Mqtt:
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError:
             raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install 'streamer[notify]'") from None
-        broker = self._broker
-        client = Client(CallbackAPIVersion.VERSION2, client_id=f"streamer-{broker.device}")
-        client.username_pw_set(broker.username, broker.password)
-        if broker.tls:
+        given = self._settings
+        client = Client(CallbackAPIVersion.VERSION2, client_id=f"streamer-{self._device}")
+        client.username_pw_set(given.username, self._password)
+        if given.tls:
             try:
-                client.tls_set(ca_certs=broker.ca_file)
+                client.tls_set(ca_certs=given.ca_file)
             except (OSError, ValueError):
                 raise ConfigError(
-                    f"delivery.mqtt.ca_file: {broker.ca_file}: must be a file of certificates (PEM)"
+                    f"delivery.mqtt.ca_file: {given.ca_file}: must be a file of certificates (PEM)"
                 ) from None
         client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
-        client.reconnect_delay_set(1, max(1, round(broker.retry_max_s)))
+        client.reconnect_delay_set(1, max(1, round(given.retry_max_s)))
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_publish = self._published
@@ -143,7 +127,7 @@ class Mqtt:
             return
         log.info("mqtt: connected")
         self._greeted = False
-        client.subscribe(f"{self._broker.discovery_prefix}/status", qos=1)
+        client.subscribe(f"{self._settings.discovery_prefix}/status", qos=1)
         self.on_connect()
 
     def _disconnected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
@@ -246,8 +230,7 @@ class Mqtt:
 
     def _discovery(self) -> dict[str, str]:
         """Topic and payload of every configuration; an empty one takes away the sensor of a rule not in force."""
-        device = self._broker.device
-        prefix = self._broker.discovery_prefix
+        device, prefix = self._device, self._settings.discovery_prefix
         found = {f"{prefix}/event/{device}/alert/config": json.dumps(self._event_entity())}
         for rule in self._rules:
             topic = f"{prefix}/binary_sensor/{device}/{rule.id}/config"
@@ -257,20 +240,20 @@ class Mqtt:
     def _binary_sensor(self, rule: AlertRule) -> Mapping[str, Any]:
         return {
             "name": rule.title,
-            "unique_id": f"{self._broker.device}_{rule.id}",
-            "object_id": f"{self._broker.device}_{rule.id}",
+            "unique_id": f"{self._device}_{rule.id}",
+            "object_id": f"{self._device}_{rule.id}",
             "device_class": device_class(rule),
             "state_topic": self._topic(rule.id, "state"),
             "json_attributes_topic": self._topic(rule.id, "attributes"),
-            "expire_after": self._broker.expire_after_s,
+            "expire_after": self._settings.expire_after_s,
             **self._shared(),
         }
 
     def _event_entity(self) -> Mapping[str, Any]:
         return {
             "name": "Alert",
-            "unique_id": f"{self._broker.device}_alert",
-            "object_id": f"{self._broker.device}_alert",
+            "unique_id": f"{self._device}_alert",
+            "object_id": f"{self._device}_alert",
             "event_types": [rule.id for rule in self._rules if rule.enabled],
             "state_topic": self._topic("event"),
             **self._shared(),
@@ -280,8 +263,8 @@ class Mqtt:
         return {
             "availability_topic": self._topic("availability"),
             "device": {
-                "identifiers": [self._broker.device],
-                "name": self._broker.device_name,
+                "identifiers": [self._device],
+                "name": self._settings.device_name,
                 "manufacturer": "Streamer",
                 "model": "Streamer (an aid, not a certified alarm)",
             },

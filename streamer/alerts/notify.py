@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from streamer.alerts.delivery import NotDeliveredError
+from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.parcels import Parcel
 from streamer.alerts.wording import body, title
 from streamer.errors import ConfigError
@@ -48,10 +48,8 @@ class _Call:
             self.error = error
 
 
-class Push:
+class Push(Target):
     """One service. `url`: its apprise URL, a secret; `names`: what people call each rule; `path`: of the setting."""
-
-    tick_s = None
 
     def __init__(self, name: str, url: str, *, names: Mapping[str, str], timeout_s: float, path: str) -> None:
         """Raises ConfigError where apprise is missing or does not know such a URL."""
@@ -60,9 +58,6 @@ class Push:
         self._timeout_s = timeout_s
         self._apprise = _service(url, path)
         self._stuck: list[_Call] = []
-
-    def start(self) -> None:
-        """Nothing to start."""
 
     def send(self, parcel: Parcel) -> None:
         """Notify. Raises NotDeliveredError when the service did not take it, or not in time."""
@@ -91,12 +86,6 @@ class Push:
         kind = "success" if alert.state == "cleared" else _TYPES[alert.severity]
         text, head = body(alert), title(alert, self._names)
         return _Call(parcel.number, lambda: self._apprise.notify(body=text, title=head, notify_type=kind))
-
-    def tick(self) -> None:
-        """Nothing to say again."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def _service(url: str, path: str) -> "Apprise":

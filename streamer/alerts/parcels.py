@@ -1,8 +1,8 @@
-"""Alerts that wait to be delivered to one target, and what goes when too many wait.
+"""Alerts that wait to be delivered to one target: the queue, what goes when too many wait, and the spool on disk.
 
-Pure: no threads, files or clock. `put` takes an alert's change in, `take` hands out what is next, `done`, `back` or
-`abandon` says what became of it. The most severe goes first, otherwise the oldest; changes of one alert keep their
-order, and of one alert only one change is out at a time.
+The queue is pure: no threads, files or clock. `put` takes an alert's change in, `take` hands out what is next, `done`,
+`back` or `abandon` says what became of it. The most severe goes first, otherwise the oldest; changes of one alert keep
+their order, and of one alert only one change is out at a time.
 
 Full-queue rule. When more than `limit` wait:
 1. the oldest `updated` or `acknowledged` goes (later changes say more);
@@ -11,14 +11,29 @@ Full-queue rule. When more than `limit` wait:
 3. else (all that wait are ends of alerts that were delivered as raised) nothing goes. Every rule has at most one alert
    that stands, so no more can wait beyond the limit than alerts stand.
 Whoever calls `put` says in the log what went.
+
+The spool keeps parcels until they are delivered: one small file each, written whole or not at all, for this user only.
+It is a folder that one process holds at a time (a lock file says so). A second process with the same settings gets a
+folder of its own beside it; whoever starts next takes over what a process that is gone left behind.
 """
 
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from streamer.events import Alert, Tag
+from streamer.errors import ConfigError
+from streamer.events import Alert, Severity, Tag
 
-_RANK = {"info": 0, "warning": 1, "critical": 2}
+log = logging.getLogger(__name__)
+
+MAX_PROCESSES = 16  # with the same spool
+_SUFFIX = ".json"
+SEVERITY_RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _PASSING = ("updated", "acknowledged")
 AlertKey = tuple[str, int]  # session, id
 
@@ -98,7 +113,7 @@ class AlertQueue:
             if parcel.alert_key in self._out or parcel.alert_key in seen:
                 continue
             seen.add(parcel.alert_key)  # only the oldest of each alert
-            if best is None or _RANK[parcel.alert.severity] > _RANK[best.alert.severity]:
+            if best is None or SEVERITY_RANK[parcel.alert.severity] > SEVERITY_RANK[best.alert.severity]:
                 best = parcel
         if best is not None:
             self._out[best.alert_key] = best.number
@@ -126,7 +141,7 @@ class AlertQueue:
         raised = [parcel for parcel in free if parcel.alert.state == "raised"]
         if not raised:
             return []
-        victim = min(raised, key=lambda parcel: (_RANK[parcel.alert.severity], parcel.number))
+        victim = min(raised, key=lambda parcel: (SEVERITY_RANK[parcel.alert.severity], parcel.number))
         return self._drop_alert(victim.alert_key)
 
     def _drop_alert(self, key: AlertKey) -> list[Parcel]:
@@ -139,3 +154,91 @@ class AlertQueue:
         for parcel in parcels:
             del self._parcels[parcel.number]
         return parcels
+
+
+class Spool:
+    """The folder of one target. Not for several threads at once."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Hold a folder under `root`. ConfigError where none can be made or written."""
+        self._lock = -1
+        try:
+            for number in range(1, MAX_PROCESSES + 1):
+                folder = root / (name if number == 1 else f"{name}.{number}")
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if (lock := _hold(folder)) is not None:
+                    self._folder, self._lock = folder, lock
+                    break
+            else:
+                raise ConfigError(f"delivery.spool: {root / name}: {MAX_PROCESSES} processes use it already")
+            self._adopt(root, name)
+        except OSError as error:
+            raise ConfigError(f"delivery.spool: {root}: cannot be used: {error.strerror}; name another") from None
+
+    def left(self) -> list[Parcel]:
+        """What earlier runs did not deliver, oldest first; the next parcel's number must be higher than theirs."""
+        return [parcel for parcel, _ in _read(self._folder)]
+
+    def keep(self, parcel: Parcel) -> None:
+        """Write a parcel; it is on the disk when this returns. Raises OSError."""
+        data = {"key": parcel.key, "made_at": parcel.made_at, "event": parcel.alert.to_dict()}
+        path = self._path(parcel)
+        begun = path.with_suffix(".tmp")
+        descriptor = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        begun.replace(path)
+
+    def remove(self, parcel: Parcel) -> None:
+        """It was delivered or given up; nothing happens where it never was written. Raises OSError."""
+        self._path(parcel).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the folder; any number of times."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _path(self, parcel: Parcel) -> Path:
+        return self._folder / f"{parcel.number:012d}{_SUFFIX}"
+
+    def _adopt(self, root: Path, name: str) -> None:
+        """Take over what processes that are gone left in their folders."""
+        number = max((parcel.number for parcel in self.left()), default=0)
+        for folder in (root / name, *sorted(root.glob(f"{name}.[0-9]*"))):
+            if folder == self._folder or not folder.is_dir() or (lock := _hold(folder)) is None:
+                continue
+            for _, path in _read(folder):
+                number += 1
+                path.rename(self._folder / f"{number:012d}{_SUFFIX}")
+            os.close(lock)
+
+
+def _read(folder: Path) -> list[tuple[Parcel, Path]]:
+    """The parcels in a folder and their files, oldest first; what is none is said and stays aside."""
+    found = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            alert = read_alert(data["event"])
+            found.append((Parcel(int(path.stem), alert, str(data["key"]), float(data["made_at"])), path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("delivery.spool: %s cannot be read and stays aside: %s", path, type(error).__name__)
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(".bad"))
+    return found
+
+
+def _hold(folder: Path) -> int | None:
+    """The descriptor of the folder's lock, or None while another process holds it."""
+    import fcntl  # Windows has none, and no webhooks
+
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

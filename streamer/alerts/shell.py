@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from streamer.alerts.delivery import RefusedError
+from streamer.alerts.delivery import RefusedError, Target
 from streamer.alerts.parcels import Parcel
 from streamer.alerts.wording import body, title
 from streamer.errors import ConfigError
@@ -21,10 +21,8 @@ from streamer.output.plain_text import clean
 END_S = 1.0  # from asking a program to end to ending it
 
 
-class Command:
+class Command(Target):
     """One program. `argv`: it and its arguments; `hidden`: environment variables that it does not get."""
-
-    tick_s = None
 
     def __init__(
         self,
@@ -43,9 +41,6 @@ class Command:
             raise ConfigError(f"{path}.argv[0]: {argv[0]!r} is no program that can be started; give its full path")
         self._argv = [os.path.abspath(program), *argv[1:]]
         self._names, self._timeout_s, self._hidden = names, timeout_s, hidden
-
-    def start(self) -> None:
-        """Nothing to start yet."""
 
     def send(self, parcel: Parcel) -> None:
         """Start it and wait for its end. Raises RefusedError: what failed once is not started again."""
@@ -69,12 +64,6 @@ class Command:
             raise RefusedError(f"it did not end within {self._timeout_s:g} s") from None
         if process.returncode != 0:
             raise RefusedError(f"it ended with status {process.returncode}")
-
-    def tick(self) -> None:
-        """Nothing to say again."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def variables(parcel: Parcel, names: Mapping[str, str]) -> dict[str, str]:

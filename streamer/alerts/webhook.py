@@ -20,7 +20,7 @@ from collections.abc import Callable
 from email.message import Message
 from typing import IO
 
-from streamer.alerts.delivery import NotDeliveredError, RefusedError
+from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target
 from streamer.alerts.parcels import Parcel
 
 # The receiver understood and does not want exactly this; everything else may pass (a restart, a wrong token, …).
@@ -32,10 +32,8 @@ def signature(secret: bytes, timestamp: int, body: bytes) -> str:
     return "v1=" + hmac.new(secret, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
 
 
-class Webhook:
+class Webhook(Target):
     """One address. `url` and `secret` (None: not signed) are secrets; `wall`: Unix time."""
-
-    tick_s = None
 
     def __init__(
         self, name: str, url: str, secret: str | None, *, timeout_s: float, wall: Callable[[], float] = time.time
@@ -44,9 +42,6 @@ class Webhook:
         self._url, self._secret = url, None if secret is None else secret.encode()
         self._timeout_s, self._wall = timeout_s, wall
         self._opener = urllib.request.build_opener(_NoRedirects)
-
-    def start(self) -> None:
-        """Nothing to start."""
 
     def send(self, parcel: Parcel) -> None:
         """One attempt. Raises NotDeliveredError, RefusedError; neither shows the address."""
@@ -62,12 +57,6 @@ class Webhook:
             raise NotDeliveredError(_why(error.reason)) from None
         except (OSError, http.client.HTTPException) as error:
             raise NotDeliveredError(_why(error)) from None
-
-    def tick(self) -> None:
-        """Nothing to say again."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
     def _body(self, parcel: Parcel) -> bytes:
         return parcel.alert.to_json().encode()

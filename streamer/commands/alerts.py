@@ -46,7 +46,7 @@ def _add(below: Any, name: str, command: Callable[[argparse.Namespace], int], ab
 
 def explain(options: argparse.Namespace) -> int:
     """`streamer alerts explain [RULE…]`."""
-    from streamer.alerts.explanation import explain as explain_rule
+    from streamer.alerts.wording import explain as explain_rule
     from streamer.sound.alerts import AlertEngine
 
     rules = _settings(options).alerts
@@ -66,16 +66,16 @@ def explain(options: argparse.Namespace) -> int:
 
 def history(options: argparse.Namespace) -> int:
     """`streamer alerts history`."""
-    from streamer.alerts.explanation import describe
+    from streamer.alerts.parcels import SEVERITY_RANK
+    from streamer.alerts.wording import describe_entry
 
     store = _history(options)
     since = _since(options.since, datetime.now(UTC))
-    ranks = ("info", "warning", "critical")
     entries = [
         entry
         for entry in store.read()
         if (not options.rule or entry.first.rule in options.rule)
-        and (options.severity is None or ranks.index(entry.first.severity) >= ranks.index(options.severity))
+        and (options.severity is None or SEVERITY_RANK[entry.first.severity] >= SEVERITY_RANK[options.severity])
         and (since is None or entry.time >= since)
         and (options.marked is None or (entry.verdict or "no") == options.marked)
     ]
@@ -85,7 +85,7 @@ def history(options: argparse.Namespace) -> int:
             shown |= {"clip": None if entry.clip is None else str(entry.clip), "heard": entry.first.to_dict()["heard"]}
             line = json.dumps(shown | {"event": entry.latest.to_dict()}, ensure_ascii=False)
         else:
-            line = describe(entry)
+            line = describe_entry(entry)
         sys.stdout.write(line + "\n")
     if not entries:
         sys.stderr.write(f"no such alerts in {store.path}\n")
@@ -103,7 +103,8 @@ def mark(options: argparse.Namespace) -> int:
 
 def tune_rules(options: argparse.Namespace) -> int:
     """`streamer alerts tune`."""
-    from streamer.alerts.tuning import describe, to_yaml, tune
+    from streamer.alerts.history import tune
+    from streamer.alerts.wording import describe_report, to_yaml
 
     settings = _settings(options)
     store = _history(options, settings)
@@ -111,7 +112,7 @@ def tune_rules(options: argparse.Namespace) -> int:
     if not reports:
         sys.stderr.write(f"no alerts of the present rules in {store.path}\n")
         return 0
-    sys.stdout.write("\n".join(describe(report) for report in reports) + "\n")
+    sys.stdout.write("\n".join(describe_report(report) for report in reports) + "\n")
     proposed = to_yaml(reports)
     if proposed:
         sys.stdout.write(f"\nTo take the proposals, put this into your settings:\n\n{proposed}")

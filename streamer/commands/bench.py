@@ -353,7 +353,7 @@ def _check_sizes(option: str, sizes: Iterable[str]) -> None:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from streamer.commands.cli import SETTINGS
+    from streamer.commands.run import SETTINGS
     from streamer.settings.config import resolve
 
     names = ("model", "head", "language", "compute", "dtype")

@@ -6,15 +6,14 @@ Wrong options, settings and inputs end with status 2 and one line on stderr; not
 
 import argparse
 import atexit
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -24,31 +23,6 @@ from streamer.errors import StreamerError, UsageError
 log = logging.getLogger("streamer")
 
 WORKER = "worker"  # the thread that asks the model
-
-# Options that are settings under another name: option -> path of the setting.
-SETTINGS = {
-    "device": "audio.device",
-    "input": "audio.input",
-    "track": "audio.track",
-    "speed": "audio.speed",
-    "model": "model.name",
-    "head": "model.head",
-    "compute": "model.compute",
-    "dtype": "model.dtype",
-    "language": "speech.language",
-    "task": "speech.task",
-    "prompt": "speech.prompt",
-    "jsonl": "output.jsonl",
-    "srt": "output.srt",
-    "vtt": "output.vtt",
-    "stay": "output.stay",
-    "quiet": "output.quiet",
-    "host": "server.host",
-    "port": "server.port",
-    "token": "server.token",
-    "tls_cert": "server.tls_cert",
-    "tls_key": "server.tls_key",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,121 +79,128 @@ def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
 
 
 def parser() -> Parser:
-    """The parser of all subcommands."""
-    from streamer.commands import run as commands
+    """The parser of all subcommands. Each imports what it needs when it is carried out, so that `--help` is quick."""
+    from streamer.commands import alerts, bench, run, train
 
     top = Parser(prog="streamer", description="Captions and sounds of a room, live.", allow_abbrev=False)
     top.add_argument("--debug", action="store_true", help="log everything; show tracebacks")
-    commands_of = top.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=Parser)
-    run = commands_of.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
-    run_options(run)
-    run.set_defaults(command=run_command)
-    commands.add(commands_of)
+    subcommands = top.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=Parser)
+    live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
+    run.run_options(live)
+    live.set_defaults(command=run.run)
+    _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
+    _add(subcommands, "devices", run.devices, "list the capture devices")
+    check = _add(subcommands, "check-config", check_config, "check settings files")
+    check.add_argument("files", nargs="+", metavar="FILE", type=Path)
+    _add(subcommands, "schema", schema, "the JSON schema of the settings")
+    files = _add(subcommands, "transcribe", transcribe, "captions and sounds of whole files")
+    files.add_argument("files", nargs="+", metavar="FILE", type=Path, help="audio or video")
+    files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
+    files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
+    files.add_argument("--resume", action="store_true", help="leave out files whose result in FOLDER is newer")
+    for option in ("model", "head", "language", "task", "prompt", "compute", "dtype"):
+        files.add_argument(f"--{option}", help="as in `streamer run`")
+    files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
+    files.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
+    files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    alerts.add(subcommands)
+    fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
+    fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
+    bench.add(subcommands)
+    train.add(subcommands)
     return top
 
 
-def run_options(run: Parser) -> None:
-    """The options of `run`, as DESIGN's table has them."""
-    sound = run.add_argument_group("sound", "one source; several at once stand under `sources:` in --config FILE")
-    sound.add_argument("--device", metavar="N|NAME", help="capture device by index or by a part of its name")
-    sound.add_argument("--list-devices", action="store_true", help="list the capture devices and leave")
-    sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM or a file on stdin, or the demo")
-    sound.add_argument("--track", metavar="N", help="which audio track of the file, from 1; else the default one")
-    sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
-    model = run.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        metavar="NAME|PATH",
-        help="auto (what this machine carries), nano, an official name, a .pt, or a CTranslate2 or transformers folder",
-    )
-    model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
-    model.add_argument("--language", metavar="CODE[,CODE]", help="spoken language (en), or those that may be (en,de)")
-    model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")
-    model.add_argument("--prompt", metavar="TEXT", help="names and jargon that may be said")
-    model.add_argument("--compute", metavar="auto|cpu|cuda", help="where to compute")
-    model.add_argument("--dtype", metavar="auto|float32|bfloat16|float16|int8", help="in which precision")
-    settings = run.add_argument_group("settings")
-    settings.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
-    settings.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
-    settings.add_argument("--print-config", action="store_true", help="print the settings in force and leave")
-    out = run.add_argument_group("output")
-    out.add_argument("--jsonl", metavar="PATH|-", help="write events; - is stdout")
-    out.add_argument("--srt", metavar="PATH", help="write captions as SubRip; several sources: PATH.NAME.srt")
-    out.add_argument("--vtt", metavar="PATH", help="write captions as WebVTT; several sources: PATH.NAME.vtt")
-    out.add_argument("--stay", action="store_true", default=None, help="keep the server up after the end of a file")
-    out.add_argument("--quiet", action="store_true", default=None, help="no terminal view")
-    server = run.add_argument_group("server")
-    server.add_argument("--host", help="address to listen on (127.0.0.1)")
-    server.add_argument("--port", help="port to listen on (8765)")
-    server.add_argument("--token", help="what clients must present; demanded when others can reach the address")
-    server.add_argument("--tls-cert", metavar="PATH", help="certificate (PEM)")
-    server.add_argument("--tls-key", metavar="PATH", help="its key (PEM)")
-    server.add_argument("--no-server", action="store_true", help="no websocket and page server")
+def _add(
+    subcommands: Any, name: str, command: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subcommands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(command=command)
+    return parser
 
 
-def run_command(options: argparse.Namespace) -> int:
-    """`streamer run`."""
-    began_s = time.monotonic()
-    from streamer.commands import run as commands
+def doctor(options: argparse.Namespace) -> int:
+    """`streamer doctor`: a line for each check; status 1 when something is missing."""
+    from streamer.commands.doctor import Verdict, checks
+
+    found = checks()
+    marks = {Verdict.OK: "ok  ", Verdict.WARN: "warn", Verdict.MISSING: "MISS"}
+    for check in found:
+        sys.stdout.write(f"{marks[check.verdict]}  {check.what}: {check.detail}\n")
+        if check.mend:
+            sys.stdout.write(f"        mend: {check.mend}\n")
+    return 1 if any(check.verdict is Verdict.MISSING for check in found) else 0
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """`streamer check-config FILE…`: the first wrong key of the first wrong file, or one line for each good one."""
+    from streamer.settings.config import validate
+    from streamer.settings.section import read_file
+
+    for path in options.files:
+        validate(read_file(path), where=f"{path}: ")
+        sys.stdout.write(f"{path}: ok\n")
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """`streamer schema`: the JSON schema of the settings."""
+    from streamer.settings.config import Settings
+
+    sys.stdout.write(json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def pull(options: argparse.Namespace) -> int:
+    """`streamer pull NAME`: fetch and verify; the file's path is the last line."""
+    from streamer.commands.run import DownloadBar
+    from streamer.model import catalog
+
+    with DownloadBar() as progress:
+        path = catalog.pull(options.name, progress=progress)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """`streamer transcribe FILE…`: status 2 when a file cannot be read; the others are done all the same."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamer.commands import run
+    from streamer.commands.transcribe import check_targets, is_done, target_of
+    from streamer.commands.transcribe import transcribe as transcribe_files
     from streamer.settings.config import resolve
 
-    if options.list_devices:
-        return commands.devices(options)
-    given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name)) is not None}
-    settings = resolve([Path(path) for path in options.config], options.set, _typed(given, options))
-    if options.print_config:
-        sys.stdout.write(settings.to_yaml())
-        return 0
-    from streamer.runtime.inputs import named_senders, open_inputs
-    from streamer.runtime.supervisor import Program
-
-    settings = commands.with_known_language(settings)
-    plans = [
-        replace(plan, settings=commands.with_known_language(plan.settings, plan.path)) for plan in settings.plans()
+    given = {path: found for name, path in run.SETTINGS.items() if (found := getattr(options, name, None)) is not None}
+    settings = run.with_known_language(resolve([Path(path) for path in options.config], options.set, given))
+    check_targets(options.files, options.format, options.output, resume=options.resume)
+    files = [
+        file
+        for file in options.files
+        if not (options.resume and is_done(file, target_of(file, options.format, options.output)))
     ]
-    inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
-    if audio.input == "demo" and audio.speed == 1 and options.stay is None:
-        settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
-    program = Program(
-        settings,
-        inputs,
-        lambda tell: commands.load(settings, plans, tell),
-        senders=named_senders(plans),
-        port_given=options.port is not None,
-        began_s=began_s,
-    )
-    return program.run()
+    if not files:
+        return 0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
+    console = Console(stderr=True)
+    model = run.load(settings, live=False)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False
+    ) as bar:
+        tasks: dict[Path, Any] = {}
 
+        def progress(file: Path, done_s: float, total_s: float | None) -> None:
+            if file not in tasks:
+                tasks[file] = bar.add_task(file.name, total=None)
+            bar.update(tasks[file], completed=done_s, total=total_s)
 
-def _typed(given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Numbers where settings are numbers; a wrong one is refused with the option's own name."""
-    for option, path in SETTINGS.items():
-        value = given.get(path)
-        if value is None:
-            continue
-        if option in ("speed", "port"):
-            if not (value.isascii() and value.isdigit()) or (option == "speed" and value not in ("0", "1")):
-                right = "1 (real time) or 0 (as fast as it goes)" if option == "speed" else "a number from 0 to 65535"
-                raise UsageError(f"--{option}: must be {right}, is {value!r}")
-            given[path] = int(value)
-        elif option == "track":
-            if not (value.isascii() and value.isdigit() and int(value)):
-                raise UsageError(f"--track: must be the number of an audio track, from 1, is {value!r}")
-            given[path] = int(value)
-        elif option == "device" and value.isascii() and value.isdigit():
-            given[path] = int(value)
-        elif option in CHOICES and value not in CHOICES[option]:
-            raise UsageError(f"--{option}: must be one of {', '.join(CHOICES[option])}, is {value!r}")
-    if options.no_server:
-        given["server.enabled"] = False
-    return given
+        def tell(line: str) -> None:
+            bar.console.print(f"streamer: {line}", markup=False, highlight=False, soft_wrap=True)
 
-
-CHOICES = {
-    "task": ("transcribe", "translate"),
-    "compute": ("auto", "cpu", "cuda"),
-    "dtype": ("auto", "float32", "bfloat16", "float16", "int8"),
-}
+        failed = transcribe_files(model, settings, files, options.format, options.output, progress=progress, tell=tell)
+    return 2 if failed else 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

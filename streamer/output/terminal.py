@@ -1,7 +1,8 @@
 """The terminal view: captions that scroll up, and below them what is being said, sounds, alerts, level and lag.
 
 On a terminal, finished segments become normal lines; the lines at the bottom are redrawn in place. Elsewhere (a pipe, a
-log) there is one plain line for each finished segment, sound and alert. Not thread-safe: one thread shows everything.
+log) there is one plain line for each finished segment, sound and alert. While the model is loaded: a bar, or plain
+lines. Not thread-safe: one thread shows everything, and who loads shows that.
 """
 
 import os
@@ -11,9 +12,11 @@ from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from streamer.events import UNCLEAR, Alert, Event, Gap, Sound, Status, Transcript
+from streamer.model.loading import LoadStep
 from streamer.output.plain_text import cells, clean
 
 PARTIAL_LINES = 3  # of the segment that is being spoken; its end is what counts
@@ -21,6 +24,7 @@ MAX_SPOKEN = 2_000  # characters of it that are looked at
 MAX_SHOWN = 4  # sounds or alerts at once
 QUIET_DBFS = -60.0  # the left end of the level meter
 METER_CELLS = 20
+MEGABYTE = 1_000_000
 _STATES = {
     "starting": "starting",
     "listening": "listening",
@@ -187,6 +191,38 @@ class TerminalView:
             self._live = self._stream = None
 
 
+class LoadingView:
+    """Shows steps on `stream`; nothing is left of the bar once it is closed. `brief`: lines of slow steps only."""
+
+    def __init__(self, stream: TextIO, *, brief: bool = False) -> None:
+        self._stream, self._brief, self._said = stream, brief, ""
+        self._bar: Progress | None = None
+        if is_terminal(stream):
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[size]}"))
+            console = Console(file=stream, highlight=False, markup=False)
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+            self._task = self._bar.add_task("", total=None, size="", visible=False)
+
+    def show(self, step: LoadStep) -> None:
+        """Show what is being done."""
+        if self._bar is None:
+            if step.what != self._said and (step.slow or not self._brief):
+                self._stream.write(f"{step.what} …\n")
+                self._stream.flush()
+        else:
+            if step.what != self._said:
+                self._bar.reset(self._task, description=f"{step.what} …", total=None, size="", visible=True)
+            self._bar.start()
+            if step.received_bytes is not None:
+                self._bar.update(self._task, total=step.total_bytes, completed=step.received_bytes, size=_size(step))
+        self._said = step.what
+
+    def close(self) -> None:
+        """Take the bar away; any number of times. Another step brings it back."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether lines can be redrawn there."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -230,3 +266,9 @@ def _cut(text: str, width: int) -> str:
             break
         kept += char
     return kept + "…"
+
+
+def _size(step: LoadStep) -> str:
+    """How much of a download is here, in megabytes."""
+    here = f"{(step.received_bytes or 0) / MEGABYTE:.0f}"
+    return f"{here} MB" if step.total_bytes is None else f"{here} of {step.total_bytes / MEGABYTE:.0f} MB"

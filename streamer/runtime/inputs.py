@@ -14,8 +14,7 @@ from streamer.audio.source import open_source
 from streamer.audio.stdin import StdinSource, is_pipe
 from streamer.errors import InputError, UsageError
 from streamer.model.catalog import BUNDLED
-from streamer.settings.config import Settings
-from streamer.settings.sources import SourcePlan
+from streamer.settings.config import Settings, SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
 

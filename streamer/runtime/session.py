@@ -36,7 +36,7 @@ from streamer.policy.text_model import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.settings.config import Settings
-from streamer.settings.word_lists import masked_words
+from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S

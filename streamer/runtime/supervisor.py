@@ -23,8 +23,8 @@ from streamer.model.engine import Engine
 from streamer.model.languages import check_languages, language_codes
 from streamer.model.loading import LoadStep, Tell
 from streamer.model.whisper import Model
-from streamer.output.loading_view import LoadingView
 from streamer.output.outlet import Outlet, Sinks, screen
+from streamer.output.terminal import LoadingView
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
@@ -194,6 +194,7 @@ class Program:
             for item in self._inputs
         ]
         self._open(server, engine.model, *self._names)
+        self._announce(server)
         emit = self._emitter(outlet, server, deliveries)
         threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
         self._failures |= hear_at_once(
@@ -278,13 +279,11 @@ class Program:
         self._close_inputs()
 
     def _server(self, deliveries: Deliveries, *, early: bool) -> ServerThread | None:
-        """A server that listens (`early`), or that can be started: its port was free a moment ago."""
+        """A server that listens; without it, speed 0 goes on where nobody asked for this port."""
         given = self._settings.server
         if not given.enabled:
             return None
         options = ServerOptions(**given.model_dump(exclude={"enabled"}))
-        if not early and not self._can_listen(options):
-            return None
         actions = Actions(
             ack=self._ack,
             flush=self._flush,
@@ -295,22 +294,14 @@ class Program:
         )
         server = ServerThread(options, actions, on_failure=self._server_failed)
         deliveries.tell_marks(server.show_marks)
-        if early:
-            server.start()
-        return server
-
-    def _can_listen(self, options: ServerOptions) -> bool:
-        """Whether the address can be used. Raises ConfigError where it cannot and was asked for."""
-        probe = ServerThread(options)
         try:
-            probe.start()
+            server.start()
         except ConfigError as error:
-            if self._port_given:
+            if early or self._port_given:
                 raise
             log.warning("streamer: %s; going on without the server", error)
-            return False
-        probe.stop()
-        return True
+            return None
+        return server
 
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:
@@ -324,9 +315,6 @@ class Program:
         opened_at = None if self._settings.audio.speed == 0 else time.time()
         for name in names:
             server.open_session(_info(name, model, opened_at))
-        if not server.url:
-            server.start()
-            self._announce(server)
 
     def _server_failed(self, error: Exception) -> None:
         self._failure = error

@@ -1,7 +1,8 @@
-"""Who may use the server: pure decisions on hosts, origins and tokens, and how much one client may say.
+"""Who may use the server (pure decisions on hosts, origins and tokens), how much one client may say, and the pages.
 
 Any web page can open `ws://localhost` (so the Origin is checked) or point a name of its own at 127.0.0.1 (DNS
-rebinding, so the Host is checked); on other interfaces than loopback a token is demanded.
+rebinding, so the Host is checked); on other interfaces than loopback a token is demanded. Pages are read once from the
+package.
 """
 
 import hmac
@@ -9,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 from streamer.errors import ConfigError
@@ -17,6 +19,15 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")  # RFC 9110, without what nobody uses
 _DEFAULT_PORT = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+_SCRIPTS = ("dom.js", "feed.js", "marks.js", "alerts.js", "condition.js", "timeline.js", "viewer.js", "overlay.js")
+_ASSETS = (*_SCRIPTS, "viewer.css", "overlay.css", "icon.svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,50 @@ class Allowance:
             return False
         self._left -= 1
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token."""
+
+    body: bytes
+    content_type: str
+    open: bool = False
+
+
+def load_pages() -> dict[str, Page]:
+    """Path on the server -> page, from the installed package."""
+    folder = files("streamer") / "web"
+    named = {path: (name, False) for path, name in _PAGES.items()}
+    named |= {f"/static/{name}": (name, True) for name in _ASSETS}
+    return {
+        path: Page((folder / name).read_bytes(), _TYPES[name[name.rindex(".") :]], is_open)
+        for path, (name, is_open) in named.items()
+    }
+
+
+def headers(content_type: str, length: int, host: str) -> dict[str, str]:
+    """Headers of every answer. `host` is the request's Host, already found to be ours; it may open websockets to it.
+
+    Nothing may be loaded from elsewhere, nothing inline runs, and the address with its token is told to nobody.
+    """
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+    return {
+        "Content-Type": content_type,
+        "Content-Length": str(length),
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        "Content-Security-Policy": policy,
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "SAMEORIGIN",
+    }
 
 
 def is_loopback(host: str) -> bool:

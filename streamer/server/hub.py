@@ -2,28 +2,32 @@
 
 Pure: no threads, no sockets, no clock. The shell (`streamer.server.websocket`) feeds and drains it under one lock.
 
-    publish(event) ──► History of the session (bounded, one copy) ◄── positions of the connections ──► drain(connection)
+    publish(event) ──► Replay of the session (bounded, one copy) ◄── positions of the connections ──► drain(connection)
 
-A connection holds no events, only its position in each session's history: a slow one costs nothing and delays nobody.
+A connection holds no events, only its position in each session's replay: a slow one costs nothing and delays nobody.
 Rules when it falls behind:
 - transcripts that a newer one of the same segment superseded are skipped (the newer says everything they said);
-- what the bounded history no longer holds is announced by a `gap` of kind `events`, never skipped in silence;
+- what the bounded replay no longer holds is announced by a `gap` of kind `events`, never skipped in silence: over its
+  bounds, what goes is the oldest, after transcripts that were superseded;
 - more than `max_behind` events behind: the connection is `overdue` and the shell closes it with 1013.
 Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says when that is full. Of heartbeats, levels
 and marks only the newest waits.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event
+from streamer.events import Event, Transcript
 from streamer.server import messages
 from streamer.server.messages import MessageError, SessionHealth, SessionInfo, Subscribe
-from streamer.server.replay import Entry, History
 
 MAX_EPOCHS = 32  # how often a connection may go back in one session
+_SHRINK_TO = 0.75  # of a bound: shrinking is rare and then worth its while
+_SEQ = attrgetter("seq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,93 @@ class HubLimits:
     max_behind: int = 10_000  # events
     max_notices: int = 32  # per connection
     max_ended_sessions: int = 4  # kept for those who reconnect
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event, serialised once. `segment` None: not a transcript. `size`: bytes on the wire."""
+
+    seq: int
+    type: str
+    segment: int | None
+    text: str
+    size: int
+
+    @classmethod
+    def of(cls, event: Event) -> "Entry":
+        """The entry of an event; lone surrogates, which no wire carries, become question marks."""
+        encoded = event.to_json().encode("utf-8", "replace")
+        segment = event.segment if isinstance(event, Transcript) else None
+        return cls(event.seq, event.type, segment, encoded.decode(), len(encoded))
+
+
+class Replay:
+    """The last events of one session, at most `max_events` and `max_bytes` (the newest one always stays).
+
+    What went and was not superseded is remembered, so that readers who had not come so far can be told.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events, self._max_bytes = max_events, max_bytes
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._first_seq = 1
+        self._last_seq = 0
+        self._newest_of: dict[int, int] = {}  # segment -> seq of its newest transcript
+        self._lost_of: dict[str, int] = {}  # type -> seq of the newest one that is gone
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event's number; 0 before the first."""
+        return self._last_seq
+
+    @property
+    def oldest_seq(self) -> int:
+        """The oldest number still here; one more than `last_seq` when there is none."""
+        return self._entries[0].seq if self._entries else self._last_seq + 1
+
+    def append(self, entry: Entry) -> None:
+        """Add the newest event. Raises ValueError when its number does not grow."""
+        if not self._entries:
+            self._first_seq = entry.seq
+        elif entry.seq <= self._last_seq:
+            raise ValueError(f"seq: must grow, got {entry.seq} after {self._last_seq}")
+        self._entries.append(entry)
+        self._bytes += entry.size
+        self._last_seq = entry.seq
+        if entry.segment is not None:
+            self._newest_of[entry.segment] = entry.seq
+        if len(self._entries) > self._max_events or self._bytes > self._max_bytes:
+            self._shrink()
+
+    def superseded(self, entry: Entry) -> bool:
+        """Whether a newer transcript of the same segment says all that this one said."""
+        return entry.segment is not None and self._newest_of.get(entry.segment, entry.seq) > entry.seq
+
+    def after(self, seq: int) -> Iterator[Entry]:
+        """Entries with numbers above `seq`, oldest first."""
+        first = bisect_right(self._entries, seq, key=_SEQ)
+        return (self._entries[index] for index in range(first, len(self._entries)))
+
+    def lost_after(self, seq: int, types: Container[str] | None) -> tuple[int, int] | None:
+        """First and last number of what a reader at `seq` can no longer have of the `types` (None: all)."""
+        lost = [gone for kind, gone in self._lost_of.items() if gone > seq and (types is None or kind in types)]
+        return (max(seq + 1, self._first_seq), max(lost)) if lost else None
+
+    def _shrink(self) -> None:
+        kept = [entry for entry in self._entries if not self.superseded(entry)]
+        size = sum(entry.size for entry in kept)
+        drop = max(0, len(kept) - int(self._max_events * _SHRINK_TO))
+        size -= sum(entry.size for entry in kept[:drop])
+        while size > self._max_bytes * _SHRINK_TO and drop < len(kept) - 1:
+            size -= kept[drop].size
+            drop += 1
+        drop = min(drop, len(kept) - 1)
+        for entry in kept[:drop]:
+            self._lost_of[entry.type] = entry.seq
+        self._entries = kept[drop:]
+        self._bytes = sum(entry.size for entry in self._entries)
+        self._newest_of = {entry.segment: entry.seq for entry in self._entries if entry.segment is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +208,7 @@ class Connection:
 @dataclass(slots=True, eq=False)
 class _Session:
     info: SessionInfo
-    history: History
+    replay: Replay
     active: bool = True
 
 
@@ -142,8 +233,8 @@ class Hub:
         """Begin a session. Raises ValueError when its name was used before."""
         if info.session in self._sessions:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
-        history = History(self._limits.max_events, self._limits.max_bytes)
-        self._sessions[info.session] = _Session(info, history)
+        replay = Replay(self._limits.max_events, self._limits.max_bytes)
+        self._sessions[info.session] = _Session(info, replay)
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""
@@ -152,7 +243,7 @@ class Hub:
             connection.newest["hello"] = messages.encode(self.hello())
 
     def close_session(self, session: str) -> None:
-        """The session made its last event; its history stays a while for those who reconnect."""
+        """The session made its last event; its replay stays a while for those who reconnect."""
         self._sessions[session].active = False
         ended = [name for name, item in self._sessions.items() if not item.active]
         for name in ended[: max(0, len(ended) - self._limits.max_ended_sessions)]:
@@ -160,14 +251,14 @@ class Hub:
 
     def publish(self, event: Event) -> None:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
-        self._sessions[event.session].history.append(Entry.of(event))
+        self._sessions[event.session].replay.append(Entry.of(event))
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (`held`: after `release`)."""
         connection = Connection(held=held)
         connection.notices.append(messages.encode(self.hello()))
         for name, item in self._sessions.items():
-            connection.positions[name] = _live(item.history)
+            connection.positions[name] = _live(item.replay)
         self._connections.add(connection)
         return connection
 
@@ -186,16 +277,16 @@ class Hub:
         newest event of all sessions belongs to an earlier run of the server: then all there is comes.
         Raises MessageError when a connection goes back too often.
         """
-        newest_of_all = max((item.history.last_seq for item in self._sessions.values()), default=0)
+        newest_of_all = max((item.replay.last_seq for item in self._sessions.values()), default=0)
         for name, item in self._sessions.items():
-            position, newest = connection.positions.setdefault(name, _all(item.history)), item.history.last_seq
+            position, newest = connection.positions.setdefault(name, _all(item.replay)), item.replay.last_seq
             if connection.wants_session(name):
-                position.end_epoch(connection.types, item.history.oldest_seq)
+                position.end_epoch(connection.types, item.replay.oldest_seq)
             if wish.since_seq is not None:
                 start = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
-                position.go_to(start, wish.complete, item.history.oldest_seq)
+                position.go_to(start, wish.complete, item.replay.oldest_seq)
             elif not connection.wants_session(name):
-                position.go_to(newest, frozenset(), item.history.oldest_seq)
+                position.go_to(newest, frozenset(), item.replay.oldest_seq)
             position.live_from = newest
         connection.types, connection.session, connection.held = wish.types, wish.session, False
         for name in self._marks:
@@ -258,19 +349,19 @@ class Hub:
         return messages.hello((_describe(item) for item in self._sessions.values()), self._run, self._capabilities)
 
     def _read(self, connection: Connection, name: str, limit: int, out: list[str]) -> None:
-        history = self._sessions[name].history
-        position = connection.positions.setdefault(name, _all(history))
-        lost = history.lost_after(position.seq, connection.types)
+        replay = self._sessions[name].replay
+        position = connection.positions.setdefault(name, _all(replay))
+        lost = replay.lost_after(position.seq, connection.types)
         if lost is not None:
             out.append(messages.encode(messages.events_gap(name, *lost, "no longer in the server's history")))
             position.seq = lost[1]
-        for entry in history.after(position.seq):
+        for entry in replay.after(position.seq):
             if len(out) >= limit:
                 return
             position.seq = entry.seq
             if not connection.wants_type(entry.type) or position.left_out(entry):
                 continue
-            if not history.superseded(entry) and not position.had(entry):
+            if not replay.superseded(entry) and not position.had(entry):
                 out.append(entry.text)
 
     def _behind(self, connection: Connection) -> int:
@@ -278,32 +369,32 @@ class Hub:
         for name, item in self._sessions.items():
             position = connection.positions.get(name)
             if position is not None and connection.wants_session(name):
-                behind = max(behind, item.history.last_seq - max(position.seq, position.live_from))
+                behind = max(behind, item.replay.last_seq - max(position.seq, position.live_from))
         return behind
 
     def _forget(self, name: str) -> None:
-        history = self._sessions.pop(name).history
+        replay = self._sessions.pop(name).replay
         self._marks.pop(name, None)
         for connection in self._connections:
             position = connection.positions.pop(name, None)
             seq = position.seq if position is not None else 0
-            unread = any(connection.wants_type(entry.type) for entry in history.after(seq))
+            unread = any(connection.wants_type(entry.type) for entry in replay.after(seq))
             if connection.wants_session(name) and unread:
-                gap = messages.events_gap(name, seq + 1, history.last_seq, "the session is over")
+                gap = messages.events_gap(name, seq + 1, replay.last_seq, "the session is over")
                 connection.notices.append(messages.encode(gap))
 
 
-def _live(history: History) -> _Position:
-    return _Position(history.last_seq, history.last_seq, history.last_seq)
+def _live(replay: Replay) -> _Position:
+    return _Position(replay.last_seq, replay.last_seq, replay.last_seq)
 
 
-def _all(history: History) -> _Position:
+def _all(replay: Replay) -> _Position:
     """A session that opened while the connection was there: nothing of it was before."""
     return _Position(-1, -1, 0)
 
 
 def _describe(item: _Session) -> dict[str, Any]:
-    info, history = item.info, item.history
+    info, replay = item.info, item.replay
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
     opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
-    return head | {"oldest_seq": history.oldest_seq, "last_seq": history.last_seq, "active": item.active} | opened
+    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from streamer.errors import StreamerError, UsageError
 from streamer.events import PROTOCOL_VERSION
@@ -36,7 +36,6 @@ class IngestStart:
 
     sample_rate: int
     channels: int = 1
-    encoding: Literal["pcm_s16le"] = "pcm_s16le"
     source: str | None = None
 
     @property
@@ -76,16 +75,15 @@ OpenIngest = Callable[[IngestStart], IngestSink]
 
 
 class _State(Enum):
-    """OPEN; FINISHED: the sender is done; STOPPED: no more is taken, what came can be read; CLOSED: nobody reads."""
+    """OPEN; FINISHED: the sender is done; STOPPED: no more is taken. What came can be read in all of them."""
 
     OPEN = auto()
     FINISHED = auto()
     STOPPED = auto()
-    CLOSED = auto()
 
 
 class PcmQueue:
-    """An IngestSink between the event loop (`write`, `finish`) and one reading thread (`read`, `stop`, `close`).
+    """An IngestSink between the event loop (`write`, `finish`) and one reading thread (`read`, `stop`).
 
     Holds at most `capacity_s` seconds of sound, and what a writer had in hand when it was stopped.
     """
@@ -136,26 +134,16 @@ class PcmQueue:
     def stop(self) -> None:
         """The program ends: further writes raise StreamerError, but what was received can still be read."""
         with self._changed:
-            if self._state is _State.CLOSED:
-                return
             if self._in_hand:
                 self._append(self._in_hand)
             self._in_hand = None
             self._enter(_State.STOPPED)
 
-    def close(self) -> None:
-        """The reader goes away: further writes raise StreamerError."""
-        with self._changed:
-            self._pieces.clear()
-            self._enter(_State.CLOSED)
-
     @property
     def ended(self) -> bool:
         """Whether nothing is left to read and nothing will come."""
         with self._changed:
-            if self._state is _State.OPEN:
-                return False
-            return self._state is _State.CLOSED or not (self._pieces or self._lost_frames)
+            return self._state is not _State.OPEN and not (self._pieces or self._lost_frames)
 
     @property
     def held_frames(self) -> int:
@@ -187,7 +175,7 @@ class PcmQueue:
 
     def _put(self, pcm: bytes) -> bool:
         with self._changed:
-            if self._state in (_State.STOPPED, _State.CLOSED):
+            if self._state is _State.STOPPED:
                 raise StreamerError(f"ingest: session {self.session} is over")
             if self._held_bytes and self._held_bytes + len(pcm) > self._capacity:
                 return False

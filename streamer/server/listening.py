@@ -1,14 +1,28 @@
-"""Where the server listens, whom it works for, and the clear words when it cannot."""
+"""Where the server listens and the clear words when it cannot; whom it works for, and what clients on `/ws` may ask.
+
+Who may connect: `streamer.server.access`.
+"""
 
 import errno
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamer.errors import ConfigError
+from streamer.server import messages
 from streamer.server.ingest import IngestFullError, IngestSink, IngestStart, OpenIngest
-from streamer.server.messages import Ack, Flush, Mark, MessageError, SessionHealth, SetLanguage
+from streamer.server.messages import (
+    Ack,
+    ClientMessage,
+    Flush,
+    Mark,
+    MessageError,
+    SessionHealth,
+    SetLanguage,
+    Subscribe,
+)
 
 
 def _no_health() -> Mapping[str, SessionHealth]:
@@ -87,3 +101,43 @@ def cannot_listen(options: ServerOptions, exc: OSError | OverflowError) -> Confi
     if exc.errno == errno.EACCES:
         return ConfigError(f"--port: {options.port} needs more rights; choose one above 1023")
     return ConfigError(f"--port: cannot listen on {options.host}:{options.port}: {exc.strerror or exc}")
+
+
+def capabilities(options: ServerOptions, actions: Actions) -> tuple[str, ...]:
+    """What `hello` says that this server can do."""
+    marks = () if actions.mark is None else (messages.MARK,)
+    sets = () if _set_refusal(options) else (messages.SET,)
+    return (*messages.CAPABILITIES, *marks, *sets)
+
+
+def carry_out(
+    message: ClientMessage, options: ServerOptions, actions: Actions, subscribe: Callable[[Subscribe], None]
+) -> dict[str, Any] | None:
+    """Do what a client asks; the answer, if there is one. Raises MessageError: its `error`."""
+    match message:
+        case Subscribe():
+            subscribe(message)
+        case Ack():
+            actions.ack(message)
+        case Flush():
+            actions.flush(message)
+        case Mark():
+            if actions.mark is None:
+                raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
+            actions.mark(message)
+        case SetLanguage():
+            if refusal := _set_refusal(options):
+                raise MessageError(refusal)
+            return messages.language_set(actions.set_language(message))
+        case _:
+            return messages.pong()
+    return None
+
+
+def _set_refusal(options: ServerOptions) -> str:
+    """Why nobody may set anything, "" where those may who hold the token: nobody else is connected then."""
+    if not options.allow_set:
+        return "set: not allowed here; with server.allow_set: true, whoever holds the server's token may"
+    if options.token is None:
+        return "set: only for those who hold the server's token, and this server has none; it needs --token"
+    return ""

@@ -7,13 +7,11 @@ from any thread.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from streamer.errors import ConfigError
-from streamer.events import Event
 from streamer.server.hub import HubLimits
 from streamer.server.listening import Actions, ServerOptions
-from streamer.server.messages import SessionInfo
 from streamer.server.websocket import DONE, Server
 
 START_S = 10.0  # seconds until the server must listen
@@ -25,7 +23,8 @@ _log = logging.getLogger(__name__)
 class ServerThread:
     """A `Server` that runs beside the caller. `on_failure` is told, in the server's thread, when its loop breaks.
 
-    Raises ConfigError from the constructor and from `start`, as `Server` does.
+    `open_session`, `describe`, `close_session`, `publish` and `show_marks` are the server's own. Raises ConfigError, as
+    `Server` does, from the constructor and from `start`.
     """
 
     def __init__(
@@ -35,7 +34,13 @@ class ServerThread:
         limits: HubLimits | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
-        self._server = Server(options, actions, limits)
+        self._server = server = Server(options, actions, limits)
+        self.open_session, self.describe, self.close_session = (
+            server.open_session,
+            server.describe,
+            server.close_session,
+        )
+        self.publish, self.show_marks = server.publish, server.show_marks
         self._host = options.host
         self._on_failure = on_failure
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,26 +60,6 @@ class ServerThread:
         if self._refused is not None:
             self._thread.join()
             raise self._refused
-
-    def open_session(self, info: SessionInfo) -> None:
-        """See `Server.open_session`."""
-        self._server.open_session(info)
-
-    def describe(self, info: SessionInfo) -> None:
-        """See `Server.describe`."""
-        self._server.describe(info)
-
-    def close_session(self, session: str) -> None:
-        """See `Server.close_session`."""
-        self._server.close_session(session)
-
-    def publish(self, event: Event) -> None:
-        """See `Server.publish`: from any thread, never waits for a client."""
-        self._server.publish(event)
-
-    def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
-        """See `Server.show_marks`."""
-        self._server.show_marks(session, false_alarms, true_alerts)
 
     def stop(self, code: int = DONE, reason: str = "done") -> None:
         """Send what is left, close every client with `code`, end the thread; within 2 s. Any number of times."""

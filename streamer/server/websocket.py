@@ -24,11 +24,11 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from streamer.events import Event
-from streamer.server import messages, pages, wishes
-from streamer.server.access import Access, Allowance, Request
+from streamer.server import messages
+from streamer.server.access import Access, Allowance, Request, headers, load_pages
 from streamer.server.hub import Connection, Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.listening import Actions, ServerOptions, cannot_listen, tls_context
+from streamer.server.listening import Actions, ServerOptions, cannot_listen, capabilities, carry_out, tls_context
 from streamer.server.messages import MessageError, SessionInfo, Subscribe
 
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
@@ -64,8 +64,8 @@ class Server:
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
         self._access = Access(options.host, options.token, (*options.hosts, *own_name), options.origins)
         self._tls = tls_context(options)
-        self._pages = pages.load_pages()
-        able = wishes.capabilities(options, self._actions)
+        self._pages = load_pages()
+        able = capabilities(options, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub and the next two
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -247,7 +247,7 @@ class Server:
 
     def _do(self, client: _Client, message: messages.ClientMessage) -> bool:
         """Act on a message; False when the answer does not fit because the client does not read."""
-        answer = wishes.carry_out(message, self._options, self._actions, lambda wish: self._subscribe(client, wish))
+        answer = carry_out(message, self._options, self._actions, lambda wish: self._subscribe(client, wish))
         return answer is None or self._notify(client, answer)
 
     def _subscribe_from(self, client: _Client, query: str) -> None:
@@ -379,9 +379,8 @@ async def _close(connection: ServerConnection, code: int, reason: str) -> None:
 
 
 def _request(request: HttpRequest) -> Request:
-    headers = request.headers
-    query = request.path.partition("?")[2]
-    return Request(headers.get_all("Host"), headers.get_all("Origin"), headers.get_all("Authorization"), query)
+    given, query = request.headers, request.path.partition("?")[2]
+    return Request(given.get_all("Host"), given.get_all("Origin"), given.get_all("Authorization"), query)
 
 
 def _text(status: int, text: str, host: str) -> Response:
@@ -389,5 +388,5 @@ def _text(status: int, text: str, host: str) -> Response:
 
 
 def _response(status: int, body: bytes, content_type: str, host: str) -> Response:
-    headers = Headers(pages.headers(content_type, len(body), host))
-    return Response(status, http.HTTPStatus(status).phrase, headers, body)
+    sent = Headers(headers(content_type, len(body), host))
+    return Response(status, http.HTTPStatus(status).phrase, sent, body)

@@ -1,64 +1,79 @@
 """Settings: what a YAML file, `--set` and the command line may say, validated once, frozen afterwards.
 
-Every refusal is a `ConfigError` of one line that starts with the key's full path.
+Every refusal is a `ConfigError` of one line that starts with the key's full path. Several sources in one process:
+
+    sources:
+      - {name: kitchen, device: Snowball}
+      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {voice: false}}}
+
+A source's `settings` change single keys of the sections that hold for all of them; rules of its alerts change the rules
+of the same id. Model, server, outputs and deliveries are shared.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
-from streamer.settings.languages import named_languages
-from streamer.settings.rules import AlertRule, AlertRules, SoundSettings
-from streamer.settings.sources import SourcePlan, SourceSettings, check_sources, overlay
-from streamer.settings.word_lists import hot_words, masked_words, without_marks
+from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
+from streamer.settings.section import Section, apply_override, put, read_file, refusal
+from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
+MAX_SOURCES = 128
+OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
+OWN_AUDIO = ("buffer_s", "stall_s", "track")
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+HotWords = Annotated[tuple[str, ...], BeforeValidator(hot_words)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class AudioSettings(Section):
+    """Where sound comes from."""
 
-
-class AudioSettings(_Section):
-    """Where sound comes from. `speed` 1: in real time, 0: as fast as it goes (files and stdin)."""
-
-    device: int | str | None = None
-    input: str | None = None
+    USUAL = ("device", "input", "track", "speed")
+    device: int | str | None = Field(None, description="index or a part of its name; null: the default one")
+    input: str | None = Field(None, description="a file, - (stdin) or demo, instead of a device")
     track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
-    speed: Literal[0, 1] = 1
+    speed: Literal[0, 1] = Field(1, description="of files; 1: in real time, 0: as fast as it goes")
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
     stall_s: float = Field(2.0, ge=0.5, le=60, description="no sound from the device for so long: no_audio")
 
 
-class ModelSettings(_Section):
-    """Which checkpoint and head, and how to compute. `context`: windows padded to 30 s or only the audio there is."""
+class ModelSettings(Section):
+    """Which checkpoint and head, and how to compute."""
 
+    USUAL = ("name", "head", "compute", "dtype", "context")
     name: str = Field("auto", min_length=1, description="auto: the best that this machine carries and can have")
-    head: str = Field("auto", min_length=1)
-    compute: Compute = "auto"
-    dtype: Dtype = "auto"
-    context: Literal["auto", "padded", "fit"] = "auto"
-    threads: int | None = Field(None, ge=1, le=256)
+    head: str = Field("auto", min_length=1, description="tagging head: a path, auto, or none for captions only")
+    compute: Compute = Field("auto", description="where")
+    dtype: Dtype = Field("auto", description="in which precision")
+    context: Literal["auto", "padded", "fit"] = Field(
+        "auto", description="padded: to 30 s; fit: only the audio there is"
+    )
+    threads: int | None = Field(None, ge=1, le=256, description="of the CPU; null: up to 8")
 
 
-class SpeechSettings(_Section):
-    """What the words are: `prompt` is text the speaker might have said before."""
+class SpeechSettings(Section):
+    """What the words are."""
 
+    USUAL = ("language", "task", "prompt", "hot_words", "mask")
     language: str | tuple[str, ...] | None = Field(
         None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
     )
-    task: Literal["transcribe", "translate"] = "transcribe"
-    prompt: str = Field("", max_length=2000)
+    task: Literal["transcribe", "translate"] = Field("transcribe", description="translate: into English")
+    prompt: Annotated[str, Field(max_length=2000), AfterValidator(without_marks)] = Field(
+        "", description="text the speaker might have said before"
+    )
     carry_prompt: Literal["auto", "on", "off"] = Field(
         "auto", description="text that scrolled off conditions what follows; auto: where the model was trained for it"
     )
-    hot_words: tuple[str, ...] = Field((), description="names and jargon that may be said; never scroll off the prompt")
+    hot_words: HotWords = Field((), description="names and jargon that may be said; never scroll off the prompt")
     mask: bool | str | tuple[str, ...] = Field(
         False,
         description="words shown as their first letter and asterisks: true (short English list), a list, or a file",
@@ -76,16 +91,6 @@ class SpeechSettings(_Section):
         """Those that may be spoken; empty: any, one: no other is looked for."""
         return named_languages(self.language)
 
-    @field_validator("prompt")
-    @classmethod
-    def _plain_text(cls, value: str) -> str:
-        return without_marks(value)
-
-    @field_validator("hot_words", mode="before")
-    @classmethod
-    def _words_and_phrases(cls, value: object) -> tuple[str, ...]:
-        return hot_words(value)
-
     @field_validator("mask", mode="before")
     @classmethod
     def _words_to_mask(cls, value: object) -> bool | tuple[str, ...]:
@@ -93,25 +98,27 @@ class SpeechSettings(_Section):
         return value if isinstance(value, bool) else masked_words(value)
 
 
-class VadSettings(_Section):
+class VadSettings(Section):
     """The gate: it decides when text is decoded, never whether we listen."""
 
+    USUAL = ("speech_probability", "hangover_ms")
     speech_probability: float = Field(0.5, ge=0, le=0.95, description="of silero-vad; 0: webrtcvad alone")
-    aggressiveness: int = Field(2, ge=0, le=3)
-    onset_ms: int = Field(60, ge=20, le=500)
-    hangover_ms: int = Field(600, ge=200, le=3000)
-    preroll_ms: int = Field(300, ge=0, le=1000)
-    above_floor_db: float = Field(3.0, ge=0, le=30, description="a frame this near the noise floor is not speech")
+    aggressiveness: int = Field(2, ge=0, le=3, description="of webrtcvad; 3 takes the least for speech")
+    onset_ms: int = Field(60, ge=20, le=500, description="so much speech opens the gate")
+    hangover_ms: int = Field(600, ge=200, le=3000, description="so long without speech closes it")
+    preroll_ms: int = Field(300, ge=0, le=1000, description="so much before the onset is decoded too")
+    above_floor_db: ClassVar[float] = 3.0  # a frame nearer to the noise floor cannot be told from the noise
 
 
-class WindowSettings(_Section):
+class WindowSettings(Section):
     """When the encoder runs and what it sees."""
 
+    USUAL = ("hop_s", "context_s")
     hop_s: float = Field(0.5, description="one encoder pass a hop while someone speaks")
     context_s: float | None = Field(
         None, ge=2, le=28, description="seconds a window looks back; null: as the model says"
     )
-    segment_max_s: float = Field(30.0, ge=5, le=30)
+    segment_max_s: float = Field(30.0, ge=5, le=30, description="longer segments are cut where they can be")
     hop_max_s: float = Field(
         2.0, ge=0.1, le=5, description="live: where the machine cannot keep up, text comes less often, at most this far"
     )
@@ -124,15 +131,16 @@ class WindowSettings(_Section):
         return value
 
 
-class PolicySettings(_Section):
+class PolicySettings(Section):
     """How text becomes committed."""
 
-    name: Literal["agreement", "alignatt"] = "alignatt"
+    USUAL = ("name", "frontier_s")
+    name: Literal["agreement", "alignatt"] = Field("alignatt", description="agreement: what two passes in a row wrote")
     frontier_s: float = Field(0.5, ge=0.04, le=5, description="alignatt: so far from the end of the audio is open")
     segment_pause_ms: int = Field(1500, ge=200, le=10_000, description="whoever goes on sooner goes on in the segment")
 
 
-class GuardSettings(_Section):
+class GuardSettings(Section):
     """Guards against invented text; each can be switched off."""
 
     voice: bool = Field(True, description="a word needs frames that the gate heard as voiced")
@@ -142,20 +150,23 @@ class GuardSettings(_Section):
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     doubt: bool = Field(True, description="an utterance is committed only if one of its windows was likely")
-    no_speech_probability: float = Field(0.6, ge=0, le=1, description="more than this may be silence")
-    mean_logprob: float = Field(-1.0, ge=-20, le=0)
-    likely_logprob: float = Field(-0.75, ge=-20, le=0, description="mean log-probability of a window that is likely")
-    compression_ratio: float = Field(2.4, ge=1, le=100)
-    tokens_per_second: float = Field(10.0, ge=1, le=100)
-    speech_score: float = Field(0.3, ge=0, le=1)
+    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that `budget` lets through")
+
+    no_speech_probability: ClassVar[float] = 0.6  # more may be silence; this and the next two are Whisper's bounds
+    mean_logprob: ClassVar[float] = -1.0  # less is unsure
+    compression_ratio: ClassVar[float] = 2.4  # more repeats itself
+    likely_logprob: ClassVar[float] = -0.75  # of a window that is likely; docs/design.md says what it was placed by
+    speech_score: ClassVar[float] = 0.3  # less is no speech to the head; the guard is the switch, not its threshold
 
 
-class TagSettings(_Section):
+class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
-    spans_s: tuple[float, ...] = Field((2.0, 5.0, 10.0), min_length=1, max_length=5)
-    min_score: float = Field(0.1, ge=0.1, le=1)
-    limit: int = Field(10, ge=1, le=10)
+    spans_s: tuple[float, ...] = Field(
+        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+    )
+    min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
+    limit: int = Field(10, ge=1, le=10, description="the best so many are told")
 
     @field_validator("spans_s")
     @classmethod
@@ -165,17 +176,18 @@ class TagSettings(_Section):
         return value
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The websocket and page server."""
 
-    enabled: bool = True
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(8765, ge=0, le=65535)
-    token: str | None = Field(None, repr=False)
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    origins: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    USUAL = ("enabled", "host", "port", "token", "tls_cert", "tls_key", "hosts", "allow_set", "max_clients")
+    enabled: bool = Field(True, description="false: no server (--no-server)")
+    host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
+    port: int = Field(8765, ge=0, le=65535, description="0: any free one")
+    token: str | None = Field(None, repr=False, description="what clients must present")
+    tls_cert: str | None = Field(None, description="PEM file; with tls_key")
+    tls_key: str | None = Field(None, description="PEM file; with tls_cert")
+    origins: tuple[str, ...] = Field((), description="other web origins whose pages may connect")
+    hosts: tuple[str, ...] = Field((), description="other names by which clients reach this machine")
     allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
@@ -193,19 +205,49 @@ class ServerSettings(_Section):
         return self
 
 
-class OutputSettings(_Section):
-    """Files and the terminal. `jsonl` may be `-` for stdout."""
+class OutputSettings(Section):
+    """Files and the terminal."""
 
-    jsonl: str | None = None
-    srt: str | None = None
-    vtt: str | None = None
-    quiet: bool = False
-    stay: bool = False
+    USUAL = ("jsonl", "srt", "vtt", "quiet", "stay")
+    jsonl: str | None = Field(None, description="events, one JSON object a line; -: stdout")
+    srt: str | None = Field(None, description="captions as SubRip")
+    vtt: str | None = Field(None, description="captions as WebVTT")
+    quiet: bool = Field(False, description="no terminal view")
+    stay: bool = Field(False, description="keep the server up after the end of the input")
 
 
-class Settings(_Section):
+def _name(value: str) -> str:
+    if not re.fullmatch(r"\w(?:[\w -]{0,38}\w)?", value):
+        raise ValueError("must be 1 to 40 letters, digits, spaces, - or _, for example kitchen")
+    return value
+
+
+class SourceSettings(Section):
+    """One source: a device or an input; neither: the default microphone. `ingest`: `"source": NAME` in `start`."""
+
+    USUAL = ("name", "device", "input", "settings")
+    name: Annotated[str, AfterValidator(_name)] = Field(description="its session's id, shown before its captions")
+    device: int | str | None = Field(None, description="as audio.device")
+    input: str | None = Field(None, description="as audio.input; ingest: what a client sends to /ingest")
+    settings: dict[str, Any] = Field({}, description="sections with what is different for this source")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """One source to open. `path`: where it stands in the settings, "" for the one that --device or --input names.
+
+    `name`: its session's id, "" where the program chooses one. In `settings.audio` is what to open.
+    """
+
+    name: str
+    path: str
+    settings: "Settings"
+
+
+class Settings(Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
+    USUAL = ("audio", "model", "speech", "window", "policy", "alerts", "delivery", "server", "output", "sources")
     audio: AudioSettings = AudioSettings()
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()
@@ -243,10 +285,10 @@ class Settings(_Section):
     def plans(self) -> tuple[SourcePlan, ...]:
         """The sources to open, each with the settings in force for it. ValueError names what cannot be."""
         try:
-            check_sources(self.sources, self.audio.device, self.audio.input)
+            _check_sources(self.sources, self.audio.device, self.audio.input)
             paths = [f"sources[{index}]" for index in range(len(self.sources))]
             found = [
-                SourcePlan(source.name, path, validate(overlay(self, source, path), where=f"{path}.settings."))
+                SourcePlan(source.name, path, validate(_overlay(self, source, path), where=f"{path}.settings."))
                 for source, path in zip(self.sources, paths, strict=True)
             ]
         except ConfigError as error:
@@ -271,56 +313,73 @@ class Settings(_Section):
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
+def _check_sources(sources: Sequence[SourceSettings], device: int | str | None, input: str | None) -> None:
+    """What can be seen before a source is opened; ConfigError names the entry."""
+    if sources and (device is not None or input is not None):
+        key = "audio.input (--input)" if input is not None else "audio.device (--device)"
+        raise ConfigError(f"{key}: there are sources too; give only one of them (--set sources=[] leaves those out)")
+    if len(sources) > MAX_SOURCES:
+        raise ConfigError(f"sources: must be at most {MAX_SOURCES}; are {len(sources)}")
+    taken: dict[tuple[str, str], int] = {}
+    for index, source in enumerate(sources):
+        if source.device is not None and source.input is not None:
+            raise ConfigError(f"sources[{index}].device: there is an input too; give only one of them")
+        uses = [("name", source.name.casefold())]
+        if source.input == "-":
+            uses.append(("input", "standard input"))
+        if source.input is None:
+            uses.append(("device", "" if source.device is None else str(source.device).strip().casefold()))
+        for key, value in uses:
+            other = taken.setdefault((key, value), index)
+            if other != index:
+                given = getattr(source, key)
+                shown = value if key == "input" else "the default microphone" if given is None else repr(given)
+                raise ConfigError(f"sources[{index}].{key}: must be another than that of sources[{other}]; is {shown}")
+
+
+def _overlay(settings: "Settings", source: SourceSettings, path: str) -> dict[str, Any]:
+    """The settings of one source as plain data, to be validated; ConfigError for what is not a source's to change."""
+    given = source.settings
+    _only(given, OWN_SECTIONS, f"{path}.settings")
+    sections = {name: getattr(settings, name).model_dump() for name in (*OWN_SECTIONS, "model")}
+    data: dict[str, Any] = {}
+    for name, common in sections.items():
+        own = given.get(name, {})
+        if name == "audio" and isinstance(own, Mapping):
+            _only(own, OWN_AUDIO, f"{path}.settings.audio")
+        if not isinstance(own, Mapping):
+            data[name] = own  # refused by the section itself
+        elif name == "alerts":
+            data[name] = _alerts(common, own)
+        else:
+            data[name] = {**common, **own}
+    if isinstance(data["audio"], dict):
+        data["audio"] |= {"device": source.device, "input": source.input}
+    return data
+
+
+def _only(given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{path}.{key}: is not for one source to set; known here: {', '.join(known)}")
+
+
+def _alerts(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The common alerts with a source's own over them: the own rules first, so that a refusal counts as people do."""
+    rules = own.get("rules", ())
+    if not isinstance(rules, list | tuple):
+        return {**common, **own}
+    merged, others = rules_over(rules, common["rules"])
+    kept = others if own.get("defaults", True) is not False else []
+    return {**common, **own, "defaults": False, "rules": [*merged, *kept]}
+
+
 def validate(data: Mapping[str, Any], where: str = "") -> Settings:
     """Settings from plain data. `where` (a file's name) stands before the key in the message of a ConfigError."""
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_line(error, where)) from None
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ConfigError where it cannot be read or is none."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"--config {path}: not valid YAML{place}: {getattr(error, 'problem', None) or 'broken'}"
-        ) from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"--config {path}: must be a mapping of sections such as 'audio:', is a {type(data).__name__}"
-        )
-    return data
-
-
-def put(data: dict[str, Any], key: str, value: Any) -> None:
-    """Set `section.key` in nested plain data, making the sections on the way."""
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = data.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {section} is not a section")
-        data = inner
-    data[last] = value
-
-
-def apply_override(data: dict[str, Any], text: str) -> None:
-    """Apply one `--set KEY=VALUE`; VALUE is read as YAML (numbers, true/false, null, lists)."""
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise ConfigError(f"--set {text}: must be KEY=VALUE, for example --set window.hop_s=0.5")
-    try:
-        put(data, key.strip(), yaml.safe_load(value))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"--set {key.strip()}: value {value!r} is not valid YAML") from None
+        raise ConfigError(where + refusal(error, Settings)) from None
 
 
 def resolve(files: Sequence[Path], overrides: Sequence[str], options: Mapping[str, Any]) -> Settings:
@@ -337,38 +396,3 @@ def resolve(files: Sequence[Path], overrides: Sequence[str], options: Mapping[st
     for key, value in options.items():
         put(data, key, value)
     return validate(data)
-
-
-def _line(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    path = ""
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
-    if first["type"] == "extra_forbidden":
-        return f"{where}{path}: unknown key; known here: {', '.join(_known(first['loc']))}"
-    if first["type"] == "value_error" and (not path or message.startswith(path)):
-        return f"{where}{message}"
-    return f"{where}{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
-
-
-def _given(path: str, value: Any) -> str:
-    """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
-    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
-    if secret or isinstance(value, Mapping):
-        return ""
-    shown = repr(value)
-    return f"; is {shown if len(shown) <= 60 else shown[:57] + '…'}"
-
-
-def _known(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = Settings
-    for part in loc[:-1]:
-        if isinstance(part, int):
-            section = next(iter(get_args(section)), None)
-            continue
-        field = getattr(section, "model_fields", {}).get(part)
-        if field is None:
-            return ["see --print-config"]
-        section = field.annotation
-    return list(getattr(section, "model_fields", {})) or ["see --print-config"]

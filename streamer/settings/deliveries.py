@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streamer.errors import ConfigError
 from streamer.events import AlertState, Severity
+from streamer.settings.section import Section
 
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
@@ -25,16 +26,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, description="in log lines and 
 EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class _Selection(_Section):
+class _Selection(Section):
     """Which alerts a target gets: of at least this severity, of these rules (none named: all), in these states."""
 
-    min_severity: Severity = "info"
-    rules: tuple[str, ...] = ()
-    states: tuple[AlertState, ...] = Field(("raised", "cleared"), min_length=1)
+    min_severity: Severity = Field("info", description="of at least this one")
+    rules: tuple[str, ...] = Field((), description="of these rules; none named: of all")
+    states: tuple[AlertState, ...] = Field(("raised", "cleared"), min_length=1, description="in these states")
     waiting: int = Field(1000, ge=10, le=100_000, description="so many wait at most; see docs/alerts.md")
 
     @model_validator(mode="after")
@@ -47,10 +44,11 @@ class _Selection(_Section):
 class PushSettings(_Selection):
     """A push or desktop service by its apprise URL, for example `ntfy://topic`, `tgram://…`, `dbus://`."""
 
+    USUAL = ("name", "url", "url_env", "min_severity", "rules", "states")
     name: Name
     url: SecretStr | None = Field(None, description="an apprise URL; never shown")
     url_env: EnvName | None = Field(None, description="the environment variable that holds it")
-    timeout_s: float = Field(15.0, ge=1, le=120)
+    timeout_s: float = Field(15.0, ge=1, le=120, description="for one attempt")
     give_up_s: float = Field(3600.0, ge=10, le=86_400, description="an alert that old is not sent any more")
 
     @model_validator(mode="after")
@@ -63,14 +61,17 @@ class PushSettings(_Selection):
 class WebhookSettings(_Selection):
     """An HTTP(S) address that gets each alert as signed JSON and, if it fails, gets it later, also after a restart."""
 
+    USUAL = ("name", "url", "url_env", "secret_env", "min_severity", "rules", "states")
     name: Name
     url: SecretStr | None = Field(None, description="http:// or https://; never shown, it may hold a token")
     url_env: EnvName | None = Field(None, description="the environment variable that holds it")
     secret_env: EnvName | None = Field(None, description="the environment variable with the key of the signature")
-    states: tuple[AlertState, ...] = Field(("raised", "updated", "acknowledged", "cleared"), min_length=1)
-    timeout_s: float = Field(10.0, ge=0.5, le=120)
+    states: tuple[AlertState, ...] = Field(
+        ("raised", "updated", "acknowledged", "cleared"), min_length=1, description="in these states"
+    )
+    timeout_s: float = Field(10.0, ge=0.5, le=120, description="for one attempt")
     retry_first_s: float = Field(1.0, ge=0.05, le=60, description="pause after the first failure, doubled each time")
-    retry_max_s: float = Field(30.0, ge=0.05, le=3600)
+    retry_max_s: float = Field(30.0, ge=0.05, le=3600, description="the longest pause")
 
     @field_validator("url")
     @classmethod
@@ -86,23 +87,24 @@ class WebhookSettings(_Selection):
         return self
 
 
-class MqttSettings(_Section):
-    """A broker, with Home Assistant's discovery. `host` null: none."""
+class MqttSettings(Section):
+    """A broker, with Home Assistant's discovery."""
 
-    host: str | None = Field(None, pattern=HOST_PATTERN)
+    USUAL = ("host", "port", "username", "password_env", "tls", "ca_file", "device", "device_name")
+    host: str | None = Field(None, pattern=HOST_PATTERN, description="of the broker; null: none")
     port: int | None = Field(None, ge=1, le=65535, description="null: 8883 with TLS, else 1883")
-    username: str | None = Field(None, min_length=1)
+    username: str | None = Field(None, min_length=1, description="null: without one")
     password_env: EnvName | None = Field(None, description="the environment variable that holds the password")
-    tls: bool = False
+    tls: bool = Field(False, description="encrypted")
     ca_file: str | None = Field(None, description="PEM; null: the system's authorities")
     device: str | None = Field(None, pattern=NAME_PATTERN, description="id of this machine; null: its host name")
-    device_name: str = Field("Streamer", min_length=1, max_length=60)
-    discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN)
-    base_topic: str = Field("streamer", pattern=TOPIC_PATTERN)
+    device_name: str = Field("Streamer", min_length=1, max_length=60, description="what Home Assistant shows")
+    discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN, description="as in Home Assistant")
+    base_topic: str = Field("streamer", pattern=TOPIC_PATTERN, description="topics are BASE/DEVICE/…")
     refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
     expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
-    retry_max_s: float = Field(5.0, ge=1, le=300)
-    waiting: int = Field(1000, ge=10, le=100_000)
+    retry_max_s: float = Field(5.0, ge=1, le=300, description="the longest pause between attempts to connect")
+    waiting: int = Field(1000, ge=10, le=100_000, description="so many wait at most; see docs/alerts.md")
 
     @model_validator(mode="after")
     def _refreshed_in_time(self) -> "MqttSettings":
@@ -116,6 +118,7 @@ class MqttSettings(_Section):
 class CommandSettings(_Selection):
     """A program that is started for each alert: arguments as they are, no shell; the event as JSON on its stdin."""
 
+    USUAL = ("name", "argv", "min_severity", "rules", "states")
     name: Name
     argv: tuple[str, ...] = Field(min_length=1, max_length=100, description="the program and its arguments")
     timeout_s: float = Field(30.0, ge=0.1, le=3600, description="then it and what it started are ended")
@@ -129,25 +132,27 @@ class CommandSettings(_Selection):
         return value
 
 
-class HistorySettings(_Section):
+class HistorySettings(Section):
     """What is kept of alerts on this machine, for `streamer alerts history`, `mark` and `tune`."""
 
+    USUAL = ("record", "path", "clips")
     record: Literal["never", "live", "always"] = Field("live", description="live: not when files are read at speed 0")
     path: str | None = Field(None, description="JSON lines; null: streamer/alerts.jsonl in the user's state folder")
     max_mb: float = Field(5.0, ge=0.05, le=1000, description="then the oldest alerts go, those that were marked last")
     clips: bool = Field(False, description="keep the sound around each alert, as WAV files beside the history")
-    clip_before_s: float = Field(4.0, ge=0, le=15)
-    clip_after_s: float = Field(4.0, ge=0, le=15)
-    clips_max_mb: float = Field(100.0, ge=1, le=100_000)
+    clip_before_s: float = Field(4.0, ge=0, le=15, description="of sound before the alert begins")
+    clip_after_s: float = Field(4.0, ge=0, le=15, description="of sound after it was raised")
+    clips_max_mb: float = Field(100.0, ge=1, le=100_000, description="then the oldest clips go")
 
 
-class DeliverySettings(_Section):
+class DeliverySettings(Section):
     """Everything that is done with alerts beside showing them."""
 
-    push: tuple[PushSettings, ...] = Field((), max_length=MAX_TARGETS)
-    webhooks: tuple[WebhookSettings, ...] = Field((), max_length=MAX_TARGETS)
+    USUAL = ("push", "webhooks", "mqtt", "commands", "history")
+    push: tuple[PushSettings, ...] = Field((), max_length=MAX_TARGETS, description="phones and desktops")
+    webhooks: tuple[WebhookSettings, ...] = Field((), max_length=MAX_TARGETS, description="web addresses")
     mqtt: MqttSettings = MqttSettings()
-    commands: tuple[CommandSettings, ...] = Field((), max_length=MAX_TARGETS)
+    commands: tuple[CommandSettings, ...] = Field((), max_length=MAX_TARGETS, description="programs to start")
     history: HistorySettings = HistorySettings()
     spool: str | None = Field(None, description="folder of what webhooks still have to get; null: in the state folder")
 

@@ -7,17 +7,18 @@ where labels are known: by `streamer.sound.alerts.AlertEngine`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from streamer.errors import ConfigError
+from streamer.events import Severity
+from streamer.settings.section import Section, refusal
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
 SignName = Literal[CadenceName, "tone"]
@@ -69,18 +70,18 @@ def hours(span: str) -> tuple[int, int]:
     return (start_h * 60 + start_m) * 60, (end_h * 60 + end_m) * 60
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AlertRule(_Section):
+class AlertRule(Section):
     """One thing to tell people about. Exactly one of: sounds (labels, cadence), words, silence, loss, loudness."""
 
+    USUAL = (
+        *("id", "name", "about", "enabled", "severity", "labels", "threshold", "phrases", "partial", "cooldown_s"),
+        *("quiet_hours", "repeat_s", "all_clear"),
+    )
     id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="what others know the rule by")
     name: str = Field("", max_length=60, description="what people read; the id in words if empty")
     about: str = Field("", max_length=500, description="what it is for, shown by `streamer alerts explain`")
-    enabled: bool = True
-    severity: Literal["info", "warning", "critical"] = "warning"
+    enabled: bool = Field(True, description="false: it raises nothing")
+    severity: Severity = Field("warning", description="critical ones also ring here, and ignore the common quiet hours")
     labels: tuple[str, ...] = Field((), description="groups of labels or single AudioSet labels")
     cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
     unless: tuple[CadenceName, ...] = Field(
@@ -103,7 +104,7 @@ class AlertRule(_Section):
     silence_dbfs: Decibel | None = Field(None, description="nothing louder than this for min_duration_s")
     loud_dbfs: Decibel | None = Field(None, description="at least this loud for min_duration_s")
     lost: bool = Field(False, description="the microphone delivers nothing")
-    min_duration_s: Annotated[float, _within(0, 3600, " s")] = 0.0
+    min_duration_s: Annotated[float, _within(0, 3600, " s")] = Field(0.0, description="it lasts at least so long")
     clear_after_s: Annotated[float, _within(0, 600, " s")] = Field(3.0, description="so long not heard: it is over")
     cooldown_s: Annotated[float, _within(0, 86_400, " s")] = Field(10.0, description="not again so soon after its end")
     quiet_hours: ClockSpan | None = Field(None, description="local time in which it is not raised: 22:00-07:00")
@@ -136,12 +137,13 @@ class AlertRule(_Section):
         return self.name or self.id.replace("_", " ")
 
 
-class AlertRules(_Section):
+class AlertRules(Section):
     """All rules in force. `quiet_hours` holds for every rule that is not critical, beside the rules' own."""
 
+    USUAL = ("defaults", "quiet_hours", "rules")
     defaults: bool = Field(True, description="keep the default rules that are not named here")
-    quiet_hours: ClockSpan | None = None
-    rules: tuple[AlertRule, ...] = Field((), max_length=MAX_RULES)
+    quiet_hours: ClockSpan | None = Field(None, description="local time, 22:00-07:00; not for critical rules")
+    rules: tuple[AlertRule, ...] = Field((), max_length=MAX_RULES, description="one's own; before the default ones")
 
     @classmethod
     def default(cls) -> "AlertRules":
@@ -156,10 +158,8 @@ class AlertRules(_Section):
         own = data.get("rules", ())
         if not isinstance(own, list | tuple):
             return data
-        known = {rule["id"]: rule for rule in _default_rules()}
-        merged = [_merged(known, rule) for rule in own]
-        named = {rule.get("id") if isinstance(rule, Mapping) else getattr(rule, "id", None) for rule in own}
-        return {**data, "rules": [*merged, *(rule for rule in _default_rules() if rule["id"] not in named)]}
+        merged, others = rules_over(own, _default_rules())
+        return {**data, "rules": [*merged, *others]}
 
     @model_validator(mode="after")
     def _each_once(self) -> "AlertRules":
@@ -171,27 +171,16 @@ class AlertRules(_Section):
         return self
 
 
-class SoundSettings(_Section):
+class SoundSettings(Section):
     """When a sound becomes an event. Scores are calibrated; `threshold` holds where the head has none of its own."""
 
-    threshold: Score = 0.5
-    off_ratio: Annotated[float, _within(0.1, 1)] = Field(0.5, description="it lasts while above this part of it")
+    USUAL = ("threshold",)
+    threshold: Score = Field(0.5, description="least score, where the head has none of its own")
     confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
-    sure: Annotated[float, _within(0, 1)] = Field(0.5, description="this far between threshold and 1, one is enough")
-    unheard_s: Annotated[float, _within(1, 60, " s")] = Field(5.0, description="not judged for so long: it is over")
 
-
-def load_rules(path: Path | None = None) -> AlertRules:
-    """The rules of a YAML file with a top-level `alerts:`; None: the default rules. ConfigError names the path."""
-    if path is None:
-        return AlertRules.default()
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, Mapping) or "alerts" not in data:
-        raise ConfigError(f"{path}: must have a section 'alerts:'")
-    return parse_rules(data["alerts"])
+    off_ratio: ClassVar[float] = 0.5  # it lasts while above this part of the threshold: scores waver from hop to hop
+    sure: ClassVar[float] = 0.5  # so far from the threshold to 1 one judgement is enough: it need not wait for a second
+    unheard_s: ClassVar[float] = 5.0  # not judged for so long: nobody knows any more whether it lasts
 
 
 def parse_rules(data: Any) -> AlertRules:
@@ -199,7 +188,7 @@ def parse_rules(data: Any) -> AlertRules:
     try:
         return AlertRules.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_line(error)) from None
+        raise ConfigError(refusal(error, AlertRules, "alerts")) from None
 
 
 @cache
@@ -208,54 +197,12 @@ def _default_rules() -> tuple[dict[str, Any], ...]:
     return tuple(yaml.safe_load(text)["alerts"]["rules"])
 
 
-def _merged(known: Mapping[str, Mapping[str, Any]], rule: Any) -> Any:
-    if not isinstance(rule, Mapping) or rule.get("id") not in known:
-        return rule
-    return {**known[rule["id"]], **rule}
-
-
-def _line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = "alerts"
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    message = first["msg"].removeprefix("Value error, ").strip()
-    if message.startswith(path):
-        return message
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown key"
-    if first["type"] in {"missing", "trigger"}:
-        return f"{path}: {message[:1].lower() + message[1:]}"
-    return f"{path}: {message[:1].lower() + message[1:]}, is {first['input']!r}"
-
-
-def explain(rule: AlertRule) -> str:
-    """What a rule does, in one or two sentences for people."""
-    if rule.lost:
-        what = "the microphone delivers nothing"
-    elif rule.silence_dbfs is not None:
-        what = f"nothing is louder than {rule.silence_dbfs:g} dBFS for {rule.min_duration_s:g} s"
-    elif rule.loud_dbfs is not None:
-        what = f"it is at least {rule.loud_dbfs:g} dBFS loud for {rule.min_duration_s:g} s"
-    elif rule.phrases or rule.patterns:
-        said = ", ".join([*(f'"{phrase}"' for phrase in rule.phrases), *(f"/{pattern}/" for pattern in rule.patterns)])
-        what = f"somebody says {said}" + (" (also in text that may still change)" if rule.partial else "")
-    else:
-        least = "its own threshold" if rule.threshold is None else f"{rule.threshold:g}"
-        tagged = f"the tagger hears {', '.join(rule.labels)} with a score of at least {least}" if rule.labels else ""
-        if rule.signs:
-            tagged += f" while the signal shows the beginning of {' or '.join(rule.signs)}"
-        if rule.rivals:
-            tagged += f" and it is less sure of {' and '.join(rule.rivals)}"
-        pattern = f"the signal shows the pattern {' or '.join(rule.cadence)}" if rule.cadence else ""
-        what = ", or ".join(part for part in (tagged, pattern) if part)
-    if rule.unless:
-        what += f" (the tagger's word does not count while the signal shows the pattern {' or '.join(rule.unless)})"
-    notes = [
-        f"cleared {rule.clear_after_s:g} s after it was heard last",
-        f"not again within {rule.cooldown_s:g} s",
-        f"not during {rule.quiet_hours}" if rule.quiet_hours else "",
-        f"said again every {rule.repeat_s:g} s until acknowledged" if rule.repeat_s else "",
+def rules_over(own: Sequence[Any], known: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Mapping[str, Any]]]:
+    """One's own rules, each laid over the known one with its id, and the known ones that none of them names."""
+    by_id = {rule["id"]: rule for rule in known}
+    ids = [rule.get("id") if isinstance(rule, Mapping) else getattr(rule, "id", None) for rule in own]
+    merged = [
+        {**(by_id.get(id, {}) if isinstance(id, str) else {}), **rule} if isinstance(rule, Mapping) else rule
+        for id, rule in zip(ids, own, strict=True)
     ]
-    ends = "; ".join(note for note in notes if note) + ("." if rule.enabled else ". Off.")
-    return f"{rule.about} Raised ({rule.severity}) when {what}; {ends}".strip()
+    return merged, [rule for rule in known if rule["id"] not in ids]

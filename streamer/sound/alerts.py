@@ -3,7 +3,7 @@
 A pure state machine per rule, driven by sample time:
 
     IDLE ──evidence──► RAISED ──acknowledge──► ACKNOWLEDGED
-     ▲  └─(cooldown, snooze, quiet hours)          │
+     ▲  └─(cooldown, quiet hours)                  │
      └────── over, withdrawn or finished ──────────┘
 """
 
@@ -90,7 +90,6 @@ class _Watch:
     active: _Active | None = None
     ended: int = 0  # end of the previous alert
     free_at: int = 0  # end of the cooldown
-    snoozed_until: int = 0
 
 
 @dataclass(slots=True)
@@ -135,18 +134,6 @@ class AlertEngine:
             if watch.active is not None and watch.active.id == alert_id:
                 return self._acknowledge(watch, watch.active, at_sample)
         return []
-
-    def snooze(self, rule: str, until_sample: int, at_sample: int | None = None) -> list[AlertChange]:
-        """No new alerts of this rule before `until_sample`; one that stands is acknowledged.
-
-        `at_sample`: now; if None, the alert's last sample is taken. LookupError for a rule that is not in force.
-        """
-        for watch in self._watches:
-            if watch.rule.id == rule:
-                watch.snoozed_until = until_sample
-                active = watch.active
-                return [] if active is None else self._acknowledge(watch, active, at_sample or active.last)
-        raise LookupError(f"no rule in force is called {rule!r}: {', '.join(w.rule.id for w in self._watches)}")
 
     def finish(self, at_sample: int) -> list[AlertChange]:
         """The session ends: clear everything that stands."""
@@ -198,7 +185,7 @@ class AlertEngine:
 
     def _may_raise(self, watch: _Watch, given: AlertInput) -> bool:
         at, clock = given.end_sample, given.local_time_s
-        if at < watch.free_at or at < watch.snoozed_until:
+        if at < watch.free_at:
             return False
         return clock is None or not any(_inside(clock, start, end) for start, end in watch.quiet)
 

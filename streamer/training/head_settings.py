@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from streamer.errors import ConfigError
 from streamer.model.tagging import HeadKind
-from streamer.settings.config import apply_override
+from streamer.settings.section import apply_override
 from streamer.training.features import TapRecipe
 from streamer.training.manifests import ManifestSettings
 from streamer.training.sampling import Augmentation

@@ -14,13 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamer.commands.cli
-from streamer.alerts.clips import ClipRing, TappedSource, limit_folder, write_wav
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Delivery
-from streamer.alerts.explanation import explain
-from streamer.alerts.history import AlertHistory, HistoryEntry, history_path
-from streamer.alerts.recorder import Recorder
-from streamer.alerts.tuning import describe, to_yaml, tune, wilson
+from streamer.alerts.history import AlertHistory, HistoryEntry, history_path, tune, wilson
+from streamer.alerts.recorder import ClipRing, Recorder, TappedSource, limit_folder, write_wav
+from streamer.alerts.wording import describe_report, explain, to_yaml
 from streamer.audio.block import AudioBlock
 from streamer.errors import ConfigError, UsageError
 from streamer.settings.config import validate
@@ -164,7 +162,7 @@ def test_a_threshold_between_false_and_true_ones():
     assert (report.true, report.false, report.proposal, report.avoided) == (6, 4, 0.72, 4)
     assert (report.avoids_all, report.avoids_all_misses) == (0.72, 0)
     assert report.precision == 0.6
-    assert "right in 60% of the marked (95 % interval 31% to 83%)" in describe(report)
+    assert "right in 60% of the marked (95 % interval 31% to 83%)" in describe_report(report)
     proposed = to_yaml([report])
     assert proposed == "alerts:\n  rules:\n    - {id: dog, threshold: 0.72}\n"
     rules = parse_rules(yaml.safe_load(proposed)["alerts"])
@@ -176,13 +174,13 @@ def test_no_marked_true_alert_is_given_up():
     report = report_of(marked("dog", true=[0.66, 0.9, 0.9, 0.9, 0.9, 0.9], false=[0.55, 0.6, 0.8, 0.7]))
     assert (report.proposal, report.avoided) == (0.66, 2)
     assert (report.avoids_all, report.avoids_all_misses) == (0.81, 1)
-    assert "missed 1 of 6 true ones" in describe(report)
+    assert "missed 1 of 6 true ones" in describe_report(report)
 
 
 def test_too_few_marks_say_so_and_propose_nothing():
     report = report_of(marked("dog", true=[0.9], false=[0.6, 0.6, 0.6]))
     assert report.proposal is None
-    assert "too little to go by: needs 10 marks" in describe(report)
+    assert "too little to go by: needs 10 marks" in describe_report(report)
     assert to_yaml([report]) == ""
 
 
@@ -197,13 +195,13 @@ def test_too_few_marks_say_so_and_propose_nothing():
 def test_what_no_threshold_helps_is_said(rule, labels, why):
     report = report_of(marked(rule, false=[0.9] * 12, labels=labels))
     assert report.proposal is None
-    assert why in describe(report)
+    assert why in describe_report(report)
 
 
 def test_overlapping_scores_get_no_proposal():
     report = report_of(marked("dog", true=[0.5] * 6, false=[0.9] * 6))
     assert report.proposal is None
-    assert "score alike" in describe(report)
+    assert "score alike" in describe_report(report)
 
 
 @settings(max_examples=60, deadline=None)
@@ -215,7 +213,7 @@ def test_a_proposal_always_keeps_the_true_and_avoids_what_it_says(true, false):
             assert 0.5 < report.proposal <= 1
             assert all(score >= report.proposal for score in true)
             assert sum(score < report.proposal for score in false) == report.avoided > 0
-        assert "\n" in describe(report)
+        assert "\n" in describe_report(report)
 
 
 def test_wilson_interval():

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError, Wanted
-from streamer.alerts.parcels import AlertQueue, Parcel, parcel_key, read_alert
-from streamer.alerts.spool import Spool
+from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key, read_alert
 from streamer.errors import ConfigError
 
 FAST = Backoff(first_s=0.001, longest_s=0.01)

@@ -8,10 +8,9 @@ from websockets.sync.client import connect
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.alerts.delivery import NotDeliveredError
-from streamer.alerts.history import AlertHistory, MarksTail
+from streamer.alerts.history import AlertHistory, MarksTail, tune
 from streamer.alerts.parcels import Parcel, parcel_key
 from streamer.alerts.recorder import Recorder
-from streamer.alerts.tuning import tune
 from streamer.errors import UsageError
 from streamer.server.listening import Actions, ServerOptions
 from streamer.server.messages import Mark, MessageError, SessionInfo

@@ -18,6 +18,7 @@ from protocol import check_session
 from random_whisper import ENGLISH, random_whisper
 
 import streamer.commands.cli
+import streamer.commands.run
 from streamer.settings.config import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
@@ -117,7 +118,7 @@ def test_help_names_every_option_of_the_contract(capsys):
         streamer.commands.cli.main(["run", "--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
-    for option in streamer.commands.cli.SETTINGS:
+    for option in streamer.commands.run.SETTINGS:
         assert f"--{option.replace('_', '-')}" in text
     for option in ("--list-devices", "--config", "--set", "--print-config", "--no-server"):
         assert option in text
@@ -208,7 +209,7 @@ def test_a_port_in_use_is_one_line(model, sound):
 
 def test_settings_reach_the_options():
     fields = Settings.model_fields
-    for path in streamer.commands.cli.SETTINGS.values():
+    for path in streamer.commands.run.SETTINGS.values():
         section, key = path.split(".")
         assert key in fields[section].annotation.model_fields
 

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.commands.run import SETTINGS
 from streamer.errors import ConfigError
 from streamer.settings.config import Settings, resolve, validate
 
@@ -33,6 +35,7 @@ def refused(data, says):
         ({"speech": {"language": "e9"}}, "speech.language"),
         ({"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}, "alerts.rules[0].threshold: must lie in 0..1; is 3"),
         ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
+        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: voice, silence"),  # was one
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_path(data, says):
@@ -100,14 +103,37 @@ def test_anything_at_all_is_settings_or_one_line(data):
     assert "\n" not in said
 
 
+def test_the_schema_explains_every_setting_and_says_which_are_usual():
+    """What an option, or a file in configs/, sets is usual; what nobody sets is for experts."""
+    schema = Settings.model_json_schema()
+    settings = {(name, key): about for name, one in schema["$defs"].items() for key, about in one["properties"].items()}
+    assert [key for key, about in settings.items() if not (about.get("description") or "$ref" in about)] == []
+    assert {about["group"] for about in settings.values()} == {"usual", "expert"}
+    files = [yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) for name in ("default", "server", "notify")]
+    given = [[section, key] for data in files for section, keys in data.items() for key in keys]
+    for section, key in given + [path.split(".") for path in SETTINGS.values()]:
+        name = schema["properties"][section]["$ref"].rpartition("/")[2]
+        assert settings[name, key]["group"] == "usual", (section, key)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_files_in_configs_are_good(path):
     if not path.name.startswith("train_"):
         resolve([path], [], {})
 
 
-def test_default_yaml_holds_the_defaults():
-    assert resolve([ROOT / "configs" / "default.yaml"], [], {}) == Settings()
+@pytest.mark.parametrize("name", ["default.yaml", "alerts.yaml", "notify.yaml"])
+def test_these_files_change_nothing_until_somebody_edits_them(name):
+    assert resolve([ROOT / "configs" / name], [], {}) == Settings()
+
+
+def test_the_rules_that_alerts_yaml_proposes_are_good(tmp_path):
+    text = (ROOT / "configs" / "alerts.yaml").read_text().replace("  rules: []\n", "")
+    own = tmp_path / "alerts.yaml"
+    own.write_text(text.replace("  # rules:", "  rules:").replace("  #   - {", "    - {"))
+    rules = {rule.id: rule for rule in resolve([own], [], {}).alerts.rules}
+    assert (rules["dog"].enabled, rules["doorbell"].threshold, rules["my_name"].phrases) == (False, 0.3, ("Anna",))
+    assert set(rules) == {rule.id for rule in Settings().alerts.rules} | {"my_name"}
 
 
 def test_what_is_printed_can_be_read_again(tmp_path):

@@ -320,16 +320,6 @@ def test_repeat_until_acknowledged():
     assert [change.state for change in alerts.finish(70 * RATE)] == ["cleared"]
 
 
-def test_snooze():
-    alerts = engine(SIREN_RULE)
-    assert alerts.snooze("s", 30 * RATE) == []
-    changes = run(alerts, range(1, 40), lambda second: {SIREN: 0.9})
-    assert changes[0].at_sample == 30 * RATE
-    assert [change.state for change in alerts.snooze("s", 90 * RATE, 40 * RATE)] == ["acknowledged"]
-    with pytest.raises(LookupError, match="in force"):
-        alerts.snooze("x", 1)
-
-
 @pytest.mark.parametrize(("clock", "raises"), [("23:30", False), ("03:00", False), ("07:00", True), (None, True)])
 def test_quiet_hours(clock, raises):
     seconds = None if clock is None else int(clock[:2]) * 3600 + int(clock[3:]) * 60.0
@@ -441,7 +431,7 @@ hop_inputs = st.tuples(
     ),
     st.floats(-120, 0),
     st.booleans(),
-    st.sampled_from(["", "", "", "ack", "snooze"]),
+    st.sampled_from(["", "", "", "ack"]),
 )
 
 
@@ -475,8 +465,6 @@ def test_every_alert_is_raised_once_and_cleared_exactly_once(course):
         )
         if act == "ack" and changes:
             found += alerts.acknowledge(changes[-1].id, at)
-        if act == "snooze":
-            found += alerts.snooze("siren", at + 3 * RATE, at)
         assert all(change.at_sample == at for change in found)
         changes += found
     changes += alerts.finish(at)

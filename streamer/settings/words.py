@@ -1,6 +1,8 @@
-"""Lists of words that settings may hold: hot words for the decoder, and words that people are not to read.
+"""Languages and lists of words as people write them in settings and messages.
 
-The checks raise ValueError with the end of a line (`must be …`); `streamer.settings.config` puts the key before it.
+Languages: `en`, `English`, `en,de`, `[en, German]` or `auto`; which there are, and which of them a model knows, is for
+`streamer.model.languages` to say: that needs Whisper. Lists: hot words for the decoder, and words that nobody is to
+read. The checks raise ValueError with the end of a line (`must be …`); the settings put the key before it.
 """
 
 import re
@@ -8,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+AUTO = "auto"  # any language: it is detected
+LANGUAGE_FORMS = "must be a language such as en or English, several of them (en,de), or auto"
 HOT_WORDS_MAX = 100
 HOT_WORD_LENGTH = 60  # characters
 MASK_WORDS_MAX = 5000
@@ -22,6 +26,26 @@ ENGLISH = """
     fuckin fucking fucks goddamn goddamned jackass motherfucker motherfuckers motherfucking nigger niggers piss pissed
     shit shite shits shitting shitty slut sluts twat twats wanker wankers whore whores
 """
+
+
+def named_languages(given: object) -> tuple[str, ...]:
+    """The codes and names in lower case, each once; () for any language. ValueError says what would be right."""
+    if given is None:
+        return ()
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(LANGUAGE_FORMS)
+    names = tuple(dict.fromkeys(" ".join(part.split()).lower() for part in parts))
+    if names in ((), (AUTO,)):
+        return ()
+    if not all(re.fullmatch(r"[a-z ]{2,30}", name) for name in names) or AUTO in names:
+        raise ValueError(LANGUAGE_FORMS)
+    return names
+
+
+def shown_languages(languages: Sequence[str]) -> str:
+    """As one writes them in a setting or a message: `en`, `en,de`, `auto`."""
+    return ",".join(languages) or AUTO
 
 
 def without_marks(text: str) -> str:

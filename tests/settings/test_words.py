@@ -7,7 +7,7 @@ from streamer.errors import ConfigError, UsageError
 from streamer.model.languages import check_languages, language_codes
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings, validate
-from streamer.settings.languages import named_languages, shown_languages
+from streamer.settings.words import named_languages, shown_languages
 
 
 @pytest.mark.parametrize(

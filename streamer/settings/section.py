@@ -1,0 +1,107 @@
+"""What all settings share: the base of the sections, the line that refuses a wrong value, and YAML from people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from streamer.errors import ConfigError
+
+
+def _grouped(schema: dict[str, Any], section: "type[Section]") -> None:
+    """Each setting's group in `streamer schema`."""
+    for name, about in schema.get("properties", {}).items():
+        about["group"] = "usual" if name in section.USUAL else "expert"
+
+
+class Section(BaseModel):
+    """One section: frozen; unknown keys are refused; no traceback shows what was given, it may be secret.
+
+    `USUAL`: the settings that people choose; all others are for those who know what they change.
+    """
+
+    USUAL: ClassVar[tuple[str, ...]] = ()
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, json_schema_extra=_grouped
+    )
+
+
+def refusal(error: ValidationError, root: type[Section], path: str = "") -> str:
+    """The first fault in one line that starts with the key's path; `root` stands at `path`, "" for all settings."""
+    first = error.errors()[0]
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
+    if first["type"] == "extra_forbidden":
+        return f"{path}: unknown key; known here: {', '.join(_known(root, first['loc']))}"
+    if first["type"] == "value_error" and (not path or message.startswith(path)):
+        return message
+    return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
+
+
+def _given(path: str, value: Any) -> str:
+    """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
+    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
+    if secret or isinstance(value, Mapping):
+        return ""
+    shown = repr(value)
+    return f"; is {shown if len(shown) <= 60 else shown[:57] + '…'}"
+
+
+def _known(root: type[Section], loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = root
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            section = next(iter(get_args(section)), None)
+            continue
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None:
+            return ["see --print-config"]
+        section = field.annotation
+    return list(getattr(section, "model_fields", {})) or ["see --print-config"]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError where it cannot be read or is none."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"--config {path}: not valid YAML{place}: {getattr(error, 'problem', None) or 'broken'}"
+        ) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"--config {path}: must be a mapping of sections such as 'audio:', is a {type(data).__name__}"
+        )
+    return data
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set `section.key` in nested plain data, making the sections on the way."""
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {section} is not a section")
+        data = inner
+    data[last] = value
+
+
+def apply_override(data: dict[str, Any], text: str) -> None:
+    """Apply one `--set KEY=VALUE`; VALUE is read as YAML (numbers, true/false, null, lists)."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {text}: must be KEY=VALUE, for example --set window.hop_s=0.5")
+    try:
+        put(data, key.strip(), yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"--set {key.strip()}: value {value!r} is not valid YAML") from None
