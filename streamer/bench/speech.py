@@ -26,7 +26,7 @@ from streamer.bench.whisper_offline import Offline
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.measure import machine
-from streamer.measure.recordings import Recording
+from streamer.measure.recordings import Recording, in_a_quiet_room
 from streamer.measure.word_errors import normaliser
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
@@ -35,7 +35,6 @@ from streamer.settings.config import GuardSettings, Settings
 
 OFFLINE = "openai-whisper, offline"
 STREAM = "streamer"
-BEFORE_S, AFTER_S, HISS = 3.0, 6.0, 1e-4  # around a recording without speech: what begins and ends in a quiet room
 
 Say = Callable[[str], None]
 Samples = NDArray[np.float32]
@@ -75,7 +74,7 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
             samples = recording.samples()
             reference = _reference(recording, samples, timer, plain=plan.plain)
             if not reference.text:
-                samples = _in_a_quiet_room(samples)
+                samples = in_a_quiet_room(samples)
             read = offline.read(samples, recording.language)
             found = [judge_text(OFFLINE, reference, read.text, read.processor_s)]
             for name, settings in plan.variants.items():
@@ -154,12 +153,6 @@ def _reference(recording: Recording, samples: Samples, timer: Offline, *, plain:
         words=words,
         normal=normaliser(recording.language, plain=plain),
     )
-
-
-def _in_a_quiet_room(samples: Samples) -> Samples:
-    before = np.random.default_rng(0).normal(0.0, HISS, round(BEFORE_S * SAMPLE_RATE))
-    after = np.random.default_rng(1).normal(0.0, HISS, round(AFTER_S * SAMPLE_RATE))
-    return np.concatenate([before.astype(np.float32), samples, after.astype(np.float32)])
 
 
 def _in_language(settings: Settings, language: str | None) -> Settings:

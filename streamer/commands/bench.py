@@ -42,31 +42,17 @@ def add(subcommands: Any) -> None:
     busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
     busy.add_argument("--audio", metavar="FILE", help="without: a minute of the bundled demo's words")
     busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
-    alerts = _add(benches, "alerts", alerts_bench, "alarms in speech, noise and music: recall, latency, false alarms")
-    alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
-    alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
-    alerts.add_argument("--data", metavar="FOLDER", type=Path, help="recordings with a manifest.csv for backgrounds")
-    alerts.add_argument("--model", metavar="NAME|PATH", default="nano", help="patterns and tags together (nano)")
-    alerts.add_argument("--patterns", action="store_true", help="no model: the patterns of the signal alone, faster")
-    alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
-    alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
-    alerts.add_argument("--seed", metavar="N", type=_count, default=20_261_123, help="other scenes of the same kinds")
-    alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
-    alerts.add_argument(
-        "--false-alarms",
-        action="store_true",
-        help="hours (--hours) of speech, noise, household sounds and music alone; goes on where it was cut off",
-    )
+    about = "recordings: which raise the alert that they ought to, how soon, and false alerts by the hour"
+    alerts = _add(benches, "alerts", alerts_bench, about)
+    _model_options(alerts)
+    _data_options(alerts)
 
 
 def _add_speech(benches: Any) -> None:
     about = "recordings: word errors, latency, invented words and cost, beside openai-whisper offline"
     speech = _add(benches, "speech", speech_bench, about)
     _model_options(speech)
-    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
-    speech.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
-    speech.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
-    speech.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
+    _data_options(speech)
     times = "whose offline word timestamps say where words end: the best at hand (the same model)"
     speech.add_argument("--times", metavar="NAME|PATH", help=times)
     variant = "settings as JSON, reported as NAME; repeatable. Without: those in force"
@@ -132,6 +118,13 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{option}", help="as in `streamer run`")
     parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
+    parser.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
+    parser.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
+    parser.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
 
 
 def hop_bench(options: argparse.Namespace) -> int:
@@ -239,55 +232,11 @@ def alerts_bench(options: argparse.Namespace) -> int:
     """`streamer bench alerts`."""
     _settle_threads()
     from streamer.bench import alerts
-    from streamer.measure import machine
-    from streamer.measure.report import Report, Table
+    from streamer.measure import recordings
 
-    unknown = [kind for kind in options.kinds or () if kind not in alerts.RULE_OF]
-    if unknown:
-        raise UsageError(f"--kinds {unknown[0]}: must be among {', '.join(alerts.RULE_OF)}")
-    if options.false_alarms:
-        return _false_alarms(options)
-    facts = machine.facts(1)
-    found = alerts.main(
-        development=options.development,
-        seed=options.seed,
-        trials=options.trials,
-        hours=options.hours,
-        data=options.data,
-        kinds=options.kinds,
-        model=None if options.patterns else options.model,
-        processes=options.processes,
-        say=_say,
-    )
-    result = {"bench": "alerts", "machine": facts, **found}
-    captions = {
-        "recall_by_snr": "Alarms, all backgrounds",
-        "recall": "Alarms, each background",
-        "distractors": "Sounds that are none",
-    }
-    tables = [
-        Table(caption, tuple(found[key][0]), [list(row.values()) for row in found[key]])
-        for key, caption in captions.items()
-        if found[key]
-    ]
-    tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
-    about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
-    return _publish(options, Report("alerts", "Alarms", about, result, tables))
-
-
-def _false_alarms(options: argparse.Namespace) -> int:
-    from streamer.bench import false_alarms
-
-    plan = false_alarms.Plan(
-        hours=options.hours,
-        seed=options.seed,
-        data=options.data,
-        development=options.development,
-        model=None if options.patterns else options.model,
-        processes=options.processes,
-        folder=options.out,
-    )
-    return _publish(options, false_alarms.measure(plan, _say))
+    data = recordings.chosen(recordings.read_recordings(options.data, untold=True), options.sets, options.limit)
+    settings = _settings(options)
+    return _publish(options, alerts.report(alerts.measure(_load(settings), settings, data, _say)))
 
 
 def outage_bench(options: argparse.Namespace) -> int:
