@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,17 +113,14 @@ def train_heads(options: argparse.Namespace) -> int:
 
 def train_nano(options: argparse.Namespace) -> int:
     """`streamer train nano`: the path of the folder is the last line."""
-    _for_training()
-    from streamer.recipes.nano import make
+    make = _recipe("nano")
 
     return _wrote(make.main(options.config, _to_stderr))
 
 
 def train_sirens(options: argparse.Namespace) -> int:
     """`streamer train sirens`: the path of the network is the last line."""
-    _for_training()
-    from streamer.recipes.sirens import make
-
+    make = _recipe("sirens")
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
     return _wrote(make.main(recipe, _to_stderr))
 
@@ -139,11 +138,17 @@ def train_context(options: argparse.Namespace) -> int:
 
 def train_t4(options: argparse.Namespace) -> int:
     """`streamer train t4`: the path of the network is the last line."""
-    _for_training()
-    from streamer.recipes.t4 import make
-
+    make = _recipe("t4")
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
     return _wrote(make.main(recipe, _to_stderr))
+
+
+def _recipe(name: str) -> Any:
+    """The module `make` of a recipe. Raises UsageError where the package is installed without them."""
+    if find_spec("streamer.recipes") is None:
+        raise UsageError(f"train {name}: runs from a checkout: the recipes are left out of the installed package")
+    _for_training()
+    return import_module(f"streamer.recipes.{name}.make")
 
 
 def _for_training() -> None:
