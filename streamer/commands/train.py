@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from streamer.errors import UsageError
 
 if TYPE_CHECKING:
+    from streamer.measure.report import Report
     from streamer.training.manifests import ManifestSettings
-    from streamer.training.reports import Report
 
 OUT = Path("build/eval")
 
@@ -152,7 +152,7 @@ def _recipe(name: str) -> Any:
 
 
 def _for_training() -> None:
-    from streamer.training.extras import evaluation_library
+    from streamer.measure.report import evaluation_library
 
     evaluation_library("sklearn")  # scipy comes with it
 

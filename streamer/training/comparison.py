@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.measure.report import Report, Table, publish
 from streamer.model.checkpoint import load_model
 from streamer.model.head import load_head
 from streamer.model.tagging import HeadKind
@@ -20,7 +21,6 @@ from streamer.training.head_settings import HeadTraining, read_settings
 from streamer.training.head_training import split_clips, train_head
 from streamer.training.manifests import of_split, read_manifest
 from streamer.training.processes import Processes
-from streamer.training.reports import Report, Table, write_report
 
 KINDS = (HeadKind.LAST_MLP, HeadKind.WA_MLP, HeadKind.WA_TR, HeadKind.TL_TR)
 
@@ -71,7 +71,7 @@ def main(
     found = [_compare(settings, kind, group, out, rates, seeds, (validation, test), progress) for kind in kinds]
     found += [_existing(path, model, test) for path in beside]
     report = _report(model, split, test, found)
-    write_report(report, out)
+    publish(report, out)
     return report
 
 
@@ -125,8 +125,8 @@ def _existing(path: Path, model: Model, test: TapSet) -> Compared:
 def _report(model: Model, split: str, test: TapSet, found: Sequence[Compared]) -> Report:
     spans = [f"{score.span_s:g} s" for score in found[0].tests[0][1:]] if found else []
     columns = ("head", "parameters", "rate", "validation mAP", "mAP", "± seeds", "mAUC", "accuracy")
-    rows = tuple(
-        (
+    rows = [
+        [
             each.name,
             each.parameters,
             None if each.rate is None else f"{each.rate:g}",
@@ -136,17 +136,18 @@ def _report(model: Model, split: str, test: TapSet, found: Sequence[Compared]) -
             each.mean(0, "auc"),
             each.mean(0, "accuracy"),
             *(each.mean(place, "average_precision") for place in range(1, len(spans) + 1)),
-        )
+        ]
         for each in found
-    )
-    table = Table((*columns, *(f"mAP {span}" for span in spans)), rows)
+    ]
+    header = (*columns, *(f"mAP {span}" for span in spans))
     return Report(
         name="heads",
         title=f"Heads on the taps of {model.name}, {len(test)} windows of the split {split}",
-        figures={
+        about="",
+        result={
             "model": model.name,
             "split": split,
-            "heads": [dict(zip(table.columns, row, strict=True)) for row in rows],
+            "heads": [dict(zip(header, row, strict=True)) for row in rows],
         },
-        sections=(("mAP of whole windows, and over spans (means over seeds)", table),),
+        tables=(Table("mAP of whole windows, and over spans (means over seeds)", header, rows),),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from streamer.errors import UsageError
+from streamer.measure.report import Curve, Report, Table, draw_curves, publish
 from streamer.model.checkpoint import load_model
 from streamer.model.head import TaggingHead
 from streamer.model.whisper import Model
@@ -19,7 +20,6 @@ from streamer.sound.labels import labels
 from streamer.training.features import TapRecipe, TapSet, cached_taps
 from streamer.training.judging import TagMetrics, expected_calibration_error, f1_at, judge_spans, tag_metrics
 from streamer.training.manifests import ManifestSettings, of_split, read_manifest
-from streamer.training.reports import Curve, Plot, Report, Table, write_report
 
 SPANS_S = (1.0, 2.0, 5.0, 10.0)
 
@@ -52,7 +52,7 @@ def main(
     dtype: str = "auto",
     progress: bool = True,
 ) -> Report:
-    """Evaluate a model's head on a split and write tags.json, tags.md and tags_spans.png into `out`.
+    """Evaluate a model's head on a split and write tags.json, tags.md and tags.png into `out`.
 
     Raises UsageError without a head, InputError for data that is not there.
     """
@@ -62,7 +62,7 @@ def main(
     clips = of_split([clip for each in manifests for clip in read_manifest(each).clips if clip.labels], split)
     taps = cached_taps(loaded, clips, cache, TapRecipe(context=context), progress=progress)
     report = tag_report(loaded, loaded.head, taps, split, evaluate_head(loaded.head, taps, spans_s))
-    write_report(report, out)
+    publish(report, out)
     return report
 
 
@@ -92,23 +92,29 @@ def tag_report(model: Model, head: TaggingHead, taps: TapSet, split: str, scores
     per_class.sort(key=lambda item: -item[1])
     facts = {"model": model.name, "head": head.name, "kind": head.module.shape.kind.value, "split": split}
     curve = Curve("mAP", [each.span_s or 0 for each in spans], [each.metrics.average_precision for each in spans])
+
+    def draw(figure: Any) -> None:
+        draw_curves(figure.subplots(), [curve], title="mAP over the judged span", x="span, s", y="mAP")
+
     return Report(
         name="tags",
         title=f"Tags: {model.name} with {head.name}, {len(taps)} windows of the split {split}",
-        figures=facts | {"spans": [_row(each) for each in scores], "average_precision": dict(per_class)},
-        sections=(
-            ("Over spans", _span_table(scores)),
-            ("Average precision of each class (whole windows)", Table(("class", "AP"), tuple(per_class))),
+        about="",
+        result=facts | {"spans": [_row(each) for each in scores], "average_precision": dict(per_class)},
+        tables=(
+            _span_table(scores),
+            Table("Average precision of each class (whole windows)", ("class", "AP"), per_class),
         ),
-        plots=(Plot("tags_spans", "mAP over the judged span", "span, s", "mAP", (curve,)),) if spans else (),
+        draw=draw if spans else None,
     )
 
 
 def _span_table(scores: Sequence[SpanScore]) -> Table:
     columns = ("span", "judgements", "judged whole", "classes", "mAP", "mAUC", "d'", "accuracy", "ECE", "F1")
     return Table(
+        "Over spans",
         columns,
-        tuple(
+        [
             (
                 "whole" if each.span_s is None else f"{each.span_s:g} s",
                 each.metrics.n,
@@ -122,7 +128,7 @@ def _span_table(scores: Sequence[SpanScore]) -> Table:
                 each.f1,
             )
             for each in scores
-        ),
+        ],
     )
 
 

@@ -16,7 +16,7 @@ def test_kinds_are_compared_and_an_existing_head_stands_beside_them(tmp_path):
     report = comparison.main(
         config, tmp_path / "b", kinds=kinds, rates=(1e-3, 1e-2), seeds=2, beside=beside, progress=False
     )
-    heads = report.figures["heads"]
+    heads = report.result["heads"]
     assert [row["head"] for row in heads] == ["last_mlp", "wa_mlp", beside[0].name]
     assert {row["rate"] for row in heads[:2]} <= {"0.001", "0.01"}
     assert heads[2]["rate"] is None

@@ -73,8 +73,8 @@ def test_a_head_learns_what_it_was_shown_and_nothing_else(place, tmp_path):
         device="cpu",
         progress=False,
     )
-    assert report.figures["spans"][0]["mAP"] > 0.9
-    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"tags.json", "tags.md", "tags_spans.png"}
+    assert report.result["spans"][0]["mAP"] > 0.9
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"tags.json", "tags.md", "tags.png"}
     assert json.loads((tmp_path / "eval" / "tags.json").read_text())["spans"][1]["span_s"] == 1.0
     model = load_model(place / "tiny.pt", head=made.path, device="cpu", dtype="float32")
     scores = model.probabilities(model.tag(30 * torch.randn(4, 2, 12, 64)))
