@@ -27,7 +27,7 @@ from streamer.bench.teacher import Teacher
 from streamer.bench.weights import random_model, random_whisper
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
-from streamer.measure.processes import spinning
+from streamer.measure.machine import spinning
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
 from streamer.model.engine import Context, Engine

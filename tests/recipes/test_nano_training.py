@@ -9,7 +9,6 @@ from nano_bank import small_bank
 from streamer.errors import ConfigError, InputError
 from streamer.recipes.nano import loop, tagging
 from streamer.recipes.nano.batches import make_batch, stream
-from streamer.recipes.nano.clips import is_validation, read_recordings
 from streamer.recipes.nano.compose import Recipe, _turn
 from streamer.recipes.nano.make import audioset_labels, balanced, with_made_sounds
 from streamer.recipes.nano.optimiser import Optimiser
@@ -18,6 +17,7 @@ from streamer.recipes.nano.settings import Data, load
 from streamer.recipes.nano.validation import shipped_form, validate
 from streamer.recipes.nano.vocabulary import used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import is_validation, read_recordings
 
 WORDS = used_tokens()
 PHONES = loop.Phones({word: (1 + index % 7, 2) for index, word in enumerate(vocabulary())}, 8)

@@ -13,9 +13,9 @@ import whisper
 from torch import Tensor
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from streamer.recipes.nano.clips import Audio
 from streamer.recipes.nano.mels import log_mel
 from streamer.recipes.nano.network import POOL, TagHead
+from streamer.recipes.synthesis.clips import Audio
 
 MIN_SAMPLES = 6400  # one tap, 0.4 s
 

@@ -20,9 +20,9 @@ from sklearn.metrics import average_precision_score
 
 from streamer.errors import CheckpointError
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import Audio, SoundClip, TimedWord, read_audio, read_recordings
 from streamer.recipes.nano.hearing import Heard, encode, load_head, write
 from streamer.recipes.nano.network import TagHead
+from streamer.recipes.synthesis.clips import Audio, SoundClip, TimedWord, read_audio, read_recordings
 
 LONGEST = 10 * SAMPLE_RATE  # of the windows that scenes are cut into
 SPANS_TAPS = (3, 5, 12, 25)  # 1, 2, 5 and 10 s

@@ -9,16 +9,15 @@ from pathlib import Path
 from streamer.errors import ConfigError
 from streamer.recipes.nano import loop, tagging
 from streamer.recipes.nano.bank import Bank, build
-from streamer.recipes.nano.clips import SoundClip, read_recordings
-from streamer.recipes.nano.household import household
 from streamer.recipes.nano.network import Nano
-from streamer.recipes.nano.others import others
 from streamer.recipes.nano.publish import write_backbone, write_head
 from streamer.recipes.nano.ranks import launch
 from streamer.recipes.nano.settings import Data, Settings, load
 from streamer.recipes.nano.validation import shipped_form
 from streamer.recipes.nano.vocabulary import Vocabulary, used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import SoundClip, read_recordings
+from streamer.recipes.synthesis.household import household, others
 
 
 def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Path:

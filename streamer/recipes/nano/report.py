@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from streamer.recipes.nano.clips import read_recordings
 from streamer.recipes.nano.judge import (
     Judged,
     Scene,
@@ -23,6 +22,7 @@ from streamer.recipes.nano.judge import (
     word_errors,
 )
 from streamer.recipes.nano.make import audioset_labels
+from streamer.recipes.synthesis.clips import read_recordings
 
 
 def judge(folder: Path, data: Path, scenes: Path) -> dict[str, Any]:
