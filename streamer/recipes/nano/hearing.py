@@ -1,4 +1,4 @@
-"""A finished checkpoint at work on windows of any length: what the judge, the validation and the card measure with.
+"""A finished checkpoint at work on windows of any length: what the judge and the card measure with.
 
 Plain openai-whisper modules without padding and without caches: slow, short and independent of the live engine.
 """
