@@ -114,22 +114,27 @@ def _within(name: str, wanted: str) -> bool:
     return name == wanted or name.startswith(f"{wanted.rstrip('/')}/")
 
 
-def _rows(path: Path) -> Iterator[Recording]:
-    from whisper.tokenizer import LANGUAGES
-
+def csv_rows(path: Path, needed: Sequence[str], where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file in UTF-8 with a header. `where` begins what InputError says."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"--data {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{where}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"--data {path}: must be a CSV file in UTF-8, or a folder of scenes") from None
+        raise InputError(f"{where}: must be a CSV file in UTF-8") from None
     reader = csv.DictReader(io.StringIO(content, newline=""))
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    missing = [name for name in needed if name not in (reader.fieldnames or ())]
     if missing:
-        raise InputError(f"--data {path}: must be a CSV with a header, `path,set,language,text`: lacks `{missing[0]}`")
+        raise InputError(f"{where}: must be a CSV with a header, `{','.join(needed)}`: lacks `{missing[0]}`")
     for row in reader:
-        where = f"--data {path}, line {reader.line_num}"
-        given = {name: value.strip() for name, value in row.items() if isinstance(value, str)}
+        yield reader.line_num, {name: value.strip() for name, value in row.items() if isinstance(value, str)}
+
+
+def _rows(path: Path) -> Iterator[Recording]:
+    from whisper.tokenizer import LANGUAGES
+
+    for line, given in csv_rows(path, NEEDED, f"--data {path}"):
+        where = f"--data {path}, line {line}"
         name = given.get("set") or given.get("split") or "all"
         language = given.get("language", "").lower().replace("_", "-").split("-")[0]
         if not given.get("path"):

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from streamer.errors import UsageError
-from streamer.recipes.synthesis.scenes import Sounds
+from streamer.recipes.synthesis.scenes import Sounds, read_manifest
 
 BLOCK = 200  # scenes in a file
-COLUMNS = ("path", "kind", "split", "labels")
 
 DECAY = 0.998  # of the running average of the weights
 
@@ -44,14 +43,8 @@ class Recipe:
 
 
 @contextmanager
-def blamed(data: Path, out: Path) -> Iterator[None]:
-    """Turn what is missing or cannot be written into UsageError naming the option. `data` has a `manifest.csv`."""
-    try:
-        header = (data / "manifest.csv").read_text(encoding="utf-8").partition("\n")[0].strip().split(",")
-    except (OSError, UnicodeDecodeError):
-        header = []
-    if not set(COLUMNS) <= set(header):
-        raise UsageError(f"--data {data}: must have a manifest.csv with the columns {', '.join(COLUMNS)}")
+def blamed(out: Path) -> Iterator[None]:
+    """Turn what is missing or cannot be written into UsageError naming the option."""
     try:
         yield
     except FileNotFoundError as error:
@@ -64,6 +57,7 @@ def blamed(data: Path, out: Path) -> Iterator[None]:
 
 def composed(compose: Compose, numbers: range, data: Path, folder: Path, processes: int, say: Say) -> Arrays:
     """What `compose` makes of the scenes of these numbers, joined; blocks that the folder has are not redone."""
+    read_manifest(data)  # a wrong one is told before any process begins
     folder.mkdir(parents=True, exist_ok=True)
     blocks = [numbers[first : first + BLOCK] for first in range(0, len(numbers), BLOCK)]
     wanted = [block for block in blocks if not _file(folder, block).exists()]

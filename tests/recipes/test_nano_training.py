@@ -181,7 +181,7 @@ def test_the_package_lists_audiosets_classes():
 
 
 def test_a_manifest_is_checked(tmp_path):
-    with pytest.raises(InputError, match="no such manifest"):
+    with pytest.raises(InputError, match=r"data\.manifest .*: cannot be read: No such file"):
         read_recordings(tmp_path / "none.csv", {}, part="train")
     bad = tmp_path / "bad.csv"
     bad.write_text("path,kind\na,b\n")

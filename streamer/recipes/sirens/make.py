@@ -25,7 +25,7 @@ LOOKS = 4
 
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `sirens.json` beside it has its scores. Raises UsageError naming the option."""
-    with blamed(recipe.data, recipe.out):
+    with blamed(recipe.out):
         bank = Bank(
             **composed(_composed, range(recipe.scenes), recipe.data, recipe.out / "scenes", recipe.processes, say)
         )

@@ -1,6 +1,5 @@
 """Backgrounds of 32 s that the small networks of the signal learn in: what else sounds in a room."""
 
-import csv
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import soxr
 
 from streamer.audio.files import read_audio
 from streamer.events import SAMPLE_RATE
+from streamer.measure.recordings import csv_rows
 from streamer.recipes.synthesis import alarms
 from streamer.recipes.synthesis.gliding import SPREAD, chirps, engine, lead, levelled, music, riff, singing
 from streamer.recipes.synthesis.household import household as synthetic_household
@@ -56,8 +56,7 @@ class Sounds:
     """
 
     def __init__(self, data: Path) -> None:
-        with (data / "manifest.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+        rows = [row for row in read_manifest(data) if row["split"] == "train"]
         random = np.random.default_rng(1)
         self.speech = [_espoken(random) for _ in range(ESPOKEN)] + [_flited(random) for _ in range(FLITED)]
         said = [row for row in rows if row["kind"] == "speech"]
@@ -93,6 +92,12 @@ class Sounds:
         else:
             samples = DISTRACTORS[kind](random, longer, SPREAD).samples
         return np.resize(moved(levelled(samples), random, 0.2), int(seconds * SAMPLE_RATE))
+
+
+def read_manifest(data: Path) -> list[dict[str, str]]:
+    """The rows of `manifest.csv` in a folder. Raises InputError."""
+    path = data / "manifest.csv"
+    return [row for _, row in csv_rows(path, ("path", "kind", "split", "labels"), f"--data {path}")]
 
 
 def background(

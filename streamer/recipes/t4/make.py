@@ -57,7 +57,7 @@ class TrainedNet(nn.Module):
 
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `t4.json` beside it has its scores. Raises UsageError naming the option."""
-    with blamed(recipe.data, recipe.out):
+    with blamed(recipe.out):
         known = composed(_composed, range(recipe.scenes), recipe.data, recipe.out / "pairs", recipe.processes, say)
         held = np.arange(recipe.scenes) % VALIDATION == 0
         teaching = ~held[known["scene"]] & (known["start_s"] < LATEST_S)
