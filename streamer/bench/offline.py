@@ -4,7 +4,8 @@
         [--words] [--at-once 4] [--dtype float32] [--threads 1] [--out build/offline.json]
 
 The manifest is that of `streamer bench speech`; recordings without a language or a text are left out. Processor seconds
-are those of the process, in one thread unless told otherwise, reading the file included for both. Texts count as equal after openai-whisper's normaliser. Needs jiwer (extra `eval`).
+are those of the process, in one thread unless told otherwise, reading the file included for both. Texts count as equal
+after openai-whisper's normaliser. Needs jiwer (extra `eval`).
 """
 
 import argparse

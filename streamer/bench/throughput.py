@@ -16,12 +16,18 @@ import numpy as np
 import torch
 
 from streamer.audio.mel import MelFrames
-from streamer.bench import device as on
+from streamer.bench import clock as on
+from streamer.bench.clock import Heard, run_streams
 from streamer.bench.hop import NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
-from streamer.bench.paced import Heard, run_streams
-from streamer.bench.script import ScriptedEngine, Spoken, lively_speech, settings
-from streamer.bench.teacher import Teacher
-from streamer.bench.weights import random_model, random_whisper
+from streamer.bench.scripted import (
+    ScriptedEngine,
+    Spoken,
+    Teacher,
+    lively_speech,
+    random_model,
+    random_whisper,
+    settings,
+)
 from streamer.events import SAMPLE_RATE, Status, Transcript
 from streamer.measure import machine
 from streamer.measure.report import Report, Table

@@ -182,7 +182,7 @@ def ceilings_bench(options: argparse.Namespace) -> int:
 def speech_bench(options: argparse.Namespace) -> int:
     """`streamer bench speech`."""
     _settle_threads()
-    from streamer.bench import speech, speech_report
+    from streamer.bench import speech
     from streamer.measure import recordings
 
     data = recordings.chosen(recordings.read_recordings(options.data), options.sets, options.limit)
@@ -198,7 +198,7 @@ def speech_bench(options: argparse.Namespace) -> int:
         paced_s=options.paced,
         plain=options.plain,
     )
-    report = speech_report.report(speech.measure(_load(settings), data, plan, _say))
+    report = speech.report(speech.measure(_load(settings), data, plan, _say))
     return _publish(options, report, report.brief())
 
 
@@ -222,7 +222,7 @@ def busy_bench(options: argparse.Namespace) -> int:
     """`streamer bench busy`."""
     from streamer.audio.files import read_audio
     from streamer.bench import busy
-    from streamer.bench.script import lively_speech
+    from streamer.bench.scripted import lively_speech
 
     audio = read_audio(options.audio) if options.audio else lively_speech(60.0).samples
     return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
@@ -275,7 +275,7 @@ def _settle_threads() -> None:
 
 def _check_sizes(option: str, sizes: Iterable[str]) -> None:
     """Before anything is measured."""
-    from streamer.bench.weights import SIZES
+    from streamer.bench.scripted import SIZES
 
     for size in sizes:
         if size not in SIZES:

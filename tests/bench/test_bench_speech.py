@@ -6,8 +6,8 @@ import torch
 from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench import speech, speech_report, whisper_offline
-from streamer.bench.script import lively_speech
+from streamer.bench import speech, whisper_offline
+from streamer.bench.scripted import lively_speech
 from streamer.bench.speech_scores import Reference
 from streamer.bench.whisper_offline import Offline
 from streamer.commands.cli import main
@@ -158,6 +158,6 @@ def test_a_page_without_speech_has_no_word_errors():
         **{"model": "m", "head": None, "dtype": "float32", "words_timed_by": "m", "paced_s": 0, "absent": None},
         **speech.summary([]),
     }
-    report = speech_report.report(result)
+    report = speech.report(result)
     assert report.tables == []
     assert report.draw is None

@@ -1,7 +1,6 @@
 import pytest
 
-from streamer.bench.captions import Captions, CommittedWord
-from streamer.bench.speech_scores import Reference, by_set, figures, judge_captions, judge_text
+from streamer.bench.speech_scores import Captions, CommittedWord, Reference, by_set, figures, judge_captions, judge_text
 from streamer.measure.recordings import TrueWord
 from streamer.measure.word_errors import WordErrors, plain_text
 
