@@ -105,9 +105,11 @@ def train_head(options: argparse.Namespace) -> int:
 
 def train_heads(options: argparse.Namespace) -> int:
     """`streamer train heads`."""
-    from streamer.training import comparison
+    from streamer.training import head_training
 
-    report = comparison.main(options.config, options.out, options.set, seeds=options.seeds, beside=options.beside)
+    report = head_training.compare_heads(
+        options.config, options.out, options.set, seeds=options.seeds, beside=options.beside
+    )
     return _say(report, options.out)
 
 

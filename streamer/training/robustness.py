@@ -27,7 +27,7 @@ from streamer.steps import DecodeTask, StepRequest
 from streamer.training.features import TapRecipe, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, of_split, read_manifest
 from streamer.training.probe import partitions, probe
-from streamer.training.progress import progress_bar
+from streamer.training.processes import progress_bar
 
 SNRS_DB = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0, -10.0)
 PAUSE_S = 0.25  # between recordings that are strung together to one utterance
