@@ -23,6 +23,8 @@ from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
+PATIENCE_S = 30.0  # after its end a stream that is so far behind is given up
+
 
 def name(device: torch.device) -> str | None:
     """The name of a GPU with its memory; None for the processor, which `machine.facts` names."""
@@ -73,9 +75,6 @@ class Stopwatch:
         taken = dict(self.seconds)
         self.seconds.clear()
         return taken
-
-
-PATIENCE_S = 30.0  # after its end a stream that is so far behind is given up
 
 
 class PacedSource:

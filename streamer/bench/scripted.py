@@ -47,6 +47,11 @@ SIZES = {
 }
 
 
+LIKELY = -0.1  # log-probability that a given token is said to have
+GAP_S, PAUSE_S, WORDS_A_SENTENCE = 0.06, 1.2, 10
+HEARD_AFTER_S = 0.06  # a word is recognised this long after its end
+
+
 def random_whisper(size: str, seed: int = 0) -> Whisper:
     """openai-whisper's float32 module of an official size, weights drawn, alignment heads the official ones.
 
@@ -84,9 +89,6 @@ def random_model(module: Whisper, size: str, *, device: torch.device, dtype: tor
         device=device,
         dtype=dtype,
     )
-
-
-LIKELY = -0.1  # log-probability that a given token is said to have
 
 
 class Teacher(GreedySearch):
@@ -136,10 +138,6 @@ class Teacher(GreedySearch):
             if text[:1] == " " and len(text) > 3 and text[1:].isascii() and text[1:].isalpha() and text.islower():
                 found.append(token)
         return tuple(found)
-
-
-GAP_S, PAUSE_S, WORDS_A_SENTENCE = 0.06, 1.2, 10
-HEARD_AFTER_S = 0.06  # a word is recognised this long after its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from streamer.bench import agreement_loop
 from streamer.bench.clock import run_streams
-from streamer.bench.peers import PeerAbsentError
+from streamer.bench.offline import Offline
+from streamer.bench.peers import PeerAbsentError, Samples
 from streamer.bench.scripted import fixed_hop
 from streamer.bench.speech_scores import (
     Captions,
@@ -31,7 +30,6 @@ from streamer.bench.speech_scores import (
     judge_text,
     read_captions,
 )
-from streamer.bench.whisper_offline import Offline
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.measure import machine
@@ -47,7 +45,25 @@ OFFLINE = "openai-whisper, offline"
 STREAM = "streamer"
 
 Say = Callable[[str], None]
-Samples = NDArray[np.float32]
+
+
+LATE = ("commit p50", "commit p95", "first p50", "first p95")
+ALL = ("listener", "WER %", "over offline", "substituted", "lost", "invented", "as written %", *LATE, "erasure")
+REST = (
+    "listener",
+    "recordings",
+    "s",
+    "words",
+    "timed words",
+    "retractions",
+    "unseen",
+    "segments",
+    "finals",
+    "processor s/s",
+)
+SET = ("set", "listener", "words", "WER %", "over offline", "lost", "invented", "as written %", *LATE, "unseen")
+QUIET = ("set", "listener", "recordings", "minutes", "words invented", "a minute")
+REAL = ("listener", *LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,25 +240,6 @@ def _in_short(found: Sequence[Heard]) -> str:
         return f"{each.listener} " + (f"{each.errors.invented} invented" if rate is None else f"{100 * rate:.1f} %")
 
     return "; ".join(map(one, found))
-
-
-LATE = ("commit p50", "commit p95", "first p50", "first p95")
-ALL = ("listener", "WER %", "over offline", "substituted", "lost", "invented", "as written %", *LATE, "erasure")
-REST = (
-    "listener",
-    "recordings",
-    "s",
-    "words",
-    "timed words",
-    "retractions",
-    "unseen",
-    "segments",
-    "finals",
-    "processor s/s",
-)
-SET = ("set", "listener", "words", "WER %", "over offline", "lost", "invented", "as written %", *LATE, "unseen")
-QUIET = ("set", "listener", "recordings", "minutes", "words invented", "a minute")
-REAL = ("listener", *LATE)
 
 
 def report(result: Mapping[str, Any]) -> Report:

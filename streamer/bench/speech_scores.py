@@ -20,6 +20,9 @@ from streamer.measure.word_errors import Normal, WordErrors, as_written, plain_t
 Timed = Sequence[tuple[Event, float]]  # events and when they came out, in seconds of audio or of the wall clock
 
 
+READABLE = 0.5  # a word error rate offline; a recording that is read better ought to be seen in the stream
+
+
 @dataclass(frozen=True, slots=True)
 class CommittedWord:
     """A word as written, when it was committed, and since when it stood in its place (s)."""
@@ -118,9 +121,6 @@ def _common(before: Sequence[str], now: Sequence[str], normal: Normal) -> int:
             break
         same += 1
     return same
-
-
-READABLE = 0.5  # a word error rate offline; a recording that is read better ought to be seen in the stream
 
 
 @dataclass(frozen=True, slots=True)

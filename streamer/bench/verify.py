@@ -26,9 +26,11 @@ from whisper.model import Whisper
 
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
+from streamer.bench import clock as on
 from streamer.bench import speech
+from streamer.bench.hop import CONTEXT_S, NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
+from streamer.bench.offline import float32_module
 from streamer.bench.scripted import SIZES, random_model, random_whisper
-from streamer.bench.whisper_offline import float32_module
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
@@ -47,6 +49,13 @@ from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, StepRequest
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
+
+
+HOP_S = 0.5  # what a step of the live engine may take
+REPEATS = 5
+LIVE_SIZES = ("tiny", "base", "small", "medium", "large-v3-turbo", "large-v3")
+Clock = Callable[[], float]
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +158,6 @@ def _largest(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max())
 
 
-HOP_S = 0.5  # what a step of the live engine may take
-CONTEXT_S = 10.0
-PREFIX_TOKENS, NEW_TOKENS = 36, 4  # of a hop in running speech (FIELD-NOTES)
-REPEATS = 5
-LIVE_SIZES = ("tiny", "base", "small", "medium", "large-v3-turbo", "large-v3")
-
-Clock = Callable[[], float]
-Facts = dict[str, Any]
-
-
 def main(
     model: str,
     out: Path,
@@ -241,10 +240,10 @@ def speed(model: Model, clock: Clock = time.perf_counter) -> Facts:
 def step_ms(model: Model, clock: Clock = time.perf_counter) -> float:
     """Milliseconds of one hop of running speech: 10 s of audio, tags of three spans, 36 forced and 4 new tokens."""
     frames = MelFrames(model.dims.n_mels)
-    frames.append(_noise(CONTEXT_S))
+    frames.append(noise(np.random.default_rng(0), CONTEXT_S))
     prefix = tuple(range(1000, 1000 + PREFIX_TOKENS))
     task = DecodeTask(language="en", prefix=prefix, max_new_tokens=NEW_TOKENS)
-    spans = (2.0, 5.0, 10.0) if model.head is not None else ()
+    spans = SPANS_S if model.head is not None else ()
     request = StepRequest(0, round(CONTEXT_S * SAMPLE_RATE), spans, task)
     engine = Engine(model, context="fit")
     return _median_ms(lambda: engine.step([(frames, request)]), model, clock)
@@ -291,14 +290,9 @@ def _median_ms(work: Callable[[], object], model: Model, clock: Clock) -> float:
     for _ in range(REPEATS + 1):
         begin = clock()
         work()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
+        on.wait(model.device)
         times.append(clock() - begin)
     return 1000 * statistics.median(times[1:])  # the first one warms up
-
-
-def _noise(seconds: float) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(0, 0.05, round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 def _recordings(audio: Sequence[Path], refs: Sequence[Path]) -> list[Recording]:

@@ -31,6 +31,9 @@ from streamer.training.manifests import ManifestSettings, of_split, read_manifes
 BATCH = 256
 
 
+SPANS_S = (1.0, 2.0, 5.0, 10.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Judgements:
     """One judgement a row: logits and truth, float32 [n, 527], and the index of the window. `short`: how many windows
@@ -140,9 +143,6 @@ def f1_at(scores: NDArray[np.float32], truth: NDArray[np.float32], thresholds: S
     over = scores >= np.asarray(thresholds)
     hits = float((over & (truth > 0.5)).sum())
     return 2 * hits / max(1.0, float(over.sum() + truth.sum()))
-
-
-SPANS_S = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)

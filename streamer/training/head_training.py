@@ -39,6 +39,8 @@ from streamer.training.manifests import Clip, hold_out, of_split, read_manifest
 from streamer.training.processes import Processes, processes
 from streamer.training.trainer import Sampler
 
+KINDS = (HeadKind.LAST_MLP, HeadKind.WA_MLP, HeadKind.WA_TR, HeadKind.TL_TR)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedHead:
@@ -161,9 +163,6 @@ def _facts(
         "final_loss": losses[-1] if losses else None,
         "settings": settings.model_dump(mode="json", include={"head", "recipe", "features", "seed"}),
     }
-
-
-KINDS = (HeadKind.LAST_MLP, HeadKind.WA_MLP, HeadKind.WA_TR, HeadKind.TL_TR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from streamer.errors import UsageError
 
+Advance = Callable[[int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -64,9 +66,6 @@ def _variable(name: str, default: int) -> int:
     if not value.isdigit():
         raise UsageError(f"environment variable {name} is {value!r}: torchrun sets it to a number")
     return int(value)
-
-
-Advance = Callable[[int], None]
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import torch
 from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench import speech, whisper_offline
+from streamer.bench import offline, speech
+from streamer.bench.offline import Offline
 from streamer.bench.scripted import lively_speech
 from streamer.bench.speech_scores import Reference
-from streamer.bench.whisper_offline import Offline
 from streamer.commands.cli import main
 from streamer.errors import UsageError
 from streamer.measure.recordings import Recording, TrueWord
@@ -42,7 +42,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
         words = [{"word": " yes", "end": 0.4}] if options["word_timestamps"] else []
         return {"text": " yes", "segments": [{"words": words}]}
 
-    monkeypatch.setattr(whisper_offline.whisper, "transcribe", transcribe)
+    monkeypatch.setattr(offline.whisper, "transcribe", transcribe)
     reader = Offline(random_whisper(0), folder=tmp_path)
     first = reader.read(NOISE, "de")
     assert (first.text, first.words) == ("yes", ())
@@ -60,7 +60,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
 def test_models_that_know_english_only_read_as_english(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        whisper_offline.whisper,
+        offline.whisper,
         "transcribe",
         lambda m, s, **given: asked.append(given["language"]) or {"text": "", "segments": []},
     )

@@ -33,6 +33,13 @@ PROMPTED, PROMPT_TOKENS = 0.3, 60
 HIDDEN_SHARE, TAPS_SHARE = 1.0, 0.3  # of the loss, beside the probabilities
 
 
+RATE, WARM_STEPS, LEAST_RATE = 1e-3, 50, 0.05
+AVERAGED = 0.995  # of the averaged weights stays in each step
+MARGINS = (40, 144)  # positions of silence behind the audio that the student hears
+WHOLE = 0.1  # how often it hears 30 s
+SAVE_EVERY = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """A window and what the teacher makes of it.
@@ -143,13 +150,6 @@ def _apart(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """The mean over blocks of the squared difference, of the square."""
     shares = [(one - other).square().sum() / other.square().sum() for one, other in zip(found, wanted, strict=True)]
     return torch.stack(shares).mean()
-
-
-RATE, WARM_STEPS, LEAST_RATE = 1e-3, 50, 0.05
-AVERAGED = 0.995  # of the averaged weights stays in each step
-MARGINS = (40, 144)  # positions of silence behind the audio that the student hears
-WHOLE = 0.1  # how often it hears 30 s
-SAVE_EVERY = 100
 
 
 class LowRank(nn.Module):
