@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from streamer.bench import agreement_loop
 from streamer.bench.clock import run_streams
 from streamer.bench.offline import Offline
-from streamer.bench.peers import PeerAbsentError, Samples
+from streamer.bench.peers import AGREEMENT_LOOP, FasterTranscriber, PeerAbsentError, Samples, captions_of
 from streamer.bench.scripted import fixed_hop
 from streamer.bench.speech_scores import (
     Captions,
@@ -206,30 +205,26 @@ def _streamed(
     return judge_captions(name, reference, _in_audio(events, reference), took, real)
 
 
-def _looped(
-    peer: agreement_loop.FasterTranscriber, plan: Plan, reference: Reference, samples: Samples, language: str | None
-) -> Heard:
+def _looped(peer: FasterTranscriber, plan: Plan, reference: Reference, samples: Samples, language: str | None) -> Heard:
     hop_s = next(iter(plan.variants.values())).window.hop_s
     before = time.process_time()
-    events = agreement_loop.captions_of(peer.in_language(language), samples, hop_s)
+    events = captions_of(peer.in_language(language), samples, hop_s)
     took = time.process_time() - before
-    return judge_captions(agreement_loop.NAME, reference, _in_audio(events, reference), took)
+    return judge_captions(AGREEMENT_LOOP, reference, _in_audio(events, reference), took)
 
 
 def _in_audio(events: Sequence[Event], reference: Reference) -> Captions:
     return read_captions([(event, event.audio_t) for event in events], reference.normal)
 
 
-def _peer(
-    plan: Plan, offline: Offline, model: Model, stack: ExitStack
-) -> tuple[agreement_loop.FasterTranscriber | None, str | None]:
+def _peer(plan: Plan, offline: Offline, model: Model, stack: ExitStack) -> tuple[FasterTranscriber | None, str | None]:
     """The streaming peer on the same weights, or why there is none."""
     if not plan.peers:
         return None, "not asked for (--peers)"
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     threads = torch.get_num_threads()
     try:
-        return agreement_loop.FasterTranscriber(offline.module, folder, threads, prompts=model.previous_text), None
+        return FasterTranscriber(offline.module, folder, threads, prompts=model.previous_text), None
     except PeerAbsentError as error:
         return None, str(error)
 

@@ -1,4 +1,4 @@
-"""Synthetic sounds for tests and benches: alarms by the standards, and what must not be taken for them.
+"""Synthetic sounds for recipes and tests: alarms by the standards, and what must not be taken for them.
 
 Every maker takes a random generator, a length in seconds and a `Spread`, draws its parameters, and returns mono float32
 at 16 kHz with an RMS of 1 while it sounds. Same seed, same samples. Sources: ISO 8201 (T3), UL 2034 (T4), and for
@@ -29,8 +29,7 @@ class Spread:
     rt60_s: float
 
 
-DEVELOPMENT = Spread(tone=0.04, timing=0.04, rt60_s=0.4)  # what the detector was built on
-JUDGING = Spread(tone=0.07, timing=0.07, rt60_s=0.8)  # what it is judged on
+DEVELOPMENT = Spread(tone=0.04, timing=0.04, rt60_s=0.4)  # what the detectors were built on
 
 
 @dataclass(frozen=True, slots=True)
