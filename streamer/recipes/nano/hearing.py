@@ -17,8 +17,6 @@ from streamer.recipes.nano.mels import log_mel
 from streamer.recipes.nano.network import POOL, TagHead
 from streamer.recipes.synthesis.clips import Audio
 
-MIN_SAMPLES = 6400  # one tap, 0.4 s
-
 
 @dataclass(frozen=True, slots=True)
 class Heard:

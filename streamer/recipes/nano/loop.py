@@ -32,7 +32,6 @@ from streamer.recipes.nano.settings import LongWindows, Schedule, Settings
 from streamer.recipes.nano.vocabulary import N_VOCAB, Faults, Vocabulary
 from streamer.recipes.nano.voices import ipa
 
-FRAMES_OF_TAP = 20
 Report = Callable[[str], None]
 
 

@@ -222,13 +222,13 @@ def noise(rng: Generator, seconds: float, spread: Spread) -> Sound:
     return Sound(_unit(np.fft.irfft(spectrum, count) * level), seconds)
 
 
-def room(rng: Generator, samples: Samples, rt60_s: float, wet: float = 0.5) -> Samples:
-    """The sound in a room: direct sound plus an exponentially decaying tail of `wet` times its power; same length."""
+def room(rng: Generator, samples: Samples, rt60_s: float) -> Samples:
+    """The sound in a room: direct sound plus an exponentially decaying tail of half its power; same length."""
     if rt60_s < 0.05:
         return samples
     count = _count(rt60_s * 1.2)
     tail = rng.standard_normal(count) * np.exp(-6.9 * np.arange(count) / SAMPLE_RATE / rt60_s)
-    tail *= np.sqrt(wet / np.sum(tail**2))
+    tail *= np.sqrt(0.5 / np.sum(tail**2))
     tail[0] += 1
     size = _fft_size(samples.size + count)
     reverberant = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: samples.size]
