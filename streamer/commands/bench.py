@@ -1,12 +1,13 @@
 """`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
 
 import argparse
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamer.errors import UsageError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from streamer.settings.config import Settings
 
 OUT = Path("build/bench")
+Plan = TypeVar("Plan")
 COMPUTE = ("auto", "cpu", "cuda")
 DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -65,9 +67,15 @@ def _add_speech(benches: Any) -> None:
 
 def _add_outage(benches: Any) -> None:
     outage = _add(benches, "outage", outage_bench, "a killed broker, a failing web server, a hanging push service")
-    outage.add_argument("--broker", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)")
-    outage.add_argument("--webhook", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)")
-    outage.add_argument("--push", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)")
+    outage.add_argument(
+        "--broker", dest="broker_s", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)"
+    )
+    outage.add_argument(
+        "--webhook", dest="webhook_s", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)"
+    )
+    outage.add_argument(
+        "--push", dest="push_s", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)"
+    )
     outage.add_argument("--rate", metavar="N", type=_positive, default=2.0, help="alerts a second (2)")
 
 
@@ -85,7 +93,9 @@ def _add_throughput(benches: Any) -> None:
     run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries, random weights")
     run.add_argument("--size", default="base", help="an official size (base)")
     run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
-    run.add_argument("--streams", metavar="N", type=_count, default=128, help="try no more than these (128)")
+    run.add_argument(
+        "--streams", dest="most", metavar="N", type=_count, default=128, help="try no more than these (128)"
+    )
     run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
     run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
@@ -133,15 +143,7 @@ def hop_bench(options: argparse.Namespace) -> int:
     _check_sizes("--sizes", options.sizes)
     from streamer.bench import hop
 
-    plan = hop.Plan(
-        sizes=options.sizes,
-        threads=options.threads,
-        rounds=options.rounds,
-        busy_rounds=options.busy_rounds,
-        peers=options.peers,
-        compute=options.compute,
-    )
-    return _publish(options, hop.report(hop.measure(plan, _say)))
+    return _publish(options, hop.report(hop.measure(_plan(hop.Plan, options), _say)))
 
 
 def throughput_bench(options: argparse.Namespace) -> int:
@@ -150,17 +152,7 @@ def throughput_bench(options: argparse.Namespace) -> int:
     _check_sizes("--size", [options.size])
     from streamer.bench import throughput
 
-    plan = throughput.Plan(
-        size=options.size,
-        seconds=options.seconds,
-        threads=options.threads,
-        most=options.streams,
-        repeats=options.repeats,
-        context=options.context,
-        compute=options.compute,
-        dtype=options.dtype,
-    )
-    return _publish(options, throughput.report(throughput.measure(plan, _say)))
+    return _publish(options, throughput.report(throughput.measure(_plan(throughput.Plan, options), _say)))
 
 
 def ceilings_bench(options: argparse.Namespace) -> int:
@@ -169,14 +161,7 @@ def ceilings_bench(options: argparse.Namespace) -> int:
     _check_sizes("--sizes", options.sizes)
     from streamer.bench import ceilings
 
-    plan = ceilings.Plan(
-        sizes=options.sizes,
-        rounds=options.rounds,
-        threads=options.threads,
-        compute=options.compute,
-        dtype=options.dtype,
-    )
-    return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
+    return _publish(options, ceilings.report(ceilings.measure(_plan(ceilings.Plan, options), _say)))
 
 
 def speech_bench(options: argparse.Namespace) -> int:
@@ -243,8 +228,13 @@ def outage_bench(options: argparse.Namespace) -> int:
     """`streamer bench outage`."""
     from streamer.bench import outage
 
-    plan = outage.Plan(broker_s=options.broker, webhook_s=options.webhook, push_s=options.push, rate=options.rate)
-    return _publish(options, outage.report(outage.measure(plan, _say)))
+    return _publish(options, outage.report(outage.measure(_plan(outage.Plan, options), _say)))
+
+
+def _plan(kind: Callable[..., Plan], options: argparse.Namespace) -> Plan:
+    """A bench's plan: what its fields are called, the options are."""
+    names = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in vars(options).items() if name in names})
 
 
 def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
