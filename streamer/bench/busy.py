@@ -22,7 +22,7 @@ from streamer.bench.peers import Samples
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
-from streamer.measure.processes import spinning
+from streamer.measure.machine import spinning
 from streamer.measure.report import Report, Table
 
 # What a shell may say about threads, and what this program says for itself before torch starts.

@@ -22,10 +22,9 @@ import torch
 from whisper.model import ModelDimensions
 
 from streamer.audio.mel import FRAMES_PER_SECOND
-from streamer.bench import device as on
+from streamer.bench import clock as on
 from streamer.bench.hop import PREFIX_TOKENS
-from streamer.bench.teacher import Teacher
-from streamer.bench.weights import random_model, random_whisper
+from streamer.bench.scripted import Teacher, random_model, random_whisper
 from streamer.measure import machine
 from streamer.measure.report import Report, Table
 from streamer.model.affine import Affine

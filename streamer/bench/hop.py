@@ -20,14 +20,13 @@ import torch
 from whisper.model import Whisper
 
 from streamer.audio.mel import MelFrames
-from streamer.bench import device as on
+from streamer.bench import clock as on
+from streamer.bench.clock import Stopwatch
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
-from streamer.bench.stopwatch import Stopwatch
-from streamer.bench.teacher import Teacher
-from streamer.bench.weights import random_model, random_whisper
+from streamer.bench.scripted import Teacher, random_model, random_whisper
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
-from streamer.measure.processes import spinning
+from streamer.measure.machine import spinning
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
 from streamer.model.engine import Context, Engine

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.alerts.history import AlertHistory
-from streamer.bench.captions import percentile
 from streamer.bench.outage_parts import (
     ALERT_S,
     Arrivals,
@@ -29,6 +28,7 @@ from streamer.bench.outage_parts import (
     read_push,
     watching,
 )
+from streamer.bench.speech_scores import percentile
 from streamer.events import SAMPLE_RATE, Alert, Severity, Tag
 from streamer.measure import machine
 from streamer.measure.report import Report, Table

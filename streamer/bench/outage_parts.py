@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 START_S = 10.0  # seconds that a broker may take to listen
 POLL_S = 0.01
-ALERT_S = (
-    4.0  # of the session's clock from one alert to the next: each has a start and an end of its own in whole seconds
-)
+ALERT_S = 4.0  # from one alert to the next on the session's clock: starts and ends of their own in whole seconds
 Change = tuple[int, str]  # an alert's id and its state
 
 

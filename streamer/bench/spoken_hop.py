@@ -20,9 +20,9 @@ import torch
 
 import streamer
 from streamer.audio.files import demo_path, read_audio
-from streamer.bench import device as on
+from streamer.bench import clock as on
+from streamer.bench.clock import Stopwatch
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
-from streamer.bench.stopwatch import Stopwatch
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine

@@ -23,12 +23,19 @@ import torch
 
 from streamer.audio.files import demo_path, read_audio
 from streamer.audio.mel import MelFrames
-from streamer.bench import device as on
+from streamer.bench import clock as on
+from streamer.bench.clock import Heard, run_streams
 from streamer.bench.hop import NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
-from streamer.bench.paced import Heard, run_streams
-from streamer.bench.script import ScriptedEngine, Spoken, fixed_hop, lively_speech, settings
-from streamer.bench.teacher import Teacher
-from streamer.bench.weights import random_model, random_whisper
+from streamer.bench.scripted import (
+    ScriptedEngine,
+    Spoken,
+    Teacher,
+    fixed_hop,
+    lively_speech,
+    random_model,
+    random_whisper,
+    settings,
+)
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Gap, Status, Transcript
 from streamer.measure import machine

@@ -10,20 +10,27 @@ Without --audio the bundled demo is heard.
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+import whisper
 from numpy.typing import NDArray
+from torch import Tensor
+from whisper.audio import HOP_LENGTH, N_FRAMES, N_SAMPLES, log_mel_spectrogram
+from whisper.model import Whisper
 
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
-from streamer.bench import speech, speech_report
-from streamer.bench.parity import Parity, compare
-from streamer.bench.weights import SIZES, random_model, random_whisper
+from streamer.bench import clock as on
+from streamer.bench import speech
+from streamer.bench.hop import CONTEXT_S, NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
+from streamer.bench.offline import float32_module
+from streamer.bench.scripted import SIZES, random_model, random_whisper
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
@@ -31,7 +38,9 @@ from streamer.measure.recordings import Recording
 from streamer.measure.report import Report, Table, publish
 from streamer.model import catalog
 from streamer.model.checkpoint import load_model
+from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.download import ProgressCallback, file_sha256
+from streamer.model.encoder import TAP_POOL
 from streamer.model.engine import Engine
 from streamer.model.formats.place import place_of
 from streamer.model.released_heads import head_of, pull_head
@@ -39,14 +48,114 @@ from streamer.model.whisper import Model
 from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, StepRequest
 
+LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
+
+
 HOP_S = 0.5  # what a step of the live engine may take
-CONTEXT_S = 10.0
-PREFIX_TOKENS, NEW_TOKENS = 36, 4  # of a hop in running speech (FIELD-NOTES)
 REPEATS = 5
 LIVE_SIZES = ("tiny", "base", "small", "medium", "large-v3-turbo", "large-v3")
-
 Clock = Callable[[], float]
 Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Largest differences over all windows of 30 s, padded as openai-whisper pads them.
+
+    `logits` None: no head. `same_tokens` of `windows` had equal tokens; `first_other`: the first pair of texts that
+    differ.
+    """
+
+    windows: int
+    mel: float
+    features: float
+    taps: float
+    logits: float | None
+    same_tokens: int
+    first_other: tuple[str, str] | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of it is equal within 1e-3 of float32 rounding, tokens exactly."""
+        near = max(self.mel, self.features, self.taps, self.logits or 0.0) < 1e-3
+        return near and self.same_tokens == self.windows
+
+
+def compare(model: Model, recordings: Iterable[NDArray[np.float32]], *, max_windows: int = 20) -> Parity:
+    """Compare on at most `max_windows` windows of the recordings (16 kHz). `model`: float32 on the CPU."""
+    module = float32_module(model)
+    search = GreedySearch(model)
+    windows = _windows(recordings, max_windows)
+    worst = [0.0, 0.0, 0.0, 0.0]
+    same, other = 0, None
+    for samples in windows:
+        reference = log_mel_spectrogram(samples, model.dims.n_mels, padding=N_SAMPLES - len(samples))[:, :N_FRAMES]
+        differences, features = _differences(model, module, samples, reference)
+        worst = [max(old, new) for old, new in zip(worst, differences, strict=True)]
+        ours, theirs = _tokens(model, search, module, features, reference)
+        same += ours == theirs
+        if ours != theirs and other is None:
+            tokenizer = model.tokenizer()
+            other = (tokenizer.decode(ours), tokenizer.decode(theirs))
+    logits = worst[3] if model.head is not None else None
+    return Parity(len(windows), worst[0], worst[1], worst[2], logits, same, other)
+
+
+def _windows(recordings: Iterable[NDArray[np.float32]], most: int) -> list[NDArray[np.float32]]:
+    found = [
+        samples[begin : begin + N_SAMPLES] for samples in recordings for begin in range(0, len(samples), N_SAMPLES)
+    ]
+    return [samples for samples in found if len(samples) >= LEAST_SAMPLES][:most]
+
+
+@torch.inference_mode()
+def _differences(
+    model: Model, module: Whisper, samples: NDArray[np.float32], reference: Tensor
+) -> tuple[list[float], Tensor]:
+    """Largest differences of mel, features, taps and logits on one window; and our features [1, frames, d]."""
+    frames = MelFrames(model.dims.n_mels)
+    frames.append(samples)
+    mel = frames.window(0, len(samples), N_FRAMES)
+    # openai-whisper pads before it takes the spectrogram, so that a last partial hop counts as a frame of its own.
+    shared = min(len(samples) // HOP_LENGTH, N_FRAMES)
+    outputs: list[Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        for block in module.encoder.blocks
+    ]
+    try:
+        their_features = module.encoder(reference[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    features, taps = model.encode(reference[None])
+    their_taps = torch.stack([F.avg_pool2d(output, (TAP_POOL, 1)) for output in outputs], dim=1)
+    found = [
+        _largest(mel[:, :shared], reference[:, :shared]),
+        _largest(features, their_features),
+        _largest(taps, their_taps),
+        0.0,
+    ]
+    if model.head is not None:
+        found[3] = _largest(model.tag(taps), model.head.module(their_taps))
+    return found, features
+
+
+def _tokens(
+    model: Model, search: GreedySearch, module: Whisper, features: Tensor, mel: Tensor
+) -> tuple[list[int], list[int]]:
+    """Our greedy tokens and those of openai-whisper's `decode` at temperature 0."""
+    options = whisper.DecodingOptions(
+        language=None if model.is_multilingual else "en", without_timestamps=True, fp16=False, temperature=0.0
+    )
+    theirs = whisper.decode(module, mel, options)
+    task = DecodeTask(language=theirs.language)
+    (ours,) = search.decode([AudioWindow(features[0], features.shape[1])], [task])
+    return list(ours.tokens), list(theirs.tokens)
+
+
+def _largest(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max())
 
 
 def main(
@@ -131,10 +240,10 @@ def speed(model: Model, clock: Clock = time.perf_counter) -> Facts:
 def step_ms(model: Model, clock: Clock = time.perf_counter) -> float:
     """Milliseconds of one hop of running speech: 10 s of audio, tags of three spans, 36 forced and 4 new tokens."""
     frames = MelFrames(model.dims.n_mels)
-    frames.append(_noise(CONTEXT_S))
+    frames.append(noise(np.random.default_rng(0), CONTEXT_S))
     prefix = tuple(range(1000, 1000 + PREFIX_TOKENS))
     task = DecodeTask(language="en", prefix=prefix, max_new_tokens=NEW_TOKENS)
-    spans = (2.0, 5.0, 10.0) if model.head is not None else ()
+    spans = SPANS_S if model.head is not None else ()
     request = StepRequest(0, round(CONTEXT_S * SAMPLE_RATE), spans, task)
     engine = Engine(model, context="fit")
     return _median_ms(lambda: engine.step([(frames, request)]), model, clock)
@@ -181,14 +290,9 @@ def _median_ms(work: Callable[[], object], model: Model, clock: Clock) -> float:
     for _ in range(REPEATS + 1):
         begin = clock()
         work()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
+        on.wait(model.device)
         times.append(clock() - begin)
     return 1000 * statistics.median(times[1:])  # the first one warms up
-
-
-def _noise(seconds: float) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(0, 0.05, round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 def _recordings(audio: Sequence[Path], refs: Sequence[Path]) -> list[Recording]:
@@ -242,7 +346,7 @@ def _report(
         },
         tables=(
             _table("Files", files),
-            *(speech_report.report(heard).tables[:2] if heard else ()),
+            *(speech.report(heard).tables[:2] if heard else ()),
             _table("Speed (ms)", [fast]),
             _table("Largest size that runs live", live),
         ),

@@ -1,12 +1,13 @@
 """`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
 
 import argparse
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamer.errors import UsageError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from streamer.settings.config import Settings
 
 OUT = Path("build/bench")
+Plan = TypeVar("Plan")
 COMPUTE = ("auto", "cpu", "cuda")
 DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -42,31 +44,17 @@ def add(subcommands: Any) -> None:
     busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
     busy.add_argument("--audio", metavar="FILE", help="without: a minute of the bundled demo's words")
     busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
-    alerts = _add(benches, "alerts", alerts_bench, "alarms in speech, noise and music: recall, latency, false alarms")
-    alerts.add_argument("--trials", metavar="N", type=_count, default=10, help="scenes of each kind (10)")
-    alerts.add_argument("--hours", metavar="H", type=_positive, default=1.0, help="of audio without alarms (1)")
-    alerts.add_argument("--data", metavar="FOLDER", type=Path, help="recordings with a manifest.csv for backgrounds")
-    alerts.add_argument("--model", metavar="NAME|PATH", default="nano", help="patterns and tags together (nano)")
-    alerts.add_argument("--patterns", action="store_true", help="no model: the patterns of the signal alone, faster")
-    alerts.add_argument("--kinds", metavar="A,B", type=_names, help="of alarms (all)")
-    alerts.add_argument("--processes", metavar="N", type=_count, default=os.cpu_count(), help="at once (all cores)")
-    alerts.add_argument("--seed", metavar="N", type=_count, default=20_261_123, help="other scenes of the same kinds")
-    alerts.add_argument("--development", action="store_true", help="the set that the detector was built on")
-    alerts.add_argument(
-        "--false-alarms",
-        action="store_true",
-        help="hours (--hours) of speech, noise, household sounds and music alone; goes on where it was cut off",
-    )
+    about = "recordings: which raise the alert that they ought to, how soon, and false alerts by the hour"
+    alerts = _add(benches, "alerts", alerts_bench, about)
+    _model_options(alerts)
+    _data_options(alerts)
 
 
 def _add_speech(benches: Any) -> None:
     about = "recordings: word errors, latency, invented words and cost, beside openai-whisper offline"
     speech = _add(benches, "speech", speech_bench, about)
     _model_options(speech)
-    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
-    speech.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
-    speech.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
-    speech.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
+    _data_options(speech)
     times = "whose offline word timestamps say where words end: the best at hand (the same model)"
     speech.add_argument("--times", metavar="NAME|PATH", help=times)
     variant = "settings as JSON, reported as NAME; repeatable. Without: those in force"
@@ -79,9 +67,15 @@ def _add_speech(benches: Any) -> None:
 
 def _add_outage(benches: Any) -> None:
     outage = _add(benches, "outage", outage_bench, "a killed broker, a failing web server, a hanging push service")
-    outage.add_argument("--broker", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)")
-    outage.add_argument("--webhook", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)")
-    outage.add_argument("--push", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)")
+    outage.add_argument(
+        "--broker", dest="broker_s", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)"
+    )
+    outage.add_argument(
+        "--webhook", dest="webhook_s", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)"
+    )
+    outage.add_argument(
+        "--push", dest="push_s", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)"
+    )
     outage.add_argument("--rate", metavar="N", type=_positive, default=2.0, help="alerts a second (2)")
 
 
@@ -106,7 +100,9 @@ def _add_throughput(benches: Any) -> None:
     which.add_argument("--model", metavar="NAME|PATH", default="tiny.en", help=model)
     which.add_argument("--size", help="instead: random weights of an official size, which write given words")
     run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
-    run.add_argument("--streams", metavar="N", type=_count, default=128, help="try no more than these (128)")
+    run.add_argument(
+        "--streams", dest="most", metavar="N", type=_count, default=128, help="try no more than these (128)"
+    )
     run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
     run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
@@ -141,28 +137,25 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
 
 
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    data = "a CSV with the columns path,set,language,text, or a folder of scenes, NAME.flac beside NAME.json"
+    parser.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, required=True, help=data)
+    parser.add_argument("--sets", metavar="A,B", type=_names, help="only these; sounds: all sounds/… (all)")
+    parser.add_argument("--limit", metavar="N", type=_count, help="recordings of each set (all)")
+
+
 def hop_bench(options: argparse.Namespace) -> int:
     """`streamer bench hop`."""
     _settle_threads()
     if not options.sizes:
         from streamer.bench import spoken_hop
 
-        spoken = spoken_hop.Plan(
-            models=options.models, threads=options.threads, peers=options.peers, compute=options.compute
-        )
+        spoken = _plan(spoken_hop.Plan, options)
         return _publish(options, spoken_hop.report(spoken_hop.measure(spoken, _say)))
     _check_sizes("--sizes", options.sizes)
     from streamer.bench import hop
 
-    plan = hop.Plan(
-        sizes=options.sizes,
-        threads=options.threads,
-        rounds=options.rounds,
-        busy_rounds=options.busy_rounds,
-        peers=options.peers,
-        compute=options.compute,
-    )
-    return _publish(options, hop.report(hop.measure(plan, _say)))
+    return _publish(options, hop.report(hop.measure(_plan(hop.Plan, options), _say)))
 
 
 def throughput_bench(options: argparse.Namespace) -> int:
@@ -171,22 +164,10 @@ def throughput_bench(options: argparse.Namespace) -> int:
     from streamer.bench import throughput
 
     if not options.size:
-        spoken = throughput.SpokenPlan(
-            options.model, options.seconds, options.threads, options.streams, options.compute, options.dtype
-        )
+        spoken = _plan(throughput.SpokenPlan, options)
         return _publish(options, throughput.spoken_report(throughput.measure_spoken(spoken, _say)))
     _check_sizes("--size", [options.size])
-    plan = throughput.Plan(
-        size=options.size,
-        seconds=options.seconds,
-        threads=options.threads,
-        most=options.streams,
-        repeats=options.repeats,
-        context=options.context,
-        compute=options.compute,
-        dtype=options.dtype,
-    )
-    return _publish(options, throughput.report(throughput.measure(plan, _say)))
+    return _publish(options, throughput.report(throughput.measure(_plan(throughput.Plan, options), _say)))
 
 
 def ceilings_bench(options: argparse.Namespace) -> int:
@@ -195,20 +176,13 @@ def ceilings_bench(options: argparse.Namespace) -> int:
     _check_sizes("--sizes", options.sizes)
     from streamer.bench import ceilings
 
-    plan = ceilings.Plan(
-        sizes=options.sizes,
-        rounds=options.rounds,
-        threads=options.threads,
-        compute=options.compute,
-        dtype=options.dtype,
-    )
-    return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
+    return _publish(options, ceilings.report(ceilings.measure(_plan(ceilings.Plan, options), _say)))
 
 
 def speech_bench(options: argparse.Namespace) -> int:
     """`streamer bench speech`."""
     _settle_threads()
-    from streamer.bench import speech, speech_report
+    from streamer.bench import speech
     from streamer.measure import recordings
 
     data = recordings.chosen(recordings.read_recordings(options.data), options.sets, options.limit)
@@ -224,7 +198,7 @@ def speech_bench(options: argparse.Namespace) -> int:
         paced_s=options.paced,
         plain=options.plain,
     )
-    report = speech_report.report(speech.measure(_load(settings), data, plan, _say))
+    report = speech.report(speech.measure(_load(settings), data, plan, _say))
     return _publish(options, report, report.brief())
 
 
@@ -248,7 +222,7 @@ def busy_bench(options: argparse.Namespace) -> int:
     """`streamer bench busy`."""
     from streamer.audio.files import read_audio
     from streamer.bench import busy
-    from streamer.bench.script import lively_speech
+    from streamer.bench.scripted import lively_speech
 
     audio = read_audio(options.audio) if options.audio else lively_speech(60.0).samples
     return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
@@ -258,63 +232,24 @@ def alerts_bench(options: argparse.Namespace) -> int:
     """`streamer bench alerts`."""
     _settle_threads()
     from streamer.bench import alerts
-    from streamer.measure import machine
-    from streamer.measure.report import Report, Table
+    from streamer.measure import recordings
 
-    unknown = [kind for kind in options.kinds or () if kind not in alerts.RULE_OF]
-    if unknown:
-        raise UsageError(f"--kinds {unknown[0]}: must be among {', '.join(alerts.RULE_OF)}")
-    if options.false_alarms:
-        return _false_alarms(options)
-    facts = machine.facts(1)
-    found = alerts.main(
-        development=options.development,
-        seed=options.seed,
-        trials=options.trials,
-        hours=options.hours,
-        data=options.data,
-        kinds=options.kinds,
-        model=None if options.patterns else options.model,
-        processes=options.processes,
-        say=_say,
-    )
-    result = {"bench": "alerts", "machine": facts, **found}
-    captions = {
-        "recall_by_snr": "Alarms, all backgrounds",
-        "recall": "Alarms, each background",
-        "distractors": "Sounds that are none",
-    }
-    tables = [
-        Table(caption, tuple(found[key][0]), [list(row.values()) for row in found[key]])
-        for key, caption in captions.items()
-        if found[key]
-    ]
-    tables.append(Table("False alarms", tuple(found["false_alarms"]), [list(found["false_alarms"].values())]))
-    about = f"{' '.join((alerts.__doc__ or '').split())} Here: {found['listener']}, {found['set']} set."
-    return _publish(options, Report("alerts", "Alarms", about, result, tables))
-
-
-def _false_alarms(options: argparse.Namespace) -> int:
-    from streamer.bench import false_alarms
-
-    plan = false_alarms.Plan(
-        hours=options.hours,
-        seed=options.seed,
-        data=options.data,
-        development=options.development,
-        model=None if options.patterns else options.model,
-        processes=options.processes,
-        folder=options.out,
-    )
-    return _publish(options, false_alarms.measure(plan, _say))
+    data = recordings.chosen(recordings.read_recordings(options.data, untold=True), options.sets, options.limit)
+    settings = _settings(options)
+    return _publish(options, alerts.report(alerts.measure(_load(settings), settings, data, _say)))
 
 
 def outage_bench(options: argparse.Namespace) -> int:
     """`streamer bench outage`."""
     from streamer.bench import outage
 
-    plan = outage.Plan(broker_s=options.broker, webhook_s=options.webhook, push_s=options.push, rate=options.rate)
-    return _publish(options, outage.report(outage.measure(plan, _say)))
+    return _publish(options, outage.report(outage.measure(_plan(outage.Plan, options), _say)))
+
+
+def _plan(kind: Callable[..., Plan], options: argparse.Namespace) -> Plan:
+    """A bench's plan: what its fields are called, the options are."""
+    names = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in vars(options).items() if name in names})
 
 
 def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
@@ -345,7 +280,7 @@ def _settle_threads() -> None:
 
 def _check_sizes(option: str, sizes: Iterable[str]) -> None:
     """Before anything is measured."""
-    from streamer.bench.weights import SIZES
+    from streamer.bench.scripted import SIZES
 
     for size in sizes:
         if size not in SIZES:

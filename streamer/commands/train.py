@@ -3,14 +3,16 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.errors import UsageError
 
 if TYPE_CHECKING:
+    from streamer.measure.report import Report
     from streamer.training.manifests import ManifestSettings
-    from streamer.training.reports import Report
 
 OUT = Path("build/eval")
 
@@ -35,8 +37,8 @@ def _add_train(kinds: Any) -> None:
         parser.add_argument("--config", type=Path, default=Path(f"configs/{config}.yaml"), metavar="FILE")
     for parser in (one, many):
         parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    sirens = _command(kinds, "sirens", train_sirens, "make the bundled network that hears sirens")
-    t4 = _command(kinds, "t4", train_t4, "make the bundled network that tells a CO alarm's beeps")
+    sirens = _command(kinds, "sirens", train_network, "make the bundled network that hears sirens")
+    t4 = _command(kinds, "t4", train_network, "make the bundled network that tells a CO alarm's beeps")
     for parser, name, scenes, steps in ((sirens, "sirens", 12_800, 20_000), (t4, "t4", 2_400, 12_000)):
         parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="has manifest.csv and its files")
         parser.add_argument("--out", type=Path, default=Path(f"build/{name}"), metavar="FOLDER")
@@ -103,25 +105,22 @@ def train_head(options: argparse.Namespace) -> int:
 
 def train_heads(options: argparse.Namespace) -> int:
     """`streamer train heads`."""
-    from streamer.training import comparison
+    from streamer.training import head_training
 
-    report = comparison.main(options.config, options.out, options.set, seeds=options.seeds, beside=options.beside)
+    report = head_training.compare_heads(
+        options.config, options.out, options.set, seeds=options.seeds, beside=options.beside
+    )
     return _say(report, options.out)
 
 
 def train_nano(options: argparse.Namespace) -> int:
     """`streamer train nano`: the path of the folder is the last line."""
-    _for_training()
-    from streamer.recipes.nano import make
-
-    return _wrote(make.main(options.config, _to_stderr))
+    return _wrote(_recipe("nano").main(options.config, _to_stderr))
 
 
-def train_sirens(options: argparse.Namespace) -> int:
-    """`streamer train sirens`: the path of the network is the last line."""
-    _for_training()
-    from streamer.recipes.sirens import make
-
+def train_network(options: argparse.Namespace) -> int:
+    """`streamer train sirens` and `t4`: the path of the network is the last line."""
+    make = _recipe(options.kind)
     recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
     return _wrote(make.main(recipe, _to_stderr))
 
@@ -137,17 +136,16 @@ def train_context(options: argparse.Namespace) -> int:
     return _wrote(make.main(recipe, _to_stderr))
 
 
-def train_t4(options: argparse.Namespace) -> int:
-    """`streamer train t4`: the path of the network is the last line."""
+def _recipe(name: str) -> Any:
+    """The module `make` of a recipe. Raises UsageError where the package is installed without them."""
+    if find_spec("streamer.recipes") is None:
+        raise UsageError(f"train {name}: runs from a checkout: the recipes are left out of the installed package")
     _for_training()
-    from streamer.recipes.t4 import make
-
-    recipe = make.Recipe(options.data, options.out, options.scenes, options.steps, processes=options.processes)
-    return _wrote(make.main(recipe, _to_stderr))
+    return import_module(f"streamer.recipes.{name}.make")
 
 
 def _for_training() -> None:
-    from streamer.training.extras import evaluation_library
+    from streamer.measure.report import evaluation_library
 
     evaluation_library("sklearn")  # scipy comes with it
 
@@ -161,46 +159,32 @@ def eval_tags(options: argparse.Namespace) -> int:
     """`streamer eval tags`."""
     from streamer.training import evaluation
 
-    report = evaluation.main(
-        options.model,
-        manifests(options.manifest),
-        options.out,
-        head=options.head,
-        split=options.split,
-        device=options.compute,
-        dtype=options.dtype,
-    )
-    return _say(report, options.out)
+    return _say(evaluation.main(**_evaluated(options), head=options.head, split=options.split), options.out)
 
 
 def eval_probe(options: argparse.Namespace) -> int:
     """`streamer eval probe`."""
     from streamer.training import probe
 
-    report = probe.main(
-        options.model,
-        manifests(options.manifest),
-        options.out,
-        folds=options.folds,
-        device=options.compute,
-        dtype=options.dtype,
-    )
-    return _say(report, options.out)
+    return _say(probe.main(**_evaluated(options), folds=options.folds), options.out)
 
 
 def eval_robustness(options: argparse.Namespace) -> int:
     """`streamer eval robustness`."""
     from streamer.training import robustness
 
-    report = robustness.main(
-        options.model,
-        manifests(options.manifest),
-        options.out,
-        split=options.split,
-        device=options.compute,
-        dtype=options.dtype,
-    )
-    return _say(report, options.out)
+    return _say(robustness.main(**_evaluated(options), split=options.split), options.out)
+
+
+def _evaluated(options: argparse.Namespace) -> dict[str, Any]:
+    """What all evaluations take."""
+    return {
+        "model": options.model,
+        "manifests": manifests(options.manifest),
+        "out": options.out,
+        "device": options.compute,
+        "dtype": options.dtype,
+    }
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -1,9 +1,11 @@
-"""What a benchmark ran on: the machine, its load, the versions of what matters."""
+"""What a benchmark ran on: the machine, its load, the versions of what matters; and processes that are in the way."""
 
 import os
 import platform
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,6 +67,18 @@ def peak_mib() -> float:
         return 0.0
     per_mib = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
+
+
+@contextmanager
+def spinning(processes: int) -> Iterator[None]:
+    """That many processes that do nothing, busily."""
+    children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 def sentence(machine: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ A manifest is a CSV file with a header and these columns; others are ignored:
 - `set` (else `split`, else all are `all`): the group that it is reported in. `sounds/…`: recordings without speech, on
   which every word is invented.
 - `language`: a code such as `en` or `pt-BR`; empty or missing: the model has to find out.
+- `alert`: ids of alert rules, spaces between: the one that ought to be raised (`-`: none), and those that may be.
 - `seconds`: how long it is; for people.
 
 A scene is `NAME.flac` with `NAME.json` beside it: {"words": [{"word", "start", "end"}]}, exact to the sample. Its set
@@ -27,9 +28,12 @@ from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
 from streamer.errors import InputError
+from streamer.events import SAMPLE_RATE
 
 SOUNDS = "sounds/"
+NO_RULE = "-"
 NEEDED = ("path", "text")
+BEFORE_S, AFTER_S, HISS = 3.0, 6.0, 1e-4  # around a recording: what begins and ends in a quiet room
 _NUMBER = re.compile(r"_\d+$")
 
 
@@ -44,7 +48,7 @@ class TrueWord:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """A recording. `name`: its path as the manifest has it. `text` empty: nothing is said. `words`: where each word
-    ends, if that is known exactly.
+    ends, if that is known exactly. `alert`: see above; empty where the manifest does not say.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Recording:
     language: str | None
     text: str
     words: tuple[TrueWord, ...] = ()
+    alert: tuple[str, ...] = ()
 
     @property
     def untold(self) -> bool:
@@ -98,26 +103,38 @@ def chosen(
     return found
 
 
+def in_a_quiet_room(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With BEFORE_S of faint noise before and AFTER_S behind, float32 [n]."""
+    before = np.random.default_rng(0).normal(0.0, HISS, round(BEFORE_S * SAMPLE_RATE))
+    after = np.random.default_rng(1).normal(0.0, HISS, round(AFTER_S * SAMPLE_RATE))
+    return np.concatenate([before.astype(np.float32), samples, after.astype(np.float32)])
+
+
 def _within(name: str, wanted: str) -> bool:
     return name == wanted or name.startswith(f"{wanted.rstrip('/')}/")
+
+
+def csv_rows(path: Path, needed: Sequence[str], where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file in UTF-8 with a header. `where` begins what InputError says."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: must be a CSV file in UTF-8") from None
+    reader = csv.DictReader(io.StringIO(content, newline=""))
+    missing = [name for name in needed if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{where}: must be a CSV with a header, `{','.join(needed)}`: lacks `{missing[0]}`")
+    for row in reader:
+        yield reader.line_num, {name: value.strip() for name, value in row.items() if isinstance(value, str)}
 
 
 def _rows(path: Path) -> Iterator[Recording]:
     from whisper.tokenizer import LANGUAGES
 
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"--data {path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--data {path}: must be a CSV file in UTF-8, or a folder of scenes") from None
-    reader = csv.DictReader(io.StringIO(content, newline=""))
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"--data {path}: must be a CSV with a header, `path,set,language,text`: lacks `{missing[0]}`")
-    for row in reader:
-        where = f"--data {path}, line {reader.line_num}"
-        given = {name: value.strip() for name, value in row.items() if isinstance(value, str)}
+    for line, given in csv_rows(path, NEEDED, f"--data {path}"):
+        where = f"--data {path}, line {line}"
         name = given.get("set") or given.get("split") or "all"
         language = given.get("language", "").lower().replace("_", "-").split("-")[0]
         if not given.get("path"):
@@ -127,7 +144,8 @@ def _rows(path: Path) -> Iterator[Recording]:
         file = path.parent / given["path"]
         if not file.is_file():
             raise InputError(f"{where}: {file} is missing")
-        yield Recording(given["path"], file, name, language or None, given.get("text", ""))
+        alert = tuple(given.get("alert", "").split())
+        yield Recording(given["path"], file, name, language or None, given.get("text", ""), alert=alert)
 
 
 def _scenes(folder: Path) -> Iterator[Recording]:

@@ -1,8 +1,10 @@
-"""Where a benchmark's findings go: JSON, a Markdown page with tables, and a plot, in one folder."""
+"""Where the findings of benches and evaluations go: JSON, a Markdown page with tables, and a plot, in one folder."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,19 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a plot (points only, with names beside them, when it is `scattered`)."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    scattered: bool = False
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """One benchmark's findings. `result`: plain values, with `machine` from `machine.facts`; `draw` None: no plot."""
+    """What was found. `result`: plain values, perhaps with `machine` from `machine.facts`; `draw` None: no plot."""
 
     name: str
     title: str
@@ -39,8 +52,9 @@ class Report:
 
     def markdown(self) -> str:
         """The page."""
-        parts = [f"## {self.title}", self.about, sentence(self.result["machine"])]
-        return "\n\n".join([*parts, *(table.markdown() for table in self.tables)])
+        parts = [f"## {self.title}", self.about]
+        parts += [sentence(self.result["machine"])] if "machine" in self.result else []
+        return "\n\n".join(part for part in (*parts, *(table.markdown() for table in self.tables)) if part)
 
     def brief(self) -> str:
         """Title and first table."""
@@ -80,29 +94,55 @@ def write_into(report: Report, page: Path) -> None:
 
 
 def as_json(result: Mapping[str, Any]) -> str:
-    """One JSON object, indented, with a line end."""
-    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    """One JSON object, indented, with a line end; a number that is none becomes null."""
+    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def cell(value: object) -> str:
     """A value as people read it: three significant digits, a dash for what there is not."""
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def draw_curves(axes: Any, curves: Sequence[Curve], *, title: str, x: str, y: str) -> None:
+    """Curves on one pair of axes of a matplotlib Figure."""
+    for curve in curves:
+        axes.plot(curve.x, curve.y, "o" if curve.scattered else "o-", markersize=4, label=curve.name)
+        for at_x, at_y, name in zip(curve.x, curve.y, curve.names, strict=False):
+            axes.annotate(name, (at_x, at_y), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(fontsize=7, ncols=max(1, len(curves) // 14 + 1))
+
+
+def evaluation_library(name: str) -> Any:
+    """A module of scikit-learn, scipy, jiwer or matplotlib. Raises UsageError that says how to install it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        module = name.partition(".")[0]
+        package = "scikit-learn" if module == "sklearn" else module
+        raise UsageError(f"{package} is needed here: pip install 'streamer[eval]' ({error})") from error
 
 
 def _plot(draw: Draw, path: Path) -> None:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("bench: the plot needs matplotlib: pip install 'streamer[eval]'") from None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    backend = evaluation_library("matplotlib.backends.backend_agg")
+    figure = evaluation_library("matplotlib.figure").Figure(figsize=(8, 4.5), layout="constrained")
+    backend.FigureCanvasAgg(figure)
     draw(figure)
     figure.savefig(path, dpi=120)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from streamer.errors import UsageError
+from streamer.measure.report import evaluation_library
 
 Normal = Callable[[str], str]
 
@@ -45,11 +45,7 @@ def word_errors(reference: str, written: str) -> WordErrors:
         return WordErrors(invented=len(written.split()))
     if not written:
         return WordErrors(words=len(reference.split()), lost=len(reference.split()))
-    try:
-        import jiwer
-    except ImportError:
-        raise UsageError("word errors need jiwer: pip install 'streamer[eval]'") from None
-    found = jiwer.process_words(reference, written)
+    found = evaluation_library("jiwer").process_words(reference, written)
     return WordErrors(len(reference.split()), found.substitutions, found.deletions, found.insertions)
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.acoustics import in_room, noise, rms
-from streamer.recipes.nano.alarms import pattern, tone
-from streamer.recipes.nano.clips import Audio, Clip
 from streamer.recipes.nano.voices import Espeak, flite, flite_phones
+from streamer.recipes.synthesis.acoustics import in_room, noise, rms
+from streamer.recipes.synthesis.alarms import pattern, tone
+from streamer.recipes.synthesis.clips import Audio, Clip
 
 SECONDS = 62
 SPEED_OF_SOUND = 343.0  # metres a second

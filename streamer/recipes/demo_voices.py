@@ -19,8 +19,8 @@ from streamer.audio.files import read_audio
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 from streamer.recipes.demo import mix, smoke_alarm
-from streamer.recipes.nano.acoustics import noise, rms
-from streamer.recipes.nano.clips import Audio
+from streamer.recipes.synthesis.acoustics import noise, rms
+from streamer.recipes.synthesis.clips import Audio
 
 SECONDS = 52
 SPEECH_LEVEL, ALARM_LEVEL, NOISE_LEVEL = 0.07, 0.05, 0.0008  # rms

@@ -29,8 +29,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.model.download import file_sha256
 from streamer.model.whisper import MIN_FRAMES, Model
 from streamer.training.manifests import Clip
-from streamer.training.processes import Processes
-from streamer.training.progress import progress_bar
+from streamer.training.processes import Processes, progress_bar
 
 VERSION = 1  # of this code: taps made by another are not used
 FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND

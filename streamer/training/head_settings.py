@@ -11,7 +11,6 @@ from streamer.model.tagging import HeadKind
 from streamer.settings.section import apply_override
 from streamer.training.features import TapRecipe
 from streamer.training.manifests import ManifestSettings
-from streamer.training.sampling import Augmentation
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -84,10 +83,6 @@ class RecipeSection(_Section):
         if any(not 0.4 <= span <= 30 for span in self.spans_s):
             raise ValueError("spans_s: seconds between 0.4 and 30 are needed")
         return self
-
-    def augmentation(self) -> Augmentation:
-        """The same, for `sampling`."""
-        return Augmentation(self.spans_s, self.mixup, self.mixup_beta, self.time_mask_share, self.label_smoothing)
 
 
 class HeadTraining(_Section):

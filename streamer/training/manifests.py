@@ -6,24 +6,84 @@ Formats, told apart by their first line:
   names, `|` between several; in JSONL also a list), and optionally `split`, `start` and `end` (seconds), `category`,
   `fold`, `kind` (speech, sound), `text`, `speaker`;
 - AudioSet's segment CSVs: `# YTID, start_seconds, end_seconds, positive_labels`, with a folder of audio;
-- ESC-50's `esc50.csv`: `filename,fold,target,category,...`, with the folder `audio` beside `meta`.
+- ESC-50's `esc50.csv`: `filename,fold,target,category,...`, with the folder `audio` beside `meta` (K. J. Piczak, "ESC:
+  Dataset for Environmental Sound Classification", ACM Multimedia 2015).
 """
 
 import csv
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from streamer.errors import InputError
 from streamer.sound import labels
-from streamer.training import esc50
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".webm", ".mp4", ".mkv")
+# ESC-50's 50 categories: the AudioSet class of the same sound, with its more specific and more general names where
+# AudioSet's raters use both. The mapping is ours.
+ESC50 = MappingProxyType(
+    {
+        "airplane": ("Fixed-wing aircraft, airplane",),
+        "breathing": ("Breathing",),
+        "brushing_teeth": ("Toothbrush",),
+        "can_opening": ("Hiss",),
+        "car_horn": ("Vehicle horn, car horn, honking",),
+        "cat": ("Cat", "Meow"),
+        "chainsaw": ("Chainsaw",),
+        "chirping_birds": ("Bird", "Chirp, tweet"),
+        "church_bells": ("Church bell", "Bell"),
+        "clapping": ("Clapping", "Applause"),
+        "clock_alarm": ("Alarm clock", "Alarm"),
+        "clock_tick": ("Tick-tock", "Clock"),
+        "coughing": ("Cough",),
+        "cow": ("Moo", "Cattle, bovinae"),
+        "crackling_fire": ("Fire", "Crackle"),
+        "crickets": ("Cricket", "Insect"),
+        "crow": ("Crow",),
+        "crying_baby": ("Baby cry, infant cry",),
+        "dog": ("Dog", "Bark"),
+        "door_wood_creaks": ("Creak",),
+        "door_wood_knock": ("Knock",),
+        "drinking_sipping": ("Liquid",),
+        "engine": ("Engine",),
+        "fireworks": ("Fireworks",),
+        "footsteps": ("Walk, footsteps",),
+        "frog": ("Frog",),
+        "glass_breaking": ("Glass", "Shatter"),
+        "hand_saw": ("Sawing",),
+        "helicopter": ("Helicopter",),
+        "hen": ("Chicken, rooster",),
+        "insects": ("Insect", "Fly, housefly"),
+        "keyboard_typing": ("Typing", "Computer keyboard"),
+        "laughing": ("Laughter",),
+        "mouse_click": ("Computer keyboard",),
+        "pig": ("Pig", "Oink"),
+        "pouring_water": ("Pour", "Liquid"),
+        "rain": ("Rain",),
+        "rooster": ("Crowing, cock-a-doodle-doo", "Chicken, rooster"),
+        "sea_waves": ("Waves, surf", "Ocean"),
+        "sheep": ("Sheep", "Bleat"),
+        "siren": ("Siren", "Alarm"),
+        "sneezing": ("Sneeze",),
+        "snoring": ("Snoring",),
+        "thunderstorm": ("Thunder", "Thunderstorm"),
+        "toilet_flush": ("Toilet flush",),
+        "train": ("Train",),
+        "vacuum_cleaner": ("Vacuum cleaner",),
+        "washing_machine": ("Mechanisms",),
+        "water_drops": ("Drip",),
+        "wind": ("Wind",),
+    }
+)
+ESC50_TEST_FOLD = "5"
+_ESC50_NAME = re.compile(r"([1-5])-\d+-[A-Z]-\d+$")
 Format = Literal["auto", "streamer", "audioset", "esc50"]
 
 
@@ -98,6 +158,12 @@ def of_split(clips: Iterable[Clip], *splits: str) -> list[Clip]:
     return found
 
 
+def fold_of(stem: str) -> str:
+    """The fold that an ESC-50 file name begins with (`3-132852-A-10` is in fold 3); empty for other names."""
+    found = _ESC50_NAME.match(stem)
+    return found.group(1) if found else ""
+
+
 def hold_out(clips: Sequence[Clip], share: float) -> tuple[list[Clip], list[Clip]]:
     """Clips kept and clips held out (about `share` of them), by a hash of each file's name.
 
@@ -107,7 +173,7 @@ def hold_out(clips: Sequence[Clip], share: float) -> tuple[list[Clip], list[Clip
     held: list[Clip] = []
     for clip in clips:
         source = clip.path.stem
-        if esc50.fold_of(source):
+        if fold_of(source):
             source = "-".join(source.split("-")[:2])
         (held if zlib.crc32(source.encode()) % 10_000 < share * 10_000 else kept).append(clip)
     return kept, held
@@ -151,7 +217,7 @@ def _ours(text: str, settings: ManifestSettings) -> Iterator[Clip]:
             start_s=_seconds(row.get("start"), where, "start") or 0.0,
             end_s=_seconds(row.get("end"), where, "end"),
             category=_text(row, "category"),
-            fold=_text(row, "fold") or esc50.fold_of(path.stem),
+            fold=_text(row, "fold") or fold_of(path.stem),
             kind=_text(row, "kind"),
             text=_text(row, "text"),
             speaker=_text(row, "speaker"),
@@ -234,13 +300,13 @@ def _esc50(text: str, settings: ManifestSettings) -> Iterator[Clip]:
     reader = csv.DictReader(text.splitlines())
     for row in reader:
         where = f"manifest {settings.path}: line {reader.line_num}"
-        names = esc50.CATEGORIES.get(row["category"])
+        names = ESC50.get(row["category"])
         if names is None:
             raise InputError(f"{where}: {row['category']!r} is none of ESC-50's 50 categories")
         yield Clip(
             path=folder / row["filename"],
             labels=_labels(names, where),
-            split="test" if row["fold"] == esc50.FOLDS[-1] else "train",
+            split="test" if row["fold"] == ESC50_TEST_FOLD else "train",
             category=row["category"],
             fold=row["fold"],
             kind="sound",

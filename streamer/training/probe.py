@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import InputError
+from streamer.measure.report import Curve, Report, Table, draw_curves, evaluation_library, publish
 from streamer.model.checkpoint import load_model
-from streamer.training.extras import evaluation_library
 from streamer.training.features import TapRecipe, TapSet, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, read_manifest
-from streamer.training.reports import Curve, Plot, Report, Table, write_report
 
 Folds = Literal["split", "manifest"]
 Rows = NDArray[np.int64]
@@ -60,7 +59,7 @@ def main(
     taps = cached_taps(loaded, clips, cache, TapRecipe(context=context), progress=progress)
     scores = probe(taps, partitions([window.clip for window in taps.windows], folds))
     report = _report(loaded.name, folds, taps, scores)
-    write_report(report, out)
+    publish(report, out)
     return report
 
 
@@ -120,16 +119,22 @@ def _report(model: str, folds: str, taps: TapSet, scores: Sequence[LayerScore]) 
     rows.append(("mean of all", mean.accuracy, min(mean.folds), max(mean.folds)))
     curve = Curve(model, [score.layer for score in layers], [score.accuracy for score in layers])
     categories = sorted(mean.f1)
+
+    def draw(figure: Any) -> None:
+        title = f"Accuracy of a linear probe on {model}"
+        draw_curves(figure.subplots(), [curve], title=title, x="encoder layer", y="accuracy")
+
     return Report(
         name="probe",
         title=f"Linear probe of {model}: {len(taps)} clips, {len(categories)} categories, {judged} fold(s) ({folds})",
-        figures={
+        about="",
+        result={
             "model": model,
             "folds": folds,
             "layers": [
                 {"layer": s.layer or "mean", "accuracy": s.accuracy, "folds": s.folds, "f1": s.f1} for s in scores
             ],
         },
-        sections=(("Accuracy of each layer", Table(("layer", "accuracy", "worst fold", "best fold"), tuple(rows))),),
-        plots=(Plot("probe", f"Accuracy of a linear probe on {model}", "encoder layer", "accuracy", (curve,)),),
+        tables=(Table("Accuracy of each layer", ("layer", "accuracy", "worst fold", "best fold"), rows),),
+        draw=draw,
     )

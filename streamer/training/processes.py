@@ -1,7 +1,7 @@
-"""The processes of one training run: one alone, or several that `torchrun` started (gloo on CPUs, NCCL on GPUs)."""
+"""The processes of one training run, alone or several of `torchrun` (gloo on CPUs, NCCL on GPUs), and its progress."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from streamer.errors import UsageError
+
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,22 @@ def _variable(name: str, default: int) -> int:
     if not value.isdigit():
         raise UsageError(f"environment variable {name} is {value!r}: torchrun sets it to a number")
     return int(value)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, *, shown: bool) -> Iterator[Advance]:
+    """A bar for `total` pieces of work; call what it gives with the number of pieces that were just done."""
+    if not shown or total == 0:
+        yield _nothing
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _nothing(count: int) -> None:
+    """Nobody watches."""

@@ -18,17 +18,16 @@ from streamer.audio.files import read_audio
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.measure.report import Curve, Report, Table, draw_curves, evaluation_library, publish
 from streamer.measure.word_errors import WordErrors, plain_text, total, word_errors
 from streamer.model.checkpoint import load_model
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, StepRequest
-from streamer.training.extras import evaluation_library
 from streamer.training.features import TapRecipe, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, of_split, read_manifest
 from streamer.training.probe import partitions, probe
-from streamer.training.progress import progress_bar
-from streamer.training.reports import Curve, Plot, Report, Table, write_report
+from streamer.training.processes import progress_bar
 
 SNRS_DB = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0, -10.0)
 PAUSE_S = 0.25  # between recordings that are strung together to one utterance
@@ -73,7 +72,7 @@ def main(
     dtype: str = "auto",
     progress: bool = True,
 ) -> Report:
-    """Run the study; robustness.json, robustness.md and the two plots in `out`.
+    """Run the study; robustness.json, robustness.md and robustness.png in `out`.
 
     Speech are the clips of `split` with a `text`, `words` of one speaker strung together; noises its clips with a
     `category` and no text; the probe trains on the other splits. Raises InputError where one of these is missing.
@@ -97,7 +96,7 @@ def main(
             advance(1)
     clean = total(_errors(text, said.text) for text, said in zip(_write(loaded, spoken), spoken, strict=True))
     report = _report(loaded.name, found, clean)
-    write_report(report, out)
+    publish(report, out)
     return report
 
 
@@ -189,26 +188,30 @@ def _report(model: str, found: Sequence[Category], clean: WordErrors) -> Report:
         f"Spearman's rho {related['rho']:.2f} (p {related['p']:.2f}) over {related['n']} categories; the paper finds "
         "a negative relation: what is encoded disturbs less."
         if related["n"] > 2
-        else "Too few categories for a relation."
+        else "Too few categories for a relation of known noise and rise in WER."
     )
     columns = ("noise", "F1", *(f"{snr:g} dB" for snr in snrs), "rise")
     curves = [Curve(each.name, snrs, [each.errors[snr].rate or 0.0 for snr in snrs]) for each in found]
     scatter = Curve("noise", [x for x, _, _ in known], [y for _, y, _ in known], True, [name for _, _, name in known])
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        draw_curves(left, curves, title="WER over SNR", x="SNR, dB", y="WER")
+        draw_curves(right, [scatter], title="known noise disturbs less?", x="F1 of the probe", y="rise in WER")
+
     return Report(
         name="robustness",
         title=f"{model} in noise: WER by SNR and category; {clean.rate or 0.0:.3f} of {clean.words} clean words",
-        figures={
+        about=said,
+        result={
             "model": model,
             "clean_wer": clean.rate,
             "wer": {f"{snr:g}": rate for snr, rate in every.items()},
             "categories": [dict(zip(columns, row, strict=True)) for row in rows[1:]],
             "relation": related,
         },
-        sections=(("WER by SNR", Table(columns, tuple(rows))), ("Known noise and rise in WER", said)),
-        plots=(
-            Plot("robustness_snr", f"{model}: WER over SNR", "SNR, dB", "WER", tuple(curves)),
-            Plot("robustness_f1", f"{model}: known noise disturbs less?", "F1 of the probe", "rise in WER", (scatter,)),
-        ),
+        tables=(Table("WER by SNR", columns, rows),),
+        draw=draw,
     )
 
 

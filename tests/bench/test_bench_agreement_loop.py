@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from random_whisper import random_whisper
 
-from streamer.bench.agreement_loop import AgreementLoop, FasterTranscriber, PeerPass, PeerWord, captions_of
-from streamer.bench.captions import read
-from streamer.bench.peers import PeerAbsentError
+from streamer.bench.peers import AgreementLoop, FasterTranscriber, PeerAbsentError, PeerPass, PeerWord, captions_of
+from streamer.bench.speech_scores import read_captions
 
 RATE = 16_000
 SECOND = np.zeros(RATE, np.float32)
@@ -61,7 +60,9 @@ def test_the_buffer_is_cut_where_a_committed_segment_ends_and_times_go_on():
 
 
 def test_its_captions_are_judged_like_ours():
-    found = read([(event, event.audio_t) for event in captions_of(says("a b", "a b", "a b c"), np.tile(SECOND, 3), 1)])
+    found = read_captions(
+        [(event, event.audio_t) for event in captions_of(says("a b", "a b", "a b c"), np.tile(SECOND, 3), 1)]
+    )
     assert [(word.text, word.committed_s, word.shown_s) for word in found.words] == [
         ("a", 2, 1),
         ("b", 2, 1),

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from streamer.bench import ceilings, hop, throughput
 from streamer.bench.peers import PeerAbsentError
-from streamer.bench.weights import random_model as official_model
-from streamer.bench.weights import random_whisper as official_whisper
+from streamer.bench.scripted import random_model as official_model
+from streamer.bench.scripted import random_whisper as official_whisper
 from streamer.commands.cli import main
 from streamer.model.checkpoint import compute_target
 from streamer.model.decoding.search import GreedySearch

@@ -8,9 +8,9 @@ import torch
 from random_whisper import random_model, random_whisper
 
 from streamer.bench import hop
+from streamer.bench.clock import Stopwatch
 from streamer.bench.peers import FasterWhisper, OpenAIWhisper, PeerAbsentError
-from streamer.bench.stopwatch import Stopwatch
-from streamer.bench.teacher import Teacher
+from streamer.bench.scripted import Teacher
 from streamer.commands.cli import main
 from streamer.model.decoding.search import AudioWindow
 from streamer.steps import DecodeTask

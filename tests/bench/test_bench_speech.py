@@ -6,10 +6,10 @@ import torch
 from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench import speech, speech_report, whisper_offline
-from streamer.bench.script import lively_speech
+from streamer.bench import offline, speech
+from streamer.bench.offline import Offline
+from streamer.bench.scripted import lively_speech
 from streamer.bench.speech_scores import Reference
-from streamer.bench.whisper_offline import Offline
 from streamer.commands.cli import main
 from streamer.errors import UsageError
 from streamer.measure.recordings import Recording, TrueWord
@@ -42,7 +42,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
         words = [{"word": " yes", "end": 0.4}] if options["word_timestamps"] else []
         return {"text": " yes", "segments": [{"words": words}]}
 
-    monkeypatch.setattr(whisper_offline.whisper, "transcribe", transcribe)
+    monkeypatch.setattr(offline.whisper, "transcribe", transcribe)
     reader = Offline(random_whisper(0), folder=tmp_path)
     first = reader.read(NOISE, "de")
     assert (first.text, first.words) == ("yes", ())
@@ -60,7 +60,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
 def test_models_that_know_english_only_read_as_english(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        whisper_offline.whisper,
+        offline.whisper,
         "transcribe",
         lambda m, s, **given: asked.append(given["language"]) or {"text": "", "segments": []},
     )
@@ -158,6 +158,6 @@ def test_a_page_without_speech_has_no_word_errors():
         **{"model": "m", "head": None, "dtype": "float32", "words_timed_by": "m", "paced_s": 0, "absent": None},
         **speech.summary([]),
     }
-    report = speech_report.report(result)
+    report = speech.report(result)
     assert report.tables == []
     assert report.draw is None

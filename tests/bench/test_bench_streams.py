@@ -6,9 +6,9 @@ from random_whisper import random_model
 from tiny_data import write_wav
 
 from streamer.bench import soak, throughput
-from streamer.bench.captions import read
-from streamer.bench.paced import run_streams
-from streamer.bench.script import ScriptedEngine, lively_speech, settings
+from streamer.bench.clock import run_streams
+from streamer.bench.scripted import ScriptedEngine, lively_speech, settings
+from streamer.bench.speech_scores import read_captions
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Word
 from streamer.measure.recordings import Recording
@@ -32,7 +32,7 @@ def test_a_scripted_engine_hears_every_word_in_order_whatever_the_weights():
     engine = ScriptedEngine(model, spoken)
     stream._engine = engine
     events = stream.push(spoken.samples) + stream.finish()
-    found = read([(event, event.audio_t) for event in events])
+    found = read_captions([(event, event.audio_t) for event in events])
     places = [engine.places_by_word[word.text] for word in found.words]
     assert places == list(range(len(spoken.ends)))
     assert found.retractions == 0

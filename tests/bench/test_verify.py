@@ -8,7 +8,7 @@ from random_whisper import ENGLISH, EOT
 from tiny_data import sound, write_backbone, write_wav
 
 from streamer.bench import verify
-from streamer.bench.parity import compare
+from streamer.bench.verify import compare
 from streamer.errors import InputError
 from streamer.model.checkpoint import load_model
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape

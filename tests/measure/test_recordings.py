@@ -5,7 +5,7 @@ import pytest
 from tiny_data import write_wav
 
 from streamer.errors import InputError
-from streamer.measure.recordings import TrueWord, chosen, read_recordings
+from streamer.measure.recordings import TrueWord, chosen, in_a_quiet_room, read_recordings
 
 
 @pytest.fixture
@@ -36,6 +36,21 @@ def test_rows_become_recordings(place):
 def test_a_split_stands_in_for_a_set(place):
     found = read_recordings(manifest(place, "a.wav,one,test", "b.wav,two,", header="path,text,split"))
     assert [recording.set for recording in found] == ["test", "all"]
+
+
+def test_a_row_may_say_which_alerts_are_raised(place):
+    found = read_recordings(
+        manifest(place, "a.wav,sounds/x,,siren car_horn", "b.wav,sounds/x,,", header="path,set,text,alert")
+    )
+    assert [recording.alert for recording in found] == [("siren", "car_horn"), ()]
+
+
+def test_a_quiet_room_is_around_a_recording():
+    room = in_a_quiet_room(np.ones(1600, np.float32))
+    assert len(room) == 3 * 16_000 + 1600 + 6 * 16_000
+    assert room.dtype == np.float32
+    assert 0 < np.abs(room[:48_000]).max() < 1e-3
+    assert (room[48_000:49_600] == 1).all()
 
 
 def test_sets_are_chosen_by_name_or_by_the_folder_above(place):

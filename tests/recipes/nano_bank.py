@@ -4,8 +4,8 @@ import numpy as np
 
 from streamer.events import SAMPLE_RATE
 from streamer.recipes.nano.bank import Bank
-from streamer.recipes.nano.clips import Clip, SoundClip, TimedWord, activity
 from streamer.recipes.nano.words import DIGITS
+from streamer.recipes.synthesis.clips import Clip, SoundClip, TimedWord, activity
 
 
 def word(text: str, number: int, seconds: float = 0.4) -> Clip:

@@ -3,7 +3,7 @@ import pytest
 
 from streamer.events import SAMPLE_RATE
 from streamer.recipes.demo import passing_siren, smoke_alarm
-from streamer.recipes.nano.alarms import KINDS, make, pattern
+from streamer.recipes.synthesis.alarms import KINDS, make, pattern
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -8,13 +8,13 @@ import torch
 
 import streamer
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.alarms import ALARM, SIREN, SMOKE, make
-from streamer.recipes.nano.clips import TimedWord, read_audio
 from streamer.recipes.nano.hearing import encode, write
 from streamer.recipes.nano.judge import Scene, load_judged, load_scenes, second_by_second, transcribed
 from streamer.recipes.nano.publish import sha256
 from streamer.recipes.nano.vocabulary import N_VOCAB, used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.alarms import ALARM, SIREN, SMOKE, make
+from streamer.recipes.synthesis.clips import TimedWord, read_audio
 
 DATA = Path(streamer.__file__).parent / "data"
 SCENES = Path(streamer.__file__).parents[2] / "shared" / "scenes"

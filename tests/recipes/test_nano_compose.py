@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from nano_bank import small_bank, word
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.acoustics import formants_moved, noise, resampled, stretched
-from streamer.recipes.nano.clips import TimedWord, activity
 from streamer.recipes.nano.compose import HEARD, MARGIN, SPEECH, Recipe, _cut, compose
+from streamer.recipes.synthesis.acoustics import formants_moved, noise, resampled, stretched
+from streamer.recipes.synthesis.clips import TimedWord, activity
 
 BANK = small_bank()
 

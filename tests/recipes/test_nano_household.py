@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.household import SECONDS, SOUNDS, household
+from streamer.recipes.synthesis.household import SECONDS, SOUNDS, household
 from streamer.sound.labels import labels
 
 NAMES = {

@@ -1,6 +1,6 @@
 import numpy as np
 
-from streamer.recipes.nano.others import LABELS, others
+from streamer.recipes.synthesis.household import OTHERS, others
 from streamer.recipes.synthesis.sounds import DISTRACTORS
 from streamer.sound.labels import labels
 
@@ -15,9 +15,9 @@ NAMES = {
 
 
 def test_every_sound_that_is_no_alarm_is_there_with_its_classes():
-    assert set(LABELS) == set(DISTRACTORS)
+    assert set(OTHERS) == set(DISTRACTORS)
     for name, wanted in NAMES.items():
-        assert {labels()[index].name for index in LABELS[name]} == wanted
+        assert {labels()[index].name for index in OTHERS[name]} == wanted
 
 
 def test_clips_depend_on_the_seed_alone_and_sound():

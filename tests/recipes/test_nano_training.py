@@ -9,15 +9,13 @@ from nano_bank import small_bank
 from streamer.errors import ConfigError, InputError
 from streamer.recipes.nano import loop, tagging
 from streamer.recipes.nano.batches import make_batch, stream
-from streamer.recipes.nano.clips import is_validation, read_recordings
 from streamer.recipes.nano.compose import Recipe, _turn
 from streamer.recipes.nano.make import audioset_labels, balanced, with_made_sounds
-from streamer.recipes.nano.optimiser import Optimiser
-from streamer.recipes.nano.publish import write_backbone, write_head
+from streamer.recipes.nano.publish import shipped_form, write_backbone, write_head
 from streamer.recipes.nano.settings import Data, load
-from streamer.recipes.nano.validation import shipped_form, validate
 from streamer.recipes.nano.vocabulary import used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import is_validation, read_recordings
 
 WORDS = used_tokens()
 PHONES = loop.Phones({word: (1 + index % 7, 2) for index, word in enumerate(vocabulary())}, 8)
@@ -69,7 +67,7 @@ def test_a_killed_run_that_goes_on_gives_the_same_weights(tmp_path):
 def test_every_parameter_has_one_place_in_the_optimiser_and_its_own_speed(tmp_path):
     settings = settings_in(tmp_path)
     model = loop.start(settings, WORDS, PHONES).model
-    state = Optimiser(model, settings.schedule).state_dict()
+    state = loop.Optimiser(model, settings.schedule).state_dict()
     sizes = [sum(len(group["params"]) for group in state[name]["param_groups"]) for name in ("adam", "muon")]
     assert sum(sizes) == len(list(model.parameters()))
     assert sizes[1] == 6 + 2 * 10  # query, key, value, out and two of the MLP; a decoder block attends twice
@@ -80,7 +78,7 @@ def test_every_parameter_has_one_place_in_the_optimiser_and_its_own_speed(tmp_pa
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
         for value in model.parameters():
             value.grad = torch.randn_like(value)
-        Optimiser(model, settings.schedule).step(rate)
+        loop.Optimiser(model, settings.schedule).step(rate)
         return {name: (value.detach() - before[name]).abs().mean().item() for name, value in model.named_parameters()}
 
     slow, fast = moved(1e-3), moved(2e-3)
@@ -140,7 +138,6 @@ def test_the_shipped_files_are_written_and_load(tmp_path):
     settings = settings_in(tmp_path, steps=1, long=0)
     run = train(settings)
     shipped = shipped_form(run.average, WORDS)
-    assert set(validate(shipped, BANK, count=2).scores) == {"quiet", "as trained", "no speech"}
     taps = tagging.cache(shipped, BANK, groups=3, seed=1, of=4)
     head = tagging.train_head(run.average.head, taps, steps=4, seed=1)
     trained = tagging.trained_classes(BANK)
@@ -184,7 +181,7 @@ def test_the_package_lists_audiosets_classes():
 
 
 def test_a_manifest_is_checked(tmp_path):
-    with pytest.raises(InputError, match="no such manifest"):
+    with pytest.raises(InputError, match=r"data\.manifest .*: cannot be read: No such file"):
         read_recordings(tmp_path / "none.csv", {}, part="train")
     bad = tmp_path / "bad.csv"
     bad.write_text("path,kind\na,b\n")

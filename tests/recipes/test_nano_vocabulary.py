@@ -3,9 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.tokenizer import get_tokenizer
 
-from streamer.recipes.nano.clips import TimedWord
 from streamer.recipes.nano.vocabulary import COARSE, IGNORED, TIMESTAMPS, Faults, lesson, used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import TimedWord
 
 WORDS = used_tokens()
 TURNS = (

@@ -8,10 +8,11 @@ from tiny_data import write_wav
 from torch.nn import functional
 
 from streamer.errors import UsageError
-from streamer.recipes.sirens import make, scenes, sounds
+from streamer.recipes import small_nets
+from streamer.recipes.sirens import make
 from streamer.recipes.sirens.loop import Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
-from streamer.recipes.synthesis import blocks as synthetic
+from streamer.recipes.synthesis import gliding, scenes
 from streamer.sound.patterns.siren_net import BANDS, STEP_FRAMES, STEPS, SirenNet
 
 SPOKEN = shutil.which("espeak-ng") and shutil.which("flite")
@@ -69,7 +70,7 @@ def test_a_fresh_network_takes_windows_of_four_seconds():
 
 @pytest.mark.parametrize("maker", ["lead", "chirps", "singing", "engine", "riff", "drums", "music"])
 def test_sounds_are_finite_equally_loud_and_the_same_again(maker):
-    make_one = getattr(sounds, maker)
+    make_one = getattr(gliding, maker)
     once, again, other = (make_one(np.random.default_rng(seed), 8.0) for seed in (1, 1, 2))
     assert np.array_equal(once, again)
     assert not np.array_equal(once, other)
@@ -84,7 +85,7 @@ def test_the_whole_command_makes_a_network(tmp_path, monkeypatch):
     for name, few in (("ESPOKEN", 2), ("FLITED", 1), ("DIGITS", 1)):
         monkeypatch.setattr(scenes, name, few)
     monkeypatch.setattr(scenes, "synthetic_household", lambda each, seed: ())
-    monkeypatch.setattr(synthetic, "BLOCK", 4)
+    monkeypatch.setattr(small_nets, "BLOCK", 4)
     (tmp_path / "manifest.csv").write_text("path,kind,split,labels\nbell.wav,sound,train,Bell\n")
     write_wav(tmp_path / "bell.wav", np.sin(np.arange(32_000) * 0.3))
     recipe = make.Recipe(tmp_path, tmp_path / "out", scenes=8, steps=3, processes=1)
@@ -103,4 +104,4 @@ def test_a_folder_without_a_manifest_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "manifest.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UsageError, match=r"--data .*manifest\.csv"):
-        make.main(make.Recipe(tmp_path, tmp_path), lambda line: None)
+        make.main(make.Recipe(tmp_path, tmp_path, scenes=8, steps=3), lambda line: None)

@@ -7,8 +7,8 @@ import torch
 from tiny_data import write_wav
 
 from streamer.errors import UsageError
-from streamer.recipes.sirens import scenes as siren_scenes
-from streamer.recipes.synthesis import blocks as synthetic
+from streamer.recipes import small_nets
+from streamer.recipes.synthesis import scenes as backgrounds
 from streamer.recipes.t4 import make, scenes
 from streamer.recipes.t4.make import judged, train
 from streamer.sound.patterns import beep_net
@@ -85,9 +85,9 @@ def test_the_same_number_is_the_same_scene():
 @pytest.mark.skipif(not SPOKEN, reason="espeak-ng and flite speak in the scenes")
 def test_the_whole_command_makes_a_network(tmp_path, monkeypatch):
     for name, few in (("ESPOKEN", 2), ("FLITED", 1), ("DIGITS", 1)):
-        monkeypatch.setattr(siren_scenes, name, few)
-    monkeypatch.setattr(siren_scenes, "synthetic_household", lambda each, seed: ())
-    monkeypatch.setattr(synthetic, "BLOCK", 6)
+        monkeypatch.setattr(backgrounds, name, few)
+    monkeypatch.setattr(backgrounds, "synthetic_household", lambda each, seed: ())
+    monkeypatch.setattr(small_nets, "BLOCK", 6)
     monkeypatch.setattr(scenes, "SNR_DB", (20.0, 20.0))
     (tmp_path / "manifest.csv").write_text("path,kind,split,labels\nbell.wav,sound,train,Bell\n")
     write_wav(tmp_path / "bell.wav", np.sin(np.arange(32_000) * 0.3))
@@ -104,4 +104,4 @@ def test_too_few_scenes_are_named(tmp_path, little, monkeypatch):
     nothing = {**little, "classes": np.zeros_like(little["classes"])}
     monkeypatch.setattr(make, "composed", lambda *given: nothing)
     with pytest.raises(UsageError, match="--scenes 40: too few"):
-        make.main(make.Recipe(tmp_path, tmp_path, scenes=40), lambda line: None)
+        make.main(make.Recipe(tmp_path, tmp_path, scenes=40, steps=3), lambda line: None)

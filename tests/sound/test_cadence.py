@@ -7,15 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.bench.alerts import listen
+from streamer.audio.files import read_audio
 from streamer.recipes.synthesis import sounds
-from streamer.recipes.synthesis.alert_scenes import load
+from streamer.settings.rules import parse_rules
+from streamer.sound.alerts import AlertEngine, AlertInput
 from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
 from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE
+from streamer.vad.planner import BEAT_SAMPLES
 
 RATE = 16_000
 SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"
 EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)
+
+
+def listen(samples):
+    """What the default rules raise and clear by the signal's patterns alone, sirens without consent."""
+    rules = parse_rules({"rules": [{"id": "siren", "labels": []}]})
+    engine, detector, changes = AlertEngine(rules), CadenceDetector(), []
+    for end in range(BEAT_SAMPLES, samples.size + 1, BEAT_SAMPLES):
+        states = detector.step(samples[end - BEAT_SAMPLES : end], end)
+        changes += engine.step(AlertInput(end_sample=end, cadence=tuple(states)))
+    return changes + engine.finish(samples.size // BEAT_SAMPLES * BEAT_SAMPLES)
 
 
 def noisy(samples, level=0.05, noise=1e-4, seed=0):
@@ -196,7 +208,7 @@ def test_silence_and_constants_show_nothing(samples):
     ],
 )
 def test_the_alarms_of_the_shared_scenes(scene, kind, within_s):
-    found = heard(load(SCENES / f"alarm_{scene}.flac"))
+    found = heard(read_audio(str(SCENES / f"alarm_{scene}.flac")))
     assert [(phase, name) for phase, name, *_ in found] == [("sounding", kind), ("over", kind)]
     assert 25 <= found[0][2] <= 25 + within_s
     assert 44 - 2.5 <= found[1][4] <= 46.5

@@ -43,7 +43,7 @@ def test_two_tones_at_once_did_not():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hilo_of_the_bench_did(seed):
-    made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.JUDGING).samples
+    made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.Spread(tone=0.07, timing=0.07, rt60_s=0.8)).samples
     frames, _ = Spectrogram().push(0.1 * made, made.size)
     assert took_turns(band_levels(frames))
 

@@ -12,7 +12,7 @@ from tiny_data import write_wav
 from streamer.errors import InputError, UsageError
 from streamer.measure.recordings import read_recordings
 from streamer.model.context_adapter import encoder_sha256, read_adapter
-from streamer.training.context import lesson, loop, make
+from streamer.training.context import loop, make
 from streamer.training.context.windows import RATE, Windows
 
 
@@ -55,30 +55,30 @@ def test_windows_are_drawn_by_their_number_and_are_of_all_lengths(manifest):
 def test_a_lesson_is_what_the_official_weights_say_of_the_window(manifest):
     module = random_whisper(3, vocabulary=ENGLISH, ending=2.0)
     window = Windows(read_recordings(manifest), 0).draw(1)
-    found = lesson.taught(lesson.Reader(module), window, 0.0)
+    found = loop.taught(loop.Reader(module), window, 0.0)
     assert found.tokens[0, found.judged] == 50257  # the start of the transcript
     greedy = found.logits[0, found.judged + 2 : -1].argmax(-1)
     written = found.tokens[0, found.judged + 3 :]
     assert (greedy == written).float().mean() > 0.5  # but for what may not be written
     with torch.no_grad():
-        same = lesson.loss(module, found, min(found.real + lesson.TEACHER_MARGIN, 1500))
-        short = lesson.loss(module, found, found.real)
+        same = loop.loss(module, found, min(found.real + loop.TEACHER_MARGIN, 1500))
+        short = loop.loss(module, found, found.real)
     assert same < 1e-4 < short
 
 
 def test_it_learns(manifest):
     run = loop.begin(random_whisper(3, vocabulary=ENGLISH, ending=2.0), 4, 0)
     windows = Windows(read_recordings(manifest), 0)
-    lessons = [lesson.taught(run.teacher, windows.draw(number), 1.0) for number in (0, 1)]
+    lessons = [loop.taught(run.teacher, windows.draw(number), 1.0) for number in (0, 1)]
 
     def missed():
-        return sum(float(lesson.loss(run.student, found, found.real + 64)) for found in lessons)
+        return sum(float(loop.loss(run.student, found, found.real + 64)) for found in lessons)
 
     with torch.no_grad():
         before = missed()
     for _ in range(15):
         run.optimiser.zero_grad()
-        sum(lesson.loss(run.student, found, found.real + 64) for found in lessons).backward()
+        sum(loop.loss(run.student, found, found.real + 64) for found in lessons).backward()
         run.optimiser.step()
     with torch.no_grad():
         assert missed() < 0.8 * before

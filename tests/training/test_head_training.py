@@ -18,7 +18,7 @@ from streamer.model.tagging import HeadKind
 from streamer.sound import labels
 from streamer.training import evaluation, trainer
 from streamer.training.head_settings import HeadTraining, RecipeSection, read_settings
-from streamer.training.head_training import main, train_head
+from streamer.training.head_training import compare_heads, main, train_head
 from streamer.training.manifests import ManifestSettings
 from streamer.training.processes import Processes
 
@@ -73,8 +73,8 @@ def test_a_head_learns_what_it_was_shown_and_nothing_else(place, tmp_path):
         device="cpu",
         progress=False,
     )
-    assert report.figures["spans"][0]["mAP"] > 0.9
-    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"tags.json", "tags.md", "tags_spans.png"}
+    assert report.result["spans"][0]["mAP"] > 0.9
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"tags.json", "tags.md", "tags.png"}
     assert json.loads((tmp_path / "eval" / "tags.json").read_text())["spans"][1]["span_s"] == 1.0
     model = load_model(place / "tiny.pt", head=made.path, device="cpu", dtype="float32")
     scores = model.probabilities(model.tag(30 * torch.randn(4, 2, 12, 64)))
@@ -181,3 +181,22 @@ def test_settings_are_refused_by_key(place, tmp_path):
 def test_the_shipped_configuration_is_valid():
     settings = read_settings(Path(__file__).parents[2] / "configs" / "train_head.yaml", HeadTraining)
     assert settings.head.kind is HeadKind.TL_TR
+
+
+def test_kinds_are_compared_and_an_existing_head_stands_beside_them(tmp_path):
+    write_manifest(tmp_path)
+    write_backbone(tmp_path)
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(head_config(tmp_path, epochs=2, average_from=2)))
+    kinds = (HeadKind.LAST_MLP, HeadKind.WA_MLP)
+    compare_heads(config, tmp_path / "a", kinds=kinds[:1], rates=(1e-3,), seeds=1, progress=False)
+    beside = [tmp_path / "a" / "last_mlp_0.001_0.pth"]
+    report = compare_heads(
+        config, tmp_path / "b", kinds=kinds, rates=(1e-3, 1e-2), seeds=2, beside=beside, progress=False
+    )
+    heads = report.result["heads"]
+    assert [row["head"] for row in heads] == ["last_mlp", "wa_mlp", beside[0].name]
+    assert {row["rate"] for row in heads[:2]} <= {"0.001", "0.01"}
+    assert heads[2]["rate"] is None
+    assert len(list((tmp_path / "b").glob("*.pth"))) == 6
+    assert (tmp_path / "b" / "heads.md").is_file()

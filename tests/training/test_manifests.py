@@ -6,8 +6,7 @@ from tiny_data import write_wav
 
 from streamer.errors import InputError
 from streamer.sound import labels
-from streamer.training import esc50
-from streamer.training.manifests import ManifestSettings, hold_out, of_split, read_manifest
+from streamer.training.manifests import ESC50, ManifestSettings, hold_out, of_split, read_manifest
 
 SIREN, BARK = labels.find("Siren").index, labels.find("Bark").index
 
@@ -93,7 +92,7 @@ def test_audioset_segments_of_whole_videos_keep_their_times(tmp_path):
 
 
 def test_esc50_categories_become_labels(tmp_path):
-    path = tmp_path / "meta" / "esc50.csv"
+    path = tmp_path / "meta" / "csv"
     path.parent.mkdir()
     path.write_text(
         "filename,fold,target,category,esc10,src_file,take\n"
@@ -109,8 +108,8 @@ def test_esc50_categories_become_labels(tmp_path):
 
 
 def test_every_esc50_category_names_real_labels():
-    assert len(esc50.CATEGORIES) == 50
-    for names in esc50.CATEGORIES.values():
+    assert len(ESC50) == 50
+    for names in ESC50.values():
         assert names
         for name in names:
             labels.find(name)

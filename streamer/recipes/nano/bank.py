@@ -7,9 +7,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from streamer.recipes.nano.clips import Audio, Clip, Recordings, SoundClip, TimedWord
 from streamer.recipes.nano.voices import Espeak, flite_phones, random_espeak, random_flite
 from streamer.recipes.nano.words import DIGITS, digits, sentence
+from streamer.recipes.synthesis.clips import Audio, Clip, Recordings, SoundClip, TimedWord
 
 
 @dataclass(frozen=True)

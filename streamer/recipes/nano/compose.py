@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano import alarms
-from streamer.recipes.nano.acoustics import (
+from streamer.recipes.nano.bank import Bank
+from streamer.recipes.synthesis import alarms
+from streamer.recipes.synthesis.acoustics import (
     filtered,
     formants_moved,
     in_room,
@@ -21,8 +22,7 @@ from streamer.recipes.nano.acoustics import (
     stretched,
     through_line,
 )
-from streamer.recipes.nano.bank import Bank
-from streamer.recipes.nano.clips import GRID, Audio, Clip, SoundClip, TimedWord
+from streamer.recipes.synthesis.clips import GRID, Audio, Clip, SoundClip, TimedWord
 
 HEARD = 0.7  # the share of a word that must lie in the window for it to be written
 CLASSES = 527

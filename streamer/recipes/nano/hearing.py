@@ -1,4 +1,4 @@
-"""A finished checkpoint at work on windows of any length: what the judge, the validation and the card measure with.
+"""A finished checkpoint at work on windows of any length: what the judge and the card measure with.
 
 Plain openai-whisper modules without padding and without caches: slow, short and independent of the live engine.
 """
@@ -13,11 +13,9 @@ import whisper
 from torch import Tensor
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from streamer.recipes.nano.clips import Audio
 from streamer.recipes.nano.mels import log_mel
 from streamer.recipes.nano.network import POOL, TagHead
-
-MIN_SAMPLES = 6400  # one tap, 0.4 s
+from streamer.recipes.synthesis.clips import Audio
 
 
 @dataclass(frozen=True, slots=True)

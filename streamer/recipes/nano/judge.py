@@ -1,17 +1,18 @@
 """The scores of a finished `nano`: text, silence and tags on recordings and scenes that it was not trained on.
 
-`judge` reads the test split of the manifest and composed scenes (`NAME.flac` with `NAME.json`: words and events with
-times). Nothing here may be used to choose settings; for that there is `validation`.
+`python -m streamer.recipes.nano.judge FOLDER …` reads the test split of the manifest and composed scenes (`NAME.flac`
+with `NAME.json`: words and events with times) and writes JSON. Nothing here may be used to choose settings.
 """
 
+import argparse
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import numpy as np
 import torch
 import whisper
@@ -20,9 +21,11 @@ from sklearn.metrics import average_precision_score
 
 from streamer.errors import CheckpointError
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import Audio, SoundClip, TimedWord, read_audio, read_recordings
+from streamer.measure.word_errors import word_errors
 from streamer.recipes.nano.hearing import Heard, encode, load_head, write
+from streamer.recipes.nano.make import audioset_labels
 from streamer.recipes.nano.network import TagHead
+from streamer.recipes.synthesis.clips import Audio, SoundClip, TimedWord, read_audio, read_recordings
 
 LONGEST = 10 * SAMPLE_RATE  # of the windows that scenes are cut into
 SPANS_TAPS = (3, 5, 12, 25)  # 1, 2, 5 and 10 s
@@ -112,17 +115,17 @@ def text_of(model: whisper.Whisper, scene: Scene) -> tuple[list[str], list[Heard
     return found, heard
 
 
-def word_errors(truth: Sequence[str], found: Sequence[str]) -> dict[str, float]:
-    """WER and its parts."""
-    if not truth:
-        return {"invented": len(found)}
-    measures = jiwer.process_words(" ".join(truth), " ".join(found) or "-")
+def counted(truth: Sequence[str], written: Sequence[str]) -> dict[str, float]:
+    """Word errors and their parts."""
+    found = word_errors(" ".join(truth), " ".join(written))
+    if found.rate is None:
+        return {"invented": found.invented}
     return {
-        "wer": round(measures.wer, 4),
-        "substituted": measures.substitutions,
-        "left_out": measures.deletions,
-        "invented": measures.insertions,
-        "words": len(truth),
+        "wer": round(found.rate, 4),
+        "substituted": found.substituted,
+        "left_out": found.lost,
+        "invented": found.invented,
+        "words": found.words,
     }
 
 
@@ -201,3 +204,46 @@ def alarm_seconds(judged: Judged, scene: Scene, labels: dict[str, int]) -> dict[
         result[f"{name}: recognised"] = round(float(over[during].mean()), 3) if during.any() else 1.0
         result[f"{name}: false seconds"] = int((over & ~near).sum())
     return result
+
+
+def judge(folder: Path, data: Path, scenes: Path) -> dict[str, Any]:
+    """All scores of the nano in `folder` on the test split of `data`/manifest.csv and on `scenes`."""
+    judged, labels = load_judged(folder), audioset_labels(data / "audioset_labels.csv")
+    found = load_scenes(scenes)
+    mean, each = mean_average_precision(judged, read_recordings(data / "manifest.csv", labels, part="test").sounds)
+    names = {index: name for name, index in labels.items()}
+    return {
+        "digits alone": single_digits(judged.model, data / "manifest.csv", labels),
+        "text": {scene.name: _text(judged, scene) for scene in found},
+        "transcribe": {scene.name: _transcribe(judged, scene) for scene in found},
+        "mAP": {"mean": round(mean, 4), "classes": {names[index]: round(value, 3) for index, value in each.items()}},
+        "alarms": {scene.name: alarm_seconds(judged, scene, labels) for scene in found if scene.events},
+    }
+
+
+def _text(judged: Judged, scene: Scene) -> dict[str, Any]:
+    found, heard = text_of(judged.model, scene)
+    lowest = min(item.mean_logprob for item in heard)
+    return {**counted([word.text for word in scene.words], found), "lowest_logprob": round(lowest, 3)}
+
+
+def _transcribe(judged: Judged, scene: Scene) -> dict[str, Any]:
+    found, facts = transcribed(judged.model, scene)
+    return {**counted([word.text for word in scene.words], found), **facts}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m streamer.recipes.nano.judge", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv and audioset_labels.csv")
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    json.dump(judge(options.folder, options.data, options.scenes), sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,24 +1,20 @@
 """`streamer train nano`: from a manifest and synthesis to the shipped files."""
 
-import argparse
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from streamer.errors import ConfigError
 from streamer.recipes.nano import loop, tagging
 from streamer.recipes.nano.bank import Bank, build
-from streamer.recipes.nano.clips import SoundClip, read_recordings
-from streamer.recipes.nano.household import household
 from streamer.recipes.nano.network import Nano
-from streamer.recipes.nano.others import others
-from streamer.recipes.nano.publish import write_backbone, write_head
-from streamer.recipes.nano.ranks import launch
+from streamer.recipes.nano.publish import shipped_form, write_backbone, write_head
 from streamer.recipes.nano.settings import Data, Settings, load
-from streamer.recipes.nano.validation import shipped_form
 from streamer.recipes.nano.vocabulary import Vocabulary, used_tokens
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import SoundClip, read_recordings
+from streamer.recipes.synthesis.household import household, others
 
 
 def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -37,7 +33,7 @@ def main(config: Path, report: Callable[[str], None] = lambda line: None) -> Pat
         report(f"process {rank}: training from step {run.step} to {loop.all_steps(settings.schedule)}")
         loop.train(run, bank, words, phones, settings, report, rank)
 
-    launch(settings.schedule.processes, work)
+    loop.launch(settings.schedule.processes, work)
     run = loop.start(settings, words, phones)
     write_backbone(run.average, words, settings.out)
     finish_head(run.average, bank, words, settings, report)
@@ -91,16 +87,3 @@ def make_bank(data: Data, *, part: str) -> Bank:
     if part == "train":
         return build(recordings, voices=data.voices, espeak=data.espeak, flite=data.flite, seed=data.seed)
     return build(recordings, voices=12, espeak=150, flite=30, seed=data.seed + 1)
-
-
-def run(arguments: Sequence[str] | None = None) -> None:
-    """`python -m streamer.recipes.nano --config FILE`."""
-    parser = argparse.ArgumentParser(prog="streamer train nano", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/train_nano.yaml"))
-    main(parser.parse_args(arguments).config, _say)
-
-
-def _say(line: str) -> None:
-    import sys
-
-    sys.stderr.write(line + "\n")

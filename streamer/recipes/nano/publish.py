@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import whisper
 
 from streamer.recipes.nano.network import ALIGNMENT_HEADS, Nano, full_state
 from streamer.recipes.nano.vocabulary import Vocabulary
@@ -33,6 +34,13 @@ def write_backbone(model: Nano, vocabulary: Vocabulary, folder: Path) -> None:
         "sha256": sha256(folder / "nano.pt"),
     }
     (folder / "nano.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def shipped_form(model: Nano, vocabulary: Vocabulary) -> whisper.Whisper:
+    """The model as its checkpoint will be loaded: openai-whisper's class, weights rounded to float16."""
+    shipped = whisper.model.Whisper(model.dims)
+    shipped.load_state_dict({key: value.float() for key, value in full_state(model, vocabulary).items()})
+    return shipped.eval()
 
 
 def write_head(model: Nano, calibration: dict[str, Any], folder: Path) -> None:

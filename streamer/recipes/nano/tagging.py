@@ -20,12 +20,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano import alarms
 from streamer.recipes.nano.bank import Bank
 from streamer.recipes.nano.batches import SPANS, span
 from streamer.recipes.nano.compose import CLASSES, SPEECH, Recipe, Window, compose
 from streamer.recipes.nano.hearing import encode
 from streamer.recipes.nano.network import TagHead, tag_loss
+from streamer.recipes.synthesis import alarms
 
 AUDIBLE_DB = -5.0  # what is drowned in noise cannot be judged: it would only teach doubt
 RECIPES = (

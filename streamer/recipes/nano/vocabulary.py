@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from whisper.tokenizer import get_tokenizer
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import TimedWord
 from streamer.recipes.nano.words import vocabulary
+from streamer.recipes.synthesis.clips import TimedWord
 
 N_VOCAB = 51864  # tokens of Whisper's English models
 COARSE = 20  # encoder frames between two timestamps: 0.4 s, about as exactly as a model of this size knows

@@ -17,7 +17,7 @@ import soxr
 
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import Audio, Clip, TimedWord, read_audio
+from streamer.recipes.synthesis.clips import Audio, Clip, TimedWord, read_audio
 
 ACCENTS = (
     "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd",

@@ -15,7 +15,7 @@ from torch.nn import functional
 from streamer.model.checkpoint import has_native_bfloat16
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.sirens.scenes import RECORDED
-from streamer.recipes.synthesis.blocks import Say
+from streamer.recipes.small_nets import Say, fit
 from streamer.sound.patterns.siren_net import BANDS, CLASSES, STEPS
 from streamer.sound.patterns.spectrum import FLOOR_DB
 
@@ -23,7 +23,6 @@ BATCH, POSITIVE, EARLY, HARD = 96, 28, 16, 19  # windows; with a siren, with one
 BEGUN_STEPS, EARLY_STEPS, ENDED_STEPS = 10, 45, 16  # a third of a second, one and a half, half a second
 FIRST_STEP = STEPS // 4
 RATE, LAST_RATE, WARMUP = 2e-3, 1e-5, 200
-DECAY = 0.998  # of the running average
 NEGATIVE_WEIGHT = 1.5
 MINED_EVERY, MINED_FROM, MINED_ABOVE, MINED_KEPT = 1500, 12_000, 0.03, 6000
 VALIDATION = 12  # one scene in so many is held out
@@ -71,14 +70,13 @@ def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -
     random = np.random.default_rng(seed)
     sounding, early, silent = bank.places()
     hard = silent[:0]
-    network = TrainedNet()
-    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)  # type: ignore[no-untyped-call]
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
-    losses, fast = [], has_native_bfloat16()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE
+    network, fast = TrainedNet(), has_native_bfloat16()
+
+    def loss(step: int) -> Tensor:
+        nonlocal hard
+        if step and step % MINED_EVERY == 0:
+            some = _some(silent, MINED_FROM, random)
+            hard = np.concatenate([hard, some[heard(network, bank, some) > MINED_ABOVE]])[-MINED_KEPT:]
         parts = [_some(sounding, POSITIVE, random), _some(early, EARLY, random)]
         parts += [_some(hard, HARD, random)] if len(hard) else []
         parts += [_some(silent, BATCH - sum(map(len, parts)), random)]
@@ -86,20 +84,12 @@ def train(bank: Bank, steps: int, seed: int = 0, say: Say = lambda line: None) -
         classes = torch.from_numpy(bank.classes[places[:, 0], places[:, 1]].astype(np.int64))
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             logits = network(_varied(bank.windows(places), random))
-        loss = _loss(logits.float(), classes)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        average.update_parameters(network)
-        losses.append(float(loss.detach()))
-        if step % TOLD_EVERY == TOLD_EVERY - 1:
-            say(f"step {step + 1} of {steps}: loss {np.mean(losses[-TOLD_EVERY:]):.3f}")
-        if step % MINED_EVERY == MINED_EVERY - 1:
-            some = _some(silent, MINED_FROM, random)
-            hard = np.concatenate([hard, some[heard(network, bank, some) > MINED_ABOVE]])[-MINED_KEPT:]
-    trained = average.module.eval()
-    assert isinstance(trained, TrainedNet)
-    return trained
+        return _loss(logits.float(), classes)
+
+    def rate(step: int) -> float:
+        return float(RATE * min(1, step / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + LAST_RATE)
+
+    return fit(network, loss, steps, rate=rate, weight_decay=0.02, told_every=TOLD_EVERY, say=say)
 
 
 @torch.no_grad()

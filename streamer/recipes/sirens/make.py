@@ -1,7 +1,7 @@
 """`streamer train sirens`: compose the scenes (they stay in the folder, a killed run goes on), train, judge, write."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from streamer.errors import UsageError
 from streamer.recipes.sirens.loop import VALIDATION, Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
-from streamer.recipes.sirens.scenes import Sounds, compose
-from streamer.recipes.synthesis.blocks import Arrays, Say, blamed, composed
+from streamer.recipes.sirens.scenes import compose
+from streamer.recipes.small_nets import Arrays, Recipe, Say, blamed, composed
+from streamer.recipes.synthesis.scenes import Sounds
 from streamer.sound.patterns.siren_net import STEPS
 
 LOOK_STEPS = 4
@@ -22,21 +23,9 @@ THRESHOLDS = (0.9, 0.95, 0.98, 0.99)
 LOOKS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What decides the network. `data`: a folder with `manifest.csv`, whose train split is used."""
-
-    data: Path
-    out: Path
-    scenes: int = 12_800
-    steps: int = 20_000
-    seed: int = 0
-    processes: int = 2
-
-
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `sirens.json` beside it has its scores. Raises UsageError naming the option."""
-    with blamed(recipe.data, recipe.out):
+    with blamed(recipe.out):
         bank = Bank(
             **composed(_composed, range(recipe.scenes), recipe.data, recipe.out / "scenes", recipe.processes, say)
         )

@@ -1,4 +1,4 @@
-"""Synthetic sounds for tests and benches: alarms by the standards, and what must not be taken for them.
+"""Synthetic sounds for recipes and tests: alarms by the standards, and what must not be taken for them.
 
 Every maker takes a random generator, a length in seconds and a `Spread`, draws its parameters, and returns mono float32
 at 16 kHz with an RMS of 1 while it sounds. Same seed, same samples. Sources: ISO 8201 (T3), UL 2034 (T4), and for
@@ -29,8 +29,7 @@ class Spread:
     rt60_s: float
 
 
-DEVELOPMENT = Spread(tone=0.04, timing=0.04, rt60_s=0.4)  # what the detector was built on
-JUDGING = Spread(tone=0.07, timing=0.07, rt60_s=0.8)  # what it is judged on
+DEVELOPMENT = Spread(tone=0.04, timing=0.04, rt60_s=0.4)  # what the detectors were built on
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +222,13 @@ def noise(rng: Generator, seconds: float, spread: Spread) -> Sound:
     return Sound(_unit(np.fft.irfft(spectrum, count) * level), seconds)
 
 
-def room(rng: Generator, samples: Samples, rt60_s: float, wet: float = 0.5) -> Samples:
-    """The sound in a room: direct sound plus an exponentially decaying tail of `wet` times its power; same length."""
+def room(rng: Generator, samples: Samples, rt60_s: float) -> Samples:
+    """The sound in a room: direct sound plus an exponentially decaying tail of half its power; same length."""
     if rt60_s < 0.05:
         return samples
     count = _count(rt60_s * 1.2)
     tail = rng.standard_normal(count) * np.exp(-6.9 * np.arange(count) / SAMPLE_RATE / rt60_s)
-    tail *= np.sqrt(wet / np.sum(tail**2))
+    tail *= np.sqrt(0.5 / np.sum(tail**2))
     tail[0] += 1
     size = _fft_size(samples.size + count)
     reverberant = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: samples.size]

@@ -1,7 +1,7 @@
 """`streamer train t4`: compose the scenes (they stay in the folder, a killed run goes on), train, judge, write."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streamer.errors import UsageError
-from streamer.recipes.sirens.scenes import SECONDS, Sounds
-from streamer.recipes.synthesis.blocks import Arrays, Say, blamed, composed
+from streamer.recipes.small_nets import Arrays, Recipe, Say, blamed, composed, fit
+from streamer.recipes.synthesis.scenes import SECONDS, Sounds
 from streamer.recipes.t4.scenes import examples
 from streamer.sound.patterns.beep_net import LAYERS
 
 VALIDATION = 10  # one scene in so many is held out
 WIDTHS = (64, 32)
 BATCH, POSITIVE = 256, 96  # pairs; of which so many are a CO alarm's
-RATE, WARMUP, DECAY = 1.5e-3, 200, 0.998
+RATE, WARMUP = 1.5e-3, 200
 DROPOUT, JITTER, HIDDEN = 0.15, 0.05, 0.03  # of the hidden values; noise on the inputs; part of them that is not seen
 TOLD_EVERY = 1000
 LATEST_S = SECONDS - 2  # what begins later may be a group that is not counted any more
 APART_S = 1.0
 THRESHOLDS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 WIDE_DB = (-10.0, 0.0, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What decides the network. `data`: a folder with `manifest.csv`, whose train split is used."""
-
-    data: Path
-    out: Path
-    scenes: int = 2_400
-    steps: int = 12_000
-    seed: int = 0
-    processes: int = 2
 
 
 class TrainedNet(nn.Module):
@@ -69,7 +57,7 @@ class TrainedNet(nn.Module):
 
 def main(recipe: Recipe, say: Say) -> Path:
     """The path of the network's file; `t4.json` beside it has its scores. Raises UsageError naming the option."""
-    with blamed(recipe.data, recipe.out):
+    with blamed(recipe.out):
         known = composed(_composed, range(recipe.scenes), recipe.data, recipe.out / "pairs", recipe.processes, say)
         held = np.arange(recipe.scenes) % VALIDATION == 0
         teaching = ~held[known["scene"]] & (known["start_s"] < LATEST_S)
@@ -94,27 +82,17 @@ def train(
     alarming, other = np.flatnonzero(classes[:, 1] == 1), np.flatnonzero(classes[:, 1] == 0)
     values, wanted = torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(classes.astype(np.float32))
     network = TrainedNet(inputs.shape[1])
-    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)  # type: ignore[no-untyped-call]
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=averaging)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05)
-    losses = []
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+
+    def loss(step: int) -> Tensor:
         some = np.concatenate([random.choice(alarming, POSITIVE), random.choice(other, BATCH - POSITIVE)])
         x = values[some]
         x = (x + JITTER * torch.randn_like(x)) * (torch.rand_like(x) >= HIDDEN)
-        loss = functional.binary_cross_entropy_with_logits(network(x), wanted[some])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        average.update_parameters(network)
-        losses.append(float(loss.detach()))
-        if step % TOLD_EVERY == TOLD_EVERY - 1:
-            say(f"step {step + 1} of {steps}: loss {np.mean(losses[-TOLD_EVERY:]):.4f}")
-    trained = average.module.eval()
-    assert isinstance(trained, TrainedNet)
-    return trained
+        return functional.binary_cross_entropy_with_logits(network(x), wanted[some])
+
+    def rate(step: int) -> float:
+        return float(RATE * min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * np.cos(np.pi * step / steps)))
+
+    return fit(network, loss, steps, rate=rate, weight_decay=0.05, told_every=TOLD_EVERY, say=say)
 
 
 @torch.no_grad()

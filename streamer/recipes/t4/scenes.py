@@ -1,6 +1,6 @@
 """Scenes of 32 s to learn T4 by: what sounds in a room, with a CO alarm, with beeps that are like one, or with neither.
 
-The backgrounds are those that sirens are learnt by. The bench judges by makers, recordings and ranges of its own.
+The backgrounds are those that sirens are learnt by.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.alarms import tone
-from streamer.recipes.sirens.scenes import MUSICAL, OTHERS, SECONDS, SHARES, Sounds, background, heard_there
-from streamer.recipes.synthesis import sounds as bench_sounds
-from streamer.recipes.synthesis.sounds import Generator, Samples, room
+from streamer.recipes.synthesis.alarms import tone
+from streamer.recipes.synthesis.scenes import MUSICAL, OTHERS, SECONDS, SHARES, Sounds, background, heard_there
+from streamer.recipes.synthesis.sounds import Generator, Samples, Spans, room, smooth
 from streamer.sound.patterns.alarm_bins import BINS, alarm_levels
 from streamer.sound.patterns.beeps import KEPT_FRAMES
 from streamer.sound.patterns.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Spectrogram
@@ -124,17 +123,17 @@ def _like_t4(random: Generator, seconds: float) -> Beeping:
     return Beeping(_toned(random, seconds, spans, pitch, low and random.random() < 0.5))
 
 
-def _spans(starts: NDArray[np.float64], count: int, on: float, off: float) -> bench_sounds.Spans:
+def _spans(starts: NDArray[np.float64], count: int, on: float, off: float) -> Spans:
     """Each beep of groups of `count`, in seconds."""
     return [(start + beep * (on + off), start + beep * (on + off) + on) for start in starts for beep in range(count)]
 
 
-def _toned(random: Generator, seconds: float, spans: bench_sounds.Spans, pitch: float, square: bool) -> Samples:
+def _toned(random: Generator, seconds: float, spans: Spans, pitch: float, square: bool) -> Samples:
     clock = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     phase = pitch * clock
     wave = sum(np.sin(2 * np.pi * k * phase) / k for k in range(1, 14, 2)) if square else tone(phase, random)
     gate = np.zeros(clock.size)
     for start, end in spans:
         gate[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)] = 1
-    samples = wave * bench_sounds.smooth(gate, random.uniform(0.001, 0.012))[: clock.size]
+    samples = wave * smooth(gate, random.uniform(0.001, 0.012))[: clock.size]
     return np.asarray(samples / np.sqrt(np.mean(samples[gate > 0] ** 2)), np.float32)

@@ -24,7 +24,7 @@ from streamer.model.checkpoint import load_module
 from streamer.model.context_adapter import ContextAdapter, encoder_sha256
 from streamer.steps import DecodeTask
 from streamer.training.context import loop
-from streamer.training.context.lesson import Reader
+from streamer.training.context.loop import Reader
 from streamer.training.context.windows import Windows
 
 VALIDATION = 8  # every so many recordings is for judging only

@@ -4,9 +4,7 @@ Everything is mono float32 at 16 kHz. Recordings come from a manifest (CSV with 
 split, labels, category) of which only the `train` split is read.
 """
 
-import csv
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,10 @@ from numpy.typing import NDArray
 
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.measure.recordings import csv_rows
 
 Audio = NDArray[np.float32]
+COLUMNS = ("path", "kind", "text", "speaker", "split", "labels", "category")
 GRID = SAMPLE_RATE // 10  # samples of one step of the activity grid, 0.1 s
 QUIET_DB = -38.0  # a grid step this far below the loudest one counts as silent
 
@@ -93,7 +93,7 @@ def read_recordings(manifest: Path, labels: dict[str, int], *, part: str, withou
     """
     digits: dict[str, list[Clip]] = {}
     sounds = []
-    for row in _rows(manifest):
+    for _, row in csv_rows(manifest, COLUMNS, f"data.manifest {manifest}"):
         if not _belongs(row, part):
             continue
         audio = read_audio(manifest.parent / row["path"])
@@ -110,17 +110,6 @@ def _belongs(row: dict[str, str], part: str) -> bool:
     if part == "test":
         return row["split"] == "test"
     return row["split"] == "train" and is_validation(row["path"]) == (part == "validation")
-
-
-def _rows(manifest: Path) -> Iterator[dict[str, str]]:
-    if not manifest.is_file():
-        raise InputError(f"{manifest}: no such manifest; data.manifest must name a CSV file")
-    with manifest.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "kind", "text", "speaker", "split", "labels", "category"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{manifest}: column {sorted(missing)[0]} is missing")
-        yield from reader
 
 
 def _sound(audio: Audio, row: dict[str, str], labels: dict[str, int], manifest: Path) -> SoundClip:

@@ -12,16 +12,33 @@ from types import MappingProxyType
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano import alarms
-from streamer.recipes.nano.acoustics import filtered
-from streamer.recipes.nano.alarms import Floats
-from streamer.recipes.nano.clips import SoundClip, activity
+from streamer.recipes.synthesis import alarms
+from streamer.recipes.synthesis.acoustics import filtered
+from streamer.recipes.synthesis.alarms import ALARM, ALARM_CLOCK, BEEP, PHONE_BELL, TELEPHONE, WHISTLE, Floats
+from streamer.recipes.synthesis.clips import SoundClip, activity
+from streamer.recipes.synthesis.sounds import DEVELOPMENT, DISTRACTORS, Generator
+
+WHISTLING, BIRD, CHIRP, MUSIC, REVERSING = 40, 111, 113, 137, 319
+OTHERS_S = 7.0  # of each clip of them
+OTHERS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "reversing_beeper": (REVERSING, BEEP),
+        "microwave_timer": (BEEP,),
+        "kitchen_timer": (BEEP,),
+        "low_battery_chirp": (BEEP,),
+        "alarm_clock": (ALARM_CLOCK, ALARM),
+        "telephone": (TELEPHONE, PHONE_BELL),
+        "kettle": (WHISTLE,),
+        "whistling": (WHISTLING,),
+        "birds": (BIRD, CHIRP),
+        "music": (MUSIC,),
+        "household": (),
+    }
+)
 
 BABY_CRY, DOG, BARK, KNOCK, GLASS, SHATTER = 23, 74, 75, 359, 441, 443
 SECONDS = 5.0
 NYQUIST_HZ = 7600.0
-
-Generator = np.random.Generator
 
 
 def household(each: int, seed: int) -> tuple[SoundClip, ...]:
@@ -31,6 +48,19 @@ def household(each: int, seed: int) -> tuple[SoundClip, ...]:
         for index in range(each):
             wave = maker(np.random.default_rng([seed, number, index]))
             audio = (0.5 * wave / (np.abs(wave).max() + 1e-9)).astype(np.float32)
+            clips.append(SoundClip(audio, labels, activity(audio), name))
+    return tuple(clips)
+
+
+def others(each: int, seed: int) -> tuple[SoundClip, ...]:
+    """`each` clips of sounds that are no alarm though they beep, sweep or sing; float32 [112,000] samples each."""
+    clips = []
+    for number, (name, labels) in enumerate(OTHERS.items()):
+        for index in range(each):
+            random = np.random.default_rng([seed, number, index])
+            sound = DISTRACTORS[name](random, 4 * OTHERS_S, DEVELOPMENT).samples
+            start = int(random.uniform(0, 3 * OTHERS_S) * SAMPLE_RATE)
+            audio = (sound[start : start + int(OTHERS_S * SAMPLE_RATE)] * 0.1).astype(np.float32)
             clips.append(SoundClip(audio, labels, activity(audio), name))
     return tuple(clips)
 

@@ -1,10 +1,21 @@
 import json
+import math
 
 import pytest
 
 from streamer.errors import UsageError
 from streamer.measure import machine
-from streamer.measure.report import Report, Table, cell, publish, write_into
+from streamer.measure.report import (
+    Curve,
+    Report,
+    Table,
+    as_json,
+    cell,
+    draw_curves,
+    evaluation_library,
+    publish,
+    write_into,
+)  # fmt: skip
 
 
 def report(**changes):
@@ -40,9 +51,38 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         publish(report(), tmp_path / "file")
 
 
-@pytest.mark.parametrize(("value", "text"), [(1234.5, "1234"), (0.5, "0.5"), (None, "–"), ("a", "a"), (3, "3")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1234.5, "1234"), (0.5, "0.5"), (None, "–"), (math.nan, "–"), ("a|b\n", "a\\|b "), (3, "3")]
+)
 def test_cells(value, text):
     assert cell(value) == text
+
+
+def test_numbers_that_are_none_are_null_in_json():
+    assert json.loads(as_json({"value": math.nan, "rows": (1, math.inf)})) == {"value": None, "rows": [1, None]}
+
+
+def test_findings_without_a_machine_are_a_page_too():
+    assert report(result={"value": 1}, about="").markdown().startswith("## A trial\n\nRows\n\n| a | b |")
+
+
+def test_curves_are_drawn_with_their_names(tmp_path):
+    curves = [Curve("a", [1, 2], [3, 4]), Curve("b", [1], [2], True, ["point"])]
+    axes = []
+
+    def draw(figure):
+        axes.append(figure.subplots())
+        draw_curves(axes[0], curves, title="A curve", x="x", y="y")
+
+    publish(report(draw=draw), tmp_path)
+    assert [line.get_label() for line in axes[0].lines] == ["a", "b"]
+    assert [text.get_text() for text in axes[0].texts] == ["point"]
+    assert (axes[0].get_title(), axes[0].get_xlabel()) == ("A curve", "x")
+
+
+def test_a_library_that_is_missing_is_named_with_what_installs_it():
+    with pytest.raises(UsageError, match=r"no_such_thing is needed here: pip install 'streamer\[eval\]'"):
+        evaluation_library("no_such_thing.part")
 
 
 @pytest.mark.parametrize(("load", "word"), [(0.2, "a quiet machine"), (3.0, "LOADED")])

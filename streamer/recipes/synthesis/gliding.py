@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.acoustics import rms
-from streamer.recipes.nano.alarms import tone
-from streamer.recipes.nano.household import random_formants, voiced
 from streamer.recipes.synthesis import sounds
+from streamer.recipes.synthesis.acoustics import rms
+from streamer.recipes.synthesis.alarms import tone
+from streamer.recipes.synthesis.household import random_formants, voiced
 from streamer.recipes.synthesis.sounds import Generator, Samples, Spread
 
 SPREAD = Spread(tone=0.06, timing=0.06, rt60_s=0.7)
@@ -121,7 +121,7 @@ def drums(random: Generator, seconds: float) -> Samples:
 
 
 def music(random: Generator, seconds: float) -> Samples:
-    """The bench's music, leads of our own, drums: some of them."""
+    """The music of `sounds`, leads, drums: some of them."""
     samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     whole = random.random() < 0.45
     if whole:

@@ -4,10 +4,11 @@ import torch
 
 from streamer.model.tagging import CLASSES
 from streamer.training.features import TapSet, TapWindow
+from streamer.training.head_settings import RecipeSection
 from streamer.training.manifests import Clip
-from streamer.training.sampling import Augmentation, Sampler, balanced_weights
+from streamer.training.trainer import Sampler, balanced_weights
 
-PLAIN = Augmentation(mixup=0.0, time_mask_share=0.0)
+PLAIN = {"mixup": 0.0, "time_mask_share": 0.0}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_weights_are_the_papers():
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_common_one(taps):
-    sampler = Sampler(taps, PLAIN, batch=40, seed=1)
+    sampler = Sampler(taps, RecipeSection(batch=40, **PLAIN), 1)
     drawn = torch.cat([part.targets for step in range(10) for part in sampler.draw(1, step)])
     rare = float((drawn[:, 1] > 0.5).float().mean())
     assert 0.35 < rare < 0.65
@@ -40,12 +41,12 @@ def test_a_rare_class_is_drawn_as_often_as_a_common_one(taps):
 
 
 def test_targets_are_smoothed_as_in_the_papers_code(taps):
-    (part, *_) = Sampler(taps, PLAIN, batch=4, seed=1).draw(1, 0)
+    (part, *_) = Sampler(taps, RecipeSection(batch=4, **PLAIN), 1).draw(1, 0)
     assert part.targets.unique().tolist() == pytest.approx([0.1 / CLASSES, 0.9])
 
 
 def test_crops_are_stretches_of_one_window_in_the_wanted_lengths(taps):
-    sampler = Sampler(taps, PLAIN, batch=30, seed=2)
+    sampler = Sampler(taps, RecipeSection(batch=30, **PLAIN), 2)
     lengths = set()
     for step in range(8):
         for part in sampler.draw(1, step):
@@ -57,7 +58,7 @@ def test_crops_are_stretches_of_one_window_in_the_wanted_lengths(taps):
 
 def test_draws_depend_on_seed_epoch_and_step_alone(taps):
     def drawn(seed, epoch, step):
-        parts = Sampler(taps, Augmentation(), batch=12, seed=seed).draw(epoch, step)
+        parts = Sampler(taps, RecipeSection(batch=12), seed).draw(epoch, step)
         return torch.cat([part.taps.flatten() for part in parts])
 
     assert torch.equal(drawn(1, 2, 3), drawn(1, 2, 3))
@@ -65,7 +66,7 @@ def test_draws_depend_on_seed_epoch_and_step_alone(taps):
 
 
 def test_two_processes_draw_the_halves_of_what_one_would(taps):
-    sampler = Sampler(taps, Augmentation(), batch=13, seed=4)
+    sampler = Sampler(taps, RecipeSection(batch=13), 4)
 
     def items(rank, count):
         parts = sampler.draw(1, 0, rank, count)
@@ -75,12 +76,12 @@ def test_two_processes_draw_the_halves_of_what_one_would(taps):
 
 
 def test_mixup_and_masks_change_what_they_should(taps):
-    mixed = Sampler(taps, Augmentation(mixup=1.0, time_mask_share=0.0), batch=60, seed=3)
+    mixed = Sampler(taps, RecipeSection(mixup=1.0, time_mask_share=0.0, batch=60), 3)
     targets = torch.cat([part.targets for part in mixed.draw(1, 0)])
     both = (targets[:, 0] > 0.1) & (targets[:, 1] > 0.1)
     assert both.any()
     assert torch.allclose(targets[both][:, :2].sum(1), torch.tensor(0.9 + 0.1 / CLASSES))
-    masked = Sampler(taps, Augmentation(mixup=0.0, time_mask_share=0.4), batch=60, seed=3)
+    masked = Sampler(taps, RecipeSection(mixup=0.0, time_mask_share=0.4, batch=60), 3)
     for part in masked.draw(1, 0):
         zeros = (part.taps[:, 0, 1:, 0] == 0).sum(1)
         assert int(zeros.max()) <= 0.4 * part.taps.shape[2]

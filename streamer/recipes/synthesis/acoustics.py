@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import Audio, Clip, TimedWord
+from streamer.recipes.synthesis.clips import Audio, Clip, TimedWord
 
 POINTS = 2049  # frequencies, 4 Hz apart, at which gains are computed; between them they are straight lines
 

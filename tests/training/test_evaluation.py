@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.errors import UsageError
 from streamer.model.tagging import CLASSES, HeadKind, HeadModule, HeadShape
-from streamer.training import extras
+from streamer.training.evaluation import d_prime, expected_calibration_error, f1_at, judge_spans, tag_metrics
 from streamer.training.features import TapSet, TapWindow
-from streamer.training.judging import d_prime, expected_calibration_error, f1_at, judge_spans, tag_metrics
 from streamer.training.manifests import Clip
 
 
@@ -66,8 +64,3 @@ def test_spans_cover_a_window_from_its_end(tmp_path):
     assert np.allclose(judged.logits[1], last, atol=1e-5)
     assert judged.truth.argmax(1).tolist() == judged.windows.tolist()
     assert judge_spans(head, taps, None).windows.tolist() == [0, 1, 2]
-
-
-def test_a_missing_library_is_one_line():
-    with pytest.raises(UsageError, match=r"pip install 'streamer\[eval\]'"):
-        extras.evaluation_library("no_such_library_here")

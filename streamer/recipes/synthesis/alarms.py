@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.recipes.nano.clips import GRID, SoundClip
+from streamer.recipes.synthesis.clips import GRID, SoundClip
 
 ALARM, TELEPHONE, PHONE_BELL, DOORBELL, DING_DONG = 388, 389, 390, 355, 356
 ALARM_CLOCK, SIREN, BUZZER, SMOKE, BEEP, WHISTLE = 395, 396, 398, 399, 481, 402

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from streamer.errors import UsageError
-from streamer.measure.processes import as_done
+from streamer.recipes.small_nets import as_done
 
 _factor = []
 

@@ -1,13 +1,17 @@
-"""Streams in real time through the live program's own threads, and when their events came out.
+"""What runs by the clock: work on a device that is waited for, parts of a step that are timed, streams in real time.
 
 A stream is `Pipeline` (capture and listener threads) and the shared `Worker`, as in `streamer run`, without files and
-servers. Times are seconds since a stream's first sample would have been recorded.
+servers. Its times are seconds since its first sample would have been recorded.
 """
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from streamer.audio.block import BLOCK_SAMPLES, AudioBlock
 from streamer.bench.peers import Samples
@@ -20,6 +24,59 @@ from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
 PATIENCE_S = 30.0  # after its end a stream that is so far behind is given up
+
+
+def name(device: torch.device) -> str | None:
+    """The name of a GPU with its memory; None for the processor, which `machine.facts` names."""
+    if device.type != "cuda":
+        return None
+    found = torch.cuda.get_device_properties(device)
+    return f"{found.name} ({found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda})"
+
+
+def wait(device: torch.device) -> None:
+    """Return when all that was queued is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """`seconds` by part, by `clock`. `watch` puts itself around a bound method of one object for good.
+
+    `settle` waits for work that is queued on a device, so that each part is charged with its own.
+    """
+
+    def __init__(
+        self, settle: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._settle, self._clock = settle, clock
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner: list[float] = []  # per call under way, the seconds that parts inside it took
+
+    def watch(self, owner: Any, method: str, part: str) -> None:
+        """Count the time of `owner.method` as `part`, less that of other watched methods inside it."""
+        inside = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            self._settle()
+            start = self._clock()
+            try:
+                return inside(*args, **kwargs)
+            finally:
+                self._settle()
+                took = self._clock() - start
+                self.seconds[part] += took - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += took
+
+        setattr(owner, method, timed)
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last time, and start anew."""
+        taken = dict(self.seconds)
+        self.seconds.clear()
+        return taken
 
 
 class PacedSource:
