@@ -52,12 +52,12 @@ class CaptureBuffer:
         self._written = self._read = 0
         self._losses: deque[tuple[int, Missing]] = deque()
         self._gap = None if silent_since_s is None else _Gap(0, silent_since_s, away)
-        self.last_heard_s: float | None = None
+        self.last_arrival_s: float | None = None
 
     def push(self, frames: NDArray[np.float32], arrived_s: float, overflowed: bool = False) -> None:
         """Called by the device: copy `frames` [n, channels], which were complete at `arrived_s`."""
         count = len(frames)
-        before_s, self.last_heard_s = self.last_heard_s, arrived_s
+        before_s, self.last_arrival_s = self.last_arrival_s, arrived_s
         if overflowed and self._gap is None and before_s is not None:
             self._gap = _Gap(self._written, before_s, OVERFLOW)
         fits = count <= self._capacity - (self._written - self._read)
@@ -89,8 +89,8 @@ class CaptureBuffer:
 
     def settle(self) -> None:
         """The device is closed: measure an open gap by what came, so that `pop` hands out everything."""
-        if self._gap is not None and self._gap.frames and self.last_heard_s is not None:
-            self._close_gap(self._gap, self.last_heard_s)
+        if self._gap is not None and self._gap.frames and self.last_arrival_s is not None:
+            self._close_gap(self._gap, self.last_arrival_s)
 
     def _measure(self, gap: _Gap, count: int, before_s: float | None, arrived_s: float, *, decide: bool) -> None:
         """Close the gap when this block came at its own pace, not in the burst of what the device still held."""

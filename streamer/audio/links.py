@@ -73,7 +73,7 @@ class SignatureScan:
         self.damage: list[int] = []
         self._begin = begin
         self._kept, self._at = b"", 0  # bytes that may hold a begin's first part, and the offset of the first of them
-        self._found = 0
+        self._last_start = 0
 
     @property
     def certain(self) -> int:
@@ -84,8 +84,8 @@ class SignatureScan:
         """See `Scan`."""
         window = self._kept + data
         starts = [self._at + match.start() for match in self._begin.finditer(window)]
-        fresh = [start for start in starts if start > self._found]
-        self._found = max([self._found, *fresh])
+        fresh = [start for start in starts if start > self._last_start]
+        self._last_start = max([self._last_start, *fresh])
         keep = min(len(window), _LONGEST_BEGIN)
         self._at += len(window) - keep
         self._kept = window[len(window) - keep :]

@@ -146,13 +146,13 @@ class _Session:
     @property
     def silent_since_s(self) -> float | None:
         """When the device was last heard, by this session or an earlier one."""
-        return self._before_s if self.buffer.last_heard_s is None else self.buffer.last_heard_s
+        return self._before_s if self.buffer.last_arrival_s is None else self.buffer.last_arrival_s
 
     def patience_s(self, now_s: float, stall_s: float) -> float:
         """How much longer to wait for the next callback."""
-        if self.buffer.last_heard_s is None:
+        if self.buffer.last_arrival_s is None:
             return self._opened_s + max(FIRST_S, stall_s) - now_s
-        return self.buffer.last_heard_s + stall_s - now_s
+        return self.buffer.last_arrival_s + stall_s - now_s
 
     def close(self) -> None:
         """Let go of the device; any number of times."""

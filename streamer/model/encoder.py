@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
 
 from streamer.model.affine import Affine
-from streamer.model.masks import deaf_behind
+from streamer.model.masks import key_padding_mask
 
 TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
 
@@ -33,16 +33,16 @@ class Encoder:
         self._blocks = [Block(block, eight_bits=eight_bits) for block in module.blocks]
         self._ln_post: nn.LayerNorm = module.ln_post
 
-    def blocks(self, mel: Tensor, heard: Tensor | None = None) -> Iterator[Tensor]:
+    def blocks(self, mel: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype.
 
-        `heard` [B]: of each window the positions that there are (None: all). A window whose mel is zero behind them
+        `lengths` [B]: of each window the positions that there are (None: all). A window whose mel is zero behind them
         comes out as one that ends there: attention does not see what lies behind, and the convolutions see the zeros
         that they put behind an end anyway. What comes out behind them means nothing.
         """
         x = self._conv2(self._conv1(mel.transpose(1, 2)))
         x = (x + self._positions[: x.shape[1]]).to(mel.dtype)
-        mask = None if heard is None else deaf_behind(heard, x.shape[1], x.dtype)
+        mask = None if lengths is None else key_padding_mask(lengths, x.shape[1], x.dtype)
         for block in self._blocks:
             x = block(x, mask)
             yield x

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 
-def barred(where: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(where: Tensor, dtype: torch.dtype) -> Tensor:
     """Minus infinity where it is true, else 0."""
     return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))
 
 
-def deaf_behind(heard: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
-    """The mask [rows, 1, 1, frames] of rows that may attend their first `heard` [rows] frames."""
-    return barred(torch.arange(frames, device=heard.device) >= heard[:, None, None, None], dtype)
+def key_padding_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
+    """The mask [rows, 1, 1, frames] of rows that may attend their first `lengths` [rows] frames."""
+    return additive_mask(torch.arange(frames, device=lengths.device) >= lengths[:, None, None, None], dtype)

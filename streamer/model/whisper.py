@@ -171,10 +171,10 @@ class Model:
             return self._recorded_pass(mel, real, steps, window_frames)
         starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
         taps: list[list[Tensor]] = [[] for _ in range(batch)]
-        heard = None
+        lengths = None
         if window_frames is not None and min(window_frames) < frames:
-            heard = send([count // 2 for count in window_frames], self.device)
-        for x in self._encoder.blocks(self._received(mel), heard):
+            lengths = send([count // 2 for count in window_frames], self.device)
+        for x in self._encoder.blocks(self._received(mel), lengths):
             self.collect_taps(x, starts, steps, taps)
         found = EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
         self.encoder_passes += batch
@@ -221,7 +221,7 @@ class Model:
         longest: int = 2 * self.dims.n_audio_ctx
         return min(next((length for length in PASS_FRAMES if length >= frames), longest), longest)
 
-    def give_back(self, *, record: bool = True) -> None:
+    def release(self, *, record: bool = True) -> None:
         """Give back the memory of what is recorded; it is recorded anew when it is used, unless `record` is false."""
         self._graphs.drop()
         if not record:
@@ -240,15 +240,15 @@ class Model:
         whole = window_frames is None
 
         def work(mel: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-            ends, heard = places.unbind()
+            ends, lengths = places.unbind()
             taps = []
-            for x in self._encoder.blocks(mel.to(self.dtype), None if whole else heard):
+            for x in self._encoder.blocks(mel.to(self.dtype), None if whole else lengths):
                 taps.append(pool_taps_until(x, ends, frames // MIN_FRAMES))
             return self._encoder.features(x), torch.stack(taps, dim=1)
 
         ends = [count // 2 for count in real] + [0] * idle
-        heard = [count // 2 for count in window_frames or [frames] * batch] + [frames // 2] * idle
-        inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, heard])]
+        lengths = [count // 2 for count in window_frames or [frames] * batch] + [frames // 2] * idle
+        inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, lengths])]
         key = ("encoder pass", batch + idle, frames, mel.dtype, whole)
         features, taps = self._graphs.run(key, inputs, work)
         due = zip(taps[:batch].clone(), steps, strict=True)

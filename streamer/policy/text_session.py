@@ -150,9 +150,9 @@ class TextSession:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
             return []
-        heard = hypothesis.heard if self.guards.spoken(hypothesis, speech_score) else None
-        if heard and self._language.insists(*heard):
-            return self._change_language(heard[0], end_sample)
+        spoken_language = hypothesis.spoken_language if self.guards.spoken(hypothesis, speech_score) else None
+        if spoken_language and self._language.insists(*spoken_language):
+            return self._change_language(spoken_language[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)

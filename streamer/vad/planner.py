@@ -88,7 +88,7 @@ class Planner:
         self._position = 0
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
-        self._heard_since_judgement = False
+        self._sound_since_judgement = False
         self._speech_end: int | None = None  # of an utterance that is closed and may go on
 
     @property
@@ -134,7 +134,7 @@ class Planner:
 
     def _hop(self) -> Hop:
         samples = np.concatenate(self._frames)
-        self._heard_since_judgement |= bool(np.max(np.abs(samples)) > DIGITAL_SILENCE)
+        self._sound_since_judgement |= bool(np.max(np.abs(samples)) > DIGITAL_SILENCE)
         judge = self._position % SAMPLE_RATE == 0
         hop = Hop(
             end_sample=self._position,
@@ -142,10 +142,10 @@ class Planner:
             voiced=tuple(voice.voiced for voice in self._voices),
             text=self._gate.open,
             judge=judge,
-            silent=not self._heard_since_judgement,
+            silent=not self._sound_since_judgement,
             level_db=max((voice.level_db for voice in self._voices), default=SILENCE_DB),
         )
         self._frames, self._voices = [], []
         if judge:
-            self._heard_since_judgement = False
+            self._sound_since_judgement = False
         return hop

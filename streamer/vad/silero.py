@@ -36,15 +36,15 @@ class SpeechProbability:
     def __init__(self) -> None:
         self._network = _network()
         self._state = np.zeros(STATE_SHAPE, np.float32)
-        self._heard = np.zeros(BEFORE_SAMPLES, np.float32)  # the end of the last piece and what came since
+        self._waiting = np.zeros(BEFORE_SAMPLES, np.float32)  # the end of the last piece and what came since
         self._probability = 0.0
 
     def step(self, frame: NDArray[np.float32]) -> float:
         """The probability of speech, 0..1, in the newest whole piece of 512 samples; frame: float32 [n] in -1..1."""
-        self._heard = np.concatenate([self._heard, frame])
-        while len(self._heard) >= BEFORE_SAMPLES + PIECE_SAMPLES:
-            piece = self._heard[None, : BEFORE_SAMPLES + PIECE_SAMPLES]
-            self._heard = self._heard[PIECE_SAMPLES:]
+        self._waiting = np.concatenate([self._waiting, frame])
+        while len(self._waiting) >= BEFORE_SAMPLES + PIECE_SAMPLES:
+            piece = self._waiting[None, : BEFORE_SAMPLES + PIECE_SAMPLES]
+            self._waiting = self._waiting[PIECE_SAMPLES:]
             given = {"input": piece, "state": self._state, "sr": RATE}
             probability, self._state = self._network.run(None, given)
             self._probability = float(probability[0, 0])

@@ -82,7 +82,7 @@ def talk(
             -0.1 if believed(written, most) else -5.0,
             1.0,
             True,
-            heard=said if task.detect else None,
+            spoken_language=said if task.detect else None,
         )
         found.changes += [(end / 16_000, change) for change in session.step(heard, end, speech_score)]
     end = round(seconds * 16_000)

@@ -148,14 +148,14 @@ class Decoder:
         slots = batch_bucket(len(tokens))
         idle = [0, self.positions, 1, *rules[0]]
         places = zip(tokens, cache.lengths, cache.frames, rules, strict=True)
-        rows = [[token, position, heard, *rule] for token, position, heard, rule in places]
+        rows = [[token, position, attended, *rule] for token, position, attended, rule in places]
         rows += [idle] * (slots - len(rows))
         end = text_end(max(cache.lengths) + 1, self.positions)
         frames = audio_end(max(cache.frames))
 
         def work(state: Tensor) -> Outputs:
-            ids, positions, heard = state[:, 0], state[:, 1], state[:, 2]
-            hidden = self._read(cache, single_places(cache, ids, positions, heard, end, frames), None)
+            ids, positions, audio_lengths = state[:, 0], state[:, 1], state[:, 2]
+            hidden = self._read(cache, single_places(cache, ids, positions, audio_lengths, end, frames), None)
             return judge(hidden, state[:, 3:])
 
         key = ("decoder step", slots, end, frames, len(rules[0]))
@@ -261,9 +261,9 @@ class Decoder:
     ) -> tuple[Tensor, Tensor]:
         """What the audio adds to x [slots * longest, width], of which only the rows `kept` go on; and the queries."""
         query = layer.cross_query(layer.cross_norm(x)).view(places.slots, places.longest, self.heads, -1)
-        heard = cross[: places.slots, :, :, : places.frames]
+        audio = cross[: places.slots, :, :, : places.frames]
         mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), heard[:, 0], heard[:, 1], attn_mask=places.audio_mask
+            query.transpose(1, 2), audio[:, 0], audio[:, 1], attn_mask=places.audio_mask
         )
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         if kept is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from streamer.model.decoding.kv_cache import KVCache
-from streamer.model.masks import barred, deaf_behind
+from streamer.model.masks import additive_mask, key_padding_mask
 from streamer.model.transfer import send
 
 
@@ -58,12 +58,12 @@ def ragged_places(cache: KVCache, tokens: Sequence[Sequence[int]], block: int) -
     ids = send([[*row, *[0] * (longest - len(row))] for row in tokens], device)
     audio_mask = None
     if any(count != frames for count in cache.frames):
-        audio_mask = deaf_behind(send(cache.frames, device), frames, cache.dtype)
+        audio_mask = key_padding_mask(send(cache.frames, device), frames, cache.dtype)
     if even:
         end = starts[0] + longest
         embedded = torch.arange(starts[0], end, device=device)
         keys = torch.arange(end, device=device)
-        text_mask = None if longest == 1 else barred(keys > keys[starts[0] :, None], cache.dtype)
+        text_mask = None if longest == 1 else additive_mask(keys > keys[starts[0] :, None], cache.dtype)
         return Places(len(tokens), longest, end, frames, ids, embedded, text_mask, audio_mask)
     end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
     padded = [
@@ -73,12 +73,14 @@ def ragged_places(cache: KVCache, tokens: Sequence[Sequence[int]], block: int) -
     return _scattered(ids, send(padded, device), audio_mask, end, frames, cache)
 
 
-def single_places(cache: KVCache, ids: Tensor, positions: Tensor, heard: Tensor, end: int, frames: int) -> Places:
+def single_places(
+    cache: KVCache, ids: Tensor, positions: Tensor, audio_lengths: Tensor, end: int, frames: int
+) -> Places:
     """The places of one token for each slot, all from tensors [slots]: what is recorded with them fits any step.
 
-    `heard`: the encoder frames that each may attend. An idle slot writes to the scratch position and hears one frame.
+    `audio_lengths`: encoder frames that each may attend. An idle slot writes to the scratch position, attends one.
     """
-    audio_mask = deaf_behind(heard, frames, cache.dtype)
+    audio_mask = key_padding_mask(audio_lengths, frames, cache.dtype)
     return _scattered(ids[:, None], positions[:, None], audio_mask, end, frames, cache)
 
 
@@ -95,7 +97,7 @@ def _scattered(
         frames=frames,
         ids=ids,
         embedded=positions.clamp(max=cache.shape.positions - 1),
-        text_mask=barred(later[:, None], cache.dtype),
+        text_mask=additive_mask(later[:, None], cache.dtype),
         audio_mask=audio_mask,
         positions=positions,
         rows=torch.arange(slots, device=ids.device)[:, None],

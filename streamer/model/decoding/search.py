@@ -30,17 +30,17 @@ from streamer.steps import DecodeTask, Task
 class AudioWindow:
     """One window's audio features [frames, width], of which the first `real_frames` lie over audio.
 
-    `heard_frames`: how many of them the decoder may attend (None: all).
+    `attended_frames`: how many of them the decoder may attend (None: all).
     """
 
     features: Tensor
     real_frames: int
-    heard_frames: int | None = None
+    attended_frames: int | None = None
 
     @property
     def frames(self) -> int:
         """The frames that the decoder may attend."""
-        return len(self.features) if self.heard_frames is None else self.heard_frames
+        return len(self.features) if self.attended_frames is None else self.attended_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Decoded:
     - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as
       input, so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
     - `steps`: passes through the decoder.  `accepted`: tokens of the draft that stood.
-    - `heard`: the language that is spoken, with its probability, where the task asked although it gave one.
+    - `spoken_language`: the language that is spoken, with its probability, where the task asked although it gave one.
     """
 
     forced: tuple[int, ...]
@@ -69,7 +69,7 @@ class Decoded:
     complete: bool
     steps: int
     accepted: int
-    heard: tuple[str, float] | None = None
+    spoken_language: tuple[str, float] | None = None
 
     @property
     def mean_logprob(self) -> float:
@@ -100,7 +100,7 @@ class _Row:
     complete: bool = False
     steps: int = 0
     accepted: int = 0
-    heard: tuple[str, float] | None = None
+    spoken_language: tuple[str, float] | None = None
     chance: torch.Generator | None = None  # what tokens are drawn with (None: the most likely are taken)
 
     @property
@@ -202,8 +202,8 @@ class GreedySearch:
                 self.decoder.step_recorded(self._cache, [self._plain.sot] * slots, [[]] * slots, self._judge)
         self._cache.reset()
 
-    def give_back(self, *, record: bool = True) -> None:
-        """As `Model.give_back`, with the memory of the KV cache."""
+    def release(self, *, record: bool = True) -> None:
+        """As `Model.release`, with the memory of the KV cache."""
         self._cache.free()
         if not record:
             self._cache.graphs.stop()
@@ -223,7 +223,7 @@ class GreedySearch:
             given = task.language if self._model.is_multilingual else "en"
             language, probability = (given, 1.0) if given else spoken
             rows.append(self._row(index, windows[index], task, language, probability))
-            rows[-1].heard = spoken if given else None
+            rows[-1].spoken_language = spoken if given else None
         return rows
 
     def _row(self, index: int, window: AudioWindow, task: DecodeTask, language: str, probability: float) -> _Row:
@@ -377,7 +377,7 @@ class GreedySearch:
             complete=row.complete,
             steps=row.steps,
             accepted=row.accepted,
-            heard=row.heard,
+            spoken_language=row.spoken_language,
         )
 
     def _require_finite(self, values: Sequence[float]) -> None:
