@@ -21,14 +21,14 @@ from whisper.utils import compression_ratio
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
 from streamer.cpu_threads import one_blas_thread
 from streamer.errors import EngineError
-from streamer.events import SAMPLE_RATE
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import hypothesis_words
 from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
 from streamer.model.memory import room_for
-from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
+from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
@@ -287,6 +287,6 @@ def _steps(span_s: float, taps: Tensor) -> int:
 
 def _span_scores(window: _Window, steps: int, scores: np.ndarray) -> SpanScores:
     request = window.request
-    end = request.start_sample + _judged_frames(window) // 2 * POSITION_SAMPLES
+    end = request.start_sample + _judged_frames(window) // 2 * FRAME_SAMPLES
     start = max(end - steps * STEP_SAMPLES, request.start_sample)
     return SpanScores(start_sample=start, end_sample=min(end, request.end_sample), scores=scores)

@@ -15,6 +15,7 @@ from whisper.model import ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from streamer.errors import UsageError
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
 from streamer.model.graphs import BATCH_BUCKETS, Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
@@ -27,9 +28,8 @@ PASS_FRAMES = (208, 400, 608, 800, 1008, 1200, 1600, 2000, 2400, 3000)
 RECORDED_PASSES = 64  # kinds of encoder passes that are kept: all lengths for each number of rows (50), and some
 STOCK_MARGIN_FRAMES = 1024  # zeros behind a window of stock weights: with less the decoder does not find the end
 MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
-POSITION_SAMPLES = 320  # one encoder position: 20 ms
-STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
-STEPS_PER_SECOND = 16_000 / STEP_SAMPLES  # 2.5
+STEP_SAMPLES = TAP_POOL * FRAME_SAMPLES  # one tap step: 0.4 s
+STEPS_PER_SECOND = SAMPLE_RATE / STEP_SAMPLES  # 2.5
 
 
 class MelError(UsageError, ValueError):

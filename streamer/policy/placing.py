@@ -8,9 +8,8 @@ word's.
 
 from dataclasses import replace
 
+from streamer.events import FRAME_SAMPLES
 from streamer.policy.decision import Words
-
-FRAME_SAMPLES = 320  # one frame of the encoder: 20 ms at 16 kHz
 
 
 def placed(words: Words) -> Words:

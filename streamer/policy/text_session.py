@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from streamer.events import SAMPLE_RATE
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.policy.agreement import LocalAgreement
 from streamer.policy.alignatt import AlignAtt
 from streamer.policy.decision import Policy, Words, likely, spoken, without_last_mark
@@ -24,7 +24,6 @@ from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
-from streamer.vad.webrtc import FRAME_SAMPLES
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import Settings
-from streamer.vad.gate import Gate, GateClosed, GateOpened
-from streamer.vad.webrtc import SILENCE_DB, VoiceFrame
+from streamer.vad.gate import SILENCE_DB, Gate, GateClosed, GateOpened, VoiceFrame
 
 BEAT_SAMPLES = 1_600  # 0.1 s: the patterns of alarms need no model, so they need not wait for the hop
 DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio

@@ -3,9 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.events import FRAME_SAMPLES
 from streamer.settings.config import Settings, VadSettings, WindowSettings
+from streamer.vad.gate import VoiceFrame
 from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector, VoiceFrame
+from streamer.vad.voice import VoiceDetector
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
 ZEROS = np.zeros(FRAME_SAMPLES, np.float32)

@@ -12,13 +12,13 @@ from torch.nn import functional
 from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
+from streamer.events import FRAME_SAMPLES
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 from streamer.training.context.windows import Samples, Window
 
-POSITION_SAMPLES = 320
 TEACHER_MARGIN = 640  # positions of silence behind the window that the teacher hears: with 512 it reads as with 30 s
 MOST_TOKENS, LEAST_TOKENS = 200, 8
 PROMPTED, PROMPT_TOKENS = 0.3, 60
@@ -91,7 +91,7 @@ class Reader:
 
 def positions(samples: Samples) -> int:
     """How many positions of the encoder hold audio."""
-    return max(1, len(samples) // POSITION_SAMPLES)
+    return max(1, len(samples) // FRAME_SAMPLES)
 
 
 def mel_of(samples: Samples, module: Whisper) -> Tensor:
