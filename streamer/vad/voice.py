@@ -3,8 +3,8 @@
 silero-vad (v6, MIT; its network ships in the wheel of that name) says how likely it is that somebody speaks. It judges
 pieces of 32 ms with a memory of what came before; frames get the newest judgement that their end allows. ONNX Runtime
 computes it: about 1 % of a core. webrtcvad calls noise, sirens, barks and music speech (on recordings of sounds it held
-the gate open for two thirds of the time), so it is asked second: where silero-vad is of two minds, webrtcvad and a level
-above the noise floor, the tenth percentile of the last seconds' frame levels, tip the scales.
+the gate open for two thirds of the time), so it is asked second: where silero-vad is of two minds, webrtcvad and a
+level above the noise floor, the tenth percentile of the last seconds' frame levels, tip the scales.
 `vad.speech_probability: 0` leaves silero-vad out.
 """
 
