@@ -218,22 +218,21 @@ def test_each_step_reads_the_device_once_and_sends_what_it_brings(recorder, time
     for module in (decoder, filters, places, spoken_language):
         monkeypatch.setattr(module, "send", counter.sending(send), raising=False)
     second = []  # readings behind which a likelier token was mended
-    verdicts = chosen._verdicts
+    step = chosen._step
 
-    def watched(judged, active):
+    def watched(active):
         before = len(counter.reads)
-        found = verdicts(judged, active)
+        step(active)
         second.append(len(counter.reads) - before - 1)
-        return found
 
-    monkeypatch.setattr(chosen, "_verdicts", watched)
+    monkeypatch.setattr(chosen, "_step", watched)
     passes = chosen.passes
     with counter:
         chosen.decode(windows, tasks)
     steps = chosen.passes - passes
     assert steps > 20
     assert len(counter.reads) == 1 + steps + sum(second)  # and one for the language
-    assert set(second) == {0} if not (mends and timestamps) else sum(second) <= steps
+    assert set(second) <= ({0, 1} if mends and timestamps else {0})
     assert counter.brought == (0 if not chosen._cache.graphs.records else steps - 1)  # the recorded steps' one tensor
 
 
