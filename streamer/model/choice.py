@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from streamer.errors import DownloadError
-from streamer.model import catalog, checkpoint
+from streamer.model import catalog, checkpoint, machine_facts
 from streamer.model.download import Progress, ProgressCallback
-from streamer.model.hop_cost import SIZES, HopCosts, remembered
+from streamer.model.hop_cost import SIZES, HopCosts
 from streamer.model.loading import LoadStep, Tell
 from streamer.model.whisper import Model
 
@@ -121,7 +121,7 @@ def load_model(
     if name == AUTO:
         target, number = checkpoint.compute_target(device, dtype)
         given = wish or Wish()
-        fits = partial(_fits, target, number, costs or remembered(), tell)
+        fits = partial(_fits, target, number, costs or HopCosts(machine_facts.remembered()), tell)
         fetch = partial(_fetch, root=root, progress=fetching)
         chosen = choose(fits, fetch, ranked_models(target, given), given)
         if chosen.note:

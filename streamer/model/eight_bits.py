@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from streamer.model.machine_facts import kernel_works
+
 SLOWER = 8.0  # times as long as a plain product: a kernel is missing, no noise of a busy machine explains that
 
 
@@ -50,6 +52,10 @@ def product(x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
 @cache
 def eight_bits_work() -> bool:
     """Whether this torch multiplies 8-bit integers on this CPU, right and not far slower than plain products."""
+    return kernel_works("products of 8-bit integers", _eight_bits_tried)
+
+
+def _eight_bits_tried() -> bool:
     x = torch.arange(0, 256, 2, dtype=torch.uint8)[None]
     weight = torch.full((4096, x.shape[1]), -127, dtype=torch.int8)
     scales, zeros = torch.full((4096,), 1 / 127), torch.zeros(4096, dtype=torch.int64)

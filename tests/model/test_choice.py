@@ -9,6 +9,7 @@ from streamer.model import catalog
 from streamer.model.choice import Wish, choose, load_model, ranked_models
 from streamer.model.hop_cost import HopCosts
 from streamer.model.loading import LoadStep
+from streamer.model.machine_facts import MachineFacts
 
 CPU = torch.device("cpu")
 ENGLISH, DETECTED, GERMAN = Wish(frozenset({"en"})), Wish(frozenset({""})), Wish(frozenset({"", "de"}))
@@ -67,7 +68,7 @@ def test_load_model_takes_auto_and_says_what_it_does(monkeypatch, tmp_path):
     monkeypatch.setattr(catalog, "pull_checkpoint", unreachable)
     told: list[LoadStep] = []
     notes: list[str] = []
-    costs = HopCosts(tmp_path / "costs.json", lambda *asked: 9.9)
+    costs = HopCosts(MachineFacts(tmp_path / "machine.json"), lambda *asked: 9.9)
     model = load_model("auto", dtype="float32", device="cpu", tell=told.append, note=notes.append, costs=costs)
     assert model.name == "nano"
     assert model.head is not None

@@ -3,7 +3,8 @@
 import torch
 
 from streamer.model import hop_cost
-from streamer.model.hop_cost import FRESH_S, HopCosts, measured_hop_s
+from streamer.model.hop_cost import HopCosts, measured_hop_s
+from streamer.model.machine_facts import FRESH_S, MachineFacts
 
 CPU = torch.device("cpu")
 
@@ -16,7 +17,7 @@ class Scripted:
         return self.costs_s.pop(0)
 
     def costs(self, path):
-        return HopCosts(path, self.measure, lambda: self.now_s)
+        return HopCosts(MachineFacts(path, lambda: self.now_s), self.measure)
 
 
 def test_a_cost_is_measured_once(tmp_path):
@@ -48,7 +49,7 @@ def test_another_precision_or_thread_count_is_another_cost(tmp_path, monkeypatch
 
 def test_a_damaged_memory_is_measured_anew_and_one_that_cannot_be_written_is_done_without(tmp_path):
     path = tmp_path / "costs.json"
-    for damage in ("", "[1]", '{"a": 3}', '{"a": {"hop_s": "x", "at": 1}}'):
+    for damage in ("", "[1]", '{"a": 3}', '{"a": {"value": "x", "at": 1}}'):
         path.write_text(damage)
         assert Scripted(0.4).costs(path).hop_s("base", CPU, torch.float32, 1) == 0.4
     (tmp_path / "file").write_text("")

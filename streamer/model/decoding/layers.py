@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from streamer.model.affine import LARGE, Affine
 from streamer.model.eight_bits import EightBitWeight, eight_bits_work, keeps_up
+from streamer.model.machine_facts import kernel_works
 
 FEW_ROWS = 4  # up to so many rows the reading of the weight costs more than the multiplying
 
@@ -103,6 +104,10 @@ def _in_eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
 @cache
 def _few_rows_work() -> bool:
     """Whether this torch multiplies bfloat16 rows by a weight in 8 bits on this CPU, right and not far slower."""
+    return kernel_works("bfloat16 rows by a weight in 8 bits", _few_rows_tried)
+
+
+def _few_rows_tried() -> bool:
     x, weight = torch.linspace(-2, 2, 64).bfloat16()[None], torch.linspace(-1, 1, 4096 * 64).view(4096, 64).bfloat16()
     rounded, scales = _in_eight_bits(weight)
     try:
