@@ -7,8 +7,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from streamer.errors import UsageError
 from streamer.model import catalog
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 
 MULTILINGUAL = 51_865

@@ -21,7 +21,7 @@ from whisper.model import Whisper
 
 from streamer.measure.recordings import TrueWord
 from streamer.model.checkpoint import load_model
-from streamer.model.publishers import cache_root
+from streamer.model.download import cache_root
 from streamer.model.whisper import Model
 
 

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
 
-from streamer.model.affine import Affine
-from streamer.model.masks import key_padding_mask
+from streamer.model.linear import Affine
 
 TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
 
@@ -124,3 +123,13 @@ def _layer_norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
     if x.is_cuda and x.dtype != torch.float32:  # the CUDA kernel wants one dtype, the CPU's mixes them in one pass
         return F.layer_norm(x.float(), shape, module.weight, module.bias, module.eps).to(x.dtype)
     return F.layer_norm(x, shape, module.weight, module.bias, module.eps)
+
+
+def additive_mask(where: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus infinity where it is true, else 0."""
+    return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))
+
+
+def key_padding_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
+    """The mask [rows, 1, 1, frames] of rows that may attend their first `lengths` [rows] frames."""
+    return additive_mask(torch.arange(frames, device=lengths.device) >= lengths[:, None, None, None], dtype)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from streamer.model.publishers import cache_root
+from streamer.model.download import cache_root
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from whisper.model import ModelDimensions, TextDecoder, Whisper
-from whisper.tokenizer import Tokenizer, get_tokenizer
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from streamer.errors import UsageError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
 from streamer.model.graphs import BATCH_BUCKETS, Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
-from streamer.model.transfer import pinned, send
-from streamer.model.weights import cast_weights
+from streamer.model.memory import pinned, send
+from streamer.model.tensor_files import cast_weights
 
 # Mel frames of recorded passes, 2 to 30 s. Their halves, the encoder positions, are multiples of 8 but for the 1500 of
 # 30 s: else attention's kernels on a GPU would pad the masks anew in each layer.
@@ -74,7 +74,7 @@ class Model:
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
 
-        `dtype` int8: float32, but the encoder's large products are of 8-bit integers (`streamer.model.eight_bits`): the
+        `dtype` int8: float32, but the encoder's large products are of 8-bit integers (`streamer.model.linear`): the
         decoder's are small, and the probabilities that they lead to are what words are judged by.
 
         `recorder` makes what records the encoder's passes and the decoder's steps, or None.
@@ -306,3 +306,25 @@ class Model:
 def span_steps(span_s: float) -> int:
     """How many whole tap steps of 0.4 s fit into a span."""
     return int(span_s * STEPS_PER_SECOND + 1e-6)
+
+
+def language_codes(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Whisper's codes of lower-case names or codes, each once. `where`: the option, in the line of the UsageError."""
+    codes = {name: TO_LANGUAGE_CODE.get(name, name) for name in names}
+    for name, code in codes.items():
+        if code not in LANGUAGES:
+            raise UsageError(f"{where}: {name!r} is no language that Whisper knows; give en, de, French, …")
+    return tuple(dict.fromkeys(codes.values()))
+
+
+def check_languages(codes: Sequence[str], model: Model, where: str) -> None:
+    """UsageError where the model cannot be told these: an English one takes what has `en` in it, and `auto` ()."""
+    name = f"the model {model.name}"
+    if not model.is_multilingual:
+        if codes and "en" not in codes:
+            raise UsageError(f"{where}: {name} knows English only; take a multilingual one such as base")
+        return
+    known = model.tokenizer("en").all_language_codes
+    for code in codes:
+        if code not in known:
+            raise UsageError(f"{where}: {name} does not know {code!r}; large-v3 and turbo know most")

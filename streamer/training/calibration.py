@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 from streamer.training.extras import evaluation_library
 
 UNTRAINED = (0.0, -20.0)  # scale and offset: a score of 2e-9 whatever the logit

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from streamer.model.checkpoint import load_model
-from streamer.model.head import load_head
-from streamer.model.tagging import HeadKind
+from streamer.model.head import HeadKind, load_head
 from streamer.model.whisper import Model
 from streamer.training.evaluation import SpanScore, evaluate_head
 from streamer.training.features import TapSet, cached_taps

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from streamer.errors import InputError
+from streamer.model.catalog import LABELS
 from streamer.model.checkpoint import load_model
 from streamer.model.download import file_sha256
-from streamer.model.released_heads import LABELS
-from streamer.model.tagging import HeadModule, HeadShape
+from streamer.model.head import HeadModule, HeadShape
 from streamer.model.whisper import Model
 from streamer.training import trainer
 from streamer.training.calibration import Fit, calibrate

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamer.model.tagging import CLASSES, HeadModule
+from streamer.model.head import CLASSES, HeadModule
 from streamer.model.whisper import span_steps
 from streamer.training.extras import evaluation_library
 from streamer.training.features import TapSet

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 from streamer.model.whisper import span_steps
 from streamer.training.features import TapSet
 

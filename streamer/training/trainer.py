@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamer.errors import CheckpointError
-from streamer.model.tagging import HeadModule, HeadShape
-from streamer.model.weights import load_safely
+from streamer.model.head import HeadModule, HeadShape
+from streamer.model.tensor_files import load_safely
 from streamer.training.head_settings import RecipeSection
 from streamer.training.processes import Processes
 from streamer.training.progress import progress_bar

@@ -26,6 +26,11 @@ PIECE_SAMPLES = 512  # 32 ms at 16 kHz, the only length that the network takes
 BEFORE_SAMPLES = 64  # of the piece before, which it wants in front
 STATE_SHAPE = (2, 1, 128)
 RATE = np.array(16_000)
+FLOOR_FRAMES = 250  # the floor looks back over 5 s
+FLOOR_EVERY = 5  # and is looked up anew every 100 ms
+FLOOR_PERCENTILE = 10
+TWO_MINDS = 0.6  # from this part of `vad.speech_probability` on webrtcvad's word counts
+SURE_DOUBT = 0.4  # of the doubt that `vad.speech_probability` leaves a sure frame leaves this part: 0.8 at 0.5
 
 
 @functools.cache
@@ -59,13 +64,6 @@ class SpeechProbability:
             probability, self._state = self._network.run(None, given)
             self._probability = float(probability[0, 0])
         return self._probability
-
-
-FLOOR_FRAMES = 250  # the floor looks back over 5 s
-FLOOR_EVERY = 5  # and is looked up anew every 100 ms
-FLOOR_PERCENTILE = 10
-TWO_MINDS = 0.6  # from this part of `vad.speech_probability` on webrtcvad's word counts
-SURE_DOUBT = 0.4  # of the doubt that `vad.speech_probability` leaves a sure frame leaves this part: 0.8 at 0.5
 
 
 class VoiceDetector:

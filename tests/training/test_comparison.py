@@ -1,7 +1,7 @@
 import yaml
 from tiny_data import head_config, write_backbone, write_manifest
 
-from streamer.model.tagging import HeadKind
+from streamer.model.head import HeadKind
 from streamer.training import comparison
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from streamer.errors import UsageError
-from streamer.model.tagging import CLASSES, HeadKind, HeadModule, HeadShape
+from streamer.model.head import CLASSES, HeadKind, HeadModule, HeadShape
 from streamer.training import extras
 from streamer.training.features import TapSet, TapWindow
 from streamer.training.judging import d_prime, expected_calibration_error, f1_at, judge_spans, tag_metrics

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 from streamer.training.features import TapSet, TapWindow
 from streamer.training.manifests import Clip
 from streamer.training.sampling import Augmentation, Sampler, balanced_weights

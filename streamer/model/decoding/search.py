@@ -15,12 +15,9 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
 from streamer.errors import EngineError
-from streamer.model.decoding.decoder import Decoder
-from streamer.model.decoding.filters import LogitFilters
+from streamer.model.decoding.decoder import Decoder, spoken_languages
+from streamer.model.decoding.filters import LogitFilters, gumbel_noise, log_mass
 from streamer.model.decoding.kv_cache import TEXT_ENDS, KVCache
-from streamer.model.decoding.layers import log_mass
-from streamer.model.decoding.luck import luck
-from streamer.model.decoding.spoken_language import spoken_languages
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
@@ -270,7 +267,7 @@ class GreedySearch:
             text_mass = log_mass(logits[:, : self._plain.eot])
             self._filters.apply(logits, written, marked)
             draws = [(row.chance, row.task.temperature) for row in active for _ in range(row.judged)]
-            noise = luck(draws, logits.shape[1])
+            noise = gumbel_noise(draws, logits.shape[1])
             noise = None if noise is None else noise.to(logits.device)
             table = self._table(logits, text_mass, mended, noise)
         self.passes += 1
@@ -303,7 +300,7 @@ class GreedySearch:
         """What a step found, [n, 5], for one reading: of each row of logits the token to be written, its logit, the
         logarithms of the masses of what the filters allow and of all text tokens, whether the token's logit is true.
 
-        `mended`: of each row the tokens whose logits are true (None: all). `noise`: from `luck`.
+        `mended`: of each row the tokens whose logits are true (None: all). `noise`: from `gumbel_noise`.
         """
         best = (logits if noise is None else logits + noise).max(dim=-1)
         values = best.values if noise is None else logits.gather(1, best.indices[:, None])[:, 0]

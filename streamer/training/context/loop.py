@@ -13,7 +13,7 @@ from torch.nn import functional
 from whisper.model import AudioEncoder, Whisper
 
 from streamer.model.context_adapter import adapted_matrices
-from streamer.model.weights import load_safely
+from streamer.model.tensor_files import load_safely
 from streamer.training.context.lesson import Reader, loss, taught
 from streamer.training.context.windows import Windows
 
