@@ -18,11 +18,10 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
-from streamer.audio.choice import SILENT_PEAK, SILENT_S, Choice, TrackFacts, choose
-from streamer.audio.links import ByteLinks, LinkReader, is_cut, scan_file
-from streamer.audio.mixing import Mixer
-from streamer.audio.signatures import HEAD_BYTES, container_of
+from streamer.audio.containers import HEAD_BYTES, ByteLinks, LinkReader, container_of, is_cut, scan_file
+from streamer.audio.resample import Mixer
 from streamer.audio.timeline import Evidence, Missing, Timeline
+from streamer.audio.track_choice import SILENT_PEAK, SILENT_S, Choice, TrackFacts, choose
 from streamer.errors import InputError
 
 _SHORT_S = 0.5  # ending this much before the announced end is a truncation, not rounding or encoder padding

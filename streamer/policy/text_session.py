@@ -12,15 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
-from streamer.policy.agreement import LocalAgreement
-from streamer.policy.alignatt import AlignAtt
-from streamer.policy.decision import Policy, Words, likely, spoken, without_last_mark
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
-from streamer.policy.placing import placed
-from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
-from streamer.policy.text_model import TextModel
-from streamer.policy.voiced import VoicedTrack
+from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark
+from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt, TextModel
+from streamer.policy.voiced import VoicedTrack, placed
 from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened

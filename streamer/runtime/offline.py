@@ -15,7 +15,7 @@ from torch import Tensor
 from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
-from streamer.audio.recording_mel import WINDOW_FRAMES, RecordingMel
+from streamer.audio.mel import WINDOW_FRAMES, RecordingMel
 from streamer.errors import EngineError
 from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import slice_words

@@ -32,7 +32,7 @@ from streamer.events import (
     seconds,
 )
 from streamer.policy.mask import Mask
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.settings.config import Settings

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.policy.language import ASK_SAMPLES, DOUBT_SAMPLES, TIMES, VERY_SURE, LanguageHold
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import GuardSettings, PolicySettings, Settings, WindowSettings
 from streamer.steps import Hypothesis, HypothesisWord
