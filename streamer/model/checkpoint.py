@@ -27,7 +27,7 @@ from streamer.model.formats.ctranslate2 import read_ctranslate2
 from streamer.model.formats.transformers import INDEX, read_transformers
 from streamer.model.head import TaggingHead, load_head
 from streamer.model.linear import eight_bits_work
-from streamer.model.memory import room_for
+from streamer.model.memory import within_memory
 from streamer.model.tensor_files import load_safely, read_description
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
@@ -166,7 +166,7 @@ def load_model(
         if adapter is not None and spoken <= adapter.languages:
             adapter.merge(module.encoder)
             margin = adapter.margin_frames
-    with room_for(f"the model {found.name}", target):
+    with within_memory(f"the model {found.name}", target):
         return Model(
             module,
             name=found.name,

@@ -27,7 +27,7 @@ from streamer.model.decoding.alignment import hypothesis_words
 from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
-from streamer.model.memory import room_for
+from streamer.model.memory import within_memory
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
@@ -64,7 +64,7 @@ class Engine:
     def __init__(self, model: Model, *, context: Context = "auto"):
         one_blas_thread()
         self.model = model
-        with room_for(f"the decoder of the model {model.name}", model.device):
+        with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)
         self._fits = context != "padded"
         self._longest_frames = 2 * model.dims.n_audio_ctx
@@ -88,12 +88,12 @@ class Engine:
 
     def _step(self, work: Sequence[Work]) -> list[StepResult]:
         windows = [self._window(mel, request) for mel, request in work]
-        heard = [window for window in windows if window.real_frames]
+        audible = [window for window in windows if window.real_frames]
         try:
-            for same in self._of_one_length(heard):
+            for same in self._of_one_length(audible):
                 self._limit.run(same, self._encode)
-            self._judge(heard)
-            self._limit.run([window for window in heard if window.request.decode is not None], self._decode)
+            self._judge(audible)
+            self._limit.run([window for window in audible if window.request.decode is not None], self._decode)
         except RuntimeError as error:  # what torch raises, for want of memory as for anything else
             first_line = str(error).partition("\n")[0]
             said = f"model {self.model.name} failed on {len(work)} windows ({self.model.device}): {first_line}"
@@ -148,8 +148,8 @@ class Engine:
         lengths = [self._longest_frames, *(length for length in shorter if length >= self._shortest_frames)]
         attended = [self._longest_frames, *shorter] if self.model.variable_context else lengths
         for frames in sorted({audio_end(length // 2) for length in attended}, reverse=True):
-            heard = min(frames, self._longest_frames // 2)
-            yield partial(self._limit.try_rows, rows, partial(self.search.record, heard, rows))
+            attended_frames = min(frames, self._longest_frames // 2)
+            yield partial(self._limit.try_rows, rows, partial(self.search.record, attended_frames, rows))
         for length in lengths:
             whole = length if length == self._longest_frames else length // BUCKET_FRAMES * BUCKET_FRAMES
             item = _noise(self.model, whole)  # not one that is rounded up beyond the pass
@@ -171,10 +171,10 @@ class Engine:
         if not self._fits:
             return _Window(mel, request, real, self._longest_frames, self._longest_frames // 2)
         total = max(_bucket(real + self.model.margin_frames, self._longest_frames), self._shortest_frames)
-        heard = total // 2
+        attended = total // 2
         if self.model.variable_context:
-            heard = max(-(-real // 2), 1)
-        return _Window(mel, request, real, total, heard)
+            attended = max(-(-real // 2), 1)
+        return _Window(mel, request, real, total, attended)
 
     def _of_one_length(self, windows: Iterable[_Window]) -> list[list[_Window]]:
         by_length: dict[int, list[_Window]] = defaultdict(list)

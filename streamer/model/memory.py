@@ -41,7 +41,7 @@ def hand_back(device: torch.device) -> None:
 
 
 @contextmanager
-def room_for(what: str, device: torch.device) -> Iterator[None]:
+def within_memory(what: str, device: torch.device) -> Iterator[None]:
     """Raise EngineError, one line that says what would be right, where memory runs out inside."""
     try:
         yield

@@ -20,7 +20,7 @@ from streamer.errors import EngineError
 from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import slice_words
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
-from streamer.model.memory import room_for
+from streamer.model.memory import within_memory
 from streamer.model.whisper import Model
 from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
 from streamer.runtime.tap_track import TapTrack, span_samples
@@ -80,7 +80,7 @@ class OfflineEngine:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        with room_for(f"the decoder of the model {model.name}", model.device):
+        with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model, near=True)
         self._first_mark = model.tokenizer().timestamp_begin
         self._limit = BatchLimit(model.name, model.device, self._release, records=model.records)

@@ -17,11 +17,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VoiceFrame:
-    """One frame's judgement: `voiced`, its level and the noise floor in dB re full scale; `sure`: without a doubt."""
+    """One frame's judgement: `voiced`, its level in dB re full scale; `sure`: without a doubt."""
 
     voiced: bool
     level_db: float
-    floor_db: float
     sure: bool = True
 
 

@@ -93,7 +93,7 @@ class VoiceDetector:
         loud = level_db > self._floor_db + self._above_floor_db if known else level_db > -60
         probability = self._speech.step(frame) if self._speech is not None else None
         voiced = self._voiced(frame, loud, probability)
-        return VoiceFrame(voiced, level_db, self._floor_db, probability is None or probability >= self._sure)
+        return VoiceFrame(voiced, level_db, probability is None or probability >= self._sure)
 
     def _voiced(self, frame: NDArray[np.float32], loud: bool, probability: float | None) -> bool:
         if probability is not None and not TWO_MINDS * self._likely <= probability < self._likely:

@@ -79,7 +79,7 @@ def played(flags, random, stable, config):
 
     plans = []
     for flag in flags:
-        plans += planner.step(FRAME, VoiceFrame(flag, -20, -60))
+        plans += planner.step(FRAME, VoiceFrame(flag, -20))
     end = len(flags) * FRAME_SAMPLES
     for plan in [*plans, *planner.finish(np.zeros(0, np.float32)), SpeechOver(end, end)]:
         if isinstance(plan, Beat):  # for the patterns of alarms; the text knows nothing of it
