@@ -38,77 +38,6 @@ _COMPUTE = "--compute (device)"  # the option, and the argument
 _log = logging.getLogger(__name__)
 
 
-def read_whisper(path: Path) -> Whisper:
-    """A checkpoint in openai-whisper's format as its own module on the CPU, weights in the file's types.
-
-    Position tables become float32. Raises CheckpointError with one line when it is missing, damaged or odd.
-    """
-    source = f"checkpoint {path}"
-    content = load_safely(path, "checkpoint")
-    if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= content.keys():
-        raise CheckpointError(f"{source} is not in openai-whisper's format: it lacks `dims` or `model_state_dict`")
-    return assemble(content["model_state_dict"], content["dims"], source)
-
-
-class Format(Enum):
-    """Whose files they are."""
-
-    OPENAI = "openai-whisper"
-    CTRANSLATE2 = "CTranslate2"
-    TRANSFORMERS = "transformers"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A checkpoint on disk. `weights`: the file that is read first; the others need not be there."""
-
-    format: Format
-    name: str
-    weights: Path
-    description: Path
-    head: Path
-
-
-def place_of(path: Path) -> Place:
-    """The checkpoint that a path means: a file, or a folder that holds one. Raises CheckpointError for other folders.
-
-    Whether a file is what its name says is found out by `read_checkpoint`.
-    """
-    if path.is_dir():
-        return _in_folder(path, _weights_in(path))
-    if path.name.endswith((".safetensors", INDEX)):
-        return _in_folder(path.parent, path)
-    if path.suffix == ".bin":
-        return _in_folder(path.parent, path)
-    described, head = path.with_suffix(".json"), path.with_name(f"{path.stem}_at.pth")
-    return Place(Format.OPENAI, path.stem, path, described, head)
-
-
-def read_checkpoint(place: Place) -> Checkpoint:
-    """The checkpoint at a place. Raises CheckpointError, one line, when it is missing, damaged or odd."""
-    if place.format is Format.TRANSFORMERS:
-        return read_transformers(place.weights)
-    if place.format is Format.CTRANSLATE2:
-        return read_ctranslate2(place.weights)
-    return Checkpoint(read_whisper(place.weights))
-
-
-def _in_folder(folder: Path, weights: Path) -> Place:
-    kind = Format.CTRANSLATE2 if weights.suffix == ".bin" else Format.TRANSFORMERS
-    return Place(kind, folder.resolve().name, weights, folder / "streamer.json", folder / "at.pth")
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    said = f"folder {folder} holds no model: {', '.join(IN_FOLDERS[:2])} (transformers) or model.bin (CTranslate2)"
-    if (folder / "pytorch_model.bin").is_file():
-        raise CheckpointError(f"{said} is needed; save its pytorch_model.bin again with safe_serialization=True")
-    single = sorted(folder.glob("*.pt"))
-    raise CheckpointError(f"{said} is needed" + (f"; or give {single[0]} itself" if single else ""))
-
-
 class ModelDescription(BaseModel):
     """What the JSON beside a checkpoint may say; other fields are for people.
 
@@ -205,7 +134,7 @@ class _Found:
     """Where a model lies. `official`: `name` is openai-whisper's, which knows its alignment heads."""
 
     name: str
-    place: Place
+    place: "Place"
     official: bool = False
 
 
@@ -304,3 +233,74 @@ def has_native_bfloat16() -> bool:
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch before 2.9
     return probe is not None and probe()
+
+
+def read_whisper(path: Path) -> Whisper:
+    """A checkpoint in openai-whisper's format as its own module on the CPU, weights in the file's types.
+
+    Position tables become float32. Raises CheckpointError with one line when it is missing, damaged or odd.
+    """
+    source = f"checkpoint {path}"
+    content = load_safely(path, "checkpoint")
+    if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= content.keys():
+        raise CheckpointError(f"{source} is not in openai-whisper's format: it lacks `dims` or `model_state_dict`")
+    return assemble(content["model_state_dict"], content["dims"], source)
+
+
+class Format(Enum):
+    """Whose files they are."""
+
+    OPENAI = "openai-whisper"
+    CTRANSLATE2 = "CTranslate2"
+    TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A checkpoint on disk. `weights`: the file that is read first; the others need not be there."""
+
+    format: Format
+    name: str
+    weights: Path
+    description: Path
+    head: Path
+
+
+def place_of(path: Path) -> Place:
+    """The checkpoint that a path means: a file, or a folder that holds one. Raises CheckpointError for other folders.
+
+    Whether a file is what its name says is found out by `read_checkpoint`.
+    """
+    if path.is_dir():
+        return _in_folder(path, _weights_in(path))
+    if path.name.endswith((".safetensors", INDEX)):
+        return _in_folder(path.parent, path)
+    if path.suffix == ".bin":
+        return _in_folder(path.parent, path)
+    described, head = path.with_suffix(".json"), path.with_name(f"{path.stem}_at.pth")
+    return Place(Format.OPENAI, path.stem, path, described, head)
+
+
+def read_checkpoint(place: Place) -> Checkpoint:
+    """The checkpoint at a place. Raises CheckpointError, one line, when it is missing, damaged or odd."""
+    if place.format is Format.TRANSFORMERS:
+        return read_transformers(place.weights)
+    if place.format is Format.CTRANSLATE2:
+        return read_ctranslate2(place.weights)
+    return Checkpoint(read_whisper(place.weights))
+
+
+def _in_folder(folder: Path, weights: Path) -> Place:
+    kind = Format.CTRANSLATE2 if weights.suffix == ".bin" else Format.TRANSFORMERS
+    return Place(kind, folder.resolve().name, weights, folder / "streamer.json", folder / "at.pth")
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in IN_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    said = f"folder {folder} holds no model: {', '.join(IN_FOLDERS[:2])} (transformers) or model.bin (CTranslate2)"
+    if (folder / "pytorch_model.bin").is_file():
+        raise CheckpointError(f"{said} is needed; save its pytorch_model.bin again with safe_serialization=True")
+    single = sorted(folder.glob("*.pt"))
+    raise CheckpointError(f"{said} is needed" + (f"; or give {single[0]} itself" if single else ""))
