@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 
 PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
+FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms: what is judged for a voice, and what an encoder position stands for
 UNCLEAR: Final = "[unclear]"  # what people read where `Transcript.unclear` says that somebody spoke
 _OPTIONAL: Final = {"optional": True}  # a field whose key is left out while it is empty
 

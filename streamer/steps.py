@@ -88,8 +88,8 @@ class HypothesisWord:
 class Hypothesis:
     """What the decoder wrote behind the forced prefix. `complete`: it ended by itself, not for want of tokens.
 
-    `heard`: the language that is spoken, with its probability, where the task gave one and asked all the same. These
-    probabilities are those among the languages that the task allowed.
+    `spoken_language`: the one that is spoken, with its probability, where the task gave one and asked all the same.
+    These probabilities are those among the languages that the task allowed.
     """
 
     words: tuple[HypothesisWord, ...]
@@ -99,7 +99,7 @@ class Hypothesis:
     mean_logprob: float
     compression_ratio: float
     complete: bool
-    heard: tuple[str, float] | None = None
+    spoken_language: tuple[str, float] | None = None
 
     @property
     def text(self) -> str:

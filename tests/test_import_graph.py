@@ -21,7 +21,7 @@ CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"audio/portaudio.py"},
     "websockets": {"server/websocket.py"},
-    "webrtcvad": {"vad/webrtc.py"},
+    "webrtcvad": {"vad/voice.py"},
     "apprise": {"alerts/notify.py"},
     "paho": {"alerts/mqtt.py"},
     "av": {"audio/track.py"},
@@ -110,6 +110,11 @@ def test_these_rooms_never_see_torch(name):
     for module in of_room(name):
         assert not reached(module) & {"torch", "whisper"}, module
         assert not imports(module) & {"torch", "whisper"}, module
+
+
+def test_policies_see_no_detector():
+    for module in of_room("policy"):
+        assert not reached(module) & {"webrtcvad", "onnxruntime"}, module
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -17,7 +17,7 @@ from random_whisper import ENGLISH, random_whisper
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape
 
 sys.path.append(str(Path(__file__).parent / "model"))
 from backbones import save_whisper

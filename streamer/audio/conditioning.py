@@ -12,9 +12,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import SAMPLE_RATE
-
-FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms
+from streamer.events import FRAME_SAMPLES
 
 DC_ON, DC_OFF = 0.01, 0.005  # offset (full scale 1) above which it is taken out, below which it is left alone again
 _DC_PART_FRAMES, _DC_PARTS = 25, 4  # judged over 2 s, in half seconds

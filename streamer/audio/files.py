@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, empty
-from streamer.audio.clock import Clock, Pacer, SystemClock
+from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, Clock, Pacer, SystemClock, empty
 from streamer.audio.resample import BlockMaker
 from streamer.audio.track import AudioTrack
 from streamer.errors import InputError

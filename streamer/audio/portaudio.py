@@ -2,10 +2,16 @@
 
 PortAudio freezes its list at initialisation and re-initialising kills running streams: `refresh` only when none runs.
 sounddevice is imported on first use, since that fails where the PortAudio library is missing.
+
+PortAudio is not thread-safe, so all calls of all microphones of one process go through one lock (`SharedAudio`), and
+while one of them records the list of devices stays as it is: another that was lost is opened again as it was known. It
+is looked for anew, under another index or name, only when no microphone records.
 """
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
@@ -13,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.devices import Device
 from streamer.errors import DeviceLost, InputError
 
+SEE_LIST = "see --list-devices"
 MISSING = (
     "--device: the PortAudio library is missing; `sudo apt-get install libportaudio2` (Debian, Ubuntu), "
     "`brew install portaudio` (macOS), or use --input FILE"
@@ -23,6 +29,73 @@ MISSING = (
 _MOST_CHANNELS = 8  # a device that offers more is ALSA's gateway to a sound server, which mixes better than we can
 _COMMON_RATES = (48_000, 44_100, 16_000, 32_000)
 _CALLBACK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device that can record: `channels` is the most it offers, `rate` its native one in Hz."""
+
+    index: int
+    name: str
+    host_api: str
+    channels: int
+    rate: int
+    default: bool = False
+
+    @property
+    def plain_name(self) -> str:
+        """The name without ALSA's card number, which may be another after a replug."""
+        return re.sub(r"\s*\(hw:\d+,\d+\)$", "", self.name)
+
+
+def choose_device(devices: Sequence[Device], wanted: int | str | None) -> Device:
+    """The device with that index, else the only one whose name contains `wanted` (any case); None: the default.
+
+    An exact name wins over a part; of a device that several host APIs list, the default's host API wins.
+    Raises InputError of one line that names --device and what there is.
+    """
+    if not devices:
+        raise InputError("--device: this machine shows no microphone; see `streamer doctor`, or use --input FILE")
+    if wanted is None:
+        return next((device for device in devices if device.default), devices[0])
+    if isinstance(wanted, int) or wanted.strip().isdecimal():
+        return _by_index(devices, int(wanted))
+    word = wanted.strip().casefold()
+    if not word:
+        raise InputError(f"--device: the name is empty; give an index or a part of a name, {SEE_LIST}")
+    matches = [device for device in devices if word in device.name.casefold()]
+    exact = [device for device in matches if word in (device.name.casefold(), device.plain_name.casefold())]
+    if not matches:
+        raise InputError(f"--device {wanted}: no microphone's name contains that; there are {_listed(devices)}")
+    return _only(devices, exact or matches, wanted)
+
+
+def find_again(devices: Sequence[Device], lost: Device) -> Device | None:
+    """The device that went away, by its name (its index may be another one's now), or None while it is away."""
+    named = [device for device in devices if device.plain_name == lost.plain_name]
+    return next((device for device in named if device.host_api == lost.host_api), named[0] if named else None)
+
+
+def _by_index(devices: Sequence[Device], index: int) -> Device:
+    for device in devices:
+        if device.index == index:
+            return device
+    raise InputError(f"--device {index}: is no microphone; there are {_listed(devices)}")
+
+
+def _only(devices: Sequence[Device], matches: Sequence[Device], wanted: str) -> Device:
+    if len(matches) > 1:
+        host_api = choose_device(devices, None).host_api
+        matches = [device for device in matches if device.host_api == host_api] or matches
+    if len(matches) > 1:
+        raise InputError(f"--device {wanted}: fits {_listed(matches)}; give an index or more of the name")
+    return matches[0]
+
+
+def _listed(devices: Sequence[Device]) -> str:
+    shown = ", ".join(f"{device.index} {device.name!r}" for device in devices[:6])
+    return shown if len(devices) <= 6 else f"{shown} and {len(devices) - 6} more ({SEE_LIST})"
+
 
 Hear = Callable[[NDArray[np.float32], bool], None]  # frames [n, channels], valid during the call; whether it overflowed
 
@@ -155,3 +228,60 @@ def _load() -> ModuleType:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class SharedAudio:
+    """A `Backend` for the capture threads of several microphones. `backend` None: the machine's audio system."""
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self._backend = backend or PortAudio()
+        self._lock = threading.Lock()
+        self._recording = 0
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices that can record, as of the last `refresh`."""
+        with self._lock:
+            return self._backend.devices()
+
+    def refresh(self) -> None:
+        """Look for devices again, unless a microphone records."""
+        with self._lock:
+            if not self._recording:
+                self._backend.refresh()
+
+    def native_format(self, device: Device) -> tuple[int, int]:
+        """Rate in Hz and channels to open the device with."""
+        with self._lock:
+            self._require(device)
+            return self._backend.native_format(device)
+
+    def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
+        """Start recording."""
+        with self._lock:
+            self._require(device)
+            stream = self._backend.open(device, rate, channels, hear, ended)
+            self._recording += 1
+            return _Shared(stream, self._close)
+
+    def _require(self, device: Device) -> None:
+        """Another microphone's `refresh` may have given the index to another device meanwhile."""
+        if not any((other.index, other.name) == (device.index, device.name) for other in self._backend.devices()):
+            raise DeviceLost(f"{device.name!r} is another device now")
+
+    def _close(self, stream: OpenStream) -> None:
+        with self._lock:
+            self._recording -= 1
+            stream.close()
+
+
+class _Shared:
+    """An open stream that is closed once, under the lock."""
+
+    def __init__(self, stream: OpenStream, close: Callable[[OpenStream], None]) -> None:
+        self._stream: OpenStream | None = stream
+        self._close = close
+
+    def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._close(stream)

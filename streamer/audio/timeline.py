@@ -58,7 +58,7 @@ class Timeline:
     """
 
     def __init__(self, origin: Fraction | None = None, *, stamped: bool = True) -> None:
-        self.heard = Fraction(0)  # seconds so far, whatever is missing included
+        self.elapsed = Fraction(0)  # seconds so far, whatever is missing included
         self.lead = Fraction(0)  # seconds of them before the first frame
         self.origin = origin
         self._stamped = stamped
@@ -72,7 +72,7 @@ class Timeline:
         before = Before() if stamp is None else self._before(stamp, rate, evidence)
         self._begun = True
         self._end = (stamp or Fraction(0)) + Fraction(frames, rate)
-        self.heard += Fraction(before.frames + frames, rate)
+        self.elapsed += Fraction(before.frames + frames, rate)
         return before
 
     def _before(self, stamp: Fraction, rate: int, evidence: Evidence) -> Before:
@@ -83,10 +83,10 @@ class Timeline:
         if not self._stamped:
             step = stamp - self._end
             return _lost(step, rate) if evidence.broken and JITTER_S < step <= _LONGEST_HOLE_S else Before()
-        ahead = stamp - self.origin - self.heard
+        ahead = stamp - self.origin - self.elapsed
         step, self._ahead = ahead - self._ahead, ahead
         if ahead < -_EARLY_S or ahead > _LONGEST_HOLE_S:
-            self.origin, self._ahead = stamp - self.heard, Fraction(0)
+            self.origin, self._ahead = stamp - self.elapsed, Fraction(0)
             return Before(complaint=f"its timestamps jump by {float(ahead):.1f} s" if ahead > 0 else "")
         if ahead <= JITTER_S:
             return Before()

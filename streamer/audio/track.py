@@ -18,11 +18,10 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
-from streamer.audio.choice import SILENT_PEAK, SILENT_S, Choice, TrackFacts, choose
-from streamer.audio.links import ByteLinks, LinkReader, is_cut, scan_file
-from streamer.audio.mixing import Mixer
-from streamer.audio.signatures import HEAD_BYTES, container_of
+from streamer.audio.containers import HEAD_BYTES, ByteLinks, LinkReader, container_of, is_cut, scan_file
+from streamer.audio.resample import Mixer
 from streamer.audio.timeline import Evidence, Missing, Timeline
+from streamer.audio.track_choice import SILENT_PEAK, SILENT_S, Choice, TrackFacts, choose
 from streamer.errors import InputError
 
 _SHORT_S = 0.5  # ending this much before the announced end is a truncation, not rounding or encoder padding
@@ -109,9 +108,9 @@ class Link:
         return None if self._container.duration is None else self._container.duration / av.time_base
 
     @property
-    def heard_s(self) -> float:
+    def elapsed_s(self) -> float:
         """Seconds of the file's clock so far."""
-        return float(self._timeline.heard)
+        return float(self._timeline.elapsed)
 
     def pieces(self) -> Iterator[Piece]:
         """Everything that can be decoded, in order; once."""
@@ -122,11 +121,11 @@ class Link:
 
     def ending(self, *, cut: bool) -> str:
         """What to say about the end of the file. `cut`: its bytes stop before its own end marks."""
-        heard, announced = float(self._timeline.heard - self._timeline.lead), self._announced_s()
-        if announced is not None and announced - heard > _SHORT_S:
-            return f"{self._name}: ends early, {heard:.1f} of {announced:.1f} s are there"
+        elapsed_s, announced = float(self._timeline.elapsed - self._timeline.lead), self._announced_s()
+        if announced is not None and announced - elapsed_s > _SHORT_S:
+            return f"{self._name}: ends early, {elapsed_s:.1f} of {announced:.1f} s are there"
         if cut:
-            return f"{self._name}: ends early, after {heard:.1f} s; the file is cut off"
+            return f"{self._name}: ends early, after {elapsed_s:.1f} s; the file is cut off"
         return f"{self._name}: skipped {self._broken} broken packets" if self._broken else ""
 
     def close(self) -> None:
@@ -358,7 +357,7 @@ class AudioTrack:
             for piece in link.pieces():
                 if len(piece.samples) and float(np.abs(piece.samples).max()) > SILENT_PEAK:
                     return True
-                if link.heard_s > SILENT_S:
+                if link.elapsed_s > SILENT_S:
                     return False
         finally:
             link.close()

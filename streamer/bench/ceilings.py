@@ -27,10 +27,10 @@ from streamer.bench.hop import PREFIX_TOKENS
 from streamer.bench.scripted import Teacher, random_model, random_whisper
 from streamer.measure import machine
 from streamer.measure.report import Report, Table
-from streamer.model.affine import Affine
 from streamer.model.checkpoint import compute_target
 from streamer.model.decoding.decoder import Decoder
 from streamer.model.decoding.search import AudioWindow
+from streamer.model.linear import Affine
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 

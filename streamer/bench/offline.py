@@ -39,7 +39,7 @@ from streamer.measure.recordings import Recording, TrueWord, chosen, read_record
 from streamer.measure.report import as_json
 from streamer.measure.word_errors import normaliser, total, word_errors
 from streamer.model.checkpoint import load_model
-from streamer.model.publishers import cache_root
+from streamer.model.download import cache_root
 from streamer.model.whisper import Model
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording as Transcription

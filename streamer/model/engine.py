@@ -21,14 +21,14 @@ from whisper.utils import compression_ratio
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
 from streamer.cpu_threads import one_blas_thread
 from streamer.errors import EngineError
-from streamer.events import SAMPLE_RATE
-from streamer.model.batch_limit import Room
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
+from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import hypothesis_words
 from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
-from streamer.model.memory import room_for
-from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, POSITION_SAMPLES, STEP_SAMPLES, Model, span_steps
+from streamer.model.memory import within_memory
+from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
@@ -46,7 +46,7 @@ class _Window:
     request: StepRequest
     real_frames: int
     total_frames: int
-    heard_frames: int  # encoder frames that the decoder may attend
+    attended_frames: int  # encoder frames that the decoder may attend
     features: Tensor | None = None
     taps: Tensor | None = None
     hypothesis: Hypothesis | None = None
@@ -64,36 +64,36 @@ class Engine:
     def __init__(self, model: Model, *, context: Context = "auto"):
         one_blas_thread()
         self.model = model
-        with room_for(f"the decoder of the model {model.name}", model.device):
+        with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)
         self._fits = context != "padded"
         self._longest_frames = 2 * model.dims.n_audio_ctx
         least_s = model.min_context_s if model.variable_context else 0.0
         self._shortest_frames = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), self._longest_frames)
-        self._room = Room(model.name, model.device, self._give_back, records=model.records)
+        self._limit = BatchLimit(model.name, model.device, self._release, records=model.records)
 
     def step(self, work: Sequence[Work]) -> list[StepResult]:
         """Carry out the requests, each on the mel frames of its own stream; results in the same order.
 
         Each window passes the encoder once. One of less than 12.6 ms (201 samples) is not heard: its result is empty.
-        Where memory runs out, smaller batches are tried, from then on (`Room`).
+        Where memory runs out, smaller batches are tried, from then on (`BatchLimit`).
 
         Raises:
             EngineError: a window is longer than the model hears or its audio is gone, the model failed (for want of
                 memory, where not even one window fits), or its output is not finite.
         """
         results = self._step(work)
-        self._room.announce()
+        self._limit.announce()
         return results
 
     def _step(self, work: Sequence[Work]) -> list[StepResult]:
         windows = [self._window(mel, request) for mel, request in work]
-        heard = [window for window in windows if window.real_frames]
+        audible = [window for window in windows if window.real_frames]
         try:
-            for same in self._of_one_length(heard):
-                self._room.carry_out(same, self._encode)
-            self._judge(heard)
-            self._room.carry_out([window for window in heard if window.request.decode is not None], self._decode)
+            for same in self._of_one_length(audible):
+                self._limit.run(same, self._encode)
+            self._judge(audible)
+            self._limit.run([window for window in audible if window.request.decode is not None], self._decode)
         except RuntimeError as error:  # what torch raises, for want of memory as for anything else
             first_line = str(error).partition("\n")[0]
             said = f"model {self.model.name} failed on {len(work)} windows ({self.model.device}): {first_line}"
@@ -119,7 +119,7 @@ class Engine:
             for item in work:
                 self._step([item])
             self._step(work)
-            self._room.announce()
+            self._limit.announce()
         except (EngineError, RuntimeError) as error:
             first_line = str(error).partition("\n")[0]
             raise EngineError(f"the warm-up failed: {first_line}") from error
@@ -133,32 +133,32 @@ class Engine:
         because they decide about the buffers that everything is recorded on.
         """
         while self.model.records:
-            retreats = self._room.retreats
+            reductions = self._limit.reductions
             for work in self._kinds():
                 work()
-                if self._room.retreats != retreats:
+                if self._limit.reductions != reductions:
                     break
             else:
                 return
 
     def _kinds(self) -> Iterator[Callable[[], object]]:
         """What records each kind of work: decoder steps, then whole steps of windows of each length."""
-        rows = self._room.rows
+        rows = self._limit.rows
         shorter = [length for length in reversed(PASS_FRAMES) if length < self._longest_frames] if self._fits else []
         lengths = [self._longest_frames, *(length for length in shorter if length >= self._shortest_frames)]
         attended = [self._longest_frames, *shorter] if self.model.variable_context else lengths
         for frames in sorted({audio_end(length // 2) for length in attended}, reverse=True):
-            heard = min(frames, self._longest_frames // 2)
-            yield partial(self._room.holds, rows, partial(self.search.record, heard, rows))
+            attended_frames = min(frames, self._longest_frames // 2)
+            yield partial(self._limit.try_rows, rows, partial(self.search.record, attended_frames, rows))
         for length in lengths:
             whole = length if length == self._longest_frames else length // BUCKET_FRAMES * BUCKET_FRAMES
             item = _noise(self.model, whole)  # not one that is rounded up beyond the pass
             for count in buckets_up_to(rows):
                 yield partial(self._step, [item] * count)
 
-    def _give_back(self, record: bool) -> None:
-        self.search.give_back(record=record)
-        self.model.give_back(record=record)
+    def _release(self, record: bool) -> None:
+        self.search.release(record=record)
+        self.model.release(record=record)
 
     def _window(self, mel: MelFrames, request: StepRequest) -> _Window:
         samples = request.end_sample - request.start_sample
@@ -171,10 +171,10 @@ class Engine:
         if not self._fits:
             return _Window(mel, request, real, self._longest_frames, self._longest_frames // 2)
         total = max(_bucket(real + self.model.margin_frames, self._longest_frames), self._shortest_frames)
-        heard = total // 2
+        attended = total // 2
         if self.model.variable_context:
-            heard = max(-(-real // 2), 1)
-        return _Window(mel, request, real, total, heard)
+            attended = max(-(-real // 2), 1)
+        return _Window(mel, request, real, total, attended)
 
     def _of_one_length(self, windows: Iterable[_Window]) -> list[list[_Window]]:
         by_length: dict[int, list[_Window]] = defaultdict(list)
@@ -209,7 +209,7 @@ class Engine:
             scores.append(self.model.probabilities(self.model.tag(taps)))
 
         for steps, judged in sorted(due.items()):
-            self._room.carry_out(judged, partial(judge, steps))
+            self._limit.run(judged, partial(judge, steps))
         if not scores:
             return
         rows = torch.cat(scores).cpu().numpy()  # the one reading
@@ -221,7 +221,7 @@ class Engine:
 
     def _decode(self, batch: Sequence[_Window]) -> None:
         audio = [
-            AudioWindow(window.features, _real_positions(window), window.heard_frames)
+            AudioWindow(window.features, _real_positions(window), window.attended_frames)
             for window in batch
             if window.features is not None
         ]
@@ -239,7 +239,7 @@ class Engine:
             mean_logprob=decoded.mean_logprob,
             compression_ratio=compression_ratio(tokenizer.decode(list(decoded.tokens)).strip()),
             complete=decoded.complete,
-            heard=decoded.heard,
+            spoken_language=decoded.spoken_language,
         )
 
     def _result(self, window: _Window) -> StepResult:
@@ -278,7 +278,7 @@ def _judged_frames(window: _Window) -> int:
 
 def _real_positions(window: _Window) -> int:
     """The encoder frames that lie over audio."""
-    return max(min(-(-window.real_frames // 2), window.heard_frames), 1)
+    return max(min(-(-window.real_frames // 2), window.attended_frames), 1)
 
 
 def _steps(span_s: float, taps: Tensor) -> int:
@@ -287,6 +287,6 @@ def _steps(span_s: float, taps: Tensor) -> int:
 
 def _span_scores(window: _Window, steps: int, scores: np.ndarray) -> SpanScores:
     request = window.request
-    end = request.start_sample + _judged_frames(window) // 2 * POSITION_SAMPLES
+    end = request.start_sample + _judged_frames(window) // 2 * FRAME_SAMPLES
     start = max(end - steps * STEP_SAMPLES, request.start_sample)
     return SpanScores(start_sample=start, end_sample=min(end, request.end_sample), scores=scores)

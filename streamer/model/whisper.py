@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from whisper.model import ModelDimensions, TextDecoder, Whisper
-from whisper.tokenizer import Tokenizer, get_tokenizer
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from streamer.errors import UsageError
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
 from streamer.model.graphs import BATCH_BUCKETS, Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
-from streamer.model.transfer import pinned, send
-from streamer.model.weights import cast_weights
+from streamer.model.memory import pinned, send
+from streamer.model.tensor_files import cast_weights
 
 # Mel frames of recorded passes, 2 to 30 s. Their halves, the encoder positions, are multiples of 8 but for the 1500 of
 # 30 s: else attention's kernels on a GPU would pad the masks anew in each layer.
@@ -27,9 +28,8 @@ PASS_FRAMES = (208, 400, 608, 800, 1008, 1200, 1600, 2000, 2400, 3000)
 RECORDED_PASSES = 64  # kinds of encoder passes that are kept: all lengths for each number of rows (50), and some
 STOCK_MARGIN_FRAMES = 1024  # zeros behind a window of stock weights: with less the decoder does not find the end
 MIN_FRAMES = 2 * TAP_POOL  # mel frames: one tap step
-POSITION_SAMPLES = 320  # one encoder position: 20 ms
-STEP_SAMPLES = TAP_POOL * POSITION_SAMPLES  # one tap step: 0.4 s
-STEPS_PER_SECOND = 16_000 / STEP_SAMPLES  # 2.5
+STEP_SAMPLES = TAP_POOL * FRAME_SAMPLES  # one tap step: 0.4 s
+STEPS_PER_SECOND = SAMPLE_RATE / STEP_SAMPLES  # 2.5
 
 
 class MelError(UsageError, ValueError):
@@ -74,7 +74,7 @@ class Model:
     ) -> None:
         """Takes `module` over: its weights move to `device` and `dtype` and are frozen (LayerNorms stay float32).
 
-        `dtype` int8: float32, but the encoder's large products are of 8-bit integers (`streamer.model.eight_bits`): the
+        `dtype` int8: float32, but the encoder's large products are of 8-bit integers (`streamer.model.linear`): the
         decoder's are small, and the probabilities that they lead to are what words are judged by.
 
         `recorder` makes what records the encoder's passes and the decoder's steps, or None.
@@ -171,10 +171,10 @@ class Model:
             return self._recorded_pass(mel, real, steps, window_frames)
         starts = [count // 2 - TAP_POOL * due for count, due in zip(real, steps, strict=True)]
         taps: list[list[Tensor]] = [[] for _ in range(batch)]
-        heard = None
+        lengths = None
         if window_frames is not None and min(window_frames) < frames:
-            heard = send([count // 2 for count in window_frames], self.device)
-        for x in self._encoder.blocks(self._received(mel), heard):
+            lengths = send([count // 2 for count in window_frames], self.device)
+        for x in self._encoder.blocks(self._received(mel), lengths):
             self.collect_taps(x, starts, steps, taps)
         found = EncodedWindows(self._encoder.features(x), tuple(torch.stack(due) if due else None for due in taps))
         self.encoder_passes += batch
@@ -221,7 +221,7 @@ class Model:
         longest: int = 2 * self.dims.n_audio_ctx
         return min(next((length for length in PASS_FRAMES if length >= frames), longest), longest)
 
-    def give_back(self, *, record: bool = True) -> None:
+    def release(self, *, record: bool = True) -> None:
         """Give back the memory of what is recorded; it is recorded anew when it is used, unless `record` is false."""
         self._graphs.drop()
         if not record:
@@ -240,15 +240,15 @@ class Model:
         whole = window_frames is None
 
         def work(mel: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-            ends, heard = places.unbind()
+            ends, lengths = places.unbind()
             taps = []
-            for x in self._encoder.blocks(mel.to(self.dtype), None if whole else heard):
+            for x in self._encoder.blocks(mel.to(self.dtype), None if whole else lengths):
                 taps.append(pool_taps_until(x, ends, frames // MIN_FRAMES))
             return self._encoder.features(x), torch.stack(taps, dim=1)
 
         ends = [count // 2 for count in real] + [0] * idle
-        heard = [count // 2 for count in window_frames or [frames] * batch] + [frames // 2] * idle
-        inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, heard])]
+        lengths = [count // 2 for count in window_frames or [frames] * batch] + [frames // 2] * idle
+        inputs = [functional.pad(mel, (0, 0, 0, 0, 0, idle)), torch.tensor([ends, lengths])]
         key = ("encoder pass", batch + idle, frames, mel.dtype, whole)
         features, taps = self._graphs.run(key, inputs, work)
         due = zip(taps[:batch].clone(), steps, strict=True)
@@ -306,3 +306,25 @@ class Model:
 def span_steps(span_s: float) -> int:
     """How many whole tap steps of 0.4 s fit into a span."""
     return int(span_s * STEPS_PER_SECOND + 1e-6)
+
+
+def language_codes(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Whisper's codes of lower-case names or codes, each once. `where`: the option, in the line of the UsageError."""
+    codes = {name: TO_LANGUAGE_CODE.get(name, name) for name in names}
+    for name, code in codes.items():
+        if code not in LANGUAGES:
+            raise UsageError(f"{where}: {name!r} is no language that Whisper knows; give en, de, French, …")
+    return tuple(dict.fromkeys(codes.values()))
+
+
+def check_languages(codes: Sequence[str], model: Model, where: str) -> None:
+    """UsageError where the model cannot be told these: an English one takes what has `en` in it, and `auto` ()."""
+    name = f"the model {model.name}"
+    if not model.is_multilingual:
+        if codes and "en" not in codes:
+            raise UsageError(f"{where}: {name} knows English only; take a multilingual one such as base")
+        return
+    known = model.tokenizer("en").all_language_codes
+    for code in codes:
+        if code not in known:
+            raise UsageError(f"{where}: {name} does not know {code!r}; large-v3 and turbo know most")

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from streamer.events import UNCLEAR, Alert, Event, Gap, Sound, Status, Transcript
-from streamer.model.loading import LoadStep
+from streamer.model.download import LoadStep
 from streamer.output.plain_text import cells, clean
 
 PARTIAL_LINES = 3  # of the segment that is being spoken; its end is what counts

@@ -9,8 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import bare
-from streamer.policy.decision import Words
+from streamer.policy.policies import Words, bare
 from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import GuardSettings
 from streamer.steps import Hypothesis, HypothesisWord

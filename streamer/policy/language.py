@@ -48,7 +48,7 @@ class _Rival:
     language: str = ""
     times: int = 0
 
-    def heard(self, language: str) -> "_Rival":
+    def count(self, language: str) -> "_Rival":
         return _Rival(language, self.times + 1 if language == self.language else 1)
 
 
@@ -106,7 +106,7 @@ class LanguageHold:
             if language == self._language:
                 self._enter(self._trust(probability), language)
             return False
-        self._rival = self._rival.heard(language)
+        self._rival = self._rival.count(language)
         return self._rival.times >= TIMES
 
     def withheld(self, everything: bool) -> None:
@@ -158,7 +158,7 @@ class LanguageHold:
         if probability < self._very_sure:
             self._enter(_State.TRIED, self._language)  # the next window is decoded in it
             return False
-        self._rival = self._rival.heard(language)
+        self._rival = self._rival.count(language)
         if self._rival.times < OPENING_TIMES:
             return False
         self._enter(_State.HELD, language)

@@ -61,11 +61,11 @@ class Mask:
     def _piece(self, text: str, start: int) -> str:
         """`text[start:]`, masked, given all of `text` up to here."""
         letters = list(text)
-        for first, end in self._found(text):
+        for first, end in self._spans(text):
             letters[first + 1 : end] = HIDDEN * (end - first - 1)
         return "".join(letters[start:])
 
-    def _found(self, text: str) -> Iterator[tuple[int, int]]:
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where words of the list stand in the text."""
         if self._anywhere is not None:
             yield from (match.span() for match in self._anywhere.finditer(text))

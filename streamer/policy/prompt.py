@@ -7,16 +7,34 @@ earlier text is cut first, then the front of the user's prompt; hot words stay, 
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from streamer.errors import ConfigError
-from streamer.policy.text_model import TextModel
 from streamer.settings.config import SpeechSettings
-
-log = logging.getLogger(__name__)
 
 PREVIOUS_TOKENS = 200  # of what scrolled off
 START_TOKENS = 4  # start of transcript, language, task, time marks or not
 HOT_SHARE = 4  # hot words may fill one part in so many of the text context: 112 of Whisper's 448 tokens
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """One model as the text session sees it.
+
+    `encode` turns text into tokens; `fixed_language`: the only one it speaks ("en" for English-only models), else None;
+    `carries_prompt`: it was trained with previous text before the transcript; `context_s`: how much audio a window
+    holds at best, where the settings do not say; `text_context`: tokens that the decoder reads and writes (n_text_ctx).
+    """
+
+    encode: Callable[[str], tuple[int, ...]]
+    fixed_language: str | None
+    carries_prompt: bool
+    context_s: float = 10.0
+    text_context: int = 448
+    name: str = "the model"
 
 
 class Prompt:

@@ -11,20 +11,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from streamer.events import SAMPLE_RATE
-from streamer.policy.agreement import LocalAgreement
-from streamer.policy.alignatt import AlignAtt
-from streamer.policy.decision import Policy, Words, likely, spoken, without_last_mark
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
-from streamer.policy.placing import placed
-from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
-from streamer.policy.text_model import TextModel
-from streamer.policy.voiced import VoicedTrack
+from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark
+from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt, TextModel
+from streamer.policy.voiced import VoicedTrack, placed
 from streamer.settings.config import Settings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
 from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
-from streamer.vad.webrtc import FRAME_SAMPLES
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +145,9 @@ class TextSession:
         """Take the hypothesis of the window that ended at `end_sample`."""
         if self._segment is None:
             return []
-        heard = hypothesis.heard if self.guards.spoken(hypothesis, speech_score) else None
-        if heard and self._language.insists(*heard):
-            return self._change_language(heard[0], end_sample)
+        spoken_language = hypothesis.spoken_language if self.guards.spoken(hypothesis, speech_score) else None
+        if spoken_language and self._language.insists(*spoken_language):
+            return self._change_language(spoken_language[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
         around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)

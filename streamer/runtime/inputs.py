@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from streamer.audio.block import Source
-from streamer.audio.devices import choose_device
 from streamer.audio.files import FileSource, demo_path
 from streamer.audio.microphone import Microphone
-from streamer.audio.sharing import SharedAudio
-from streamer.audio.source import open_source
-from streamer.audio.stdin import StdinSource, is_pipe
+from streamer.audio.portaudio import SharedAudio, choose_device
+from streamer.audio.source import StdinSource, is_pipe, open_source
 from streamer.errors import InputError, UsageError
 from streamer.model.catalog import BUNDLED
 from streamer.settings.config import Settings, SourcePlan

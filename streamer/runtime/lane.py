@@ -36,7 +36,7 @@ Action = Callable[[Session], list[Event]]
 Clock = Callable[[], float]  # seconds that never go back
 
 
-class Haste(Enum):
+class Drain(Enum):
     """NONE; ENDING: only the last words of each utterance that waits count; OVER: the model is asked no more."""
 
     NONE = auto()
@@ -95,7 +95,7 @@ class Lane:
         self._owed_samples = 0  # speech of this segment that no window was decoded for yet
         self._left_out_samples = 0
         self._finishing = False
-        self._haste = Haste.NONE
+        self._drain = Drain.NONE
         self.done = threading.Event()
         self.told = Trouble()
         self.state: State = "starting"  # of the source, as far as the session knows
@@ -110,7 +110,7 @@ class Lane:
     @property
     def left_out_samples(self) -> int:
         """Audio that is not transcribed, since the program had to end: speech that came here, all that did not."""
-        if self._haste is not Haste.OVER:
+        if self._drain is not Drain.OVER:
             return 0
         return self._left_out_samples + self._owed_samples + self._unread_samples()
 
@@ -139,17 +139,17 @@ class Lane:
             self._finishing = True
             self._ready.notify_all()
 
-    def hasten(self, haste: Haste) -> None:
-        """The program ends; less haste than before changes nothing."""
+    def drain(self, stage: Drain) -> None:
+        """The program ends; an earlier stage changes nothing."""
         with self._ready:
-            if haste.value > self._haste.value:
-                log.debug("%s: haste %s -> %s", self.hearing.session.name, self._haste.name, haste.name)
-                self._haste = haste
+            if stage.value > self._drain.value:
+                log.debug("%s: drain %s -> %s", self.hearing.session.name, self._drain.name, stage.name)
+                self._drain = stage
             self._ready.notify_all()
 
     @property
     def _full(self) -> bool:
-        return self._queued_samples >= LIMIT_SAMPLES and self._haste is not Haste.OVER
+        return self._queued_samples >= LIMIT_SAMPLES and self._drain is not Drain.OVER
 
     # What follows is for the worker thread, which holds `ready`.
 
@@ -175,7 +175,7 @@ class Lane:
         if not self._plans:
             return False
         plan = self._plans[0][0]
-        owed = isinstance(plan, SegmentClosed) and self._haste is not Haste.OVER and self.turns.owes(plan)
+        owed = isinstance(plan, SegmentClosed) and self._drain is not Drain.OVER and self.turns.owes(plan)
         return not isinstance(plan, Hop) and not owed
 
     def take_actions(self) -> list[Action]:
@@ -190,7 +190,7 @@ class Lane:
             if not self._plans:
                 return None
             plan, came_s = self._plans[0]
-            over = self._haste is Haste.OVER
+            over = self._drain is Drain.OVER
             if isinstance(plan, SegmentClosed) and not over and (late := self.turns.before(plan)):
                 return Job(late, owed_samples=self._paid())
             self._plans.popleft()
@@ -206,7 +206,7 @@ class Lane:
             self.state, self.told = plan.state, Trouble()
         if not isinstance(plan, Hop):
             return Job(plan)
-        patience_s = self._patience_s if self._haste is Haste.NONE else 0.0
+        patience_s = self._patience_s if self._drain is Drain.NONE else 0.0
         job = self._job(plan, self._clock() - came_s - patience_s, least_hop_s)
         self.turns.took(plan, job.text)
         self._owed_samples += len(plan.samples) if plan.text else 0
@@ -221,13 +221,13 @@ class Lane:
         return owed
 
     def _job(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
-        if self._haste is Haste.OVER:
+        if self._drain is Drain.OVER:
             return Job(hop, text=False, judge=False)
         text = self.turns.due(hop, least_hop_s)
         if waited_s < 0:
             return Job(hop, text=text)
         behind = sum(1 for later, _ in self._plans if isinstance(later, Hop) and later.judge)
-        waits = waited_s < FAR_BEHIND_S and self._haste is Haste.NONE
+        waits = waited_s < FAR_BEHIND_S and self._drain is Drain.NONE
         starves = waits and self.turns.starves(hop, least_hop_s)
         text = text and (starves or not self._superseded(least_hop_s))
         judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
@@ -237,7 +237,7 @@ class Lane:
 
     def _superseded(self, least_hop_s: float) -> bool:
         """Whether a later hop of the same utterance is waiting whose text is due; at the end of the program, two."""
-        wanted = 1 if self._haste is Haste.NONE else PASSES_ENDING
+        wanted = 1 if self._drain is Drain.NONE else PASSES_ENDING
         for later, _ in self._plans:
             if isinstance(later, SegmentClosed):
                 return False

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Conditioner, Report
-from streamer.events import State
+from streamer.events import FRAME_SAMPLES, State
 from streamer.settings.config import Settings
 from streamer.vad.planner import Plan, Planner
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
+from streamer.vad.voice import VoiceDetector
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from torch import Tensor
 from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
-from streamer.audio.recording_mel import WINDOW_FRAMES, RecordingMel
+from streamer.audio.mel import WINDOW_FRAMES, RecordingMel
 from streamer.errors import EngineError
-from streamer.model.batch_limit import Room
+from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import slice_words
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
-from streamer.model.memory import room_for
+from streamer.model.memory import within_memory
 from streamer.model.whisper import Model
 from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
 from streamer.runtime.tap_track import TapTrack, span_samples
@@ -80,10 +80,10 @@ class OfflineEngine:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        with room_for(f"the decoder of the model {model.name}", model.device):
+        with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model, near=True)
         self._first_mark = model.tokenizer().timestamp_begin
-        self._room = Room(model.name, model.device, self._give_back, records=model.records)
+        self._limit = BatchLimit(model.name, model.device, self._release, records=model.records)
 
     def step(self, requests: Sequence[WindowRequest]) -> list[WindowResult]:
         """Carry out the requests, each of another recording; results in the same order.
@@ -94,31 +94,31 @@ class OfflineEngine:
         """
         rows = [_Row(request, request.task) for request in requests]
         try:
-            self._room.carry_out(rows, self._encode)
+            self._limit.run(rows, self._encode)
             self._judge(rows)
             for number, temperature in enumerate(TEMPERATURES):
                 waiting = [row for row in rows if row.text is None or must_try_again(row.text)]
-                self._room.carry_out(waiting, partial(self._decode, number, temperature))
+                self._limit.run(waiting, partial(self._decode, number, temperature))
             results = [self._result(row) for row in rows]
         except RuntimeError as error:  # what torch raises, for want of memory as for anything else
             first_line = str(error).partition("\n")[0]
             raise EngineError(
                 f"model {self.model.name} failed on {len(rows)} windows ({self.model.device}): {first_line}"
             ) from error
-        self._room.announce()
+        self._limit.announce()
         return results
 
     def look_back(self, requests: Sequence[WindowRequest]) -> None:
         """Fill the track of one recording with the taps of windows whose results are known from an earlier run."""
         for request in requests:
-            self._room.carry_out([_Row(request, request.task)], self._encode)
+            self._limit.run([_Row(request, request.task)], self._encode)
             if request.track is not None:
                 request.track.seconds()
                 request.track.trim()
 
-    def _give_back(self, record: bool) -> None:
-        self.search.give_back(record=record)
-        self.model.give_back(record=record)
+    def _release(self, record: bool) -> None:
+        self.search.release(record=record)
+        self.model.release(record=record)
 
     def _encode(self, rows: Sequence[_Row]) -> None:
         mel = torch.stack([row.request.mel.window(row.request.window.start, row.request.window.end) for row in rows])
@@ -152,7 +152,7 @@ class OfflineEngine:
                 found[id(one.row), one.second].append(SpanScores(*span_samples(one.second, steps), row_scores))
 
         for steps, batch in sorted(due.items()):
-            self._room.carry_out(batch, partial(judge, steps))
+            self._limit.run(batch, partial(judge, steps))
         for row in rows:
             row.judgements = tuple(tuple(spans) for (of, _), spans in sorted(found.items()) if of == id(row))
             if row.request.track is not None:

@@ -6,7 +6,7 @@ Who is connected gets it at once; files and other programs get it when they are 
 from collections.abc import Callable, Sequence
 
 from streamer.events import Event, Status
-from streamer.model.loading import LoadStep
+from streamer.model.download import LoadStep
 
 PARTS = 10  # how often a download is told of
 

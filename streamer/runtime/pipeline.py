@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
 from streamer.events import SAMPLE_RATE, State
-from streamer.runtime.lane import Emit, Haste, Lane
+from streamer.runtime.lane import Drain, Emit, Lane
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
@@ -172,12 +172,12 @@ def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
     """
     for pipeline in pipelines:
         pipeline.source.close()
-        pipeline.lane.hasten(Haste.ENDING)
+        pipeline.lane.drain(Drain.ENDING)
     deadline_s = time.monotonic() + patience_s
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
     for pipeline in pipelines:
-        pipeline.lane.hasten(Haste.OVER)
+        pipeline.lane.drain(Drain.OVER)
     deadline_s += 0.7
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))

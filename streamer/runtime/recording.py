@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock
-from streamer.audio.recording_mel import RecordingMel
+from streamer.audio.mel import RecordingMel
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
 from streamer.policy.prompt import Prompt

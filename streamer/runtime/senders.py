@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from streamer.audio.block import AudioBlock, empty
-from streamer.audio.mixing import Mixer
-from streamer.audio.resample import BlockMaker
+from streamer.audio.resample import BlockMaker, Mixer
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.runtime.inputs import Input, session_name

@@ -32,18 +32,20 @@ from streamer.events import (
     seconds,
 )
 from streamer.policy.mask import Mask
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
-from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
+from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
 from streamer.sound.loudness import dbfs
-from streamer.sound.patterns.cadence import CadenceDetector, CadenceState
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.cadence_state import CadenceState
 from streamer.sound.patterns.pattern_trust import SIRENS
+from streamer.sound.triggers import AlertInput, AlertText
 from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 

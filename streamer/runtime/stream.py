@@ -14,9 +14,8 @@ from streamer.audio.mel import MelFrames
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.engine import Engine
-from streamer.model.languages import check_languages, language_codes
-from streamer.model.whisper import Model
-from streamer.policy.text_model import TextModel
+from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.policy.prompt import TextModel
 from streamer.runtime.listener import Listener, ListenerPlan
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import Settings

@@ -19,10 +19,9 @@ import torch
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
+from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
-from streamer.model.languages import check_languages, language_codes
-from streamer.model.loading import LoadStep, Tell
-from streamer.model.whisper import Model
+from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.at_once import hear_at_once

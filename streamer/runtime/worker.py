@@ -19,7 +19,7 @@ from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
-from streamer.runtime.lane import Clock, Emit, Haste, Job, Lane, Trouble
+from streamer.runtime.lane import Clock, Drain, Emit, Job, Lane, Trouble
 from streamer.runtime.order import in_turn
 from streamer.runtime.pace import Pace
 from streamer.runtime.stream import Hearing
@@ -250,7 +250,7 @@ class Worker:
 
     def _leave_out(self, lane: Lane) -> None:
         """Carry out what the lane still has without the model, and finish its session."""
-        lane.hasten(Haste.OVER)
+        lane.drain(Drain.OVER)
         while (job := lane.take()) is not None:
             lane.emit(lane.hearing.pass_over(job.plan))
         self._finish(lane)

@@ -1,7 +1,7 @@
 """Languages and lists of words as people write them in settings and messages.
 
 Languages: `en`, `English`, `en,de`, `[en, German]` or `auto`; which there are, and which of them a model knows, is for
-`streamer.model.languages` to say: that needs Whisper. Lists: hot words for the decoder, and words that nobody is to
+`streamer.model.whisper` to say: that needs Whisper. Lists: hot words for the decoder, and words that nobody is to
 read. The checks raise ValueError with the end of a line (`must be …`); the settings put the key before it.
 """
 

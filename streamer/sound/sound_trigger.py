@@ -18,8 +18,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
-from streamer.sound.patterns.cadence import CadencePhase, CadenceState
-from streamer.sound.patterns.cadence_state import CANDIDATE_SCORE
+from streamer.sound.patterns.cadence_state import CANDIDATE_SCORE, CadencePhase, CadenceState
 from streamer.sound.patterns.pattern_trust import Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.measure.report import evaluation_library
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 
 UNTRAINED = (0.0, -20.0)  # scale and offset: a score of 2e-9 whatever the logit
 SURE_POSITIVES = 20  # recordings with a class at which its own fit counts as much as the shared one

@@ -21,8 +21,7 @@ from torch import Tensor
 from streamer.errors import UsageError
 from streamer.measure.report import Curve, Report, Table, draw_curves, evaluation_library, publish
 from streamer.model.checkpoint import load_model
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import CLASSES, HeadModule
+from streamer.model.head import CLASSES, HeadModule, TaggingHead
 from streamer.model.whisper import Model, span_steps
 from streamer.sound.labels import labels
 from streamer.training.features import TapRecipe, TapSet, cached_taps

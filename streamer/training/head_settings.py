@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.errors import ConfigError
-from streamer.model.tagging import HeadKind
+from streamer.model.head import HeadKind
 from streamer.settings.section import apply_override
 from streamer.training.features import TapRecipe
 from streamer.training.manifests import ManifestSettings

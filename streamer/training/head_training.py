@@ -24,11 +24,10 @@ import torch
 
 from streamer.errors import InputError
 from streamer.measure.report import Report, Table, publish
+from streamer.model.catalog import LABELS
 from streamer.model.checkpoint import load_model
 from streamer.model.download import file_sha256
-from streamer.model.head import load_head
-from streamer.model.released_heads import LABELS
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, load_head
 from streamer.model.whisper import Model
 from streamer.training import trainer
 from streamer.training.calibration import Fit, calibrate

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamer.errors import CheckpointError
-from streamer.model.tagging import CLASSES, HeadModule, HeadShape
-from streamer.model.weights import load_safely
+from streamer.model.head import CLASSES, HeadModule, HeadShape
+from streamer.model.tensor_files import load_safely
 from streamer.model.whisper import span_steps
 from streamer.training.features import TapSet
 from streamer.training.head_settings import RecipeSection

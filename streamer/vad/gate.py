@@ -7,11 +7,21 @@ import logging
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from streamer.events import SAMPLE_RATE
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.settings.config import VadSettings
-from streamer.vad.webrtc import FRAME_SAMPLES
+
+SILENCE_DB = -100.0  # level of digital silence, dB re full scale
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceFrame:
+    """One frame's judgement: `voiced`, its level in dB re full scale; `sure`: without a doubt."""
+
+    voiced: bool
+    level_db: float
+    sure: bool = True
 
 
 class GateState(Enum):

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import Settings
-from streamer.vad.gate import Gate, GateClosed, GateOpened
-from streamer.vad.webrtc import SILENCE_DB, VoiceFrame
+from streamer.vad.gate import SILENCE_DB, Gate, GateClosed, GateOpened, VoiceFrame
 
 BEAT_SAMPLES = 1_600  # 0.1 s: the patterns of alarms need no model, so they need not wait for the hop
 DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
@@ -88,7 +87,7 @@ class Planner:
         self._position = 0
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
-        self._heard_since_judgement = False
+        self._sound_since_judgement = False
         self._speech_end: int | None = None  # of an utterance that is closed and may go on
 
     @property
@@ -134,7 +133,7 @@ class Planner:
 
     def _hop(self) -> Hop:
         samples = np.concatenate(self._frames)
-        self._heard_since_judgement |= bool(np.max(np.abs(samples)) > DIGITAL_SILENCE)
+        self._sound_since_judgement |= bool(np.max(np.abs(samples)) > DIGITAL_SILENCE)
         judge = self._position % SAMPLE_RATE == 0
         hop = Hop(
             end_sample=self._position,
@@ -142,10 +141,10 @@ class Planner:
             voiced=tuple(voice.voiced for voice in self._voices),
             text=self._gate.open,
             judge=judge,
-            silent=not self._heard_since_judgement,
+            silent=not self._sound_since_judgement,
             level_db=max((voice.level_db for voice in self._voices), default=SILENCE_DB),
         )
         self._frames, self._voices = [], []
         if judge:
-            self._heard_since_judgement = False
+            self._sound_since_judgement = False
         return hop

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.audio.conditioning import FRAME_SAMPLES, Conditioner, Report, Trouble
+from streamer.audio.conditioning import Conditioner, Report, Trouble
+from streamer.events import FRAME_SAMPLES
 
 
 def run(samples: np.ndarray, conditioner: Conditioner | None = None) -> tuple[np.ndarray, list[Report]]:

@@ -5,7 +5,7 @@ from media_files import ScriptedClock
 from test_microphone import BUILT_IN, USB, FakeAudio
 
 from streamer.audio.microphone import Microphone
-from streamer.audio.sharing import SharedAudio
+from streamer.audio.portaudio import SharedAudio
 from streamer.errors import DeviceLost
 
 

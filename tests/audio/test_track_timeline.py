@@ -43,7 +43,7 @@ def test_a_beginning_that_could_not_be_read_is_lost():
 def test_a_track_that_begins_before_the_container_begins_the_clock():
     timeline = Timeline(Fraction(0))
     assert missing(play(timeline, [-60, -40, -20, 0])) == []
-    assert timeline.heard == Fraction(8, 100)
+    assert timeline.elapsed == Fraction(8, 100)
 
 
 def test_a_hole_is_silence_where_the_encoder_leaves_pauses_out_and_else_a_loss():
@@ -62,7 +62,7 @@ def test_a_clock_that_drifts_is_kept_to_with_a_little_silence_and_one_line():
     found = play(timeline, [number * 20.02 for number in range(20_000)])  # 0.1 % in 400 s
     assert {before.missing for before in found} == {Missing.NOTHING, Missing.SILENCE}
     assert [before.notice for before in found if before.notice] == [DRIFTS]
-    assert abs(float(timeline.heard) - 20_000 * 0.02002) < 0.021
+    assert abs(float(timeline.elapsed) - 20_000 * 0.02002) < 0.021
 
 
 def test_a_drift_of_a_few_milliseconds_is_not_worth_a_word():
@@ -74,7 +74,7 @@ def test_a_drift_of_a_few_milliseconds_is_not_worth_a_word():
 def test_timestamps_that_jitter_neither_lose_nor_add_time(offsets):
     timeline = Timeline()
     found = play(timeline, [0, *(20 * number + offset for number, offset in enumerate(offsets, 1))])
-    assert abs(float(timeline.heard) - 0.02 * (len(offsets) + 1)) <= 0.061
+    assert abs(float(timeline.elapsed) - 0.02 * (len(offsets) + 1)) <= 0.061
     assert sum(before.frames for before in found) <= 61 * 48
 
 
@@ -87,14 +87,14 @@ def test_times_rounded_to_a_millisecond_are_kept(skips):
         before = timeline.place(Fraction(round(at + 0.4)) / 1000, FRAME, RATE, Evidence(pause=True))
         assert before.missing is not Missing.LOST
         at += 20
-        assert abs(float(timeline.heard) - at / 1000) <= 0.0211
+        assert abs(float(timeline.elapsed) - at / 1000) <= 0.0211
 
 
 def test_clocks_that_start_again_go_on_and_long_jumps_are_told():
     timeline = Timeline()
     found = play(timeline, [0, 20, 40, 0, 20, 40])
     assert missing(found) == []
-    assert timeline.heard == Fraction(120, 1000)
+    assert timeline.elapsed == Fraction(120, 1000)
     (jump,) = play(Timeline(), [0, 20, 5_000_000])[2:]
     assert jump.frames == 0
     assert "jump" in jump.complaint
@@ -108,5 +108,5 @@ def test_formats_without_times_have_holes_only_where_packets_broke():
 def test_frames_without_a_time_follow_the_last_one():
     timeline = Timeline(Fraction(0))
     assert timeline.place(None, FRAME, RATE) == Before()
-    assert timeline.heard == Fraction(20, 1000)
-    assert np.isclose(float(timeline.heard), 0.02)
+    assert timeline.elapsed == Fraction(20, 1000)
+    assert np.isclose(float(timeline.elapsed), 0.02)

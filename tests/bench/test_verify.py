@@ -11,7 +11,7 @@ from streamer.bench import verify
 from streamer.bench.verify import compare
 from streamer.errors import InputError
 from streamer.model.checkpoint import load_model
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape
 from streamer.training.calibration import Fit
 from streamer.training.head_training import write_head
 

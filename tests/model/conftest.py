@@ -6,7 +6,7 @@ from publisher import Publisher, open_publisher
 
 from streamer.model import batch_limit, whisper
 from streamer.model import engine as engine_module
-from streamer.model.publishers import Sources
+from streamer.model.download import Sources
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import socket
 
 import torch
 
-from streamer.model.download import Patience
-from streamer.model.publishers import Sources
-from streamer.model.released_heads import HEADS
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.catalog import HEADS
+from streamer.model.download import Patience, Sources
+from streamer.model.head import HeadKind, HeadModule, HeadShape
 
 
 def mirrored(url: str) -> Sources:

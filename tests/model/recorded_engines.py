@@ -6,8 +6,7 @@ import torch
 from random_whisper import noise_frames, random_whisper
 
 from streamer.model.engine import Engine
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, StepRequest
 

@@ -10,7 +10,7 @@ from recorded_engines import engine, same, work
 
 from streamer.errors import EngineError
 from streamer.model import whisper
-from streamer.model.batch_limit import Room
+from streamer.model.batch_limit import BatchLimit
 from streamer.model.checkpoint import load_model
 from streamer.model.engine import Engine
 from streamer.model.memory import ran_out_of_memory
@@ -34,8 +34,8 @@ class Memory:
     def watch(self, made: Engine) -> Engine:
         blocks, zeros = made.model._encoder.blocks, made.search._cache._zeros
 
-        def limited_blocks(mel, heard=None):
-            for number, x in enumerate(blocks(mel, heard)):
+        def limited_blocks(mel, lengths=None):
+            for number, x in enumerate(blocks(mel, lengths)):
                 if number:  # in the middle of the pass
                     self.need(len(mel))
                 yield x
@@ -136,7 +136,7 @@ def test_memory_that_runs_out_while_serving_splits_the_batch_and_loses_no_window
     decoded = made.search.windows
     same(made.step(work(4, 2.4)), eager.step(work(4, 2.4)))
     buffer = weakref.ref(made.search._cache.cross[0])
-    made._give_back(True)  # nothing is left from before
+    made._release(True)  # nothing is left from before
     assert buffer() is None or made.model.records  # the emulated recorder keeps the last recording
     memory.rows = 1
     with caplog.at_level(logging.WARNING):
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_while_serving_splits_the_batch_and_loses_no_window
     assert made.search.windows - decoded == eager.search.windows == 8
     memory.rows = 16
     same(made.step(work(4, 1.0)), eager.step(work(4, 1.0)))
-    assert made._room.rows == 1  # for good
+    assert made._limit.rows == 1  # for good
 
 
 def test_a_window_that_fits_no_more_fails_alone():
@@ -171,15 +171,15 @@ def test_what_failed_is_free_before_the_next_try():
             raise torch.OutOfMemoryError(SAID)
         done.extend(batch)
 
-    def give_back(record):
+    def release(record):
         given_back.append((record, held[-1]() is None))
 
     done: list[int] = []
-    room = Room("any", CPU, give_back, records=True)
-    room.carry_out(range(11), work)
+    limit = BatchLimit("any", CPU, release, records=True)
+    limit.run(range(11), work)
     assert done == list(range(11))
     assert given_back == [(True, True)] * 3  # 11, 8 and 4 rows were too many
-    assert room.rows == 2
+    assert limit.rows == 2
 
 
 def test_a_model_that_does_not_fit_is_refused_in_one_line(monkeypatch):
@@ -193,11 +193,11 @@ def test_a_model_that_does_not_fit_is_refused_in_one_line(monkeypatch):
 
 
 def test_another_failure_is_none_of_memory():
-    room = Room("any", CPU, lambda record: None, records=True)
+    limit = BatchLimit("any", CPU, lambda record: None, records=True)
 
     def work(batch):
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        room.carry_out([1, 2], work)
-    assert (room.rows, room.retreats) == (16, 0)
+        limit.run([1, 2], work)
+    assert (limit.rows, limit.reductions) == (16, 0)

@@ -17,12 +17,11 @@ from test_wheels import write_wheel
 from writers import write_ctranslate2
 
 from streamer.errors import CheckpointError, DownloadError
-from streamer.model import catalog, checkpoint, hub, released_heads, wheels
+from streamer.model import catalog, checkpoint, huggingface, wheels
 from streamer.model.catalog import pull
 from streamer.model.checkpoint import load_model
-from streamer.model.download import Progress
-from streamer.model.hub import HubFolder
-from streamer.model.publishers import CHECKPOINTS_URL, Sources, cache_root
+from streamer.model.download import CHECKPOINTS_URL, Progress, Sources, cache_root
+from streamer.model.huggingface import HubFolder
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ def mirrored_hub(publisher: Publisher, folder: Path, monkeypatch: pytest.MonkeyP
     """The hub's `tiny.en` is the CTranslate2 folder given."""
     weights = (folder / "model.bin").read_bytes()
     on_hub = HubFolder("someone/whisper", "0123456789" * 4, hashlib.sha256(weights).hexdigest())
-    monkeypatch.setitem(hub.HUB, "tiny.en", on_hub)
+    monkeypatch.setitem(huggingface.HUB, "tiny.en", on_hub)
     publisher.commit = on_hub.revision
     for name in ("config.json", "model.bin"):
         publisher.publish(f"hub/{on_hub.repository}/resolve/{on_hub.revision}/{name}", (folder / name).read_bytes())
@@ -195,7 +194,7 @@ def test_a_checkpoint_whose_head_cannot_be_had_is_captions_only(
     assert line.startswith("tiny.en has no tagging head until it can be fetched, captions only: ")
     assert "404" in line
     caplog.clear()
-    published = released_heads.pull_head
+    published = catalog.pull_head
     mirrored = partial(published, sources=sources)
     monkeypatch.setattr(checkpoint, "pull_head", mirrored)
     asked = len(publisher.asked)

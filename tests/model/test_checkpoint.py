@@ -19,8 +19,7 @@ import streamer
 from streamer.errors import CheckpointError, StreamerError, UsageError
 from streamer.model import catalog, checkpoint
 from streamer.model.checkpoint import load_model
-from streamer.model.head import load_head
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, load_head
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
+"""Downloads are whole or not there, and what was checked once is not hashed again while it stays as it was."""
+
 import hashlib
+import os
 import socket
 from pathlib import Path
 
@@ -9,7 +12,8 @@ from mirror import closed_port
 from publisher import Publisher, open_publisher
 
 from streamer.errors import DownloadError
-from streamer.model.download import Patience, Progress, fetch, file_sha256, unreachable
+from streamer.model import download
+from streamer.model.download import RECORD, Patience, Progress, fetch, file_sha256, is_verified, unreachable
 
 CONTENT = bytes(range(256)) * 1500
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -149,3 +153,64 @@ def test_silence_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.1)
     assert said in ("timed out", "no answer within 0.1 s")
+
+
+KEPT = b"weights"
+KEPT_SHA256 = hashlib.sha256(KEPT).hexdigest()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read."""
+    found, hashing = list[Path](), download.file_sha256
+
+    def counted(path: Path) -> str:
+        found.append(path)
+        return hashing(path)
+
+    monkeypatch.setattr(download, "file_sha256", counted)
+    return found
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, hashed: list[Path]) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(KEPT)
+    assert is_verified(path, KEPT_SHA256, tmp_path)
+    assert is_verified(path, KEPT_SHA256, tmp_path)
+    assert len(hashed) == 1
+    path.write_bytes(KEPT[:-1])
+    assert not is_verified(path, KEPT_SHA256, tmp_path)
+    path.write_bytes(KEPT[:-1] + b"!")
+    assert not is_verified(path, KEPT_SHA256, tmp_path)
+    path.write_bytes(KEPT)
+    os.utime(path, ns=(5, 5))
+    assert is_verified(path, KEPT_SHA256, tmp_path)
+    assert len(hashed) == 4
+
+
+def test_a_wrong_file_stays_wrong_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    assert not is_verified(path, KEPT_SHA256, tmp_path)
+    assert not is_verified(tmp_path, KEPT_SHA256, tmp_path)
+    path.write_bytes(b"others")
+    assert not is_verified(path, KEPT_SHA256, tmp_path)
+    assert not is_verified(path, KEPT_SHA256, tmp_path)
+    assert is_verified(path, hashlib.sha256(b"others").hexdigest(), tmp_path)
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "null", '{"x": 5}'])
+def test_a_damaged_record_costs_one_more_hashing(record: str, tmp_path: Path, hashed: list[Path]) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(KEPT)
+    (tmp_path / RECORD).write_text(record)
+    assert is_verified(path, KEPT_SHA256, tmp_path)
+    assert is_verified(path, KEPT_SHA256, tmp_path)
+    assert len(hashed) == 1
+
+
+def test_a_record_that_cannot_be_kept_is_no_obstacle(tmp_path: Path, hashed: list[Path]) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(KEPT)
+    assert is_verified(path, KEPT_SHA256, path / "no folder")
+    assert is_verified(path, KEPT_SHA256, path / "no folder")
+    assert len(hashed) == 2

@@ -9,8 +9,7 @@ from whisper.decoding import DecodingOptions, decode
 from streamer.audio.mel import MelFrames
 from streamer.errors import EngineError
 from streamer.model.engine import Engine
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, StepRequest, StepResult
 

@@ -6,9 +6,8 @@ from backbones import random_whisper, save_whisper
 from writers import write_ctranslate2, write_transformers
 
 from streamer.errors import CheckpointError
-from streamer.model.checkpoint import load_model
-from streamer.model.formats.place import Format, place_of
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.checkpoint import Format, load_model, place_of
+from streamer.model.head import HeadKind, HeadModule, HeadShape
 
 
 @pytest.fixture(scope="module")

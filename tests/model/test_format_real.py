@@ -13,7 +13,7 @@ from whisper.model import Whisper
 from writers import write_ctranslate2, write_transformers
 
 from streamer.model import catalog
-from streamer.model.formats.place import place_of, read_checkpoint
+from streamer.model.checkpoint import place_of, read_checkpoint
 
 SAID = "in 1813."
 

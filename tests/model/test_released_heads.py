@@ -8,11 +8,9 @@ from mirror import closed_port, head_path, released_head
 from publisher import Publisher
 
 from streamer.errors import DownloadError
-from streamer.model.catalog import official_names, pull
-from streamer.model.head import load_head
-from streamer.model.publishers import Sources
-from streamer.model.released_heads import HEADS, head_of, pull_head
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.catalog import HEADS, head_of, official_names, pull, pull_head
+from streamer.model.download import Sources
+from streamer.model.head import HeadKind, HeadModule, HeadShape, load_head
 
 
 def test_a_head_is_saved_again_as_plain_tensors(publisher: Publisher, sources: Sources, tmp_path: Path) -> None:

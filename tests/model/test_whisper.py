@@ -14,8 +14,7 @@ from whisper.model import AudioEncoder, Whisper
 
 from streamer.errors import CheckpointError, UsageError
 from streamer.model.checkpoint import load_model
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model, span_steps
 
 KINDS = ("last_mlp", "mean_mlp", "wa_mlp", "wa_tr_1", "wa_down_tr_32_1", "tl_tr_ori", "tl_tr_low")

@@ -9,7 +9,7 @@ import pytest
 from test_cues import sound, spoken, unclear, words
 
 from streamer.events import Alert, Gap, Status, Tag
-from streamer.model.loading import LoadStep
+from streamer.model.download import LoadStep
 from streamer.output.plain_text import cells
 from streamer.output.terminal import LoadingView, TerminalView
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.policy.language import ASK_SAMPLES, DOUBT_SAMPLES, TIMES, VERY_SURE, LanguageHold
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings
 from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
@@ -82,7 +82,7 @@ def talk(
             -0.1 if believed(written, most) else -5.0,
             1.0,
             True,
-            heard=said if task.detect else None,
+            spoken_language=said if task.detect else None,
         )
         found.changes += [(end / 16_000, change) for change in session.step(heard, end, speech_score)]
     end = round(seconds * 16_000)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
-from streamer.policy.prompt import PREVIOUS_TOKENS, START_TOKENS, Prompt
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import PREVIOUS_TOKENS, START_TOKENS, Prompt, TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings, validate
 from streamer.steps import Hypothesis, HypothesisWord

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.policy.text_model import TextModel
+from streamer.events import FRAME_SAMPLES
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import GuardSettings, PolicySettings, Settings, WindowSettings
 from streamer.steps import Hypothesis, HypothesisWord
+from streamer.vad.gate import VoiceFrame
 from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened, SpeechOver
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
@@ -78,7 +79,7 @@ def played(flags, random, stable, config):
 
     plans = []
     for flag in flags:
-        plans += planner.step(FRAME, VoiceFrame(flag, -20, -60))
+        plans += planner.step(FRAME, VoiceFrame(flag, -20))
     end = len(flags) * FRAME_SAMPLES
     for plan in [*plans, *planner.finish(np.zeros(0, np.float32)), SpeechOver(end, end)]:
         if isinstance(plan, Beat):  # for the patterns of alarms; the text knows nothing of it

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from program import write_wav
 
-from streamer.audio.devices import Device
+from streamer.audio.portaudio import Device
 from streamer.errors import UsageError
 from streamer.runtime import inputs
 from streamer.runtime.inputs import for_model, open_inputs, session_name
@@ -45,7 +45,7 @@ def test_files_that_cannot_be_heard_are_named_by_their_entry(sound, tmp_path):
 
 
 def test_microphones_that_cannot_be_are_named_by_their_entry(monkeypatch):
-    monkeypatch.setattr("streamer.audio.sharing.PortAudio", Machine)
+    monkeypatch.setattr("streamer.audio.portaudio.PortAudio", Machine)
     first = {"name": "a", "device": "Snowball"}
     refused("sources[1].device: 'Snowball USB' is the device of sources[0]", first, {"name": "b", "device": 4})
     refused("sources[1].device: 'Built-in' is the device of", {"name": "a", "device": 0}, {"name": "b"})
@@ -54,7 +54,7 @@ def test_microphones_that_cannot_be_are_named_by_their_entry(monkeypatch):
 
 
 def test_two_microphones_share_one_audio_system(monkeypatch):
-    monkeypatch.setattr("streamer.audio.sharing.PortAudio", Machine)
+    monkeypatch.setattr("streamer.audio.portaudio.PortAudio", Machine)
     opened = open_inputs(validate({"sources": [{"name": "a", "device": 0}, {"name": "b", "device": 4}]}).plans())
     assert [(item.name, item.source.name, item.path) for item in opened] == [
         ("a", "Built-in", "sources[0]"),

@@ -12,8 +12,7 @@ from whisper.audio import HOP_LENGTH
 
 from streamer.audio.block import AudioBlock
 from streamer.events import Transcript
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.policy.seeking import must_try_again
 from streamer.runtime import offline

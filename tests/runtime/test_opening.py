@@ -1,4 +1,4 @@
-from streamer.model.loading import LoadStep
+from streamer.model.download import LoadStep
 from streamer.runtime.opening import Opening
 
 

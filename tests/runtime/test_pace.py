@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.events import FRAME_SAMPLES
 from streamer.runtime.lane import Lane
 from streamer.runtime.pace import CALM_S, SOON_S, WINDOW_S, Pace, TextTurns
 from streamer.settings.config import Settings, VadSettings, WindowSettings
+from streamer.vad.gate import VoiceFrame
 from streamer.vad.planner import Hop, Planner, SegmentClosed
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 
 class Machine:
@@ -98,7 +99,7 @@ def test_a_stream_has_no_other_hop_than_its_settings_allow():
 
 def planned(voices: list[bool], chosen: Settings):
     planner, frame = Planner(chosen), np.full(FRAME_SAMPLES, 0.1, np.float32)
-    plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0, -60.0))]
+    plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0))]
     return plans + planner.finish(np.zeros(0, np.float32))
 
 

@@ -17,7 +17,7 @@ from random_whisper import random_whisper
 from streamer.commands.transcribe import transcribe
 from streamer.events import Alert, Event, Transcript
 from streamer.model.whisper import Model
-from streamer.policy.text_model import TextModel
+from streamer.policy.prompt import TextModel
 from streamer.runtime.listener import Listener
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Stream

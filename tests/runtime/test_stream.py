@@ -13,8 +13,7 @@ from protocol import check_session
 from random_whisper import random_whisper
 
 from streamer.errors import InputError
-from streamer.model.head import TaggingHead
-from streamer.model.tagging import HeadKind, HeadModule, HeadShape
+from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
 from streamer.runtime.stream import Stream

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from protocol import check_session
 
-from streamer.commands.transcribe import TextWriter
 from streamer.events import Alert, Event, Transcript
-from streamer.policy.text_model import TextModel
+from streamer.output.captions import TextWriter
+from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
 from streamer.runtime.session import Session
 from streamer.settings.config import validate

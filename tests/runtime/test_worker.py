@@ -10,7 +10,7 @@ from random_whisper import random_model
 
 from streamer.errors import EngineError
 from streamer.events import Status
-from streamer.runtime.lane import JUDGEMENTS_BEHIND, Haste, Lane
+from streamer.runtime.lane import JUDGEMENTS_BEHIND, Drain, Lane
 from streamer.runtime.listener import Listener, StateChanged
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
@@ -152,8 +152,8 @@ def test_where_the_program_must_end_the_model_is_left_out_and_that_is_said():
     engine = Answers()
     worker, lane, events = lane_with(engine)
     lane.put([SegmentOpened(960, 0), *(hop(number) for number in range(1, 10))])
-    lane.hasten(Haste.OVER)
-    lane.hasten(Haste.ENDING)  # less haste changes nothing
+    lane.drain(Drain.OVER)
+    lane.drain(Drain.ENDING)  # an earlier stage changes nothing
     lane.finish()
     worker.start()
     assert lane.done.wait(10)
@@ -165,7 +165,7 @@ def test_where_the_program_must_end_the_model_is_left_out_and_that_is_said():
 def test_where_the_program_ends_only_the_last_words_of_each_utterance_count():
     worker = Worker(Answers())  # type: ignore[arg-type]
     lane = worker.add(Hearing(random_model(1), Settings()), [].extend, patience_s=5.0)
-    lane.hasten(Haste.ENDING)
+    lane.drain(Drain.ENDING)
     for first in (1, 9):
         lane.put([SegmentOpened(8000 * first, 0), *(hop(number) for number in range(first, first + 7))])
         lane.put([SegmentClosed(8000 * first + 56_000, 8000 * first + 48_000), hop(first + 7, text=False)])

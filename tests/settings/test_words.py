@@ -4,7 +4,7 @@ import pytest
 from random_whisper import ENGLISH, MULTILINGUAL, random_model
 
 from streamer.errors import ConfigError, UsageError
-from streamer.model.languages import check_languages, language_codes
+from streamer.model.whisper import check_languages, language_codes
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings, validate
 from streamer.settings.words import named_languages, shown_languages

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from streamer.audio.files import read_audio
 from streamer.recipes.synthesis import sounds
 from streamer.settings.rules import parse_rules
-from streamer.sound.alerts import AlertEngine, AlertInput
-from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE
+from streamer.sound.alerts import AlertEngine
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, CadencePhase
+from streamer.sound.triggers import AlertInput
 from streamer.vad.planner import BEAT_SAMPLES
 
 RATE = 16_000

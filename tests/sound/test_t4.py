@@ -10,7 +10,8 @@ from streamer.recipes.t4.scenes import found_pairs
 from streamer.sound.patterns import t4
 from streamer.sound.patterns.alarm_bins import BANDS, BINS
 from streamer.sound.patterns.beep_net import bundled
-from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.cadence_state import CadencePhase
 from streamer.sound.patterns.spectrum import BIN_HZ
 from streamer.sound.patterns.t4 import GRID_S, INPUTS, Group, Pair, T4Detector
 

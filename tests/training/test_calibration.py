@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 from streamer.training.calibration import calibrate
 
 

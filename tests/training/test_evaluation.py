@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.model.tagging import CLASSES, HeadKind, HeadModule, HeadShape
+from streamer.model.head import CLASSES, HeadKind, HeadModule, HeadShape
 from streamer.training.evaluation import d_prime, expected_calibration_error, f1_at, judge_spans, tag_metrics
 from streamer.training.features import TapSet, TapWindow
 from streamer.training.manifests import Clip

@@ -13,8 +13,7 @@ from tiny_data import SOUNDS, head_config, head_settings, write_backbone, write_
 
 from streamer.errors import CheckpointError, ConfigError
 from streamer.model.checkpoint import load_model
-from streamer.model.head import load_head
-from streamer.model.tagging import HeadKind
+from streamer.model.head import HeadKind, load_head
 from streamer.sound import labels
 from streamer.training import evaluation, trainer
 from streamer.training.head_settings import HeadTraining, RecipeSection, read_settings

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.model.tagging import CLASSES
+from streamer.model.head import CLASSES
 from streamer.training.features import TapSet, TapWindow
 from streamer.training.head_settings import RecipeSection
 from streamer.training.manifests import Clip

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.events import FRAME_SAMPLES
 from streamer.settings.config import VadSettings
 from streamer.vad.gate import Gate, GateClosed, GateOpened, GateState
-from streamer.vad.webrtc import FRAME_SAMPLES
 
 SETTINGS = VadSettings(onset_ms=60, hangover_ms=600, preroll_ms=300)
 

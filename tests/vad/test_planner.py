@@ -3,9 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.events import FRAME_SAMPLES
 from streamer.settings.config import Settings, VadSettings, WindowSettings
+from streamer.vad.gate import VoiceFrame
 from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector, VoiceFrame
+from streamer.vad.voice import VoiceDetector
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
 ZEROS = np.zeros(FRAME_SAMPLES, np.float32)
@@ -14,7 +16,7 @@ ZEROS = np.zeros(FRAME_SAMPLES, np.float32)
 def plan(flags, hop_s=0.5, frame=FRAME, rest=0):
     settings = Settings(window=WindowSettings(hop_s=hop_s), vad=VadSettings(hangover_ms=1000))
     planner = Planner(settings)
-    plans = [p for voiced in flags for p in planner.step(frame, VoiceFrame(voiced, -20, -60))]
+    plans = [p for voiced in flags for p in planner.step(frame, VoiceFrame(voiced, -20))]
     return plans + planner.finish(np.full(rest, 0.1, np.float32))
 
 
@@ -36,7 +38,7 @@ def test_every_sample_is_in_one_hop_and_every_second_is_judged(flags, hop_s, res
 def test_beats_are_pieces_of_the_hop_that_follows(hop_s, ends):
     frames = np.arange(8000, dtype=np.float32).reshape(-1, FRAME_SAMPLES)
     planner = Planner(Settings(window=WindowSettings(hop_s=hop_s)))
-    plans = [p for frame in frames for p in planner.step(frame, VoiceFrame(False, -20, -60))]
+    plans = [p for frame in frames for p in planner.step(frame, VoiceFrame(False, -20))]
     beats = [p for p in plans if isinstance(p, Beat)]
     assert [beat.end_sample for beat in beats if beat.end_sample < 6401] == ends
     assert all(np.array_equal(beat.samples, frames.ravel()[beat.end_sample - 1600 : beat.end_sample]) for beat in beats)

@@ -17,10 +17,10 @@ from torch.nn import functional
 from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import Tokenizer
 
+from streamer.events import FRAME_SAMPLES
 from streamer.model.decoding.search import Decoded
 from streamer.steps import HypothesisWord
 
-SAMPLES_PER_FRAME = 320  # one encoder frame: 20 ms at 16 kHz
 MEDIAN_WIDTH = 7
 PREPENDED = "\"'“¿([{-"  # joined with the word that follows; as in openai-whisper
 APPENDED = "\"'.。,，!！?？:：”)]}、"  # joined with the word before
@@ -76,13 +76,13 @@ def slice_words(
             mark, mark_tokens = _mark(timing, tokenizer)
             # The row that led to the word's last token: punctuation attends anything.
             last = place - (mark_tokens if mark_tokens < len(timing.tokens) else 0)
-            middle = attended[places[last - 1] - 1] * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+            middle = attended[places[last - 1] - 1] * FRAME_SAMPLES + FRAME_SAMPLES // 2
             words.append(
                 HypothesisWord(
                     text=timing.word,
                     tokens=tuple(timing.tokens),
-                    start_sample=start_sample + int(timing.start) * SAMPLES_PER_FRAME,
-                    end_sample=start_sample + int(timing.end) * SAMPLES_PER_FRAME,
+                    start_sample=start_sample + int(timing.start) * FRAME_SAMPLES,
+                    end_sample=start_sample + int(timing.end) * FRAME_SAMPLES,
                     probability=float(timing.probability),
                     attended_sample=start_sample + middle,
                     mark=mark,

@@ -11,14 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from whisper.model import LayerNorm, MultiHeadAttention, TextDecoder
+from whisper.tokenizer import Tokenizer
 
-from streamer.model.affine import Affine
+from streamer.errors import EngineError
 from streamer.model.decoding.filters import NEVER
-from streamer.model.decoding.kv_cache import CacheShape, KVCache, audio_end, text_end
-from streamer.model.decoding.layers import FEW_ROWS, Projection, Vocabulary
-from streamer.model.decoding.places import Places, ragged_places, single_places
+from streamer.model.decoding.kv_cache import (
+    CacheShape,
+    KVCache,
+    Places,
+    audio_end,
+    ragged_places,
+    single_places,
+    text_end,
+)
 from streamer.model.graphs import Outputs, Recorder, batch_bucket
-from streamer.model.transfer import send
+from streamer.model.linear import FEW_ROWS, Affine, Projection, Vocabulary
+from streamer.model.memory import send
 
 RESCORED = 16  # candidates whose logits are computed again in float32 where the others are only near the truth
 PACKED_BLOCK = 8  # packed products are compiled for each number of rows: steps of several tokens come in few lengths
@@ -148,14 +156,14 @@ class Decoder:
         slots = batch_bucket(len(tokens))
         idle = [0, self.positions, 1, *rules[0]]
         places = zip(tokens, cache.lengths, cache.frames, rules, strict=True)
-        rows = [[token, position, heard, *rule] for token, position, heard, rule in places]
+        rows = [[token, position, attended, *rule] for token, position, attended, rule in places]
         rows += [idle] * (slots - len(rows))
         end = text_end(max(cache.lengths) + 1, self.positions)
         frames = audio_end(max(cache.frames))
 
         def work(state: Tensor) -> Outputs:
-            ids, positions, heard = state[:, 0], state[:, 1], state[:, 2]
-            hidden = self._read(cache, single_places(cache, ids, positions, heard, end, frames), None)
+            ids, positions, audio_lengths = state[:, 0], state[:, 1], state[:, 2]
+            hidden = self._read(cache, single_places(cache, ids, positions, audio_lengths, end, frames), None)
             return judge(hidden, state[:, 3:])
 
         key = ("decoder step", slots, end, frames, len(rules[0]))
@@ -261,9 +269,9 @@ class Decoder:
     ) -> tuple[Tensor, Tensor]:
         """What the audio adds to x [slots * longest, width], of which only the rows `kept` go on; and the queries."""
         query = layer.cross_query(layer.cross_norm(x)).view(places.slots, places.longest, self.heads, -1)
-        heard = cross[: places.slots, :, :, : places.frames]
+        audio = cross[: places.slots, :, :, : places.frames]
         mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), heard[:, 0], heard[:, 1], attn_mask=places.audio_mask
+            query.transpose(1, 2), audio[:, 0], audio[:, 1], attn_mask=places.audio_mask
         )
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         if kept is not None:
@@ -296,3 +304,31 @@ def _joined(dtype: torch.dtype, *modules: torch.nn.Linear) -> tuple[Tensor, Tens
     biases = [weights[0].new_zeros(len(module.weight)) if module.bias is None else module.bias for module in modules]
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
     return joined, torch.cat([bias.detach().to(dtype) for bias in biases])
+
+
+Allowed = tuple[str, ...]  # language codes; empty: all that the model knows
+
+
+def spoken_languages(
+    decoder: Decoder, cache: KVCache, tokenizer: Tokenizer, allowed: Sequence[Allowed]
+) -> list[tuple[str, float]]:
+    """The language of each of the first windows of the cache, and its probability among those `allowed` for it.
+
+    The cache is left as it was opened. A probability is not finite where the decoder's output is not. Raises
+    EngineError where the model knows none of a window's languages.
+    """
+    if not allowed:
+        return []
+    codes = tokenizer.all_language_codes
+    closed = [[int(bool(among) and code not in among) for code in codes] for among in allowed]
+    for among, row in zip(allowed, closed, strict=True):
+        if all(row):
+            raise EngineError(f"languages {', '.join(among)}: the model knows none of them; give codes such as 'en'")
+    with cache.first(len(allowed)):
+        hidden = decoder.step(cache, [[tokenizer.sot]] * len(allowed))[:, 0]
+    known = send(tokenizer.all_language_tokens, hidden.device)
+    logits = decoder.exact_logits(hidden, known.expand(len(allowed), -1))
+    if any(allowed):
+        logits = logits.masked_fill(send(closed, hidden.device).bool(), -torch.inf)
+    probabilities, best = logits.softmax(dim=-1).max(dim=-1)
+    return [(codes[int(place)], value) for place, value in torch.stack([best.float(), probabilities], dim=1).tolist()]

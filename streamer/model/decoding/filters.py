@@ -1,4 +1,4 @@
-"""What openai-whisper forbids the decoder to write, applied to many rows of logits at once.
+"""What openai-whisper forbids the decoder to write, applied to many rows of logits at once; and drawing from the rest.
 
 Source: openai-whisper 20250625, whisper/decoding.py (`SuppressBlank`, `SuppressTokens("-1")`, `ApplyTimestampRules`).
 One difference on purpose: tokens of a forced prefix count as written. So a window whose words are all committed may end
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
-from streamer.model.transfer import send
+from streamer.model.memory import send
 
 MAX_INITIAL_TIMESTAMP_S = 1.0  # openai-whisper's default
 NEVER = float("-inf")
 NO_LIMIT = 1 << 30  # behind every token
+TINY = torch.finfo(torch.float32).tiny
 
 
 class LogitFilters:
@@ -99,3 +100,28 @@ class LogitFilters:
         is_time = likely & is_marked  # marks together are likelier than any other token
         text.masked_fill_(no_text | is_time, NEVER)
         special.masked_fill_(no_special | is_time, NEVER)
+
+
+def log_mass(logits: Tensor) -> Tensor:
+    """The logarithm of the sum of exp(logits) over the last dimension, in half the passes of `logsumexp`.
+
+    Not finite where a row is of nothing but minus infinities.
+    """
+    peak = logits.amax(dim=-1, keepdim=True)
+    mass: Tensor = (logits - peak).exp_().sum(dim=-1).log_().add_(peak[..., 0])
+    return mass
+
+
+def gumbel_noise(rows: Sequence[tuple[torch.Generator | None, float]], vocabulary: int) -> Tensor | None:
+    """What to add to the logits [rows, vocabulary] so that the largest of each row is a draw; None: no row draws.
+
+    `rows`: what each is drawn with (None: nothing is added) and its temperature. Gumbel's noise: the largest of
+    log p + G is distributed as p (Maddison, Tarlow and Minka, arXiv 1411.0030). On the CPU, whatever the device is.
+    """
+    if not any(chance for chance, _ in rows):
+        return None
+    noise = torch.zeros(len(rows), vocabulary)
+    for row, (chance, temperature) in zip(noise, rows, strict=True):
+        if chance is not None:
+            row.exponential_(generator=chance).clamp_min_(TINY).log_().mul_(-temperature)
+    return noise

@@ -15,12 +15,9 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
 from streamer.errors import EngineError
-from streamer.model.decoding.decoder import Decoder
-from streamer.model.decoding.filters import LogitFilters
+from streamer.model.decoding.decoder import Decoder, spoken_languages
+from streamer.model.decoding.filters import LogitFilters, gumbel_noise, log_mass
 from streamer.model.decoding.kv_cache import TEXT_ENDS, KVCache
-from streamer.model.decoding.layers import log_mass
-from streamer.model.decoding.luck import luck
-from streamer.model.decoding.spoken_language import spoken_languages
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask, Task
@@ -30,17 +27,17 @@ from streamer.steps import DecodeTask, Task
 class AudioWindow:
     """One window's audio features [frames, width], of which the first `real_frames` lie over audio.
 
-    `heard_frames`: how many of them the decoder may attend (None: all).
+    `attended_frames`: how many of them the decoder may attend (None: all).
     """
 
     features: Tensor
     real_frames: int
-    heard_frames: int | None = None
+    attended_frames: int | None = None
 
     @property
     def frames(self) -> int:
         """The frames that the decoder may attend."""
-        return len(self.features) if self.heard_frames is None else self.heard_frames
+        return len(self.features) if self.attended_frames is None else self.attended_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class Decoded:
     - `attention`: float32 [alignment heads, rows, real frames]; row i is of the i-th token of `forced` + `tokens` as
       input, so it belongs to token i + 1. There is one for each token but, when decoding was cut off, the last.
     - `steps`: passes through the decoder.  `accepted`: tokens of the draft that stood.
-    - `heard`: the language that is spoken, with its probability, where the task asked although it gave one.
+    - `spoken_language`: the language that is spoken, with its probability, where the task asked although it gave one.
     """
 
     forced: tuple[int, ...]
@@ -69,7 +66,7 @@ class Decoded:
     complete: bool
     steps: int
     accepted: int
-    heard: tuple[str, float] | None = None
+    spoken_language: tuple[str, float] | None = None
 
     @property
     def mean_logprob(self) -> float:
@@ -100,29 +97,13 @@ class _Row:
     complete: bool = False
     steps: int = 0
     accepted: int = 0
-    heard: tuple[str, float] | None = None
+    spoken_language: tuple[str, float] | None = None
     chance: torch.Generator | None = None  # what tokens are drawn with (None: the most likely are taken)
 
     @property
     def judged(self) -> int:
         """How many of the last tokens in `feed` have a successor to be judged."""
         return 1 + len(self.draft)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What one step found, on the device, for one reading of all of it.
-
-    `table` [n, 5]: of each of the `states` [n, width] the token to be written, its logit, the logarithms of the masses
-    of what the filters allow and of all text tokens, and whether that token's logit is true. `logits`: as the filters
-    left them. `silence`: the probability of <|nospeech|> of each row, in its first step. `noise`: from `luck`.
-    """
-
-    states: Tensor
-    logits: Tensor
-    table: Tensor
-    silence: Tensor | None = None
-    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +183,8 @@ class GreedySearch:
                 self.decoder.step_recorded(self._cache, [self._plain.sot] * slots, [[]] * slots, self._judge)
         self._cache.reset()
 
-    def give_back(self, *, record: bool = True) -> None:
-        """As `Model.give_back`, with the memory of the KV cache."""
+    def release(self, *, record: bool = True) -> None:
+        """As `Model.release`, with the memory of the KV cache."""
         self._cache.free()
         if not record:
             self._cache.graphs.stop()
@@ -223,7 +204,7 @@ class GreedySearch:
             given = task.language if self._model.is_multilingual else "en"
             language, probability = (given, 1.0) if given else spoken
             rows.append(self._row(index, windows[index], task, language, probability))
-            rows[-1].heard = spoken if given else None
+            rows[-1].spoken_language = spoken if given else None
         return rows
 
     def _row(self, index: int, window: AudioWindow, task: DecodeTask, language: str, probability: float) -> _Row:
@@ -258,59 +239,69 @@ class GreedySearch:
             raise EngineError(f"language {language!r}: Whisper does not know it; give a code such as 'en'") from error
 
     def _step(self, active: list[_Row]) -> None:
-        """Read each row's `feed` and write what greedy decoding puts behind it."""
-        recorded = bool(active[0].steps) and self._cache.graphs.records and not any(row.chance for row in active)
-        judged = self._read_recorded(active) if recorded else self._read(active)
+        """Read each row's `feed` and write what greedy decoding puts behind it.
+
+        What was found is read from the device once; twice where the filters left a logit in front that is not true.
+        """
+        first = not active[0].steps
+        written, marked = _written(active)
+        silence = noise = None
+        if not first and self._cache.graphs.records and not any(row.chance for row in active):
+            rules = self._filters.rules(written, marked)
+            results = self.decoder.step_recorded(self._cache, [row.feed[0] for row in active], rules, self._judge)
+            states, logits, table = (result[: len(active)] for result in results)
+        else:
+            wanted = [(slot, len(row.prompt)) for slot, row in enumerate(active)] if first else []
+            starts = len(wanted)  # behind the start of each transcript stands whether anybody speaks
+            for slot, row in enumerate(active):
+                wanted += [(slot, place) for place in range(len(row.feed) - row.judged, len(row.feed))]
+            states = self.decoder.step(self._cache, [row.feed for row in active], wanted)
+            logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
+            mended = self.decoder.mend(states, logits, self._first_mark if any(marked) else None)
+            if first:
+                no_speech = torch.full((starts, 1), self._plain.no_speech, device=states.device)
+                scores = self.decoder.exact_logits(states[:starts], no_speech)[:, 0]
+                silence = (scores - log_mass(logits[:starts])).exp().clamp(max=1.0)
+            states, logits = states[starts:], logits[starts:]
+            mended = mended[starts:] if mended is not None else None
+            text_mass = log_mass(logits[:, : self._plain.eot])
+            self._filters.apply(logits, written, marked)
+            draws = [(row.chance, row.task.temperature) for row in active for _ in range(row.judged)]
+            noise = gumbel_noise(draws, logits.shape[1])
+            noise = None if noise is None else noise.to(logits.device)
+            table = self._table(logits, text_mass, mended, noise)
         self.passes += 1
-        verdicts = iter(self._verdicts(judged, active))
+
+        joined = table if silence is None else torch.cat([table, silence[:, None].expand(-1, table.shape[1])])
+        read = joined.tolist()
+        judged, silences = read[: len(states)], read[len(states) :]
+        for row, values in zip(active, silences, strict=False):
+            row.no_speech_probability = values[0]
+        if not all(is_true for *_, is_true in judged):
+            mended = self.decoder.mend(states, logits)
+            judged = self._table(logits, table[:, 3], mended, noise).tolist()
+        self._require_finite([value for values in judged for value in values])
+
+        verdicts = iter(judged)
         for slot, row in enumerate(active):
-            self._accept(row, [next(verdicts) for _ in range(row.judged)])
+            self._accept(row, [self._verdict(*next(verdicts)) for _ in range(row.judged)])
             read_ahead = len(row.prompt) + len(row.start) + len(row.prefix) + len(row.tokens)
             self._cache.lengths[slot] = min(self._cache.lengths[slot], read_ahead - (0 if row.complete else 1))
 
-    def _read(self, active: list[_Row]) -> _Judged:
-        """What stands behind the last `judged` tokens of each row, rows in order."""
-        first = not active[0].steps
-        wanted = [(slot, len(row.prompt)) for slot, row in enumerate(active)] if first else []
-        starts = len(wanted)
-        for slot, row in enumerate(active):
-            wanted += [(slot, place) for place in range(len(row.feed) - row.judged, len(row.feed))]
-        states = self.decoder.step(self._cache, [row.feed for row in active], wanted)
-        logits = self.decoder.logits(states)  # one reading of the vocabulary for all that is asked of it
-        mended = self.decoder.mend(
-            states, logits, self._first_mark if any(row.task.timestamps for row in active) else None
-        )
-        silence = self._silence(states[:starts], logits[:starts]) if first else None
-        states, logits = states[starts:], logits[starts:]
-        text_mass = log_mass(logits[:, : self._plain.eot])
-        self._filters.apply(logits, *_written(active))
-        mended = mended[starts:] if mended is not None else None
-        noise = luck([(row.chance, row.task.temperature) for row in active for _ in range(row.judged)], logits.shape[1])
-        noise = None if noise is None else noise.to(logits.device)
-        return _Judged(states, logits, self._table(logits, text_mass, mended, noise), silence, noise)
-
-    def _read_recorded(self, active: list[_Row]) -> _Judged:
-        """As `_read`, for rows that are all past their first step, and so read one token each."""
-        rules = self._filters.rules(*_written(active))
-        results = self.decoder.step_recorded(self._cache, [row.feed[0] for row in active], rules, self._judge)
-        return _Judged(*[result[: len(active)] for result in results])
-
     def _judge(self, states: Tensor, rules: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States, logits and table of `_Judged`, by nothing but tensors."""
+        """Of a recorded step the states, the logits as the filters left them and their table: nothing but tensors."""
         logits = self.decoder.logits(states)
         mended = self.decoder.mend(states, logits, self._first_mark if rules.shape[1] else None)
         text_mass = log_mass(logits[:, : self._plain.eot])
         self._filters.apply_rules(logits, rules if rules.shape[1] else None)
         return states, logits, self._table(logits, text_mass, mended)
 
-    def _silence(self, hidden: Tensor, logits: Tensor) -> Tensor:
-        """The probabilities of <|nospeech|> behind starts of transcripts, whose states and logits these are."""
-        silence = torch.full((len(hidden), 1), self._plain.no_speech, device=hidden.device)
-        score = self.decoder.exact_logits(hidden, silence)[:, 0]
-        return (score - log_mass(logits)).exp().clamp(max=1.0)
-
     def _table(self, logits: Tensor, text_mass: Tensor, mended: Tensor | None, noise: Tensor | None = None) -> Tensor:
-        """The table of `_Judged`. `mended`: of each row the tokens whose logits are true (None: all)."""
+        """What a step found, [n, 5], for one reading: of each row of logits the token to be written, its logit, the
+        logarithms of the masses of what the filters allow and of all text tokens, whether the token's logit is true.
+
+        `mended`: of each row the tokens whose logits are true (None: all). `noise`: from `gumbel_noise`.
+        """
         best = (logits if noise is None else logits + noise).max(dim=-1)
         values = best.values if noise is None else logits.gather(1, best.indices[:, None])[:, 0]
         columns = [best.indices.float(), values, log_mass(logits), text_mass]
@@ -320,25 +311,11 @@ class GreedySearch:
             columns.append((mended == best.indices[:, None]).any(dim=1).float())
         return torch.stack(columns, dim=1)
 
-    def _verdicts(self, judged: _Judged, active: list[_Row]) -> list[_Verdict]:
-        """The one reading of a step; a second one where the filters left a logit in front that is not true."""
-        table = judged.table
-        if judged.silence is not None:
-            table = torch.cat([table, judged.silence[:, None].expand(-1, table.shape[1])])
-        read = table.tolist()
-        found, silences = read[: len(judged.states)], read[len(judged.states) :]
-        for row, values in zip(active, silences, strict=False):
-            row.no_speech_probability = values[0]
-        if not all(values[-1] for values in found):
-            mended = self.decoder.mend(judged.states, judged.logits)
-            found = self._table(judged.logits, judged.table[:, 3], mended, judged.noise).tolist()
-        self._require_finite([value for values in found for value in values])
-        return [self._verdict(int(values[0]), *values[1:4]) for values in found]
-
-    def _verdict(self, token: int, score: float, mass: float, text_mass: float) -> _Verdict:
-        logprob = min(score - mass, 0.0)
+    def _verdict(self, token: float, logit: float, mass: float, text_mass: float, is_true: float) -> _Verdict:
+        """A row of the table."""
         is_text = token < self._plain.eot
-        return _Verdict(token, logprob, math.exp(min(score - text_mass, 0.0)) if is_text else 0.0)
+        probability = math.exp(min(logit - text_mass, 0.0)) if is_text else 0.0
+        return _Verdict(int(token), min(logit - mass, 0.0), probability)
 
     def _accept(self, row: _Row, verdicts: list[_Verdict]) -> None:
         """Take the verdicts up to the first that is not what the draft said; `feed` becomes what is to be read next."""
@@ -377,7 +354,7 @@ class GreedySearch:
             complete=row.complete,
             steps=row.steps,
             accepted=row.accepted,
-            heard=row.heard,
+            spoken_language=row.spoken_language,
         )
 
     def _require_finite(self, values: Sequence[float]) -> None:

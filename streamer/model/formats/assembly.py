@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from whisper.model import ModelDimensions, Whisper
 
 from streamer.errors import CheckpointError
-from streamer.model.weights import check_tensors, checked_tensors
+from streamer.model.tensor_files import check_tensors, checked_tensors
 
 VOCABULARIES = (51864, 51865, 51866)  # English, multilingual, multilingual with Cantonese
 HEAD_WIDTH = 64  # of every attention head that OpenAI trained

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from streamer.errors import CheckpointError
 from streamer.model.formats.assembly import AlignmentHeads, Checkpoint, assemble, measured_dims
-from streamer.model.weights import read_description
+from streamer.model.tensor_files import read_description
 
 INDEX = "model.safetensors.index.json"
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 
-from streamer.sound.patterns.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
+from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 
 SIRENS = frozenset({CadenceKind.WAIL, CadenceKind.YELP, CadenceKind.HILO})  # these have to become plain
 LONGER: Mapping[CadenceKind, float] = MappingProxyType(

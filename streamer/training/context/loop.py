@@ -21,7 +21,7 @@ from whisper.model import AudioEncoder, Whisper
 from streamer.model.context_adapter import adapted_matrices
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
-from streamer.model.weights import load_safely
+from streamer.model.tensor_files import load_safely
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 from streamer.training.context.windows import Samples, Window, Windows

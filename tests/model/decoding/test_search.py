@@ -7,7 +7,8 @@ from whisper.decoding import DecodingOptions, decode
 from whisper.model import Whisper
 
 from streamer.errors import EngineError
-from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch, log_mass
+from streamer.model.decoding.filters import log_mass
+from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 

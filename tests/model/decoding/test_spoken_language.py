@@ -46,13 +46,13 @@ def test_the_language_that_is_given_is_kept_and_one_decoder_step_says_which_is_s
     assert steps[alone] == 2  # nobody pays for a question of others
     for number, (one, other, free) in enumerate(zip(found, told, detected, strict=True)):
         assert (one.tokens, one.language, one.language_probability) == (other.tokens, "de", 1.0)
-        assert other.heard is None
+        assert other.spoken_language is None
         if number % 2:
-            assert one.heard is None
+            assert one.spoken_language is None
         else:
-            assert one.heard is not None
-            assert one.heard[0] == free.language
-            assert abs(one.heard[1] - free.language_probability) < 1e-5
+            assert one.spoken_language is not None
+            assert one.spoken_language[0] == free.language
+            assert abs(one.spoken_language[1] - free.language_probability) < 1e-5
 
 
 def test_windows_of_several_lengths_are_heard_as_alone():
@@ -67,14 +67,16 @@ def test_windows_of_several_lengths_are_heard_as_alone():
         (alone,) = search.decode([one], [task])
         assert (found.tokens, found.language) == (alone.tokens, alone.language)
         assert abs(found.language_probability - alone.language_probability) < 1e-5
-        assert (found.heard and found.heard[0]) == (alone.heard and alone.heard[0])
+        assert (found.spoken_language and found.spoken_language[0]) == (
+            alone.spoken_language and alone.spoken_language[0]
+        )
 
 
 def test_english_models_are_not_asked():
     search = GreedySearch(random_model(9, vocabulary=ENGLISH))
     steps = counted(search)
     (one,) = search.decode([window(0)], [DecodeTask("en", max_new_tokens=1, detect=True)])
-    assert (one.heard, len(steps)) == (None, 1)
+    assert (one.spoken_language, len(steps)) == (None, 1)
 
 
 def test_asking_costs_no_encoder_pass():
@@ -87,8 +89,8 @@ def test_asking_costs_no_encoder_pass():
     plain, asked = results
     assert plain is not None
     assert asked is not None
-    assert (plain.words, plain.language, plain.heard) == (asked.words, asked.language, None)
-    assert asked.heard is not None
+    assert (plain.words, plain.language, plain.spoken_language) == (asked.words, asked.language, None)
+    assert asked.spoken_language is not None
 
 
 def test_the_most_probable_of_the_languages_that_come_into_question():
@@ -104,9 +106,9 @@ def test_the_most_probable_of_the_languages_that_come_into_question():
     alone = search.decode(windows[2:], tasks[2:])[0]
     assert found[0].language == free.language
     assert free.language_probability < found[0].language_probability <= 1
-    assert found[1].heard is not None
-    assert found[1].heard[0] in others
-    assert 1 / len(others) - 1e-6 <= found[1].heard[1] <= 1
+    assert found[1].spoken_language is not None
+    assert found[1].spoken_language[0] in others
+    assert 1 / len(others) - 1e-6 <= found[1].spoken_language[1] <= 1
     assert (found[2].language, found[2].tokens) == (alone.language, alone.tokens)  # nobody else is restricted
     assert abs(found[2].language_probability - alone.language_probability) < 1e-5
     (only,) = search.decode(windows[:1], [DecodeTask(max_new_tokens=2, languages=("it",))])

@@ -6,9 +6,9 @@ import torch
 from random_whisper import random_model
 from whisper.model import ModelDimensions, Whisper
 
-from streamer.model import eight_bits
-from streamer.model.decoding.layers import FEW_ROWS, Affine, Projection, Vocabulary
+from streamer.model import linear
 from streamer.model.decoding.search import AudioWindow, GreedySearch
+from streamer.model.linear import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.model.whisper import Model
 from streamer.steps import DecodeTask
 
@@ -85,24 +85,24 @@ def test_eight_bits_write_what_sixteen_write(seed):
 
 
 def test_eight_bits_that_some_processor_multiplies_far_slower_are_not_used(monkeypatch):
-    product = eight_bits.product
+    product = linear.product
 
     def without_a_kernel(*operands):
         time.sleep(0.05)
         return product(*operands)
 
     embedding, x = torch.randn(1000, 64).bfloat16(), torch.randn(2, 64).bfloat16()
-    monkeypatch.setattr(eight_bits, "product", without_a_kernel)
-    eight_bits.eight_bits_work.cache_clear()
+    monkeypatch.setattr(linear, "product", without_a_kernel)
+    linear.eight_bits_work.cache_clear()
     try:
         vocabulary = Vocabulary(embedding)
     finally:
-        eight_bits.eight_bits_work.cache_clear()
+        linear.eight_bits_work.cache_clear()
     assert vocabulary.weight_bytes == 2 * embedding.numel()
     torch.testing.assert_close(vocabulary(x), x.float() @ embedding.float().T, atol=0.2, rtol=0.02)
 
 
-needs_vnni = pytest.mark.skipif(not eight_bits.eight_bits_work(), reason="this CPU multiplies no 8-bit integers fast")
+needs_vnni = pytest.mark.skipif(not linear.eight_bits_work(), reason="this CPU multiplies no 8-bit integers fast")
 
 
 @needs_vnni

@@ -9,7 +9,7 @@ from publisher import Publisher, open_publisher
 from streamer.errors import DownloadError
 from streamer.model.catalog import official_names
 from streamer.model.download import Progress
-from streamer.model.hub import HUB, HubFolder, fetch_folder, place_in_cache
+from streamer.model.huggingface import HUB, HubFolder, fetch_folder, place_in_cache
 
 REVISION = "0123456789" * 4
 WEIGHTS = b"weights" * 100_000

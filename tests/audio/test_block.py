@@ -3,7 +3,7 @@ import threading
 import pytest
 from media_files import ScriptedClock
 
-from streamer.audio.clock import Pacer, SystemClock
+from streamer.audio.block import Pacer, SystemClock
 
 
 def test_nothing_goes_before_it_has_sounded():

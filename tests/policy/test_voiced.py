@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.policy.placing import placed
+from streamer.policy.voiced import placed
 from streamer.steps import HypothesisWord
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from streamer.audio.files import read_audio
+from streamer.events import FRAME_SAMPLES
 from streamer.settings.config import VadSettings
-from streamer.vad.silero import SpeechProbability
-from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector
+from streamer.vad.voice import SpeechProbability, VoiceDetector
 
 VOICE = Path(__file__).parents[1] / "recordings" / "LJ001-0081.flac"
 SECONDS = np.arange(6 * 16_000) / 16_000
@@ -58,7 +58,7 @@ def test_pieces_may_be_cut_anywhere():
 def test_it_leaves_the_number_of_torchs_threads_alone():
     """Importing silero_vad itself would set it to one, for the whole program."""
     code = (
-        "import torch; torch.set_num_threads(3); from streamer.vad.silero import SpeechProbability; "
+        "import torch; torch.set_num_threads(3); from streamer.vad.voice import SpeechProbability; "
         "SpeechProbability(); assert torch.get_num_threads() == 3"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

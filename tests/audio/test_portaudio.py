@@ -1,6 +1,6 @@
 import pytest
 
-from streamer.audio.devices import Device, choose_device, find_again
+from streamer.audio.portaudio import Device, choose_device, find_again
 from streamer.errors import InputError
 
 BUILT_IN = Device(0, "HDA Intel PCH: ALC257 Analog (hw:0,0)", "ALSA", 2, 44_100)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from streamer.errors import CheckpointError
-from streamer.model.head import load_head
-from streamer.model.tagging import CLASSES, HeadKind, HeadModule, HeadShape, read_shape, strip_prefixes
+from streamer.model.head import CLASSES, HeadKind, HeadModule, HeadShape, load_head, read_shape, strip_prefixes
 
 WIDTH, LAYERS, STEPS = 48, 3, 7
 SHAPES = [

@@ -1,0 +1,90 @@
+"""What was measured on this machine: once, then remembered in the user's cache, so that a start measures nothing again.
+
+One JSON file for all: under what was measured, on which processor and with which torch, its value and when that was.
+"""
+
+import json
+import logging
+import os
+import platform
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from streamer.model.download import cache_root
+
+log = logging.getLogger(__name__)
+
+FRESH_S = 7 * 86_400.0  # what is not good is measured again after so long: the machine may have been busy all the while
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """Numbers that were measured, kept in `path`; a file that cannot be read or written is done without."""
+
+    path: Path
+    now: Callable[[], float] = time.time
+
+    def known(self, what: str, good: Callable[[float], bool]) -> float | None:
+        """What was measured; None where nothing was, or where it is not good and old."""
+        fact = self._read().get(_key(what))
+        if fact is None or not (good(fact["value"]) or self.now() - fact["at"] < FRESH_S):
+            return None
+        return fact["value"]
+
+    def value(self, what: str, measure: Callable[[], float], good: Callable[[float], bool]) -> float:
+        """What is known, else what `measure` gives, which is remembered from now on."""
+        known = self.known(what, good)
+        if known is not None:
+            return known
+        value = round(float(measure()), 4)
+        log.debug("measured here: %s: %g", what, value)
+        self._write(self._read() | {_key(what): {"value": value, "at": round(self.now())}})
+        return value
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(key): {"value": float(one["value"]), "at": float(one["at"])} for key, one in content.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def _write(self, facts: dict[str, dict[str, float]]) -> None:
+        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            os.replace(fresh, self.path)
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self.path, error)
+
+
+def remembered() -> MachineFacts:
+    """What was measured on the machines that share this home, each under its own key."""
+    return MachineFacts(cache_root() / "machine.json")
+
+
+def kernel_works(what: str, probe: Callable[[], bool]) -> bool:
+    """Whether a kernel is right and fast here, as `probe` once found."""
+    return bool(remembered().value(what, probe, bool))
+
+
+def _key(what: str) -> str:
+    """Everything that a kernel and the time that it takes depend on."""
+    return f"{what}, {_processor()} {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """Its name, and a checksum of what it can do: a virtual machine may hide some of that."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    name = said.get("model name") or platform.processor() or platform.machine()
+    flags = said.get("flags") or said.get("Features", "")
+    return f"{name} {zlib.crc32(flags.encode()):08x}" if flags else name
