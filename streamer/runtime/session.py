@@ -42,8 +42,8 @@ from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
 from streamer.sound.loudness import dbfs
-from streamer.sound.patterns.cadence import CadenceDetector, CadenceState
-from streamer.sound.patterns.pattern_trust import SIRENS
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.steps import SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 

@@ -20,7 +20,7 @@ from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
-from streamer.sound.patterns.cadence_state import CadenceState
+from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
     AlertInput,

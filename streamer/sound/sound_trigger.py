@@ -1,6 +1,6 @@
 """Evidence from sounds: the tagger's scores and the signal's patterns; either alone is enough, both together sooner.
 
-But a siren's pattern alone is not: it takes the tagger's consent (`streamer.sound.patterns.pattern_trust`).
+But a siren's pattern alone is not: it takes the tagger's consent (`streamer.sound.patterns.state`).
 
 A weak head errs on what it was never shown, and it errs for seconds. So where much depends on a rule, the tagger's word
 alone counts only if nothing speaks against it: the signal shows at least the beginning of what such a sound consists of
@@ -18,9 +18,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
-from streamer.sound.patterns.cadence import CadencePhase, CadenceState
-from streamer.sound.patterns.cadence_state import CANDIDATE_SCORE
-from streamer.sound.patterns.pattern_trust import Opinion, PatternTrust
+from streamer.sound.patterns.state import CANDIDATE_SCORE, CadencePhase, CadenceState, Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold

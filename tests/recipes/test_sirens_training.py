@@ -12,7 +12,7 @@ from streamer.recipes.sirens import make, scenes, sounds
 from streamer.recipes.sirens.loop import Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.synthesis import blocks as synthetic
-from streamer.sound.patterns.siren_net import BANDS, STEP_FRAMES, STEPS, SirenNet
+from streamer.sound.patterns.sirens import BANDS, STEP_FRAMES, STEPS, SirenNet
 
 SPOKEN = shutil.which("espeak-ng") and shutil.which("flite")
 

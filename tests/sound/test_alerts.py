@@ -9,8 +9,7 @@ from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
 from streamer.sound.labels import find
 from streamer.sound.loudness import dbfs
-from streamer.sound.patterns.cadence import CadenceKind, CadencePhase, CadenceState
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
+from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 from streamer.steps import SpanScores
 
 RATE = 16_000

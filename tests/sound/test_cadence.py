@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from streamer.bench.alerts import listen
 from streamer.recipes.synthesis import sounds
 from streamer.recipes.synthesis.alert_scenes import load
-from streamer.sound.patterns.cadence import CadenceDetector, CadencePhase
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.state import DOUBTFUL_SCORE, CadencePhase
 
 RATE = 16_000
 SCENES = Path(__file__).parents[2] / ".." / "shared" / "scenes"

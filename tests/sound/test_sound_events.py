@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from streamer.settings.rules import SoundSettings
 from streamer.sound.events import SoundEvents, combine
 from streamer.sound.labels import find
-from streamer.sound.patterns.cadence_state import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.patterns.state import CadenceKind, CadencePhase, CadenceState
 from streamer.steps import SpanScores
 
 RATE = 16_000

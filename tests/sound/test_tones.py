@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from streamer.recipes.synthesis import sounds
-from streamer.sound.patterns.cadence import CadenceDetector, CadenceKind, CadencePhase
+from streamer.sound.patterns.cadence import CadenceDetector
+from streamer.sound.patterns.state import CadenceKind, CadencePhase
 
 RATE = 16_000
 

@@ -13,7 +13,7 @@ from streamer.recipes.sirens.loop import VALIDATION, Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.sirens.scenes import Sounds, compose
 from streamer.recipes.synthesis.blocks import Arrays, Say, blamed, composed
-from streamer.sound.patterns.siren_net import STEPS
+from streamer.sound.patterns.sirens import STEPS
 
 LOOK_STEPS = 4
 STEP_S = 0.032

@@ -23,7 +23,7 @@ from streamer.recipes.sirens.sounds import SPREAD, chirps, engine, lead, levelle
 from streamer.recipes.synthesis import alert_scenes
 from streamer.recipes.synthesis.alert_scenes import Recording, load, strung
 from streamer.recipes.synthesis.sounds import DISTRACTORS, Generator, Samples, household, noise, room
-from streamer.sound.patterns.siren_net import CLASSES, STEP_FRAMES, band_levels
+from streamer.sound.patterns.sirens import CLASSES, STEP_FRAMES, band_levels
 from streamer.sound.patterns.spectrum import FRAME_HOP, Decibels, Spectrogram
 
 __all__ = ["RECORDED", "Scene", "Sounds", "background", "compose", "heard_there"]
