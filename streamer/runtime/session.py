@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
+from streamer.audio.loudness import dbfs
 from streamer.events import (
     SAMPLE_RATE,
     Alert,
@@ -41,7 +42,6 @@ from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertTex
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
-from streamer.sound.loudness import dbfs
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.steps import SpanScores, StepRequest, StepResult

@@ -13,12 +13,13 @@ import numpy as np
 import webrtcvad
 from numpy.typing import NDArray
 
+from streamer.audio.loudness import dbfs
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import VadSettings
 from streamer.vad.silero import SpeechProbability
 
 FRAME_SAMPLES = SAMPLE_RATE // 50  # 320 samples: 20 ms
-SILENCE_DB = -100.0  # level of digital silence, dB re full scale
+SILENCE_DB = -100.0  # what is quieter counts as digital silence, dB re full scale
 FLOOR_FRAMES = 250  # the floor looks back over 5 s
 FLOOR_EVERY = 5  # and is looked up anew every 100 ms
 FLOOR_PERCENTILE = 10
@@ -51,7 +52,7 @@ class VoiceDetector:
 
     def step(self, frame: NDArray[np.float32]) -> VoiceFrame:
         """Judge one frame, float32 [320] in -1..1."""
-        level_db = level_dbfs(frame)
+        level_db = max(SILENCE_DB, dbfs(frame))
         if level_db > SILENCE_DB:
             self._levels.append(level_db)
         if self._count % FLOOR_EVERY == 0 and self._levels:
@@ -70,9 +71,3 @@ class VoiceDetector:
             return probability >= self._likely
         pcm = np.round(np.clip(frame, -1.0, 32767 / 32768) * 32768).astype("<i2").tobytes()
         return loud and self._vad.is_speech(pcm, SAMPLE_RATE)
-
-
-def level_dbfs(samples: NDArray[np.float32]) -> float:
-    """Root mean square level of samples in dB re full scale, at least -100."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    return max(SILENCE_DB, 10 * float(np.log10(power))) if power > 0 else SILENCE_DB

@@ -8,7 +8,6 @@ from streamer.events import Tag
 from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
 from streamer.sound.labels import find
-from streamer.sound.loudness import dbfs
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 from streamer.steps import SpanScores
 
@@ -390,12 +389,6 @@ def test_loudness_silence_and_a_lost_microphone():
     end = len(levels) * 8000
     assert states(alerts.step(AlertInput(end_sample=end, lost=True))) == [("gone", "raised")]
     assert states(alerts.step(AlertInput(end_sample=end + 8000))) == [("gone", "cleared")]
-
-
-def test_dbfs():
-    assert dbfs(np.zeros(100, np.float32)) == dbfs(np.zeros(0, np.float32)) == -120
-    assert dbfs(np.ones(100, np.float32)) == pytest.approx(0)
-    assert dbfs(np.full(100, 0.1, np.float32)) == pytest.approx(-20, abs=1e-3)
 
 
 def test_an_alert_says_what_was_heard_and_said():
