@@ -125,7 +125,7 @@ class AlertEngine:
     def patterns(self) -> tuple[CadenceState, ...]:
         """The patterns of the signal that count for a rule after the latest step, each once."""
         triggers = (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
-        found = {state.kind: state for trigger in triggers for state in trigger.counting}
+        found = {state.kind: state for trigger in triggers for state in trigger.clues.counting}
         return tuple(found.values())
 
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:

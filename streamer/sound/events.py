@@ -25,8 +25,6 @@ from streamer.sound.labels import LABEL_COUNT, LabelGroup, event_group, groups, 
 from streamer.sound.patterns.state import CadenceState
 from streamer.steps import SpanScores
 
-__all__ = ["SoundChange", "SoundEvents", "combine"]
-
 logger = logging.getLogger(__name__)
 Scores = NDArray[np.float32]
 

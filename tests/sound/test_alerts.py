@@ -279,6 +279,26 @@ def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_on
     assert states(changes) == [("smoke_alarm", "raised")]
 
 
+def test_each_change_of_a_sounds_state_is_logged(caplog):
+    caplog.set_level("DEBUG", "streamer.sound.sound_trigger")
+    alerts = engine({"id": "smoke", "labels": ["smoke_alarm"], "cadence": ["t3"], "unless": ["t4"], "clear_after_s": 3})
+    run(alerts, range(1, 12), lambda second: {SMOKE: 0.6} if 2 < second < 6 else {})
+    alerts.step(t3(CadencePhase.SOUNDING, 9, 13, 13, PLAIN_SCORE))
+    alerts.step(t4(CadencePhase.SOUNDING, 12, 14, 14))
+    run(alerts, (15, 22), lambda second: {SMOKE: 0.6})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"smoke: {before} -> {after} at {second * RATE}"
+        for before, after, second in [
+            ("QUIET", "CANDIDATE", 3),
+            ("CANDIDATE", "CONFIRMED", 4),
+            ("CONFIRMED", "QUIET", 7),
+            ("QUIET", "CONFIRMED", 13),
+            ("CONFIRMED", "DENIED", 14),
+            ("DENIED", "CANDIDATE", 22),
+        ]
+    ]
+
+
 def test_flapping_at_the_threshold_is_one_alert():
     changes = run(engine(SIREN_RULE), range(1, 120), lambda second: {SIREN: 0.52 if second % 2 else 0.48})
     assert states(changes) == [("s", "raised")]
