@@ -136,7 +136,7 @@ class Session:
             case SegmentClosed():
                 return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
             case AudioLost():
-                return [self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)]
+                return self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)
             case Noticed():
                 return self._noticed(plan)
             case StateChanged():
@@ -319,13 +319,14 @@ class Session:
             for change in changes
         ]
 
-    def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> Event:
-        return self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+    def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> list[Event]:
+        gap = self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+        return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
     def _noticed(self, plan: Noticed) -> list[Event]:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
-            return [self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)]
+            return self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)
         if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
             told, self._told_of_offset = self._told_of_offset, True
             return [] if told else self.status("listening", report.detail, plan.at_sample)
