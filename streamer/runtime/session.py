@@ -44,7 +44,7 @@ from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
-from streamer.steps import SpanScores, StepRequest, StepResult
+from streamer.steps import HypothesisWord, SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
@@ -271,7 +271,7 @@ class Session:
                 change.start_sample,
                 change.end_sample,
                 change.final,
-                tuple((word.start_sample, word.end_sample) for word in change.words),
+                _word_spans(change.words),
             )
             for change in changes
         ]
@@ -346,3 +346,12 @@ class Session:
         heard = max(self._audio_sample, self._looked_ahead)
         event = kind(session=self.name, seq=self._seq, audio_t=seconds(heard), **fields)
         return self._mask.event(event)
+
+
+def _word_spans(words: Sequence[HypothesisWord]) -> tuple[tuple[int, int], ...]:
+    """(start, end) in samples of each word as spaces part them: what has none before it belongs to the one before."""
+    spans: list[tuple[int, int]] = []
+    for word in words:
+        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
+        spans.append((start, word.end_sample))
+    return tuple(spans)

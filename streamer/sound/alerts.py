@@ -36,8 +36,9 @@ __all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
-TEXT_AGE_S = 10.0  # text older than this was not said meanwhile
-TEXT_TAIL = 300  # characters
+TEXT_LEAD_S = 5.0  # an alert quotes what was said from so long before its start on
+TEXT_TAIL = 300  # characters, at most
+TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,7 @@ class AlertEngine:
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
-    _text: str = ""
-    _text_at: int = 0
+    _texts: dict[int, AlertText] = field(default_factory=dict)  # the latest segments as they stand
 
     def __post_init__(self) -> None:
         self._watches = [self._watch(rule, f"alerts.rules[{index}]") for index, rule in enumerate(self.rules.rules)]
@@ -169,8 +169,21 @@ class AlertEngine:
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
         for text in given.texts:
-            self._text = f"{text.text} {text.partial}".strip()[-TEXT_TAIL:]
-            self._text_at = given.end_sample
+            self._texts[text.segment] = text
+            if len(self._texts) > TEXT_SEGMENTS:
+                del self._texts[min(self._texts)]
+
+    def _said(self, since: int, until: int) -> str:
+        """The end of what was said between these samples; by whole segments where the words' times are not known."""
+        found: list[str] = []
+        for text in self._texts.values():
+            words = text.text.split()
+            spans = text.word_spans
+            if len(spans) != len(words):
+                spans = ((text.start_sample, text.end_sample),) * len(words)
+            found += [word for word, (start, end) in zip(words, spans, strict=True) if end > since and start < until]
+            found += text.partial.split() if text.end_sample > since else []
+        return " ".join(found)[-TEXT_TAIL:]
 
     def _advance(self, watch: _Watch, found: Evidence, given: AlertInput) -> list[AlertChange]:
         active, at = watch.active, given.end_sample
@@ -230,7 +243,6 @@ class AlertEngine:
     def _change(
         self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
     ) -> AlertChange:
-        fresh = at - self._text_at <= TEXT_AGE_S * SAMPLE_RATE
         return AlertChange(
             at_sample=at,
             id=active.id,
@@ -242,7 +254,7 @@ class AlertEngine:
             score=active.score,
             labels=active.labels,
             heard=self._heard,
-            text=self._text if fresh else "",
+            text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), at),
             reason=reason,
         )
 

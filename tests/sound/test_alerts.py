@@ -419,6 +419,20 @@ def test_an_alert_says_what_was_heard_and_said():
     assert (raised.heard, raised.text, raised.score) == (tags[:5], "look out there", pytest.approx(0.9))
 
 
+def test_an_alert_quotes_what_was_said_from_a_little_before_its_start():
+    alerts = engine({**SIREN_RULE, "confirm": 1, "clear_after_s": 1})
+    spans = tuple((second * RATE, second * RATE + 8_000) for second in (1, 2, 11, 12, 24))
+    say(alerts, 3, "at first", word_spans=spans[:2])
+    say(alerts, 13, "at first this then", "here", word_spans=spans[:4])
+    say(alerts, 16, "", "some", segment=1)
+    (raised,) = alerts.step(judged(17, {SIREN: 0.9}))
+    assert (raised.start_sample, raised.text) == (15.5 * RATE, "this then here some")
+    say(alerts, 18, "something went by", segment=1)
+    assert [change.text for change in alerts.step(judged(19, {}))] == ["this then here something went by"]
+    (raised,) = alerts.step(judged(40, {SIREN: 0.9}))
+    assert raised.text == ""
+
+
 def test_a_rule_with_an_unknown_label_is_refused_with_its_path():
     with pytest.raises(
         ConfigError, match=r"alerts\.rules\[1\]\.labels\[1\]: neither a group nor a label .*near it: Siren"
