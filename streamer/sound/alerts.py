@@ -36,7 +36,7 @@ __all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
-TEXT_LEAD_S = 5.0  # an alert quotes what was said from so long before its start on
+TEXT_LEAD_S = 5.0  # an alert quotes what was said from so long before its start until it was raised
 TEXT_TAIL = 300  # characters, at most
 TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
@@ -79,6 +79,7 @@ class _Active:
     score: float
     labels: tuple[str, ...]
     repeat_at: int | None
+    told: int  # when it was raised, or there was news
 
 
 @dataclass(slots=True)
@@ -182,7 +183,8 @@ class AlertEngine:
             if len(spans) != len(words):
                 spans = ((text.start_sample, text.end_sample),) * len(words)
             found += [word for word, (start, end) in zip(words, spans, strict=True) if end > since and start < until]
-            found += text.partial.split() if text.end_sample > since else []
+            if text.end_sample > since and (spans[-1][1] if spans else text.start_sample) < until:
+                found += text.partial.split()
         return " ".join(found)[-TEXT_TAIL:]
 
     def _advance(self, watch: _Watch, found: Evidence, given: AlertInput) -> list[AlertChange]:
@@ -206,7 +208,7 @@ class AlertEngine:
         start = min(max(found.start_sample, watch.ended), at)
         repeat = None if watch.rule.repeat_s is None else at + round(watch.rule.repeat_s * SAMPLE_RATE)
         last = max(start, min(found.last_sample, at))
-        watch.active = _Active(self._next_id, _Phase.RAISED, start, last, found.score, found.labels, repeat)
+        watch.active = _Active(self._next_id, _Phase.RAISED, start, last, found.score, found.labels, repeat, at)
         self._next_id += 1
         logger.info("alert %d %s: IDLE -> RAISED at %d", watch.active.id, watch.rule.id, at)
         return self._change(watch, watch.active, "raised", at)
@@ -217,6 +219,7 @@ class AlertEngine:
         added = tuple(name for name in found.labels if name not in active.labels)
         active.labels += added
         if added or found.news:
+            active.told = at
             return [self._change(watch, active, "updated", at, reason="news")]
         if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
             assert watch.rule.repeat_s is not None
@@ -254,7 +257,7 @@ class AlertEngine:
             score=active.score,
             labels=active.labels,
             heard=self._heard,
-            text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), at),
+            text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
             reason=reason,
         )
 

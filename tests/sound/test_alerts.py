@@ -427,8 +427,9 @@ def test_an_alert_quotes_what_was_said_from_a_little_before_its_start():
     say(alerts, 16, "", "some", segment=1)
     (raised,) = alerts.step(judged(17, {SIREN: 0.9}))
     assert (raised.start_sample, raised.text) == (15.5 * RATE, "this then here some")
-    say(alerts, 18, "something went by", segment=1)
-    assert [change.text for change in alerts.step(judged(19, {}))] == ["this then here something went by"]
+    spans = tuple((second * RATE, second * RATE + 8_000) for second in (16, 17, 18))
+    say(alerts, 18, "something went by", "and", segment=1, word_spans=spans)
+    assert [change.text for change in alerts.step(judged(19, {}))] == ["this then here something"]
     (raised,) = alerts.step(judged(40, {SIREN: 0.9}))
     assert raised.text == ""
 
