@@ -252,7 +252,7 @@ class SoundTrigger:
             if run.onset is None:
                 run.onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
             plain = run.score >= threshold + SURE * (1 - threshold)
-            enough = sum(above for _, above in run.latest) >= self.rule.confirm or plain
+            enough = sum(was_above for _, was_above in run.latest) >= self.rule.confirm or plain
             run.sure = above and enough and at - run.onset >= self.rule.min_duration_s * SAMPLE_RATE
         elif run.last is None or at - run.last >= self.rule.clear_after_s * SAMPLE_RATE:
             run.onset, run.score = None, 0.0

@@ -17,7 +17,7 @@ from streamer.sound.patterns.sirens import (
     _longest,
     band_levels,
     bundled,
-    took_turns,
+    has_hilo_tones,
 )
 from streamer.sound.patterns.spectrum import Spectrogram
 from streamer.sound.patterns.state import CadencePhase
@@ -37,7 +37,7 @@ def looked(chances, kind="wail", monkeypatch=None, turns=()):
         return np.array([1 - chance, *(chance * (name == kind) for name in CLASSES[1:])], np.float32)
 
     monkeypatch.setattr(sirens, "bundled", lambda: scripted)
-    monkeypatch.setattr(sirens, "took_turns", lambda levels: next(turns, True))
+    monkeypatch.setattr(sirens, "has_hilo_tones", lambda levels: next(turns, True))
     detector, found = SirenDetector(), []
     for look in range(len(chances)):
         detector.push(np.zeros((LOOK_FRAMES, 257), np.float32), look * LOOK_FRAMES)
@@ -77,7 +77,7 @@ def test_a_siren_is_over_when_it_was_not_heard_for_a_while(monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "phases"), [("hilo", "cccccss"), ("wail", "cccssss")])
-def test_a_hilo_is_one_when_two_tones_took_turns(kind, phases, monkeypatch):
+def test_a_hilo_is_one_when_two_tones_has_hilo_tones(kind, phases, monkeypatch):
     found = looked([0.99] * 7, kind, monkeypatch, turns=[False, False, True])
     letters = {CadencePhase.CANDIDATE: "c", CadencePhase.SOUNDING: "s"}
     assert "".join(letters[state.phase] for states in found for state in states) == phases
@@ -128,7 +128,7 @@ def turned(pitch_hz, gate=1.0, noise=1e-3):
     wave = gate * sum(np.sin(k * phase) / k for k in (1, 3, 5))
     rush = noise * np.random.default_rng(0).standard_normal(CLOCK.size)
     frames, _ = Spectrogram().push((0.1 * wave + rush).astype(np.float32), CLOCK.size)
-    return took_turns(band_levels(frames)[-STEP_FRAMES * STEPS :])
+    return has_hilo_tones(band_levels(frames)[-STEP_FRAMES * STEPS :])
 
 
 @pytest.mark.parametrize("end_s", [0.75, 0.8, 0.9, 1.0])
@@ -150,14 +150,14 @@ def test_two_tones_at_once_did_not():
     frames, _ = Spectrogram().push(
         (0.1 * (np.sin(2 * np.pi * 435 * CLOCK) + np.sin(2 * np.pi * 580 * CLOCK))).astype(np.float32), CLOCK.size
     )
-    assert not took_turns(band_levels(frames)[-STEP_FRAMES * STEPS :])
+    assert not has_hilo_tones(band_levels(frames)[-STEP_FRAMES * STEPS :])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hilo_of_the_bench_did(seed):
     made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.JUDGING).samples
     frames, _ = Spectrogram().push(0.1 * made, made.size)
-    assert took_turns(band_levels(frames))
+    assert has_hilo_tones(band_levels(frames))
 
 
 def test_the_longest_run_of_each_column():

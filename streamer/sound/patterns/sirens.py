@@ -99,7 +99,7 @@ class SirenDetector:
         self._since = now if self._since is None else self._since
         onset = max(0, self._since - SEEN_AFTER)
         likely = self.patterns[int(np.argmax(chances[1:]))]
-        if self._sure >= SURE_LOOKS and (likely.kind is not CadenceKind.HILO or took_turns(levels)):
+        if self._sure >= SURE_LOOKS and (likely.kind is not CadenceKind.HILO or has_hilo_tones(levels)):
             likely.confirm(onset, now, PLAIN_SCORE if self._sure >= PLAIN_LOOKS else SURE_SCORE)
         for pattern in self.patterns:
             if pattern.onset is not None:
@@ -145,7 +145,7 @@ def _inputs(levels: Decibels) -> Floats:
     return np.stack([contrast, level]).astype(np.float32)
 
 
-def took_turns(levels: Decibels) -> bool:
+def has_hilo_tones(levels: Decibels) -> bool:
     """Whether two tones were heard in turn lately: levels of bands [frames, BANDS] in dB, the latest last."""
     latest = levels[-HILO_STEPS * STEP_FRAMES :].reshape(-1, STEP_FRAMES, BANDS).max(axis=1)
     above = contrast_db(latest)[:, :HILO_BANDS]
