@@ -77,7 +77,7 @@ def test_a_siren_is_over_when_it_was_not_heard_for_a_while(monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "phases"), [("hilo", "cccccss"), ("wail", "cccssss")])
-def test_a_hilo_is_one_when_two_tones_has_hilo_tones(kind, phases, monkeypatch):
+def test_a_hilo_is_one_when_two_tones_took_turns(kind, phases, monkeypatch):
     found = looked([0.99] * 7, kind, monkeypatch, turns=[False, False, True])
     letters = {CadencePhase.CANDIDATE: "c", CadencePhase.SOUNDING: "s"}
     assert "".join(letters[state.phase] for states in found for state in states) == phases
