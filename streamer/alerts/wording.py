@@ -8,8 +8,7 @@ from streamer.events import SAMPLE_RATE, Alert
 from streamer.output.plain_text import clean
 from streamer.settings.rules import AlertRule, AlertRules
 from streamer.sound.labels import groups, labels
-from streamer.sound.patterns.cadence_state import CadenceKind
-from streamer.sound.patterns.pattern_trust import SIRENS
+from streamer.sound.patterns.state import SIRENS, CadenceKind
 from streamer.sound.sound_trigger import CONSENT, CONSENT_SAMPLES, FUSED_RATIO, MISTAKEN_SAMPLES, SURE
 
 _MARKS = {"critical": "‼ ", "warning": "", "info": ""}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
+from streamer.audio.loudness import dbfs
 from streamer.events import (
     SAMPLE_RATE,
     Alert,
@@ -41,12 +42,10 @@ from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
-from streamer.sound.loudness import dbfs
 from streamer.sound.patterns.cadence import CadenceDetector
-from streamer.sound.patterns.cadence_state import CadenceState
-from streamer.sound.patterns.pattern_trust import SIRENS
+from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
-from streamer.steps import SpanScores, StepRequest, StepResult
+from streamer.steps import HypothesisWord, SpanScores, StepRequest, StepResult
 from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
@@ -138,7 +137,7 @@ class Session:
             case SegmentClosed():
                 return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
             case AudioLost():
-                return [self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)]
+                return self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)
             case Noticed():
                 return self._noticed(plan)
             case StateChanged():
@@ -273,7 +272,7 @@ class Session:
                 change.start_sample,
                 change.end_sample,
                 change.final,
-                tuple((word.start_sample, word.end_sample) for word in change.words),
+                _word_spans(change.words),
             )
             for change in changes
         ]
@@ -321,13 +320,14 @@ class Session:
             for change in changes
         ]
 
-    def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> Event:
-        return self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+    def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> list[Event]:
+        gap = self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+        return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
     def _noticed(self, plan: Noticed) -> list[Event]:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
-            return [self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)]
+            return self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)
         if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
             told, self._told_of_offset = self._told_of_offset, True
             return [] if told else self.status("listening", report.detail, plan.at_sample)
@@ -347,3 +347,12 @@ class Session:
         heard = max(self._audio_sample, self._looked_ahead)
         event = kind(session=self.name, seq=self._seq, audio_t=seconds(heard), **fields)
         return self._mask.event(event)
+
+
+def _word_spans(words: Sequence[HypothesisWord]) -> tuple[tuple[int, int], ...]:
+    """(start, end) in samples of each word as spaces part them: what has none before it belongs to the one before."""
+    spans: list[tuple[int, int]] = []
+    for word in words:
+        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
+        spans.append((start, word.end_sample))
+    return tuple(spans)

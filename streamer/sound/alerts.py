@@ -20,7 +20,7 @@ from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
-from streamer.sound.patterns.cadence_state import CadenceState
+from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
     AlertInput,
@@ -36,8 +36,9 @@ __all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
-TEXT_AGE_S = 10.0  # text older than this was not said meanwhile
-TEXT_TAIL = 300  # characters
+TEXT_LEAD_S = 5.0  # an alert quotes what was said from so long before its start until it was raised
+TEXT_TAIL = 300  # characters, at most
+TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class _Active:
     score: float
     labels: tuple[str, ...]
     repeat_at: int | None
+    told: int  # when it was raised, or there was news
 
 
 @dataclass(slots=True)
@@ -106,8 +108,7 @@ class AlertEngine:
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
-    _text: str = ""
-    _text_at: int = 0
+    _texts: dict[int, AlertText] = field(default_factory=dict)  # the latest segments as they stand
 
     def __post_init__(self) -> None:
         self._watches = [self._watch(rule, f"alerts.rules[{index}]") for index, rule in enumerate(self.rules.rules)]
@@ -125,7 +126,7 @@ class AlertEngine:
     def patterns(self) -> tuple[CadenceState, ...]:
         """The patterns of the signal that count for a rule after the latest step, each once."""
         triggers = (watch.trigger for watch in self._watches if isinstance(watch.trigger, SoundTrigger))
-        found = {state.kind: state for trigger in triggers for state in trigger.counting}
+        found = {state.kind: state for trigger in triggers for state in trigger.clues.counting}
         return tuple(found.values())
 
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
@@ -169,8 +170,22 @@ class AlertEngine:
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
         for text in given.texts:
-            self._text = f"{text.text} {text.partial}".strip()[-TEXT_TAIL:]
-            self._text_at = given.end_sample
+            self._texts[text.segment] = text
+            if len(self._texts) > TEXT_SEGMENTS:
+                del self._texts[min(self._texts)]
+
+    def _said(self, since: int, until: int) -> str:
+        """The end of what was said between these samples; by whole segments where the words' times are not known."""
+        found: list[str] = []
+        for text in self._texts.values():
+            words = text.text.split()
+            spans = text.word_spans
+            if len(spans) != len(words):
+                spans = ((text.start_sample, text.end_sample),) * len(words)
+            found += [word for word, (start, end) in zip(words, spans, strict=True) if end > since and start < until]
+            if text.end_sample > since and (spans[-1][1] if spans else text.start_sample) < until:
+                found += text.partial.split()
+        return " ".join(found)[-TEXT_TAIL:]
 
     def _advance(self, watch: _Watch, found: Evidence, given: AlertInput) -> list[AlertChange]:
         active, at = watch.active, given.end_sample
@@ -193,7 +208,7 @@ class AlertEngine:
         start = min(max(found.start_sample, watch.ended), at)
         repeat = None if watch.rule.repeat_s is None else at + round(watch.rule.repeat_s * SAMPLE_RATE)
         last = max(start, min(found.last_sample, at))
-        watch.active = _Active(self._next_id, _Phase.RAISED, start, last, found.score, found.labels, repeat)
+        watch.active = _Active(self._next_id, _Phase.RAISED, start, last, found.score, found.labels, repeat, at)
         self._next_id += 1
         logger.info("alert %d %s: IDLE -> RAISED at %d", watch.active.id, watch.rule.id, at)
         return self._change(watch, watch.active, "raised", at)
@@ -204,6 +219,7 @@ class AlertEngine:
         added = tuple(name for name in found.labels if name not in active.labels)
         active.labels += added
         if added or found.news:
+            active.told = at
             return [self._change(watch, active, "updated", at, reason="news")]
         if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
             assert watch.rule.repeat_s is not None
@@ -230,7 +246,6 @@ class AlertEngine:
     def _change(
         self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
     ) -> AlertChange:
-        fresh = at - self._text_at <= TEXT_AGE_S * SAMPLE_RATE
         return AlertChange(
             at_sample=at,
             id=active.id,
@@ -242,7 +257,7 @@ class AlertEngine:
             score=active.score,
             labels=active.labels,
             heard=self._heard,
-            text=self._text if fresh else "",
+            text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
             reason=reason,
         )
 

@@ -1,15 +1,22 @@
 """Evidence from sounds: the tagger's scores and the signal's patterns; either alone is enough, both together sooner.
 
-But a siren's pattern alone is not: it takes the tagger's consent (`streamer.sound.patterns.pattern_trust`).
+But a siren's pattern alone is not: it takes the tagger's consent (`streamer.sound.patterns.state`).
 
 A weak head errs on what it was never shown, and it errs for seconds. So where much depends on a rule, the tagger's word
 alone counts only if nothing speaks against it: the signal shows at least the beginning of what such a sound consists of
 (`signs`), and no other label that would explain the sound scores as high (`rivals`).
+
+    QUIET ──signs or scores──► CANDIDATE ──enough, and not denied──► CONFIRMED ──nothing for clear_after_s──► QUIET
+      └──────────── another alarm's pattern (`unless`) ───────────► DENIED, while it may go on
+
+A pattern of the rule's own confirms whatever denies the labels.
 """
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +25,10 @@ from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
-from streamer.sound.patterns.cadence_state import CANDIDATE_SCORE, CadencePhase, CadenceState
-from streamer.sound.patterns.pattern_trust import Opinion, PatternTrust
+from streamer.sound.patterns.state import CANDIDATE_SCORE, CadencePhase, CadenceState, Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
+
+logger = logging.getLogger(__name__)
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
@@ -41,6 +49,65 @@ NEVER = -SAMPLE_RATE * 1000
 Indices = NDArray[np.intp]
 
 
+class SoundState(Enum):
+    """How far a rule's sound is: not there, perhaps, for sure until it is over, or taken for another alarm's."""
+
+    QUIET = "quiet"
+    CANDIDATE = "candidate"
+    CONFIRMED = "confirmed"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Clues:
+    """What speaks for the sound at the end of a hop, and what against it.
+
+    `counting`: patterns that are enough by themselves. `begun`: those that may be one. `fused`: the tagger backs them,
+    both together are enough. `sure`: its word alone is. `tagged`: it heard the sound within `clear_after_s`. `denied`:
+    it is another alarm, so its word is nothing.
+    """
+
+    counting: tuple[CadenceState, ...] = ()
+    begun: tuple[CadenceState, ...] = ()
+    fused: bool = False
+    sure: bool = False
+    tagged: bool = False
+    denied: bool = False
+
+    @property
+    def raises(self) -> bool:
+        """Whether it is the sound."""
+        return bool(self.counting) or self.fused or self.sure
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is not over."""
+        return bool(self.counting) or self.fused or self.tagged
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the tagger's judgements of late come to; begun anew where its word is nothing.
+
+    `latest`: the last judgements: the best score as a part of the threshold, and whether it was above with signs in
+    sight. `onset`: since when, in the judgements that are being confirmed. `last`: last sample of the sound. `names`:
+    labels of the latest judgement. `sure`: as in `Clues`.
+    """
+
+    latest: deque[tuple[float, bool]]
+    onset: int | None = None
+    last: int | None = None
+    score: float = 0.0
+    names: tuple[str, ...] = ()
+    sure: bool = False
+
+    @property
+    def backs(self) -> bool:
+        """Whether it agrees with a pattern that has begun."""
+        strengths = [strength for strength, _ in self.latest][-2:]
+        return bool(strengths) and (strengths[-1] >= 1 or (len(strengths) == 2 and min(strengths) >= FUSED_RATIO))
+
+
 @dataclass(slots=True)
 class SoundTrigger:
     """Scores of a set of labels and patterns of the signal.
@@ -55,85 +122,102 @@ class SoundTrigger:
     rivals: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     mistaken: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
-    _recent: deque[bool] = field(init=False)
-    _onset: int | None = None  # of the run of judgements that is being confirmed
-    _heard: int | None = None  # last sample that the tagger is thought to have heard
-    _judged: int = NEVER
-    _names: tuple[str, ...] = ()  # of the latest judgement
-    _score: float = 0.0
-    _confirmed: bool = False
-    _near: deque[float] = field(default_factory=lambda: deque(maxlen=2))  # the last scores, as parts of the threshold
-    _patterns: tuple[CadenceState, ...] = ()  # of the latest hop
-    _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
-    counting: tuple[CadenceState, ...] = ()  # patterns of the latest hop that are evidence by themselves
-    _trust: PatternTrust = field(default_factory=PatternTrust)
+    state: SoundState = SoundState.QUIET
+    clues: Clues = Clues()  # of the latest hop
+    _run: _Run = field(init=False)
+    _judged: int = NEVER  # end of the latest judgement
     _opinions: deque[Opinion] = field(default_factory=lambda: deque(maxlen=2))  # of the last judgements
     _consented_until: int = NEVER
     _doubted_until: int = 0  # the tagger mistakes what it heard
     _denied_until: int = 0  # a pattern says that it is another alarm
-    _stands: bool = False  # it was raised and lasts: signs are needed to raise, not to go on
+    _patterns: tuple[CadenceState, ...] = ()  # of the latest hop with audio
+    _signs: deque[int] = field(default_factory=deque)  # when signs were in sight
+    _trust: PatternTrust = field(default_factory=PatternTrust)
 
     def __post_init__(self) -> None:
-        self._recent = deque(maxlen=self.rule.confirm + 1)
+        self._run = self._new_run()
 
     def step(self, given: AlertInput) -> Evidence:
         """Take this hop's patterns and, once a second, the judgement."""
         at = given.end_sample
         if given.cadence is not None:
-            self._patterns = given.cadence
-            going_on = [state.kind.value for state in given.cadence if state.phase is not CadencePhase.OVER]
-            if not set(self.rule.signs).isdisjoint(going_on):
-                self._signs.append(at)
-            while self._signs and at - self._signs[0] > SIGNS_KEPT:
-                self._signs.popleft()
+            self._see(given.cadence, at)
         if given.judgement or given.silent:
-            self._names = self._judge(given)
-        if self._denied(at):
-            self._forget()
+            self._judge(given)
+        denied = self._denied(at)
+        if denied:
+            self._run = self._new_run()
         own = [state for state in self._patterns if state.kind.value in self.rule.cadence]
+        self.clues = self._weigh(own, at, denied=denied)
+        self._move(self.clues, at)
+        return self._evidence(own, at)
+
+    def _new_run(self) -> _Run:
+        return _Run(deque(maxlen=self.rule.confirm + 1))
+
+    def _weigh(self, own: Sequence[CadenceState], at: int, *, denied: bool) -> Clues:
+        """The rule's own patterns and the tagger's judgements, put together."""
+        run = self._run
         opinion = min(self._opinions, default=Opinion.SILENT)
         consent = at <= self._consented_until or not self.members.size  # without labels it asks for patterns alone
-        sounding = self.counting = tuple(self._trust.step(own, opinion, consent=consent))
-        in_sight = [s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE]
-        fused = bool(in_sight) and self._backed() and at - self._judged <= SAMPLE_RATE
+        begun = tuple(s for s in own if s.phase is CadencePhase.CANDIDATE and s.score >= CANDIDATE_SCORE)
         known = self._judged if at - self._judged <= OVERDUE_SAMPLES else at  # between judgements nothing changes
-        tagged = self._heard is not None and known - self._heard < self.rule.clear_after_s * SAMPLE_RATE
-        seen = (*sounding, *(in_sight if fused else ()))
-        starts = [state.onset_sample for state in seen]
-        ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
-        if self._onset is not None and (self._confirmed or fused):
-            starts.append(self._onset)
-        if self._heard is not None:
-            ends.append(self._heard)
-        strongest = max((state.score for state in (*sounding, *in_sight)), default=0.0)
-        raises, lasts = bool(sounding) or fused or self._confirmed, bool(sounding) or fused or tagged
-        self._stands = lasts and (raises or self._stands)
-        return Evidence(
-            raises=raises,
-            lasts=lasts,
-            start_sample=min(starts, default=at),
-            last_sample=max(ends, default=at),
-            score=max(self._score if self._confirmed or fused else 0.0, strongest),
-            labels=(*self._names, *(state.kind.readable for state in seen)),
+        return Clues(
+            counting=tuple(self._trust.step(own, opinion, consent=consent)),
+            begun=begun,
+            fused=bool(begun) and run.backs and at - self._judged <= SAMPLE_RATE,
+            sure=run.sure,
+            tagged=run.last is not None and known - run.last < self.rule.clear_after_s * SAMPLE_RATE,
+            denied=denied,
         )
 
-    def _backed(self) -> bool:
-        """Whether the tagger agrees with a pattern that has begun."""
-        near = self._near
-        return bool(near) and (near[-1] >= 1 or (len(near) == 2 and min(near) >= FUSED_RATIO))
+    def _move(self, clues: Clues, at: int) -> None:
+        """The one place where the state changes."""
+        if clues.lasts and (clues.raises or self.state is SoundState.CONFIRMED):
+            state = SoundState.CONFIRMED
+        elif clues.denied:
+            state = SoundState.DENIED
+        elif clues.begun or clues.tagged:
+            state = SoundState.CANDIDATE
+        else:
+            state = SoundState.QUIET
+        if state is not self.state:
+            logger.debug("%s: %s -> %s at %d", self.rule.id, self.state.name, state.name, at)
+            self.state = state
+
+    def _evidence(self, own: Sequence[CadenceState], at: int) -> Evidence:
+        clues, run = self.clues, self._run
+        seen = (*clues.counting, *(clues.begun if clues.fused else ()))
+        starts = [state.onset_sample for state in seen]
+        ends = [min(state.last_sample, at) for state in own if state.phase is not CadencePhase.CANDIDATE]
+        by_tagger = clues.sure or clues.fused
+        if run.onset is not None and by_tagger:
+            starts.append(run.onset)
+        if run.last is not None:
+            ends.append(run.last)
+        strongest = max((state.score for state in (*clues.counting, *clues.begun)), default=0.0)
+        return Evidence(
+            raises=clues.raises,
+            lasts=clues.lasts,
+            start_sample=min(starts, default=at),
+            last_sample=max(ends, default=at),
+            score=max(run.score if by_tagger else 0.0, strongest),
+            labels=(*run.names, *(state.kind.readable for state in seen)),
+        )
+
+    def _see(self, patterns: tuple[CadenceState, ...], at: int) -> None:
+        self._patterns = patterns
+        going_on = [state.kind.value for state in patterns if state.phase is not CadencePhase.OVER]
+        if any(kind in self.rule.signs for kind in going_on):
+            self._signs.append(at)
+        while self._signs and at - self._signs[0] > SIGNS_KEPT:
+            self._signs.popleft()
 
     def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""
         others = [state.last_sample for state in self._patterns if state.kind.value in self.rule.unless]
         self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
         return bool(self.rule.unless) and at < self._denied_until
-
-    def _forget(self) -> None:
-        """The tagger has said nothing."""
-        self._recent.clear()
-        self._near.clear()
-        self._onset = self._heard = None
-        self._score, self._confirmed, self._names = 0.0, False, ()
 
     def _signed(self, at: int) -> bool:
         """Whether the signal shows, and keeps showing, signs of such a sound."""
@@ -142,38 +226,38 @@ class SoundTrigger:
         seen = self._signs
         return bool(seen) and at - seen[-1] <= SIGN_SAMPLES and seen[-1] - seen[0] >= SIGNS_APART
 
-    def _judge(self, given: AlertInput) -> tuple[str, ...]:
+    def _judge(self, given: AlertInput) -> None:
         scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
-        at, self._judged = given.end_sample, given.end_sample
+        at, run, stands = given.end_sample, self._run, self.state is SoundState.CONFIRMED
+        self._judged = at
         own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))
         self._opinions.append(_opinion(own, rival))
         if own >= CONSENT:
             self._consented_until = at + CONSENT_SAMPLES
         if scores[self.mistaken].max(initial=0.0) >= MISTAKEN:
             self._doubted_until = at + MISTAKEN_SAMPLES
-        doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not self._stands)
+        doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not stands)
         if not given.judgement or doubted:
             scores = np.zeros(LABEL_COUNT, np.float32)
         strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())
         signed = self._signed(at)
         above = strongest >= 1 and signed
-        self._near.append(strongest)
-        self._recent.append(above)
-        self._confirmed = False
+        run.latest.append((strongest, above))
+        run.sure = False
         if strongest >= OFF_RATIO:
             best = int(self.members[strength.argmax()])
-            threshold, self._score = float(self.on[best]), float(scores[best])
-            self._heard = estimated_offset(given.judgement) if signed or self._stands else self._heard
-            if self._onset is None:
-                self._onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
-            sure = self._score >= threshold + SURE * (1 - threshold)
-            enough = sum(self._recent) >= self.rule.confirm or sure
-            self._confirmed = above and enough and at - self._onset >= self.rule.min_duration_s * SAMPLE_RATE
-        elif self._heard is None or at - self._heard >= self.rule.clear_after_s * SAMPLE_RATE:
-            self._onset, self._score = None, 0.0
+            threshold, run.score = float(self.on[best]), float(scores[best])
+            run.last = estimated_offset(given.judgement) if signed or stands else run.last
+            if run.onset is None:
+                run.onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)
+            plain = run.score >= threshold + SURE * (1 - threshold)
+            enough = sum(was_above for _, was_above in run.latest) >= self.rule.confirm or plain
+            run.sure = above and enough and at - run.onset >= self.rule.min_duration_s * SAMPLE_RATE
+        elif run.last is None or at - run.last >= self.rule.clear_after_s * SAMPLE_RATE:
+            run.onset, run.score = None, 0.0
         heard = self.members[strength >= OFF_RATIO] if self.members.size else self.members
-        return tuple(labels()[int(index)].name for index in heard)
+        run.names = tuple(labels()[int(index)].name for index in heard)
 
 
 def _opinion(own: float, rival: float) -> Opinion:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Tag
 from streamer.settings.rules import AlertRule
-from streamer.sound.patterns.cadence_state import CadenceState
+from streamer.sound.patterns.state import CadenceState
 from streamer.steps import SpanScores
 
 TEXT_LIMIT = 2000  # characters of a segment that rules look at

@@ -18,6 +18,7 @@ import webrtcvad
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 
+from streamer.audio.loudness import dbfs
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import VadSettings
 from streamer.vad.gate import SILENCE_DB, VoiceFrame
@@ -81,7 +82,7 @@ class VoiceDetector:
 
     def step(self, frame: NDArray[np.float32]) -> VoiceFrame:
         """Judge one frame, float32 [320] in -1..1."""
-        level_db = level_dbfs(frame)
+        level_db = max(SILENCE_DB, dbfs(frame))
         if level_db > SILENCE_DB:
             self._levels.append(level_db)
         if self._count % FLOOR_EVERY == 0 and self._levels:
@@ -100,9 +101,3 @@ class VoiceDetector:
             return probability >= self._likely
         pcm = np.round(np.clip(frame, -1.0, 32767 / 32768) * 32768).astype("<i2").tobytes()
         return loud and self._vad.is_speech(pcm, SAMPLE_RATE)
-
-
-def level_dbfs(samples: NDArray[np.float32]) -> float:
-    """Root mean square level of samples in dB re full scale, at least -100."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    return max(SILENCE_DB, 10 * float(np.log10(power))) if power > 0 else SILENCE_DB

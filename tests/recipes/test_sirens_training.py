@@ -13,7 +13,7 @@ from streamer.recipes.sirens import make
 from streamer.recipes.sirens.loop import Bank, heard, train
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.synthesis import gliding, scenes
-from streamer.sound.patterns.siren_net import BANDS, STEP_FRAMES, STEPS, SirenNet
+from streamer.sound.patterns.sirens import BANDS, STEP_FRAMES, STEPS, SirenNet
 
 SPOKEN = shutil.which("espeak-ng") and shutil.which("flite")
 

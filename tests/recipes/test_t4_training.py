@@ -11,7 +11,7 @@ from streamer.recipes import small_nets
 from streamer.recipes.synthesis import scenes as backgrounds
 from streamer.recipes.t4 import make, scenes
 from streamer.recipes.t4.make import judged, train
-from streamer.sound.patterns import beep_net
+from streamer.sound.patterns import t4
 from streamer.sound.patterns.t4 import INPUTS
 
 SPOKEN = shutil.which("espeak-ng") and shutil.which("flite")
@@ -54,8 +54,8 @@ def test_a_network_learns_what_it_is_shown_and_is_stored_as_it_is(tmp_path, litt
     assert int(heard) >= 0.9 * total
     (tmp_path / "data").mkdir()
     network.save(tmp_path / "data" / "t4.npz")
-    monkeypatch.setattr(beep_net, "files", lambda package: tmp_path)
-    stored = beep_net.bundled.__wrapped__()
+    monkeypatch.setattr(t4, "files", lambda package: tmp_path)
+    stored = t4.bundled.__wrapped__()
     for one in little["inputs"][:5].astype(np.float32):
         with torch.no_grad():
             expected = network(torch.from_numpy(one))
@@ -94,7 +94,7 @@ def test_the_whole_command_makes_a_network(tmp_path, monkeypatch):
     recipe = make.Recipe(tmp_path, tmp_path / "out", scenes=12, steps=3, processes=1)
     told = []
     path = make.main(recipe, told.append)
-    assert set(np.load(path).files) == {f"{name}.{part}" for name in beep_net.LAYERS for part in ("weight", "bias")}
+    assert set(np.load(path).files) == {f"{name}.{part}" for name in t4.LAYERS for part in ("weight", "bias")}
     assert json.loads((tmp_path / "out" / "t4.json").read_text())["steps"] == 3
     assert len(list((tmp_path / "out" / "pairs").iterdir())) == 2
 

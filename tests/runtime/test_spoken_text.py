@@ -18,6 +18,7 @@ from streamer.commands.transcribe import transcribe
 from streamer.events import Alert, Event, Transcript
 from streamer.model.whisper import Model
 from streamer.policy.prompt import TextModel
+from streamer.policy.text_session import TextChange
 from streamer.runtime.listener import Listener
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Stream
@@ -150,6 +151,18 @@ def test_no_word_is_lost_and_none_comes_later(policy, hop_s):
 def test_any_chunking_gives_the_same_events(cuts, policy):
     config = settings_with(policy={"name": policy}, speech={"mask": ["damn"]})
     assert plain(played(config, sound(), cuts)) == plain(whole(policy))
+
+
+def test_a_phrase_behind_a_mark_begins_with_its_own_word():
+    rule = {"id": "eyes", "phrases": ["the eyes"]}
+    session = Session(settings_with(alerts={"defaults": False, "rules": [rule]}), MODEL, None)
+    written = [" modern", " figures", ",", " the", " eyes"]  # a mark that was written later is a word of its own
+    words = tuple(
+        HypothesisWord(text, (), RATE * place, RATE * (place + 1), 1.0, 0) for place, text in enumerate(written)
+    )
+    session.write([TextChange(0, 0, 5 * RATE, words, "modern figures, the eyes", "", True, "en")], 5 * RATE, 0.0)
+    (raised,) = [event for event in session.status("listening") if isinstance(event, Alert)]
+    assert (raised.start, raised.labels) == (3.0, ("the eyes",))
 
 
 @settings(max_examples=8, deadline=None)

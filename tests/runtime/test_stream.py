@@ -1,6 +1,7 @@
 """The whole engine on a small random model with a random head: chunking, cuts, losses, silence, PROTOCOL's promises."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from protocol import check_session
 from random_whisper import random_whisper
 
 from streamer.errors import InputError
+from streamer.events import Alert, Event
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
 from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
@@ -155,6 +157,20 @@ def test_lost_samples_are_a_gap_with_exact_samples_and_the_clock_goes_on():
     assert (gap["start"], gap["end"]) == (20_000 / RATE, round(30_001 / RATE, 6))
     assert gap["reason"] == "the wire was cut"
     assert found[-1]["audio_t"] == round(50_001 / RATE, 6)
+
+
+def test_lost_audio_is_not_taken_for_silence():
+    quiet = AlertRule(id="quiet", silence_dbfs=-80, min_duration_s=3)
+    config = SETTINGS.model_copy(update={"alerts": AlertRules(defaults=False, rules=(quiet,))})
+
+    def states(deliver: Callable[[Stream], list[Event]]) -> list[str]:
+        stream = Stream(model(head=False), config)
+        stream.push(voices()[:RATE])
+        return [event.state for _ in range(6) for event in deliver(stream) if isinstance(event, Alert)]
+
+    assert states(lambda stream: stream.push(np.zeros(RATE))) == ["raised"]
+    assert states(lambda stream: stream.lost(RATE, "the wire was cut")) == []
+    assert states(lambda stream: stream.push(np.full(RATE, np.nan))) == []
 
 
 def test_values_that_are_not_finite_become_a_gap_and_go_no_further():

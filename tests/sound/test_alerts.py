@@ -8,8 +8,7 @@ from streamer.events import Tag
 from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.labels import find
-from streamer.sound.loudness import dbfs
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
+from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
 from streamer.steps import SpanScores
 
@@ -281,6 +280,26 @@ def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_on
     assert states(changes) == [("smoke_alarm", "raised")]
 
 
+def test_each_change_of_a_sounds_state_is_logged(caplog):
+    caplog.set_level("DEBUG", "streamer.sound.sound_trigger")
+    alerts = engine({"id": "smoke", "labels": ["smoke_alarm"], "cadence": ["t3"], "unless": ["t4"], "clear_after_s": 3})
+    run(alerts, range(1, 12), lambda second: {SMOKE: 0.6} if 2 < second < 6 else {})
+    alerts.step(t3(CadencePhase.SOUNDING, 9, 13, 13, PLAIN_SCORE))
+    alerts.step(t4(CadencePhase.SOUNDING, 12, 14, 14))
+    run(alerts, (15, 22), lambda second: {SMOKE: 0.6})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"smoke: {before} -> {after} at {second * RATE}"
+        for before, after, second in [
+            ("QUIET", "CANDIDATE", 3),
+            ("CANDIDATE", "CONFIRMED", 4),
+            ("CONFIRMED", "QUIET", 7),
+            ("QUIET", "CONFIRMED", 13),
+            ("CONFIRMED", "DENIED", 14),
+            ("DENIED", "CANDIDATE", 22),
+        ]
+    ]
+
+
 def test_flapping_at_the_threshold_is_one_alert():
     changes = run(engine(SIREN_RULE), range(1, 120), lambda second: {SIREN: 0.52 if second % 2 else 0.48})
     assert states(changes) == [("s", "raised")]
@@ -393,18 +412,27 @@ def test_loudness_silence_and_a_lost_microphone():
     assert states(alerts.step(AlertInput(end_sample=end + 8000))) == [("gone", "cleared")]
 
 
-def test_dbfs():
-    assert dbfs(np.zeros(100, np.float32)) == dbfs(np.zeros(0, np.float32)) == -120
-    assert dbfs(np.ones(100, np.float32)) == pytest.approx(0)
-    assert dbfs(np.full(100, 0.1, np.float32)) == pytest.approx(-20, abs=1e-3)
-
-
 def test_an_alert_says_what_was_heard_and_said():
     alerts = engine({**SIREN_RULE, "confirm": 1})
     say(alerts, 4, "look out", "there")
     tags = tuple(Tag(index, "x", 0.5) for index in range(8))
     (raised,) = alerts.step(judged(5, {SIREN: 0.9}, heard=tags))
     assert (raised.heard, raised.text, raised.score) == (tags[:5], "look out there", pytest.approx(0.9))
+
+
+def test_an_alert_quotes_what_was_said_from_a_little_before_its_start():
+    alerts = engine({**SIREN_RULE, "confirm": 1, "clear_after_s": 1})
+    spans = tuple((second * RATE, second * RATE + 8_000) for second in (1, 2, 11, 12, 24))
+    say(alerts, 3, "at first", word_spans=spans[:2])
+    say(alerts, 13, "at first this then", "here", word_spans=spans[:4])
+    say(alerts, 16, "", "some", segment=1)
+    (raised,) = alerts.step(judged(17, {SIREN: 0.9}))
+    assert (raised.start_sample, raised.text) == (15.5 * RATE, "this then here some")
+    spans = tuple((second * RATE, second * RATE + 8_000) for second in (16, 17, 18))
+    say(alerts, 18, "something went by", "and", segment=1, word_spans=spans)
+    assert [change.text for change in alerts.step(judged(19, {}))] == ["this then here something"]
+    (raised,) = alerts.step(judged(40, {SIREN: 0.9}))
+    assert raised.text == ""
 
 
 def test_a_rule_with_an_unknown_label_is_refused_with_its_path():

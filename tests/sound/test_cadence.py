@@ -12,7 +12,7 @@ from streamer.recipes.synthesis import sounds
 from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.patterns.cadence import CadenceDetector
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, CadencePhase
+from streamer.sound.patterns.state import DOUBTFUL_SCORE, CadencePhase
 from streamer.sound.triggers import AlertInput
 from streamer.vad.planner import BEAT_SAMPLES
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from streamer.sound.patterns import t4
 from streamer.sound.patterns.beeps import t3_templates
-from streamer.sound.patterns.pattern_fit import History, fit
+from streamer.sound.patterns.fit import LevelHistory, fit
 from streamer.sound.patterns.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
 
 
@@ -46,8 +46,8 @@ def test_a_template_fits_itself_and_not_a_steady_tone(choices):
     off = choice.weights[~choice.on].sum(axis=0) > 0
     levels[-on.size :, 1] = np.where(on | ~off, -30, -80)
     frames = np.repeat(levels, choice.on_frames.size // on.size, axis=0)
-    found = fit(History(levels, levels + 80, frames), choices)
+    found = fit(LevelHistory(levels, levels + 80, frames), choices)
     assert found is not None
     assert (found.column, found.level_db) == (1, pytest.approx(-30, abs=1))
     steady = np.full_like(levels, -30)
-    assert fit(History(steady, steady + 80, np.full_like(frames, -30)), choices) is None
+    assert fit(LevelHistory(steady, steady + 80, np.full_like(frames, -30)), choices) is None

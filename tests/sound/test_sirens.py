@@ -7,12 +7,23 @@ import pytest
 
 from streamer.recipes.synthesis import sounds
 from streamer.sound.patterns import sirens
-from streamer.sound.patterns.cadence_state import CadencePhase
-from streamer.sound.patterns.siren_net import BANDS, CLASSES, STEP_FRAMES, STEPS, band_levels, bundled
-from streamer.sound.patterns.sirens import LOOK_FRAMES, SirenDetector
+from streamer.sound.patterns.sirens import (
+    BANDS,
+    CLASSES,
+    LOOK_FRAMES,
+    STEP_FRAMES,
+    STEPS,
+    SirenDetector,
+    _longest,
+    band_levels,
+    bundled,
+    has_hilo_tones,
+)
 from streamer.sound.patterns.spectrum import Spectrogram
+from streamer.sound.patterns.state import CadencePhase
 
 RATE = 16_000
+CLOCK = np.arange(5 * RATE) / RATE
 EXACT = sounds.Spread(tone=0.0, timing=0.0, rt60_s=0.0)
 
 
@@ -26,7 +37,7 @@ def looked(chances, kind="wail", monkeypatch=None, turns=()):
         return np.array([1 - chance, *(chance * (name == kind) for name in CLASSES[1:])], np.float32)
 
     monkeypatch.setattr(sirens, "bundled", lambda: scripted)
-    monkeypatch.setattr(sirens, "took_turns", lambda levels: next(turns, True))
+    monkeypatch.setattr(sirens, "has_hilo_tones", lambda levels: next(turns, True))
     detector, found = SirenDetector(), []
     for look in range(len(chances)):
         detector.push(np.zeros((LOOK_FRAMES, 257), np.float32), look * LOOK_FRAMES)
@@ -109,3 +120,46 @@ def test_the_network_names_the_siren_at_any_level(kind):
 @pytest.mark.parametrize("samples", [np.zeros(80_000), np.full(80_000, 0.5), np.sin(np.arange(80_000) * 0.4)])
 def test_the_network_hears_no_siren_in_silence_and_steady_tones(samples):
     assert bundled()(levels_of(samples))[0] > 0.9
+
+
+def turned(pitch_hz, gate=1.0, noise=1e-3):
+    """Whether two tones took turns at the end of a wave of these pitches with a few overtones."""
+    phase = 2 * np.pi * np.cumsum(np.broadcast_to(pitch_hz, CLOCK.shape)) / RATE
+    wave = gate * sum(np.sin(k * phase) / k for k in (1, 3, 5))
+    rush = noise * np.random.default_rng(0).standard_normal(CLOCK.size)
+    frames, _ = Spectrogram().push((0.1 * wave + rush).astype(np.float32), CLOCK.size)
+    return has_hilo_tones(band_levels(frames)[-STEP_FRAMES * STEPS :])
+
+
+@pytest.mark.parametrize("end_s", [0.75, 0.8, 0.9, 1.0])
+@pytest.mark.parametrize(("low", "high"), [(435, 580), (400, 500), (660, 900)])
+def test_a_hilo_that_turned_once_did(low, high, end_s):
+    since = CLOCK - 5 + end_s
+    assert turned(np.where(since < 0.5, low, high), since >= 0)
+
+
+@pytest.mark.parametrize("end_s", [0.3, 0.5, 0.6, 0.8, 1.2])
+@pytest.mark.parametrize("tone", [485, 520, 555])
+def test_the_first_beeps_of_a_t3_did_not(tone, end_s):
+    since = CLOCK - 5 + end_s
+    assert not turned(tone, (since >= 0) & (since % 1 < 0.5))
+    assert not turned(tone, (since >= 0) & (since % 1 < 0.5), noise=0.1)
+
+
+def test_two_tones_at_once_did_not():
+    frames, _ = Spectrogram().push(
+        (0.1 * (np.sin(2 * np.pi * 435 * CLOCK) + np.sin(2 * np.pi * 580 * CLOCK))).astype(np.float32), CLOCK.size
+    )
+    assert not has_hilo_tones(band_levels(frames)[-STEP_FRAMES * STEPS :])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hilo_of_the_bench_did(seed):
+    made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.JUDGING).samples
+    frames, _ = Spectrogram().push(0.1 * made, made.size)
+    assert has_hilo_tones(band_levels(frames))
+
+
+def test_the_longest_run_of_each_column():
+    heard = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 1]], bool)
+    assert _longest(heard).tolist() == [2, 0, 2]

@@ -7,7 +7,7 @@ from streamer.settings.rules import SoundSettings
 from streamer.sound.events import SoundEvents
 from streamer.sound.judgement import combine
 from streamer.sound.labels import find
-from streamer.sound.patterns.cadence_state import CadenceKind, CadencePhase, CadenceState
+from streamer.sound.patterns.state import CadenceKind, CadencePhase, CadenceState
 from streamer.steps import SpanScores
 
 RATE = 16_000

@@ -8,15 +8,13 @@ import pytest
 from streamer.recipes.synthesis import sounds
 from streamer.recipes.t4.scenes import found_pairs
 from streamer.sound.patterns import t4
-from streamer.sound.patterns.alarm_bins import BANDS, BINS
-from streamer.sound.patterns.beep_net import bundled
 from streamer.sound.patterns.cadence import CadenceDetector
-from streamer.sound.patterns.cadence_state import CadencePhase
-from streamer.sound.patterns.spectrum import BIN_HZ
-from streamer.sound.patterns.t4 import GRID_S, INPUTS, Group, Pair, T4Detector
+from streamer.sound.patterns.spectrum import ALARM_BANDS, ALARM_BINS, BIN_HZ
+from streamer.sound.patterns.state import CadencePhase
+from streamer.sound.patterns.t4 import GRID_S, INPUTS, Group, Pair, T4Detector, bundled
 
 RATE = 16_000
-NOTHING = np.zeros((640, BINS.size), np.float32)
+NOTHING = np.zeros((640, ALARM_BINS.size), np.float32)
 
 
 def beeps(starts_s, seconds, tone_hz=3100.0, on_s=0.1, count=4, square=False):
@@ -151,7 +149,7 @@ def test_the_group_before_is_found_where_it_was(period_s, tone_hz):
 def test_beeps_in_both_bands_are_two_pairs():
     pairs = found_pairs(beeps((1.0, 6.7), 9.0, 520.0, square=True))
     late = [pair.tone_hz for pair in pairs if pair.group.start > 6 * RATE]
-    assert len(BANDS) == 2
+    assert len(ALARM_BANDS) == 2
     assert [tone > 1000 for tone in sorted(late)] == [False, True]
 
 

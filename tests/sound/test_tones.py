@@ -3,7 +3,7 @@ import pytest
 
 from streamer.recipes.synthesis import sounds
 from streamer.sound.patterns.cadence import CadenceDetector
-from streamer.sound.patterns.cadence_state import CadenceKind, CadencePhase
+from streamer.sound.patterns.state import CadenceKind, CadencePhase
 
 RATE = 16_000
 

@@ -1,1 +1,1 @@
-"""How the network that hears sirens (`streamer.sound.patterns.siren_net`) is made: `streamer train sirens`."""
+"""How the network that hears sirens (`streamer.sound.patterns.sirens`) is made: `streamer train sirens`."""

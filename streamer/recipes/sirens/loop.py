@@ -16,7 +16,7 @@ from streamer.model.checkpoint import has_native_bfloat16
 from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.sirens.scenes import RECORDED
 from streamer.recipes.small_nets import Say, fit
-from streamer.sound.patterns.siren_net import BANDS, CLASSES, STEPS
+from streamer.sound.patterns.sirens import BANDS, CLASSES, STEPS
 from streamer.sound.patterns.spectrum import FLOOR_DB
 
 BATCH, POSITIVE, EARLY, HARD = 96, 28, 16, 19  # windows; with a siren, with one that has just begun, hard ones without

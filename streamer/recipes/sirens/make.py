@@ -14,7 +14,7 @@ from streamer.recipes.sirens.network import TrainedNet
 from streamer.recipes.sirens.scenes import compose
 from streamer.recipes.small_nets import Arrays, Recipe, Say, blamed, composed
 from streamer.recipes.synthesis.scenes import Sounds
-from streamer.sound.patterns.siren_net import STEPS
+from streamer.sound.patterns.sirens import STEPS
 
 LOOK_STEPS = 4
 STEP_S = 0.032

@@ -1,4 +1,4 @@
-"""The network of `streamer.sound.patterns.siren_net` as it is trained, and how its weights are stored."""
+"""The network of `streamer.sound.patterns.sirens` as it is trained, and how its weights are stored."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streamer.sound.patterns import siren_net
-from streamer.sound.patterns.siren_net import AROUND, BANDS, CLASSES, INPUT, STEPS
+from streamer.sound.patterns import sirens
+from streamer.sound.patterns.sirens import AROUND, BANDS, CLASSES, INPUT, STEPS
 
 WIDTHS = (32, 48, 64, 64)
 SIZES = (5, 3, 3, 3)  # of the convolutions
@@ -55,7 +55,7 @@ class TrainedNet(nn.Module):
 
     @torch.no_grad()
     def save(self, path: Path) -> None:
-        """Write what `siren_net` reads: ONNX with weights in float16, the norms folded into the convolutions."""
+        """Write what `sirens` reads: ONNX with weights in float16, the norms folded into the convolutions."""
         from onnx import TensorProto, helper
 
         nodes, weights, outputs = list[Any](), list[Any](), [INPUT]
@@ -92,16 +92,16 @@ class TrainedNet(nn.Module):
 
 
 def _inputs(levels: Tensor) -> Tensor:
-    """The inputs [b, 2, STEPS, BANDS], as in `siren_net`."""
+    """The inputs [b, 2, STEPS, BANDS], as in `sirens`."""
     padded = functional.pad(levels, (AROUND, AROUND), mode="replicate")
     mean = functional.avg_pool1d(padded, 2 * AROUND + 1, stride=1)
-    contrast = (levels - mean) / siren_net.CONTRAST_DB
-    loud = torch.quantile(levels.flatten(1)[:, :: siren_net.LOUD_EVERY], siren_net.LOUD_QUANTILE, dim=1)
-    level = (levels - loud[:, None, None]) / siren_net.LEVEL_DB
+    contrast = (levels - mean) / sirens.CONTRAST_DB
+    loud = torch.quantile(levels.flatten(1)[:, :: sirens.LOUD_EVERY], sirens.LOUD_QUANTILE, dim=1)
+    level = (levels - loud[:, None, None]) / sirens.LEVEL_DB
     return torch.stack(
         [
-            contrast.clamp(siren_net.CONTRAST_LEAST, siren_net.CONTRAST_MOST),
-            level.clamp(siren_net.LEVEL_LEAST, siren_net.LEVEL_MOST),
+            contrast.clamp(sirens.CONTRAST_LEAST, sirens.CONTRAST_MOST),
+            level.clamp(sirens.LEVEL_LEAST, sirens.LEVEL_MOST),
         ],
         dim=1,
     )

@@ -14,7 +14,7 @@ from streamer.recipes.synthesis.gliding import levelled
 from streamer.recipes.synthesis.household import far
 from streamer.recipes.synthesis.scenes import MUSICAL, SECONDS, SHARES, Sounds, background, heard_there, moved
 from streamer.recipes.synthesis.sounds import Generator, Samples, room
-from streamer.sound.patterns.siren_net import CLASSES, STEP_FRAMES, band_levels
+from streamer.sound.patterns.sirens import CLASSES, STEP_FRAMES, band_levels
 from streamer.sound.patterns.spectrum import FRAME_HOP, Decibels, Spectrogram
 
 RT60_S = 0.7

@@ -16,7 +16,7 @@ from streamer.errors import UsageError
 from streamer.recipes.small_nets import Arrays, Recipe, Say, blamed, composed, fit
 from streamer.recipes.synthesis.scenes import SECONDS, Sounds
 from streamer.recipes.t4.scenes import examples
-from streamer.sound.patterns.beep_net import LAYERS
+from streamer.sound.patterns.t4 import LAYERS
 
 VALIDATION = 10  # one scene in so many is held out
 WIDTHS = (64, 32)
@@ -31,7 +31,7 @@ WIDE_DB = (-10.0, 0.0, 10.0)
 
 
 class TrainedNet(nn.Module):
-    """Inputs [b, n] to log-odds [b, 2]; for judging the same as `streamer.sound.patterns.beep_net.BeepNet`."""
+    """Inputs [b, n] to log-odds [b, 2]; for judging the same as `streamer.sound.patterns.t4.BeepNet`."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class TrainedNet(nn.Module):
         return found
 
     def save(self, path: Path) -> None:
-        """Write what `beep_net` reads."""
+        """Write what `BeepNet` is read from."""
         stored = {
             f"{name}.{part}": getattr(layer, part).detach().numpy().astype(np.float16)
             for name, layer in zip(LAYERS, self.layers, strict=True)

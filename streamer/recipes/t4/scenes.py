@@ -12,9 +12,8 @@ from streamer.events import SAMPLE_RATE
 from streamer.recipes.synthesis.alarms import tone
 from streamer.recipes.synthesis.scenes import MUSICAL, OTHERS, SECONDS, SHARES, Sounds, background, heard_there
 from streamer.recipes.synthesis.sounds import Generator, Samples, Spans, room, smooth
-from streamer.sound.patterns.alarm_bins import BINS, alarm_levels
 from streamer.sound.patterns.beeps import KEPT_FRAMES
-from streamer.sound.patterns.spectrum import FLOOR_DB, FRAME_HOP, FRAME_SAMPLES, Spectrogram
+from streamer.sound.patterns.spectrum import ALARM_BINS, FLOOR_DB, Spectrogram, alarm_levels, known_until
 from streamer.sound.patterns.t4 import EVERY, INPUTS, Pair, PairFinder
 
 SEED = 78
@@ -73,12 +72,12 @@ def found_pairs(samples: Samples) -> list[Pair]:
     """The pairs that the detector looks at in these samples, float32 at 16 kHz."""
     levels, _ = Spectrogram().push(samples, samples.size)
     own, tones = alarm_levels(levels)
-    own = np.concatenate([np.full((KEPT_FRAMES, BINS.size), FLOOR_DB, np.float32), own])
-    tones = np.concatenate([np.zeros((KEPT_FRAMES, BINS.size), np.float32), tones])
+    own = np.concatenate([np.full((KEPT_FRAMES, ALARM_BINS.size), FLOOR_DB, np.float32), own])
+    tones = np.concatenate([np.zeros((KEPT_FRAMES, ALARM_BINS.size), np.float32), tones])
     finder, found = PairFinder(), []
     for frame in range(0, len(levels), EVERY):
         kept = slice(frame + 1, frame + 1 + KEPT_FRAMES)
-        found += finder.look(own[kept], tones[kept], frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2)
+        found += finder.look(own[kept], tones[kept], known_until(frame))
     return found
 
 

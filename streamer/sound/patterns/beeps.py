@@ -3,13 +3,20 @@
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.patterns.alarm_bins import BINS, alarm_levels
-from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, CadenceKind, Pattern
-from streamer.sound.patterns.overtones import HIGHEST_BIN, lacks_overtones
-from streamer.sound.patterns.pattern_fit import BLOCK, SPEEDS, Fit, History, Templates, fit, template, together
-from streamer.sound.patterns.spectrum import BIN_HZ, FLOOR_DB, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
+from streamer.sound.patterns.fit import BLOCK, SPEEDS, Fit, LevelHistory, Templates, fit, template, together
+from streamer.sound.patterns.spectrum import (
+    ALARM_BINS,
+    BIN_HZ,
+    FLOOR_DB,
+    FRAME_RATE,
+    Decibels,
+    alarm_levels,
+    known_until,
+)
+from streamer.sound.patterns.state import DOUBTFUL_SCORE, CadenceKind, Pattern
 from streamer.sound.patterns.t4 import EVERY as T4_EVERY
 from streamer.sound.patterns.t4 import T4Detector
 
@@ -22,6 +29,12 @@ T3_ROTATIONS = (1, 2, 3)  # beeps after the long pause
 SLOT = (0.93, 0.57)  # periods of beeps before the first one: where the one before it was, or was not
 MISSING_DB, PRESENT_DB, PRESENT_TONE_DB = -8.0, -2.0, 8.0
 T3_TIMEOUT_S = 4.6  # no beep for so long after the last: over (a period is 4 to 4.5 s)
+
+ODD, EVEN = (3, 5, 7), (2, 4)
+BINS_OFF = 0.6  # so far the tone may lie from its bin's middle
+HIGHEST_BIN = 132  # 4.1 kHz: the seventh of the highest tone
+SHOWN_DB = 5.0  # an overtone that comes and goes with the beeps, more than even ones do
+TELLING = 2  # so many that would show are needed to miss them
 
 
 class BeepDetector:
@@ -36,8 +49,8 @@ class BeepDetector:
     def reset(self) -> None:
         """Forget the spectrogram (a gap), not the patterns that sound."""
         self._levels: Decibels = np.full((KEPT_FRAMES, HIGHEST_BIN + 1), FLOOR_DB, np.float32)
-        self._tonality: Decibels = np.zeros((KEPT_FRAMES, BINS.size), np.float32)
-        self._blocks: Decibels = np.full((T3_FRAMES // BLOCK, BINS.size), FLOOR_DB, np.float32)
+        self._tonality: Decibels = np.zeros((KEPT_FRAMES, ALARM_BINS.size), np.float32)
+        self._blocks: Decibels = np.full((T3_FRAMES // BLOCK, ALARM_BINS.size), FLOOR_DB, np.float32)
         self._tone_blocks: Decibels = np.zeros_like(self._blocks)
         self._t4.reset()
 
@@ -45,11 +58,11 @@ class BeepDetector:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
         _, tonality = alarm_levels(levels)
         wide = np.concatenate([self._levels, levels[:, : HIGHEST_BIN + 1]])
-        history = np.take(wide, BINS, axis=1)
+        history = np.take(wide, ALARM_BINS, axis=1)
         tones = np.concatenate([self._tonality, tonality])
         for offset in range(levels.shape[0]):
             frame, kept = first_frame + offset, slice(offset + 1, offset + 1 + KEPT_FRAMES)
-            now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+            now = known_until(frame)
             if frame % T4_EVERY == 0:
                 self._t4.look(history[kept], tones[kept], now)
             if frame % BLOCK == BLOCK - 1:
@@ -61,7 +74,7 @@ class BeepDetector:
     def _look_for_t3(self, recent: Decibels, tones: Decibels, wide: Decibels, now: int) -> None:
         self._blocks = np.concatenate([self._blocks[1:], recent[-BLOCK:].mean(axis=0, keepdims=True)])
         self._tone_blocks = np.concatenate([self._tone_blocks[1:], tones[-BLOCK:].mean(axis=0, keepdims=True)])
-        history = History(self._blocks, self._tone_blocks, recent)
+        history = LevelHistory(self._blocks, self._tone_blocks, recent)
         found = fit(history, t3_templates())
         if found is not None and not _begins_well(history, found):
             found = None
@@ -76,7 +89,7 @@ class BeepDetector:
                 self.t3.propose(onset, last, last + 3 * SAMPLE_RATE)
 
 
-def _begins_well(history: History, found: Fit) -> bool:
+def _begins_well(history: LevelHistory, found: Fit) -> bool:
     """Whether what comes before four beeps with a pause among them agrees with groups of three.
 
     Where the pause comes after three, no beep may come before them; otherwise one must, at least masked: groups of two
@@ -93,7 +106,7 @@ def _begins_well(history: History, found: Fit) -> bool:
 
 
 def _tone_bin(found: Fit) -> int:
-    return int(BINS[found.column])
+    return int(ALARM_BINS[found.column])
 
 
 def _low(found: Fit) -> bool:
@@ -106,6 +119,28 @@ def _place(found: Fit, now: int) -> tuple[int, int]:
         max(0, now - round(found.choice.start_s * SAMPLE_RATE)),
         max(0, now - round(found.choice.end_s * SAMPLE_RATE)),
     )
+
+
+def lacks_overtones(levels: Decibels, tone: int, on: NDArray[np.bool_]) -> bool:
+    """Whether beeps in bin `tone` are no square wave: odd overtones that other sounds would not bury do not show.
+
+    `levels`: the latest frames [n, more than 7 * tone + 4 bins] in dB; `on` [m <= n]: which of the last m are beeps.
+    """
+    recent = levels[-on.size :]
+    beeps, pauses = recent[on].mean(axis=0), recent[~on].mean(axis=0)
+
+    def bins(harmonic: int) -> slice:
+        return slice(round((tone - BINS_OFF) * harmonic), round((tone + BINS_OFF) * harmonic) + 1)
+
+    def shown_db(harmonic: int) -> float:
+        return float((beeps - pauses)[bins(harmonic)].max())
+
+    expected = [(odd, float(beeps[tone]) - 20 * np.log10(odd)) for odd in ODD]  # of a square wave
+    would_show = [odd for odd, level in expected if level - float(pauses[bins(odd)].mean()) >= SHOWN_DB]
+    if len(would_show) < TELLING:
+        return False
+    even_db = max(0.0, float(np.mean([shown_db(even) for even in EVEN])))
+    return float(np.median([shown_db(odd) for odd in would_show])) - even_db < SHOWN_DB
 
 
 @cache

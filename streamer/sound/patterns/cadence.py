@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sound.patterns.beeps import BeepDetector
-from streamer.sound.patterns.cadence_state import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.patterns.sirens import SirenDetector
 from streamer.sound.patterns.spectrum import Spectrogram
+from streamer.sound.patterns.state import CadenceState
 from streamer.sound.patterns.tones import ToneDetector
-
-__all__ = ["CadenceDetector", "CadenceKind", "CadencePhase", "CadenceState"]
 
 
 class CadenceDetector:

@@ -1,6 +1,7 @@
-"""A streaming spectrogram on a fixed grid: the same frames for any chunking."""
+"""A streaming spectrogram on a fixed grid, the same frames for any chunking; its bins in which alarms sound."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,12 @@ FLOOR_DB = -110.0  # quieter than this is nothing
 BRIDGED_SAMPLES = 4_000  # a gap of up to 0.25 s is bridged with zeros, a longer one starts afresh
 
 Decibels = NDArray[np.float32]
+
+ALARM_HZ = ((470.0, 565.0), (2600.0, 3800.0))  # with room for error
+_bands = [np.arange(int(low / BIN_HZ), int(high / BIN_HZ) + 1) for low, high in ALARM_HZ]
+ALARM_BINS = np.concatenate(_bands)  # columns of what `alarm_levels` gives
+ALARM_BANDS = tuple(slice(int(first), int(end)) for first, end in pairwise(np.cumsum([0, *map(len, _bands)])))
+AROUND = (-4, -3, 3, 4)  # bins that a tone stands above
 
 
 @dataclass(slots=True)
@@ -52,3 +59,15 @@ class Spectrogram:
         power = (spectrum.real**2 + spectrum.imag**2) * np.float32((4 / FRAME_SAMPLES) ** 2)
         levels: Decibels = (10 * np.log10(power + 10 ** (FLOOR_DB / 10))).astype(np.float32)
         return levels
+
+
+def known_until(frame: int) -> int:
+    """The sample up to which a detector knows the sound after this frame: half a hop behind the frame's middle."""
+    return frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+
+
+def alarm_levels(levels: Decibels) -> tuple[Decibels, Decibels]:
+    """Of frames [n, 257] in dB: the levels in ALARM_BINS [n, bins], and how far each stands above the bins around."""
+    around = sum(levels[:, ALARM_BINS + step] for step in AROUND) / len(AROUND)
+    own = levels[:, ALARM_BINS]
+    return own, own - around

@@ -2,21 +2,24 @@
 
 A room fills the 0.1 s between the beeps, speech fills the pause, and what whistles or ticks groups four notes now and
 then. So templates only propose groups, and a small network that sees such a group, the stretch of sound a period before
-and the pause between decides (`streamer.sound.patterns.beep_net`).
+and the pause between decides. It is made by
+`streamer train t4` (`streamer.recipes.t4`) and bundled as `data/t4.npz`.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import as_file, files
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.patterns.alarm_bins import BANDS, BINS
-from streamer.sound.patterns.beep_net import PAUSE_PARTS, BeepNet, Floats, bundled
-from streamer.sound.patterns.cadence_state import CadenceKind, Pattern
-from streamer.sound.patterns.pattern_fit import SPEEDS, Fit, History, Templates, fit, template, together
-from streamer.sound.patterns.spectrum import BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
+from streamer.sound.patterns.fit import SPEEDS, Fit, LevelHistory, Templates, fit, template, together
+from streamer.sound.patterns.spectrum import ALARM_BANDS, ALARM_BINS, BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
+from streamer.sound.patterns.state import CadenceKind, Pattern
+
+Floats = NDArray[np.float32]
 
 EVERY = 2  # frames between looks
 SETTLED = 1600  # samples after the best fit until it counts
@@ -24,6 +27,7 @@ GROUP_S = 0.7  # four beeps
 GRID_S = np.arange(-14, 43) * 0.025  # after its start: where a group is looked at, 0.35 s before and after it too
 PERIOD_S = (5.0, 6.5)
 EDGE_S = 0.2  # of the pause, left out
+PAUSE_PARTS = 24
 INPUTS = 4 * GRID_S.size + 2 * PAUSE_PARTS + 5  # two groups, their levels and tones; the pause; facts
 LEVELS_DB, TONES_DB, PAUSE_DB = (-20.0, 6.0), (-5.0, 25.0), (-25.0, 10.0)
 SURE, ROW, LIKELY = 5.0, 7.0, 0.0  # log-odds: of two groups; of two such pairs in a row; of a group or pair
@@ -35,6 +39,7 @@ OFF = 0.75  # bins that a tone may lie beside the one where it is found
 TIMEOUT_S = 8.0  # a period is 5.7 s
 REMINDER_S = 90.0  # after some minutes a CO alarm beeps once a minute: one group is then enough
 CANDIDATE_S = 6
+LAYERS = ("dense1", "dense2", "dense3")  # of the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class GroupFinder:
 
     def look(self, recent: Decibels, tones: Decibels, now: int) -> Group | None:
         """A group that is settled at sample `now`, the end of the levels [frames, bins] and how far they stand out."""
-        found = fit(History(recent, tones, recent), templates())
+        found = fit(LevelHistory(recent, tones, recent), templates())
         if found is not None and (self._best is None or found.rank > self._best.fit.rank):
             start, end = (max(0, now - round(ago * SAMPLE_RATE)) for ago in (found.choice.start_s, found.choice.end_s))
             self._best = Group(start, end, found, now)
@@ -85,19 +90,19 @@ class GroupFinder:
 
 
 class PairFinder:
-    """Groups of four beeps in each of BANDS, with the stretch of sound a period before them."""
+    """Groups of four beeps in each of ALARM_BANDS, with the stretch of sound a period before them."""
 
     def __init__(self) -> None:
-        self._finders = [GroupFinder() for _ in BANDS]
+        self._finders = [GroupFinder() for _ in ALARM_BANDS]
 
     def look(self, recent: Decibels, tones: Decibels, now: int) -> list[Pair]:
-        """Take the latest levels [frames, BINS] up to sample `now`, and how far each stands above its neighbours."""
+        """Take the latest levels [frames, ALARM_BINS] up to sample `now`, and how far each stands out."""
         found = []
-        for band, finder in zip(BANDS, self._finders, strict=True):
+        for band, finder in zip(ALARM_BANDS, self._finders, strict=True):
             group = finder.look(recent[:, band], tones[:, band], now)
             if group is not None:
-                before, inputs = pair_inputs(group, recent[:, band], tones[:, band], now, low=band is BANDS[0])
-                tone_hz = float(BINS[band.start + group.fit.column]) * BIN_HZ
+                before, inputs = pair_inputs(group, recent[:, band], tones[:, band], now, low=band is ALARM_BANDS[0])
+                tone_hz = float(ALARM_BINS[band.start + group.fit.column]) * BIN_HZ
                 found.append(Pair(group, tone_hz, before, inputs))
         return found
 
@@ -117,7 +122,7 @@ class T4Detector:
         self._recent: deque[Judged] = deque(maxlen=REMEMBERED)
 
     def look(self, recent: Decibels, tones: Decibels, now: int) -> None:
-        """Take the latest levels [frames, BINS] up to sample `now`, and how far each stands above its neighbours."""
+        """Take the latest levels [frames, ALARM_BINS] up to sample `now`, and how far each stands out."""
         for pair in self._finder.look(recent, tones, now):
             odds = self._net(pair.inputs)
             self._take(Judged(pair, float(odds[0]), float(odds[1])))
@@ -216,6 +221,33 @@ def _same_tone(one_hz: float, other_hz: float) -> bool:
     if high - low <= 1.5 * BIN_HZ:
         return True
     return any(abs(high - harmonics * low) <= (harmonics + 1) * BIN_HZ * OFF for harmonics in (5, 7, 7 / 5))
+
+
+@dataclass(frozen=True, slots=True)
+class BeepNet:
+    """The network, three dense layers: weights [out, in] and a bias [out] of each. It sees what `pair_inputs` says."""
+
+    layers: tuple[tuple[Floats, Floats], ...]
+
+    def __call__(self, inputs: Floats) -> Floats:
+        """Log-odds [2] that the group of beeps is a T4's, and that the one before it is too, of inputs [n]."""
+        for weight, bias in self.layers[:-1]:
+            inputs = np.maximum(weight @ inputs + bias, 0)
+        weight, bias = self.layers[-1]
+        found: Floats = weight @ inputs + bias
+        return found
+
+
+@cache
+def bundled() -> BeepNet:
+    """The network that comes with Streamer."""
+    with as_file(files("streamer") / "data" / "t4.npz") as path, np.load(path) as stored:
+        return BeepNet(
+            tuple(
+                (stored[f"{name}.weight"].astype(np.float32), stored[f"{name}.bias"].astype(np.float32))
+                for name in LAYERS
+            )
+        )
 
 
 @cache

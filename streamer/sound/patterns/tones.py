@@ -7,8 +7,8 @@ whistling change their pitch; what keeps it (a kettle, a telephone) the tagger h
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.patterns.cadence_state import SIGN_SCORE, CadenceKind, Pattern
-from streamer.sound.patterns.spectrum import BIN_HZ, FRAME_HOP, FRAME_RATE, FRAME_SAMPLES, Decibels
+from streamer.sound.patterns.spectrum import AROUND, BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels, known_until
+from streamer.sound.patterns.state import SIGN_SCORE, CadenceKind, Pattern
 
 LOW_HZ, HIGH_HZ = 400.0, 4500.0
 KEPT_FRAMES = round(3 * FRAME_RATE)
@@ -32,13 +32,13 @@ class ToneDetector:
 
     def push(self, levels: Decibels, first_frame: int) -> None:
         """Take frames number `first_frame` and following: float32 [n, 257] dB."""
-        around = np.maximum.reduce([levels[:, self._bins + step] for step in (-4, -3, 3, 4)])
+        around = np.maximum.reduce([levels[:, self._bins + step] for step in AROUND])
         near = np.maximum(levels[:, self._bins - 1], levels[:, self._bins + 1])
         level = levels[:, self._bins]
         tonal = np.concatenate([self._tonal, ((level - around >= TONE_DB) & (level >= near)).astype(np.uint8)])
         for offset in range(levels.shape[0]):
             frame = first_frame + offset
-            now = frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+            now = known_until(frame)
             if frame % LOOK_FRAMES == LOOK_FRAMES - 1:
                 self._look(tonal[offset + 1 : offset + 1 + KEPT_FRAMES], now)
             self.pattern.tick(now)

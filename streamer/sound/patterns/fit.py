@@ -69,7 +69,7 @@ class Templates:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class LevelHistory:
     """The latest levels in dB at the templates' rate [rows, bins], how far each stands above the bins around, and the
     levels frame by frame."""
 
@@ -119,7 +119,7 @@ def template(
     return Template(weights, on, weights[on], contrast, tilt, on_frames, now, after_s)
 
 
-def fit(history: History, choices: Templates) -> Fit | None:
+def fit(history: LevelHistory, choices: Templates) -> Fit | None:
     """The column and the template that fit the end of the history best, if any does."""
     recent = history.levels[-choices.contrasts.shape[1] :]
     rough = choices.contrasts @ recent  # [templates, bins]
@@ -137,7 +137,7 @@ def fit(history: History, choices: Templates) -> Fit | None:
     return best
 
 
-def _steady(history: History, found: Fit, choices: Templates) -> bool:
+def _steady(history: LevelHistory, found: Fit, choices: Templates) -> bool:
     """Whether the beeps are one tone: above the bins around, and hardly ever lower than their own level."""
     weights, column = found.choice.weights, found.column
     tones = weights[found.choice.on] @ history.tonality[-weights.shape[1] :, column]

@@ -1,4 +1,4 @@
-"""How loud a hop is."""
+"""How loud samples are."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,8 +1,15 @@
-"""What the cadence detector says: which pattern, since when, how sure."""
+"""What the detectors say: which pattern, since when, how sure; and which of them count at once.
+
+Steady music hits three equal notes and a rest by chance, though hardly one more in time, nor with the overtones of a
+square wave. What glides is like a siren, to the network that knows its pattern: on recordings it took door bells, music
+and drills for one, each within 1.5 s. So while the tagger does not agree, a pattern has to show more, and a siren waits
+for the tagger's consent: without a tagger there is none.
+"""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 
 from streamer.events import SAMPLE_RATE
 
@@ -12,6 +19,8 @@ PLAIN_SCORE = 1.0  # of a siren or a T3 that leaves no doubt
 DOUBTFUL_SCORE = 0.5  # of a pattern that lacks what such an alarm also shows
 SURE_SCORE = 0.8  # of one that may be chance
 SIGN_SCORE = 0.2  # of one that is worth no more than not doubting the tagger
+LONGER_T3 = 0.2  # of the time that it took to be recognised a T3 has to go on: its next beep
+LONGER_DOUBTFUL = 0.9  # what lacks a mark of such an alarm: a whole group more
 
 
 class CadenceKind(StrEnum):
@@ -30,6 +39,9 @@ class CadenceKind(StrEnum):
         return {"t3": "T3 pattern", "t4": "T4 pattern", "hilo": "hi-lo", "tone": "steady tone"}.get(
             self.value, self.value
         )
+
+
+SIRENS = frozenset({CadenceKind.WAIL, CadenceKind.YELP, CadenceKind.HILO})  # these have to become plain
 
 
 class CadencePhase(Enum):
@@ -92,3 +104,51 @@ class Pattern:
         elif self.candidate is not None:
             found.append(CadenceState(self.kind, CadencePhase.CANDIDATE, *self.candidate))
         return found
+
+
+class Opinion(IntEnum):
+    """What the tagger says of a pattern, worst first: it hears something else, nothing that matters, such a sound."""
+
+    DENIES = 0
+    SILENT = 1
+    AGREES = 2
+
+
+class PatternTrust:
+    """Remembers how each pattern in sight began, and whether it counts already."""
+
+    def __init__(self) -> None:
+        self._first: dict[CadenceKind, CadenceState] = {}
+        self._trusted: set[CadenceKind] = set()
+
+    def step(self, states: Sequence[CadenceState], opinion: Opinion, *, consent: bool) -> list[CadenceState]:
+        """Those of a hop's patterns that sound and count; what counted once does so until it is over.
+
+        `opinion`: the worst of the last judgements. `consent`: whether the tagger heard a siren too, a moment ago.
+        """
+        sounding = [state for state in states if state.phase is CadencePhase.SOUNDING]
+        kinds = {state.kind for state in sounding}
+        self._first = {kind: first for kind, first in self._first.items() if kind in kinds}
+        self._trusted &= kinds
+        for state in sounding:
+            first = self._first.setdefault(state.kind, state)
+            if state.kind in SIRENS and not consent:
+                continue
+            if _needs_no_more(state, opinion) or _shows_more(first, state):
+                self._trusted.add(state.kind)
+        return [state for state in sounding if state.kind in self._trusted]
+
+
+def _needs_no_more(state: CadenceState, opinion: Opinion) -> bool:
+    """A T3 that is not plain needs the tagger's word or more beeps: everyday sounds show it most."""
+    plain = state.kind is not CadenceKind.T3 or state.score >= PLAIN_SCORE
+    return opinion is Opinion.AGREES or (opinion is Opinion.SILENT and plain)
+
+
+def _shows_more(first: CadenceState, now: CadenceState) -> bool:
+    if now.kind in SIRENS:
+        return now.score >= PLAIN_SCORE
+    took = first.last_sample - first.onset_sample
+    longer = LONGER_T3 if now.kind is CadenceKind.T3 else 0.0
+    longer = LONGER_DOUBTFUL if now.score <= DOUBTFUL_SCORE else longer
+    return now.last_sample - first.last_sample >= longer * took
