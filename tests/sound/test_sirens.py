@@ -154,8 +154,8 @@ def test_two_tones_at_once_did_not():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_hilo_of_the_bench_did(seed):
-    made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.JUDGING).samples
+def test_a_composed_hilo_did(seed):
+    made = sounds.hilo(np.random.default_rng(seed), 4.1, sounds.DEVELOPMENT).samples
     frames, _ = Spectrogram().push(0.1 * made, made.size)
     assert has_hilo_tones(band_levels(frames))
 
