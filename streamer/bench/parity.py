@@ -17,7 +17,7 @@ from streamer.bench.whisper_offline import float32_module
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
 

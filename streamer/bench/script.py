@@ -19,8 +19,8 @@ from streamer.events import SAMPLE_RATE
 from streamer.model.decoding.search import Decoded
 from streamer.model.engine import Context, Engine
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, Hypothesis, StepRequest
 from streamer.settings.config import GuardSettings, Settings, SpeechSettings
-from streamer.steps import DecodeTask, Hypothesis, StepRequest
 
 if TYPE_CHECKING:
     from streamer.model.engine import _Window

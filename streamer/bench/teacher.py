@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 if TYPE_CHECKING:
     from streamer.model.decoding.search import _Row, _Verdict

@@ -36,8 +36,8 @@ from streamer.model.engine import Engine
 from streamer.model.formats.place import place_of
 from streamer.model.released_heads import head_of, pull_head
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, StepRequest
 
 HOP_S = 0.5  # what a step of the live engine may take
 CONTEXT_S = 10.0

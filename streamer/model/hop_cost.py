@@ -21,7 +21,7 @@ from streamer.audio.mel import MelFrames
 from streamer.model.engine import Engine
 from streamer.model.publishers import cache_root
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ What two successive hypotheses agree on, from the committed text onwards, is com
 import unicodedata
 from collections.abc import Sequence
 
+from streamer.plans import HypothesisWord
 from streamer.policy.decision import Decision, OpenTail, Words, spoken, without_open_number
-from streamer.steps import HypothesisWord
 
 
 class LocalAgreement(OpenTail):

@@ -10,9 +10,9 @@ the same in the same place: a single pass may misread what lies far before the f
 """
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import HypothesisWord
 from streamer.policy.agreement import bare
 from streamer.policy.decision import Decision, OpenTail, Words, spoken, without_open_number
-from streamer.steps import HypothesisWord
 
 QUIET_SAMPLES = SAMPLE_RATE // 5  # no word is silent inside for so long
 END_SAMPLES = 4 * SAMPLE_RATE // 50  # 4 frames of the encoder: the frontier where nothing is being said, as published

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.events import SAMPLE_RATE
-from streamer.steps import HypothesisWord
+from streamer.plans import HypothesisWord
 
 Words = tuple[HypothesisWord, ...]
 

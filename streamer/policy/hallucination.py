@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import Hypothesis, HypothesisWord
 from streamer.policy.agreement import bare
 from streamer.policy.decision import Words
 from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import GuardSettings
-from streamer.steps import Hypothesis, HypothesisWord
 
 log = logging.getLogger(__name__)
 

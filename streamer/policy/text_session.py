@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.agreement import LocalAgreement
 from streamer.policy.alignatt import AlignAtt
 from streamer.policy.decision import Policy, Words, likely, spoken, without_last_mark
@@ -22,8 +23,6 @@ from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt
 from streamer.policy.text_model import TextModel
 from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 from streamer.vad.webrtc import FRAME_SAMPLES
 
 log = logging.getLogger(__name__)
@@ -187,12 +186,12 @@ class TextSession:
             return []
         self._draft = ()
         tail, self._withheld = self._policy.close() or self._withheld, ()
-        tail = self.guards.believe(tail, plan.at_sample)
+        tail = self.guards.believe(tail, plan.end_sample)
         words, self._mark = without_last_mark(tail)
-        changes = self._commit_sentences(words, plan.at_sample)
+        changes = self._commit_sentences(words, plan.end_sample)
         self._note_unclear(plan.speech_end_sample)
         self._spoken_end = max(self._committed_end, plan.speech_end_sample)
-        return changes + self._change((), plan.at_sample)
+        return changes + self._change((), plan.end_sample)
 
     def end(self, at_sample: int) -> list[TextChange]:
         """Nobody went on: the segment becomes final, with a full stop where it has no mark."""

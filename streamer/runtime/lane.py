@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from streamer.events import SAMPLE_RATE, Event, State
-from streamer.runtime.listener import ListenerPlan, StateChanged
+from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, StateChanged
 from streamer.runtime.order import Waiting
 from streamer.runtime.pace import TextTurns
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
 from streamer.settings.config import WindowSettings
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Job:
     `waited_s`: how much longer than it may it has waited for the worker. `owed_samples`: audio whose text it brings.
     """
 
-    plan: ListenerPlan
+    plan: Plan
     text: bool = True
     judge: bool = True
     waited_s: float = 0.0
@@ -87,7 +86,7 @@ class Lane:
         self.hearing, self.emit = hearing, emit
         self.turns = TextTurns(window or WindowSettings())
         self._ready, self._patience_s, self._clock = ready, patience_s, clock
-        self._plans: deque[tuple[ListenerPlan, float]] = deque()  # with the time at which they came
+        self._plans: deque[tuple[Plan, float]] = deque()  # with the time at which they came
         self._actions: deque[Action] = deque()
         self._queued_samples = 0
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
@@ -114,14 +113,14 @@ class Lane:
             return 0
         return self._left_out_samples + self._owed_samples + self._unread_samples()
 
-    def put(self, plans: Sequence[ListenerPlan]) -> None:
+    def put(self, plans: Sequence[Plan]) -> None:
         """Append plans (listener thread); waits while more than 10 s of audio are queued."""
         with self._ready:
             for plan in plans:
                 self._ready.wait_for(lambda: not self._full or self.done.is_set())
                 self._plans.append((plan, self._clock()))
-                self._queued_samples += _samples(plan)
-                self._closings += isinstance(plan, SegmentClosed | SpeechOver)
+                self._queued_samples += plan.new_samples
+                self._closings += plan.closes_segment
                 self._ready.notify_all()
 
     def ask(self, action: Action) -> bool:
@@ -194,8 +193,8 @@ class Lane:
             if isinstance(plan, SegmentClosed) and not over and (late := self.turns.before(plan)):
                 return Job(late, owed_samples=self._paid())
             self._plans.popleft()
-            self._queued_samples -= _samples(plan)
-            self._closings -= isinstance(plan, SegmentClosed | SpeechOver)
+            self._queued_samples -= plan.new_samples
+            self._closings -= plan.closes_segment
             self._ready.notify_all()
         if isinstance(plan, SegmentOpened):
             self.turns.opened(plan)
@@ -245,7 +244,3 @@ class Lane:
             if not wanted:
                 return True
         return False
-
-
-def _samples(plan: ListenerPlan) -> int:
-    return len(plan.samples) if isinstance(plan, Hop) else 0

@@ -22,9 +22,9 @@ from streamer.model.decoding.alignment import slice_words
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.memory import room_for
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, HypothesisWord, SpanScores
 from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
 from streamer.runtime.tap_track import TapTrack, span_samples
-from streamer.steps import DecodeTask, HypothesisWord, SpanScores
 
 SURE_OF_LANGUAGE = 0.5  # below, the language of a short recording is asked for as openai-whisper does, with a pass more
 

@@ -11,8 +11,8 @@ from statistics import fmean
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import Hop, SegmentClosed, SegmentOpened
 from streamer.settings.config import WindowSettings
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
 WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes nothing
@@ -129,7 +129,7 @@ class TextTurns:
 
     def owes(self, plan: SegmentClosed) -> bool:
         """Whether text was put off that must be decoded before the segment closes."""
-        return self._unheard and plan.at_sample >= self._end_sample > 0
+        return self._unheard and plan.end_sample >= self._end_sample > 0
 
     def before(self, plan: SegmentClosed) -> Hop | None:
         """What must be carried out before the segment closes: an empty hop with the text that was put off."""

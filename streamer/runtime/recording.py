@@ -20,17 +20,27 @@ from streamer.audio.block import AudioBlock
 from streamer.audio.recording_mel import RecordingMel
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
+from streamer.plans import (
+    DecodeTask,
+    Hop,
+    HypothesisWord,
+    Plan,
+    SegmentClosed,
+    SegmentOpened,
+    SpanScores,
+    SpeechOver,
+    StepRequest,
+    StepResult,
+)
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker
 from streamer.policy.text_session import TextChange
-from streamer.runtime.listener import Listener, ListenerPlan
+from streamer.runtime.listener import Listener
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.session import Session
 from streamer.runtime.stream import head_facts, text_model
 from streamer.runtime.tap_track import HALF_STEP_FRAMES, KEPT, TapTrack
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, HypothesisWord, SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 FRAME_SAMPLES = 160  # one mel frame: 10 ms
 
@@ -62,7 +72,7 @@ class Recording:
         )
         self._track = TapTrack() if model.head is not None and hears else None
         self._language = settings.speech.languages[0] if len(settings.speech.languages) == 1 else None
-        self._plans: deque[ListenerPlan] = deque()  # of audio behind what is settled
+        self._plans: deque[Plan] = deque()  # of audio behind what is settled
         self._judgements: dict[int, tuple[SpanScores, ...]] = {}  # by the second that they end with
         self._said: list[TextChange] = []  # passages that the listener did not come to yet
         self._no_speech_probability = 0.0
@@ -184,18 +194,19 @@ class Recording:
             events += self._session.status(state, detail)
         while self._listener is not None and self._listener.position < until and self._blocks:
             self._plans += _heard(self._listener, self._blocks.popleft())
-        while self._plans and _at(self._plans[0]) <= until:
+        while self._plans and self._plans[0].end_sample <= until:
             events += self._complete(self._plans.popleft())
         return events + self._write(until)
 
-    def _complete(self, plan: ListenerPlan) -> list[Event]:
-        events = self._write(_at(plan))
-        if isinstance(plan, SegmentOpened | SegmentClosed | SpeechOver):  # the gate decides nothing here
-            return events
+    def _complete(self, plan: Plan) -> list[Event]:
+        events = self._write(plan.end_sample)
         result = None
-        if isinstance(plan, Hop) and plan.judge:
-            judgement = self._judgements.pop(plan.end_sample // SAMPLE_RATE, ())
-            result = StepResult(StepRequest(0, plan.end_sample), judgement=() if plan.silent else judgement)
+        match plan:
+            case SegmentOpened() | SegmentClosed() | SpeechOver():  # the gate decides nothing here
+                return events
+            case Hop(judge=True):
+                judgement = self._judgements.pop(plan.end_sample // SAMPLE_RATE, ())
+                result = StepResult(StepRequest(0, plan.end_sample), judgement=() if plan.silent else judgement)
         return events + self._session.complete(plan, result)
 
     def _write(self, until: int) -> list[Event]:
@@ -213,10 +224,6 @@ class Recording:
         engine.look_back(requests[first:])
 
 
-def _heard(listener: Listener, block: AudioBlock) -> list[ListenerPlan]:
-    plans: list[ListenerPlan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
+def _heard(listener: Listener, block: AudioBlock) -> list[Plan]:
+    plans: list[Plan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
     return plans + listener.step(block.samples)
-
-
-def _at(plan: ListenerPlan) -> int:
-    return plan.end_sample if isinstance(plan, Hop | Beat) else plan.at_sample

@@ -31,10 +31,23 @@ from streamer.events import (
     Word,
     seconds,
 )
+from streamer.plans import (
+    AudioLost,
+    Beat,
+    Hop,
+    Noticed,
+    Plan,
+    SegmentClosed,
+    SegmentOpened,
+    SpanScores,
+    SpeechOver,
+    StateChanged,
+    StepRequest,
+    StepResult,
+)
 from streamer.policy.mask import Mask
 from streamer.policy.text_model import TextModel
 from streamer.policy.text_session import TextChange, TextSession
-from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine, AlertInput, AlertText
@@ -44,8 +57,6 @@ from streamer.sound.labels import group, labels
 from streamer.sound.loudness import dbfs
 from streamer.sound.patterns.cadence import CadenceDetector, CadenceState
 from streamer.sound.patterns.pattern_trust import SIRENS
-from streamer.steps import SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
@@ -108,7 +119,7 @@ class Session:
         """Number of the newest event, 0 before the first."""
         return self._seq
 
-    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+    def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
         if not isinstance(plan, Hop):
             return None
@@ -119,9 +130,9 @@ class Session:
             return None
         return StepRequest(start, plan.end_sample, spans, decode)
 
-    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+    def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
-        at = plan.end_sample if isinstance(plan, Hop | Beat) else plan.at_sample
+        at = plan.end_sample
         self._audio_sample = max(self._audio_sample, at)
         match plan:
             case Hop():
@@ -132,15 +143,15 @@ class Session:
                 self.text.open(plan)
                 return []
             case SpeechOver():
-                return self._transcripts(self.text.end(plan.at_sample), plan.at_sample) + self._alerts(plan.at_sample)
+                return self._transcripts(self.text.end(at), at) + self._alerts(at)
             case SegmentClosed():
-                return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
+                return self._transcripts(self.text.close(plan), at) + self._alerts(at)
             case AudioLost():
-                return [self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)]
+                return [self._gap(at, plan.lost_from, plan.lost_to, plan.reason)]
             case Noticed():
                 return self._noticed(plan)
             case StateChanged():
-                return self.status(plan.state, plan.detail, plan.at_sample)
+                return self.status(plan.state, plan.detail, at)
 
     def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
         """A `status` event, and the alerts that hang on it (a lost microphone)."""
@@ -325,12 +336,12 @@ class Session:
     def _noticed(self, plan: Noticed) -> list[Event]:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
-            return [self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)]
+            return [self._gap(plan.end_sample, report.start_sample, report.end_sample, report.detail)]
         if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
             told, self._told_of_offset = self._told_of_offset, True
-            return [] if told else self.status("listening", report.detail, plan.at_sample)
-        self._troubled_until = plan.at_sample + TROUBLE_SAMPLES
-        return self.status("degraded", report.detail, plan.at_sample)
+            return [] if told else self.status("listening", report.detail, plan.end_sample)
+        self._troubled_until = plan.end_sample + TROUBLE_SAMPLES
+        return self.status("degraded", report.detail, plan.end_sample)
 
     def _recovered(self, at: int) -> list[Event]:
         """`listening` again, a while after the last trouble with the signal."""

@@ -16,13 +16,12 @@ from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.engine import Engine
 from streamer.model.languages import check_languages, language_codes
 from streamer.model.whisper import Model
+from streamer.plans import Hop, Plan, StepRequest, StepResult
 from streamer.policy.text_model import TextModel
-from streamer.runtime.listener import Listener, ListenerPlan
+from streamer.runtime.listener import Listener
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import Settings
 from streamer.sound.judgement import TRAINED_SPANS_S
-from streamer.steps import StepRequest, StepResult
-from streamer.vad.planner import Hop
 
 MEL_KEPT_SAMPLES = 31 * SAMPLE_RATE  # the longest window and its edges
 
@@ -48,18 +47,18 @@ class Hearing:
         text, head = text_model(model), head_facts(model)
         self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)
 
-    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+    def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
         if isinstance(plan, Hop):
             self.mel.append(plan.samples)
             self.mel.discard_before(max(0, plan.end_sample - MEL_KEPT_SAMPLES))
         return self.session.begin(plan, text=text, judge=judge)
 
-    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+    def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The plan's events."""
         return self.session.complete(plan, result)
 
-    def pass_over(self, plan: ListenerPlan) -> list[Event]:
+    def pass_over(self, plan: Plan) -> list[Event]:
         """The plan's events without the model, and without the mel frames, which a step may still be reading."""
         self.session.begin(plan, text=False, judge=False)
         return self.session.complete(plan, None)
@@ -117,7 +116,7 @@ class Stream:
         self._state = "listening"
         return self._hearing.session.status("listening")
 
-    def _carry_out(self, plans: Sequence[ListenerPlan]) -> list[Event]:
+    def _carry_out(self, plans: Sequence[Plan]) -> list[Event]:
         events: list[Event] = []
         for plan in plans:
             request = self._hearing.begin(plan)

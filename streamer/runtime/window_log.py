@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from streamer.errors import UsageError
+from streamer.plans import HypothesisWord, SpanScores
 from streamer.policy.seeking import WindowText
 from streamer.runtime.offline import WindowResult
 from streamer.sound.labels import LABEL_COUNT
-from streamer.steps import HypothesisWord, SpanScores
 
 Header = Mapping[str, Any]
 

@@ -19,12 +19,12 @@ from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
+from streamer.plans import StepRequest, StepResult
 from streamer.runtime.lane import Clock, Emit, Haste, Job, Lane, Trouble
 from streamer.runtime.order import in_turn
 from streamer.runtime.pace import Pace
 from streamer.runtime.stream import Hearing
 from streamer.settings.config import WindowSettings
-from streamer.steps import StepRequest, StepResult
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from streamer.model.engine import Engine
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 
 SECOND = 16_000
 SPANS = (2.0, 5.0, 10.0)

@@ -12,7 +12,7 @@ from streamer.model.engine import Engine
 from streamer.model.head import TaggingHead
 from streamer.model.tagging import HeadKind, HeadModule, HeadShape
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest, StepResult
+from streamer.plans import DecodeTask, StepRequest, StepResult
 
 SECOND = 16_000
 STEP = 6_400  # samples of one tap step

@@ -1,8 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.plans import HypothesisWord
 from streamer.policy.agreement import LocalAgreement, bare, common_prefix
-from streamer.steps import HypothesisWord
 
 
 def words(text):

@@ -1,9 +1,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.plans import HypothesisWord
 from streamer.policy.alignatt import END_SAMPLES, QUIET_SAMPLES, SURE, AlignAtt
 from streamer.policy.decision import NUMBER_SAMPLES
-from streamer.steps import HypothesisWord
 
 FRONTIER = 8000
 

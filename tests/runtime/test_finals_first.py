@@ -17,14 +17,13 @@ from streamer.audio.files import demo_path, read_audio
 from streamer.events import Transcript
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
 from streamer.runtime.lane import Lane
 from streamer.runtime.listener import Listener
 from streamer.runtime.order import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import BATCH, Worker
 from streamer.settings.config import Settings, WindowSettings
-from streamer.steps import DecodeTask, StepRequest, StepResult
-from streamer.vad.planner import Hop, Plan, SegmentClosed, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 UNHURRIED_S = 1e9  # nothing is merged however long it waits
@@ -50,7 +49,7 @@ class Ear:
         return StepRequest(id(self), plan.end_sample, spans, DecodeTask() if text and plan.text else None)
 
     def complete(self, plan: Plan, result: StepResult | None) -> list[Any]:
-        at = plan.end_sample if isinstance(plan, Hop) else plan.at_sample
+        at = plan.end_sample
         asked = (bool(result.request.decode), bool(result.request.tag_spans_s)) if result else (False, False)
         self.done.append((type(plan).__name__, at, *asked))
         self.machine.carried_out.append((self, self.done[-1]))

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from streamer.plans import DecodeTask, Hop, SegmentOpened, StepRequest, StepResult
 from streamer.runtime.worker import Worker
 from streamer.settings.config import WindowSettings
-from streamer.steps import DecodeTask, StepRequest, StepResult
-from streamer.vad.planner import Hop, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 ENCODE_S, DECODE_S, STEP_S = 0.06, 0.03, 0.01

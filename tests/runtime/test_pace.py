@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.plans import Hop, SegmentClosed
 from streamer.runtime.lane import Lane
 from streamer.runtime.pace import CALM_S, SOON_S, WINDOW_S, Pace, TextTurns
 from streamer.settings.config import Settings, VadSettings, WindowSettings
-from streamer.vad.planner import Hop, Planner, SegmentClosed
+from streamer.vad.planner import Planner
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceFrame
 
 

@@ -10,13 +10,12 @@ from random_whisper import random_model
 
 from streamer.errors import EngineError
 from streamer.events import Status
+from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.runtime.lane import JUDGEMENTS_BEHIND, Haste, Lane
-from streamer.runtime.listener import Listener, StateChanged
+from streamer.runtime.listener import Listener
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
-from streamer.steps import StepResult
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
 from streamer.events import Tag
+from streamer.plans import SpanScores
 from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine, AlertInput, AlertText
 from streamer.sound.labels import find
 from streamer.sound.loudness import dbfs
 from streamer.sound.patterns.cadence import CadenceKind, CadencePhase, CadenceState
 from streamer.sound.patterns.cadence_state import DOUBTFUL_SCORE, PLAIN_SCORE
-from streamer.steps import SpanScores
 
 RATE = 16_000
 SIREN, SMOKE, DOG, GLASS = (find(name).index for name in ("Siren", "Smoke detector, smoke alarm", "Dog", "Shatter"))

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.plans import Beat, Hop, SegmentClosed, SegmentOpened
 from streamer.settings.config import Settings, VadSettings, WindowSettings
-from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Planner
 from streamer.vad.webrtc import FRAME_SAMPLES, VoiceDetector, VoiceFrame
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)

@@ -18,7 +18,7 @@ from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import Tokenizer
 
 from streamer.model.decoding.search import Decoded
-from streamer.steps import HypothesisWord
+from streamer.plans import HypothesisWord
 
 SAMPLES_PER_FRAME = 320  # one encoder frame: 20 ms at 16 kHz
 MEDIAN_WIDTH = 7

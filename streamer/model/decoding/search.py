@@ -23,7 +23,7 @@ from streamer.model.decoding.luck import luck
 from streamer.model.decoding.spoken_language import spoken_languages
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, Task
+from streamer.plans import DecodeTask, Task
 
 
 @dataclass(frozen=True, slots=True)

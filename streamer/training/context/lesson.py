@@ -15,7 +15,7 @@ from whisper.model import Whisper
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 from streamer.training.context.windows import Samples, Window
 
 POSITION_SAMPLES = 320
