@@ -11,8 +11,8 @@ from streamer.audio.block import AudioBlock
 from streamer.errors import StreamerError
 from streamer.events import Event, State
 from streamer.runtime.inputs import Input
-from streamer.runtime.lane import Emit
 from streamer.runtime.stream import Stream
+from streamer.runtime.worker import Emit
 
 
 @dataclass(slots=True)

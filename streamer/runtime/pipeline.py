@@ -14,10 +14,10 @@ from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
 from streamer.events import SAMPLE_RATE, State
 from streamer.plans import Plan
-from streamer.runtime.lane import Emit, Haste, Lane
 from streamer.runtime.listener import Listener
+from streamer.runtime.overload import Drain
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import Emit, Lane, Worker
 from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
@@ -170,12 +170,12 @@ def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
     """
     for pipeline in pipelines:
         pipeline.source.close()
-        pipeline.lane.hasten(Haste.ENDING)
+        pipeline.lane.drain(Drain.ENDING)
     deadline_s = time.monotonic() + patience_s
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
     for pipeline in pipelines:
-        pipeline.lane.hasten(Haste.OVER)
+        pipeline.lane.drain(Drain.OVER)
     deadline_s += 0.7
     for pipeline in pipelines:
         pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))

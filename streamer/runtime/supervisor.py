@@ -28,12 +28,11 @@ from streamer.output.terminal import LoadingView
 from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
-from streamer.runtime.lane import Action, Emit
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.senders import Ingests
 from streamer.runtime.stream import Hearing, Stream
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import Action, Emit, Worker
 from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.server.listening import Actions, ServerOptions
 from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage

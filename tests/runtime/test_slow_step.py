@@ -13,10 +13,10 @@ from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
 from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
-from streamer.runtime.lane import Haste, Lane
+from streamer.runtime.overload import Drain
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
 
 SAMPLES = np.full(8000, 0.1, np.float32)
@@ -56,7 +56,7 @@ def stuck_worker(unread: int = 0) -> tuple[Stuck, Worker, Lane, list[Any]]:
 
 def test_sessions_end_without_the_step_and_what_it_finds_is_not_used():
     engine, worker, lane, events = stuck_worker(unread=16_000)
-    lane.hasten(Haste.OVER)
+    lane.drain(Drain.OVER)
     assert not worker.stop(0.0)
     assert worker.take_over(0.0)
     assert lane.done.is_set()
@@ -110,7 +110,7 @@ def test_what_ring_and_sender_still_hold_counts_as_left_out():
         Still(), Settings(), Worker(Stuck()), Hearing(random_model(1), Settings()), [].extend, lambda: 4000
     )  # type: ignore[arg-type]
     pipeline._capture()
-    pipeline.lane.hasten(Haste.OVER)
+    pipeline.lane.drain(Drain.OVER)
     assert pipeline.lane.left_out_samples == 12_000
 
 
