@@ -26,9 +26,9 @@ from streamer.model.whisper import Model
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.at_once import hear_at_once
+from streamer.runtime.event_maker import Opening
 from streamer.runtime.inputs import Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
-from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline, stop_all
 from streamer.runtime.senders import Ingests
 from streamer.runtime.stream import Hearing, Stream
