@@ -16,8 +16,8 @@ from streamer.events import SAMPLE_RATE, State
 from streamer.plans import Plan
 from streamer.runtime.listener import Listener
 from streamer.runtime.overload import Drain
-from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Emit, Lane, Worker
+from streamer.runtime.stream import Emit, Hearing
+from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)

@@ -25,14 +25,12 @@ from streamer.model.loading import LoadStep, Tell
 from streamer.model.whisper import Model
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.at_once import hear_at_once
 from streamer.runtime.event_maker import Opening
-from streamer.runtime.inputs import Input, for_model, session_name
+from streamer.runtime.inputs import Ingests, Input, for_model, session_name
 from streamer.runtime.interruption import Interruption
 from streamer.runtime.pipeline import Pipeline, stop_all
-from streamer.runtime.senders import Ingests
-from streamer.runtime.stream import Hearing, Stream
-from streamer.runtime.worker import Action, Emit, Worker
+from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
+from streamer.runtime.worker import Action, Worker
 from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.server.listening import Actions, ServerOptions
 from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
@@ -196,9 +194,8 @@ class Program:
         self._announce(server)
         emit = self._emitter(outlet, server, deliveries)
         threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
-        self._failures |= hear_at_once(
-            self._inputs, streams, emit, lambda: self._interruption.asked or outlet.reader_gone
-        )
+        sources = [item.source for item in self._inputs]
+        self._failures |= hear_at_once(sources, streams, emit, lambda: self._interruption.asked or outlet.reader_gone)
 
     def _run_live(
         self,

@@ -22,7 +22,7 @@ from streamer.model.graphs import BATCH_BUCKETS
 from streamer.plans import Plan, StepRequest, StepResult
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.session import Session
-from streamer.runtime.stream import Hearing
+from streamer.runtime.stream import Emit, Hearing
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
 
-Emit = Callable[[Sequence[Event]], None]
 Action = Callable[[Session], list[Event]]
 Clock = Callable[[], float]  # seconds that never go back
 

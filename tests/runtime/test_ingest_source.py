@@ -2,7 +2,7 @@ import asyncio
 
 import numpy as np
 
-from streamer.runtime.senders import IngestSource
+from streamer.runtime.inputs import IngestSource
 from streamer.server.ingest import IngestStart, PcmQueue
 
 

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from streamer.runtime.senders import Ingests
+from streamer.runtime.inputs import Ingests
 from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart
 from streamer.server.listening import ServerOptions
 from streamer.server.server_thread import ServerThread
