@@ -8,14 +8,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
 from streamer.events import SAMPLE_RATE, State
 from streamer.plans import Plan
 from streamer.runtime.listener import Listener
-from streamer.runtime.overload import Drain
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
@@ -161,21 +160,3 @@ class Pipeline:
             plans += self._listener.lost(lost.end_sample - lost.start_sample, lost.reason)
             position = lost.end_sample
         return plans + self._listener.step(read.samples[position - start :])
-
-
-def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
-    """End all sources and commit the last words of what they delivered.
-
-    What takes longer than `patience_s` is done without the model; the last `status` says how much that was.
-    """
-    for pipeline in pipelines:
-        pipeline.source.close()
-        pipeline.lane.drain(Drain.ENDING)
-    deadline_s = time.monotonic() + patience_s
-    for pipeline in pipelines:
-        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
-    for pipeline in pipelines:
-        pipeline.lane.drain(Drain.OVER)
-    deadline_s += 0.7
-    for pipeline in pipelines:
-        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
