@@ -100,11 +100,6 @@ class Session:
         """What its events carry as `session`."""
         return self._events.name
 
-    @property
-    def last_seq(self) -> int:
-        """Number of the newest event, 0 before the first."""
-        return self._events.last_seq
-
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
         if not isinstance(plan, Hop):
