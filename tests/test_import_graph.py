@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "streamer"
 # From top to bottom: a module imports from its own room and from those before it. `streamer` is the public names.
 ROOMS = [
-    *("cpu_threads", "errors", "events", "steps", "settings", "config", "audio", "vad", "model", "policy", "sound"),
+    *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
     *("output", "server", "alerts", "runtime", "measure", "training", "bench", "recipes", "commands", "streamer"),
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other

@@ -32,7 +32,7 @@ from streamer.model.decoding.decoder import Decoder
 from streamer.model.decoding.search import AudioWindow
 from streamer.model.linear import Affine
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 CONTEXT_S = 10.0
 BATCHES = (1, 2, 4, 8)

@@ -18,7 +18,8 @@ from streamer.bench.peers import Samples
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.engine import Engine
-from streamer.runtime.pipeline import Pipeline, stop_all
+from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings

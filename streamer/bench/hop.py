@@ -30,7 +30,7 @@ from streamer.measure.machine import spinning
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
 from streamer.model.engine import Context, Engine
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 
 HOP_SAMPLES = SAMPLE_RATE // 2
 CONTEXT_S = 10.0

@@ -25,8 +25,8 @@ from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.engine import Context, Engine
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, Hypothesis, StepRequest
 from streamer.settings.config import GuardSettings, Settings, SpeechSettings
-from streamer.steps import DecodeTask, Hypothesis, StepRequest
 
 if TYPE_CHECKING:
     from streamer.model.decoding.search import _Row, _Verdict

@@ -45,8 +45,8 @@ from streamer.model.choice import Wish, load_model
 from streamer.model.decoding.search import AudioWindow
 from streamer.model.engine import Context, Engine
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.config import SpeechSettings
-from streamer.steps import DecodeTask, StepRequest
 
 LIMIT_S = 2.0  # p95 of commit latency
 CONTEXT_S = 10.0

@@ -44,8 +44,8 @@ from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.encoder import TAP_POOL
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, StepRequest
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
 

@@ -18,11 +18,9 @@ from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
 from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, TextWriter, VttWriter
-from streamer.runtime.at_once import heard
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
-from streamer.runtime.recording import Recording
-from streamer.runtime.stream import Stream
-from streamer.runtime.window_log import WindowLog
+from streamer.runtime.recording import Recording, WindowLog
+from streamer.runtime.stream import Stream, heard
 from streamer.settings.config import Settings
 
 Format = Literal["text", "srt", "vtt", "jsonl"]

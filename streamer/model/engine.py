@@ -29,7 +29,7 @@ from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
 from streamer.model.memory import within_memory
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
-from streamer.steps import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
+from streamer.plans import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
 Work = tuple[MelFrames, StepRequest]

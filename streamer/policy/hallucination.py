@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import Hypothesis, HypothesisWord
 from streamer.policy.policies import Words, bare
 from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import GuardSettings
-from streamer.steps import Hypothesis, HypothesisWord
 
 log = logging.getLogger(__name__)
 

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
+from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.hallucination import Guards, Surroundings, token_budget
 from streamer.policy.language import LanguageHold
 from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark
 from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt, TextModel
 from streamer.policy.voiced import VoicedTrack, placed
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 log = logging.getLogger(__name__)
 
@@ -182,12 +181,12 @@ class TextSession:
             return []
         self._draft = ()
         tail, self._withheld = self._policy.close() or self._withheld, ()
-        tail = self.guards.believe(tail, plan.at_sample)
+        tail = self.guards.believe(tail, plan.end_sample)
         words, self._mark = without_last_mark(tail)
-        changes = self._commit_sentences(words, plan.at_sample)
+        changes = self._commit_sentences(words, plan.end_sample)
         self._note_unclear(plan.speech_end_sample)
         self._spoken_end = max(self._committed_end, plan.speech_end_sample)
-        return changes + self._change((), plan.at_sample)
+        return changes + self._change((), plan.end_sample)
 
     def end(self, at_sample: int) -> list[TextChange]:
         """Nobody went on: the segment becomes final, with a full stop where it has no mark."""

@@ -4,46 +4,17 @@ Whatever the chunks, samples are conditioned, judged and planned in frames of 20
 the conditioner, the voice detector and the planner of one stream, and nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.conditioning import Conditioner, Report
+from streamer.audio.conditioning import Conditioner
 from streamer.events import FRAME_SAMPLES, State
+from streamer.plans import AudioLost, Noticed, Plan, StateChanged
 from streamer.settings.config import Settings
-from streamer.vad.planner import Plan, Planner
+from streamer.vad.planner import Planner
 from streamer.vad.voice import VoiceDetector
-
-
-@dataclass(frozen=True, slots=True)
-class AudioLost:
-    """The samples [start_sample, end_sample) are zeros in place of what was lost; known at `at_sample`."""
-
-    at_sample: int
-    start_sample: int
-    end_sample: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Noticed:
-    """The conditioner found something in the signal."""
-
-    at_sample: int
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The source's state from `at_sample` on."""
-
-    at_sample: int
-    state: State
-    detail: str
-
-
-ListenerPlan = Plan | AudioLost | Noticed | StateChanged
 
 
 class Listener:
@@ -62,21 +33,26 @@ class Listener:
         """End of the audio taken so far."""
         return self._framed + len(self._rest)
 
-    def step(self, samples: NDArray[np.float32]) -> list[ListenerPlan]:
+    @property
+    def level_db(self) -> float | None:
+        """Level of the last hop, None before the first."""
+        return self._planner.level_db
+
+    def step(self, samples: NDArray[np.float32]) -> list[Plan]:
         """Take float32 [n], 16 kHz mono, any n; what is due by now, in order."""
         samples = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
         whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
         self._rest = samples[whole:]
-        plans: list[ListenerPlan] = []
+        plans: list[Plan] = []
         for frame in samples[:whole].reshape(-1, FRAME_SAMPLES):
             plans += self._frame(frame)
         return plans
 
-    def lost(self, count: int, reason: str) -> list[ListenerPlan]:
+    def lost(self, count: int, reason: str) -> list[Plan]:
         """`count` samples went missing: zeros take their place and a gap is announced with the exact samples."""
         start = self.position
         self._lost.append(AudioLost(start + count, start, start + count, reason))
-        plans: list[ListenerPlan] = []
+        plans: list[Plan] = []
         while count:
             piece = min(count, FRAME_SAMPLES * 50)
             plans += self.step(np.zeros(piece, np.float32))
@@ -87,10 +63,10 @@ class Listener:
         """The plan that passes on a change of the source's state, in its place among the others."""
         return StateChanged(self._framed, state, detail)
 
-    def finish(self) -> list[ListenerPlan]:
+    def finish(self) -> list[Plan]:
         """The input ended: the rest of the audio, then the end of an open segment."""
         rest, self._rest = self._rest, np.zeros(0, np.float32)
-        plans: list[ListenerPlan] = []
+        plans: list[Plan] = []
         if len(rest):
             frame = np.zeros(FRAME_SAMPLES, np.float32)
             frame[: len(rest)] = rest
@@ -102,14 +78,14 @@ class Listener:
         plans += self._announced()
         return plans + list(self._planner.finish(rest))
 
-    def _frame(self, frame: NDArray[np.float32]) -> list[ListenerPlan]:
+    def _frame(self, frame: NDArray[np.float32]) -> list[Plan]:
         conditioned, reports = self._conditioner.step(frame)
         self._framed += FRAME_SAMPLES
-        plans: list[ListenerPlan] = [Noticed(self._framed, report) for report in reports]
+        plans: list[Plan] = [Noticed(self._framed, report) for report in reports]
         plans += self._announced()
         return plans + list(self._planner.step(conditioned, self._detector.step(conditioned)))
 
-    def _announced(self) -> list[ListenerPlan]:
-        due = [lost for lost in self._lost if lost.end_sample <= self._framed]
-        self._lost = [lost for lost in self._lost if lost.end_sample > self._framed]
-        return [AudioLost(self._framed, lost.start_sample, lost.end_sample, lost.reason) for lost in due]
+    def _announced(self) -> list[Plan]:
+        due = [replace(lost, end_sample=self._framed) for lost in self._lost if lost.lost_to <= self._framed]
+        self._lost = [lost for lost in self._lost if lost.lost_to > self._framed]
+        return list(due)

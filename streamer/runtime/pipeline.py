@@ -8,17 +8,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from streamer.audio.block import Source
 from streamer.audio.ring import RingBuffer, RingRead
 from streamer.events import SAMPLE_RATE, State
-from streamer.runtime.lane import Drain, Emit, Lane
-from streamer.runtime.listener import Listener, ListenerPlan
-from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.plans import Plan
+from streamer.runtime.listener import Listener
+from streamer.runtime.stream import Emit, Hearing
+from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
-from streamer.vad.planner import Hop
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,6 @@ class Pipeline:
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
-        self.level_dbfs: float | None = None
         self._waiting_samples = waiting_samples
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
         self._listener = Listener(settings)
@@ -68,6 +66,11 @@ class Pipeline:
     def done(self) -> bool:
         """Whether the last event of this stream was emitted."""
         return self.lane.done.is_set()
+
+    @property
+    def level_dbfs(self) -> float | None:
+        """Level of the last hop."""
+        return self._listener.level_db
 
     @property
     def lag_s(self) -> float:
@@ -120,12 +123,12 @@ class Pipeline:
                 self.lane.put(self._state_plans(position))
                 end = min(self._ring.end, position + READ_SAMPLES)
                 if end > position:
-                    self._put(self._plans(self._ring.read(position, end)))
+                    self.lane.put(self._plans(self._ring.read(position, end)))
                     position = end
                     self._ring.release(position)
                 elif ended:
                     break
-            self._put(self._listener.finish())
+            self.lane.put(self._listener.finish())
         except Exception as error:  # noqa: BLE001  the top of the thread
             self._fail("listener", error)
             self.source.close()
@@ -141,15 +144,15 @@ class Pipeline:
         else:
             self.lane.ask(lambda session: session.status("degraded", detail))
 
-    def _state_plans(self, position: int) -> list[ListenerPlan]:
-        plans: list[ListenerPlan] = []
+    def _state_plans(self, position: int) -> list[Plan]:
+        plans: list[Plan] = []
         while self._states and self._states[0][0] <= position:
             _, state, detail = self._states.popleft()
             plans.append(self._listener.state(state, detail))
         return plans
 
-    def _plans(self, read: RingRead) -> list[ListenerPlan]:
-        plans: list[ListenerPlan] = []
+    def _plans(self, read: RingRead) -> list[Plan]:
+        plans: list[Plan] = []
         start = read.start_sample
         position = start
         for lost in read.lost:
@@ -157,27 +160,3 @@ class Pipeline:
             plans += self._listener.lost(lost.end_sample - lost.start_sample, lost.reason)
             position = lost.end_sample
         return plans + self._listener.step(read.samples[position - start :])
-
-    def _put(self, plans: Sequence[ListenerPlan]) -> None:
-        for plan in plans:
-            if isinstance(plan, Hop):
-                self.level_dbfs = plan.level_db
-        self.lane.put(plans)
-
-
-def stop_all(pipelines: Sequence[Pipeline], patience_s: float) -> None:
-    """End all sources and commit the last words of what they delivered.
-
-    What takes longer than `patience_s` is done without the model; the last `status` says how much that was.
-    """
-    for pipeline in pipelines:
-        pipeline.source.close()
-        pipeline.lane.drain(Drain.ENDING)
-    deadline_s = time.monotonic() + patience_s
-    for pipeline in pipelines:
-        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))
-    for pipeline in pipelines:
-        pipeline.lane.drain(Drain.OVER)
-    deadline_s += 0.7
-    for pipeline in pipelines:
-        pipeline.lane.done.wait(max(0.0, deadline_s - time.monotonic()))

@@ -9,30 +9,47 @@ and the session of live audio, which follow as far as a window is settled. `audi
 window that it was decided in. What a result says is plain values: a run that was interrupted `replay`s them.
 """
 
+import base64
+import json
+import os
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock
 from streamer.audio.mel import RecordingMel
+from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
+from streamer.plans import (
+    DecodeTask,
+    Hop,
+    HypothesisWord,
+    Plan,
+    SegmentClosed,
+    SegmentOpened,
+    SpanScores,
+    SpeechOver,
+    StepRequest,
+    StepResult,
+)
 from streamer.policy.prompt import Prompt
-from streamer.policy.seeking import Passage, Seeker
+from streamer.policy.seeking import Passage, Seeker, WindowText
 from streamer.policy.text_session import TextChange
-from streamer.runtime.listener import Listener, ListenerPlan
-from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
+from streamer.runtime.listener import Listener
+from streamer.runtime.offline import HALF_STEP_FRAMES, KEPT, OfflineEngine, TapTrack, WindowRequest, WindowResult
 from streamer.runtime.session import Session
 from streamer.runtime.stream import head_facts, text_model
-from streamer.runtime.tap_track import HALF_STEP_FRAMES, KEPT, TapTrack
 from streamer.settings.config import Settings
-from streamer.steps import DecodeTask, HypothesisWord, SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.sound.labels import LABEL_COUNT
 
 FRAME_SAMPLES = 160  # one mel frame: 10 ms
+Header = Mapping[str, Any]
 
 
 class Recording:
@@ -62,7 +79,7 @@ class Recording:
         )
         self._track = TapTrack() if model.head is not None and hears else None
         self._language = settings.speech.languages[0] if len(settings.speech.languages) == 1 else None
-        self._plans: deque[ListenerPlan] = deque()  # of audio behind what is settled
+        self._plans: deque[Plan] = deque()  # of audio behind what is settled
         self._judgements: dict[int, tuple[SpanScores, ...]] = {}  # by the second that they end with
         self._said: list[TextChange] = []  # passages that the listener did not come to yet
         self._no_speech_probability = 0.0
@@ -184,18 +201,19 @@ class Recording:
             events += self._session.status(state, detail)
         while self._listener is not None and self._listener.position < until and self._blocks:
             self._plans += _heard(self._listener, self._blocks.popleft())
-        while self._plans and _at(self._plans[0]) <= until:
+        while self._plans and self._plans[0].end_sample <= until:
             events += self._complete(self._plans.popleft())
         return events + self._write(until)
 
-    def _complete(self, plan: ListenerPlan) -> list[Event]:
-        events = self._write(_at(plan))
-        if isinstance(plan, SegmentOpened | SegmentClosed | SpeechOver):  # the gate decides nothing here
-            return events
+    def _complete(self, plan: Plan) -> list[Event]:
+        events = self._write(plan.end_sample)
         result = None
-        if isinstance(plan, Hop) and plan.judge:
-            judgement = self._judgements.pop(plan.end_sample // SAMPLE_RATE, ())
-            result = StepResult(StepRequest(0, plan.end_sample), judgement=() if plan.silent else judgement)
+        match plan:
+            case SegmentOpened() | SegmentClosed() | SpeechOver():  # the gate decides nothing here
+                return events
+            case Hop(judge=True):
+                judgement = self._judgements.pop(plan.end_sample // SAMPLE_RATE, ())
+                result = StepResult(StepRequest(0, plan.end_sample), judgement=() if plan.silent else judgement)
         return events + self._session.complete(plan, result)
 
     def _write(self, until: int) -> list[Event]:
@@ -213,10 +231,94 @@ class Recording:
         engine.look_back(requests[first:])
 
 
-def _heard(listener: Listener, block: AudioBlock) -> list[ListenerPlan]:
-    plans: list[ListenerPlan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
+class WindowLog:
+    """What the model found in the windows of one recording, kept in a file, so that a run that was interrupted goes on.
+
+    A line of JSON for each window behind a first line that says what was read with which model and settings. A line
+    counts when it is whole: whatever kills the program, the file is good up to the last finished window. Tags' scores
+    are float32, base64. `results`: those that an earlier run left under the same header.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Opens the file; what belongs to another header is thrown away. Raises UsageError: it cannot be written."""
+        self._path = path
+        first = json.dumps(header, sort_keys=True) + "\n"
+        try:
+            lines = (
+                path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+            )
+            self.results = _results(lines[1:]) if lines[:1] == [first] else []
+            self._file = path.open("r+" if self.results else "w", encoding="utf-8")
+            if self.results:
+                self._file.seek(sum(len(line.encode()) for line in lines[: 1 + len(self.results)]))
+                self._file.truncate()
+            else:
+                self._write(first)
+        except OSError as error:
+            raise UsageError(f"--output {path.parent}: cannot be written: {error.strerror}") from None
+
+    def append(self, result: WindowResult) -> None:
+        """Keep the result of the next window. Raises UsageError where the disk is full."""
+        record = {
+            "text": asdict(result.text),
+            "language": result.language,
+            "words": [[asdict(word) for word in words] for words in result.words],
+            "judgements": [[_packed(span) for span in spans] for spans in result.judgements],
+        }
+        try:
+            self._write(json.dumps(record, separators=(",", ":")) + "\n")
+        except OSError as error:
+            raise UsageError(f"--output {self._path.parent}: cannot be written any more: {error.strerror}") from None
+
+    def close(self, *, done: bool) -> None:
+        """Close the file; where the recording is done it is of no more use and goes."""
+        self._file.close()
+        if done:
+            self._path.unlink(missing_ok=True)
+
+    def _write(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _results(lines: list[str]) -> list[WindowResult]:
+    """The results of all lines up to the first that is cut off or damaged."""
+    found = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            found.append(
+                WindowResult(
+                    text=WindowText(**{**record["text"], "tokens": tuple(record["text"]["tokens"])}),
+                    language=str(record["language"]),
+                    words=tuple(tuple(_word(word) for word in words) for words in record["words"]),
+                    judgements=tuple(tuple(_unpacked(span) for span in spans) for spans in record["judgements"]),
+                )
+            )
+        except (ValueError, TypeError, KeyError):
+            break
+        if not line.endswith("\n"):
+            found.pop()
+    return found
+
+
+def _word(record: dict[str, Any]) -> HypothesisWord:
+    return HypothesisWord(**{**record, "tokens": tuple(record["tokens"])})
+
+
+def _packed(span: SpanScores) -> list[Any]:
+    return [span.start_sample, span.end_sample, base64.b64encode(span.scores.astype("<f4").tobytes()).decode()]
+
+
+def _unpacked(record: list[Any]) -> SpanScores:
+    start, end, packed = record
+    scores = np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)
+    if scores.shape != (LABEL_COUNT,):
+        raise ValueError("scores were cut off")
+    return SpanScores(start, end, scores)
+
+
+def _heard(listener: Listener, block: AudioBlock) -> list[Plan]:
+    plans: list[Plan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
     return plans + listener.step(block.samples)
-
-
-def _at(plan: ListenerPlan) -> int:
-    return plan.end_sample if isinstance(plan, Hop | Beat) else plan.at_sample

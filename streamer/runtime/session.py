@@ -10,32 +10,31 @@ Every event's `audio_t` is the end of the audio that was known when it was decid
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
 from streamer.audio.loudness import dbfs
-from streamer.events import (
-    SAMPLE_RATE,
-    Alert,
-    Event,
-    Gap,
-    Sound,
-    Span,
-    State,
-    Status,
-    Tag,
-    Tags,
-    Transcript,
-    Word,
-    seconds,
+from streamer.events import SAMPLE_RATE, Event, State, Tag
+from streamer.plans import (
+    AudioLost,
+    Beat,
+    Hop,
+    Noticed,
+    Plan,
+    SegmentClosed,
+    SegmentOpened,
+    SpanScores,
+    SpeechOver,
+    StateChanged,
+    StepRequest,
+    StepResult,
 )
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
-from streamer.runtime.listener import AudioLost, ListenerPlan, Noticed, StateChanged
+from streamer.runtime.event_maker import EventMaker, alert_text
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
@@ -45,8 +44,6 @@ from streamer.sound.labels import group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
-from streamer.steps import HypothesisWord, SpanScores, StepRequest, StepResult
-from streamer.vad.planner import Beat, Hop, SegmentClosed, SegmentOpened, SpeechOver
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
@@ -64,8 +61,7 @@ class HeadFacts:
 class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
-    `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none. Words
-    of `speech.mask` are hidden where events are made, so that the policy and the rules see what was really said.
+    `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
     `begun`: the number of its events before this (`starting`, while the model was loaded).
     """
 
@@ -79,7 +75,6 @@ class Session:
         local_time: Callable[[], float] | None = None,
         begun: int = 0,
     ) -> None:
-        self.name = name
         self._local_time = local_time
         self._settings = settings
         facts = head or HeadFacts()
@@ -91,7 +86,7 @@ class Session:
         self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self._mask = Mask(masked_words(settings.speech.mask), spoken)
+        self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
         self._troubled_until: int | None = None
@@ -100,16 +95,13 @@ class Session:
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
-        self._seq = begun
-        self._audio_sample = 0
-        self._looked_ahead = 0  # to here, where that is further than the events are
 
     @property
-    def last_seq(self) -> int:
-        """Number of the newest event, 0 before the first."""
-        return self._seq
+    def name(self) -> str:
+        """What its events carry as `session`."""
+        return self._events.name
 
-    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+    def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
         if not isinstance(plan, Hop):
             return None
@@ -120,10 +112,10 @@ class Session:
             return None
         return StepRequest(start, plan.end_sample, spans, decode)
 
-    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+    def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
-        at = plan.end_sample if isinstance(plan, Hop | Beat) else plan.at_sample
-        self._audio_sample = max(self._audio_sample, at)
+        at = plan.end_sample
+        self._events.advance(at)
         match plan:
             case Hop():
                 return self._hop(plan, result)
@@ -133,33 +125,36 @@ class Session:
                 self.text.open(plan)
                 return []
             case SpeechOver():
-                return self._transcripts(self.text.end(plan.at_sample), plan.at_sample) + self._alerts(plan.at_sample)
+                return self._transcripts(self.text.end(at), at) + self._alerts(at)
             case SegmentClosed():
-                return self._transcripts(self.text.close(plan), plan.at_sample) + self._alerts(plan.at_sample)
+                return self._transcripts(self.text.close(plan), at) + self._alerts(at)
             case AudioLost():
-                return self._gap(plan.at_sample, plan.start_sample, plan.end_sample, plan.reason)
+                return self._gap(at, plan.lost_from, plan.lost_to, plan.reason)
             case Noticed():
                 return self._noticed(plan)
             case StateChanged():
-                return self.status(plan.state, plan.detail, plan.at_sample)
+                return self.status(plan.state, plan.detail, at)
 
     def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
         """A `status` event, and the alerts that hang on it (a lost microphone)."""
-        at = self._audio_sample if at_sample is None else at_sample
+        at = self._events.audio_sample if at_sample is None else at_sample
         self._lost = state == "no_audio"
-        return [self._make(Status, at, state=state, detail=detail), *self._alerts(at)]
+        return [self._events.status(at, state, detail), *self._alerts(at)]
 
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
-        return self._transcripts(self.text.flush(self._audio_sample), self._audio_sample)
+        at = self._events.audio_sample
+        return self._transcripts(self.text.flush(at), at)
 
     def set_language(self, languages: tuple[str, ...]) -> list[Event]:
         """A client says which languages come into question from the next window on, as codes; empty: any."""
-        return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
+        return self._transcripts(
+            self.text.set_language(languages, self._events.audio_sample), self._events.audio_sample
+        )
 
     def look_ahead(self, sample: int) -> None:
         """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""
-        self._looked_ahead = max(self._looked_ahead, sample)
+        self._events.look_ahead(sample)
 
     def write(self, changes: Sequence[TextChange], at_sample: int, no_speech_probability: float) -> list[Event]:
         """The events of text that was not decided on here, but in windows of a whole recording."""
@@ -168,19 +163,20 @@ class Session:
 
     def acknowledge(self, alert_id: int) -> list[Event]:
         """Somebody has seen this alert."""
-        return self._alert_events(self.alerts.acknowledge(alert_id, self._audio_sample), self._audio_sample)
+        at = self._events.audio_sample
+        return self._alert_events(self.alerts.acknowledge(alert_id, at), at)
 
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
-        at = self._audio_sample
+        at = self._events.audio_sample
         events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
         events += self._alert_events(self.alerts.finish(at), at)
-        return [*events, self._make(Status, at, state="stopped", detail=detail)]
+        return [*events, self._events.status(at, "stopped", detail)]
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
-        at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
+        at = self._events.audio_sample  # an empty hop, of text that was put off, may end earlier
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
@@ -207,7 +203,7 @@ class Session:
 
     def _patterns(self, plan: Hop | Beat) -> tuple[CadenceState, ...] | None:
         """The alarm patterns after what is new in this plan; None: nothing is."""
-        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._audio_sample
+        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._events.audio_sample
         return tuple(self._cadence.step(plan.samples[-fresh:], plan.end_sample)) if fresh > 0 else None
 
     def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
@@ -222,7 +218,7 @@ class Session:
     def _tags(self, judgement: Sequence[SpanScores], at: int) -> Event:
         assert self._scores is not None
         start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
-        return self._make(Tags, at, start=seconds(start), end=seconds(at), tags=self._top(self._settings.tags.limit))
+        return self._events.tags(at, start, self._top(self._settings.tags.limit))
 
     def _top(self, limit: int) -> tuple[Tag, ...]:
         """The best tags now, of at least the least score."""
@@ -245,94 +241,31 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [
-            self._make(
-                Alert,
-                at,
-                id=change.id,
-                rule=change.rule,
-                severity=change.severity,
-                state=change.state,
-                start=seconds(change.start_sample),
-                end=None if change.end_sample is None else seconds(change.end_sample),
-                score=round(change.score, 4),
-                labels=change.labels,
-                heard=change.heard,
-                text=change.text,
-            )
-            for change in changes
-        ]
+        return [self._events.alert(at, change) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
-        self._texts += [
-            AlertText(
-                change.segment,
-                change.text,
-                change.partial,
-                change.start_sample,
-                change.end_sample,
-                change.final,
-                _word_spans(change.words),
-            )
-            for change in changes
-        ]
-        return [
-            self._make(
-                Transcript,
-                at,
-                segment=change.segment,
-                start=seconds(change.start_sample),
-                end=seconds(change.end_sample),
-                text=change.text,
-                partial=change.partial,
-                final=change.final,
-                words=tuple(
-                    Word(
-                        word.text.strip(),
-                        seconds(word.start_sample),
-                        seconds(word.end_sample),
-                        round(word.probability, 4),
-                    )
-                    for word in change.words
-                ),
-                language=change.language,
-                speech_probability=round(self._speech_probability(), 4),
-                unclear=tuple(Span(seconds(start), seconds(end)) for start, end in change.unclear),
-            )
-            for change in changes
-        ]
+        self._texts += [alert_text(change) for change in changes]
+        return [self._events.transcript(at, change, self._speech_probability()) for change in changes]
 
     def _speech_probability(self) -> float:
         return 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
 
     def _sound_events(self, changes: Iterable[SoundChange], at: int) -> list[Event]:
-        return [
-            self._make(
-                Sound,
-                at,
-                id=change.id,
-                label=change.label,
-                state=change.state,
-                start=seconds(change.start_sample),
-                end=None if change.end_sample is None else seconds(change.end_sample),
-                score=round(change.score, 4),
-            )
-            for change in changes
-        ]
+        return [self._events.sound(at, change) for change in changes]
 
     def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> list[Event]:
-        gap = self._make(Gap, at, start=seconds(start_sample), end=seconds(end_sample), reason=reason)
+        gap = self._events.gap(at, start_sample, end_sample, reason)
         return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
     def _noticed(self, plan: Noticed) -> list[Event]:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
-            return self._gap(plan.at_sample, report.start_sample, report.end_sample, report.detail)
+            return self._gap(plan.end_sample, report.start_sample, report.end_sample, report.detail)
         if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
             told, self._told_of_offset = self._told_of_offset, True
-            return [] if told else self.status("listening", report.detail, plan.at_sample)
-        self._troubled_until = plan.at_sample + TROUBLE_SAMPLES
-        return self.status("degraded", report.detail, plan.at_sample)
+            return [] if told else self.status("listening", report.detail, plan.end_sample)
+        self._troubled_until = plan.end_sample + TROUBLE_SAMPLES
+        return self.status("degraded", report.detail, plan.end_sample)
 
     def _recovered(self, at: int) -> list[Event]:
         """`listening` again, a while after the last trouble with the signal."""
@@ -340,19 +273,3 @@ class Session:
             return []
         self._troubled_until = None
         return self.status("listening", at_sample=at)
-
-    def _make(self, kind: type[Event], at_sample: int, **fields: Any) -> Event:
-        self._audio_sample = max(self._audio_sample, at_sample)
-        self._seq += 1
-        heard = max(self._audio_sample, self._looked_ahead)
-        event = kind(session=self.name, seq=self._seq, audio_t=seconds(heard), **fields)
-        return self._mask.event(event)
-
-
-def _word_spans(words: Sequence[HypothesisWord]) -> tuple[tuple[int, int], ...]:
-    """(start, end) in samples of each word as spaces part them: what has none before it belongs to the one before."""
-    spans: list[tuple[int, int]] = []
-    for word in words:
-        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
-        spans.append((start, word.end_sample))
-    return tuple(spans)

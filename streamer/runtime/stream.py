@@ -5,23 +5,26 @@ are the listener (samples → plans) and the `Hearing` (plans + model → events
 threads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamer.audio.block import AudioBlock, Source
 from streamer.audio.mel import MelFrames
-from streamer.errors import InputError
+from streamer.errors import InputError, StreamerError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.plans import Hop, Plan, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
-from streamer.runtime.listener import Listener, ListenerPlan
+from streamer.runtime.listener import Listener
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import Settings
 from streamer.sound.judgement import TRAINED_SPANS_S
-from streamer.steps import StepRequest, StepResult
-from streamer.vad.planner import Hop
+
+Emit = Callable[[Sequence[Event]], None]
 
 MEL_KEPT_SAMPLES = 31 * SAMPLE_RATE  # the longest window and its edges
 
@@ -47,18 +50,18 @@ class Hearing:
         text, head = text_model(model), head_facts(model)
         self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)
 
-    def begin(self, plan: ListenerPlan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
+    def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
         if isinstance(plan, Hop):
             self.mel.append(plan.samples)
             self.mel.discard_before(max(0, plan.end_sample - MEL_KEPT_SAMPLES))
         return self.session.begin(plan, text=text, judge=judge)
 
-    def complete(self, plan: ListenerPlan, result: StepResult | None) -> list[Event]:
+    def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The plan's events."""
         return self.session.complete(plan, result)
 
-    def pass_over(self, plan: ListenerPlan) -> list[Event]:
+    def pass_over(self, plan: Plan) -> list[Event]:
         """The plan's events without the model, and without the mel frames, which a step may still be reading."""
         self.session.begin(plan, text=False, judge=False)
         return self.session.complete(plan, None)
@@ -116,13 +119,70 @@ class Stream:
         self._state = "listening"
         return self._hearing.session.status("listening")
 
-    def _carry_out(self, plans: Sequence[ListenerPlan]) -> list[Event]:
+    def _carry_out(self, plans: Sequence[Plan]) -> list[Event]:
         events: list[Event] = []
         for plan in plans:
             request = self._hearing.begin(plan)
             result = self._engine.step([(self._hearing.mel, request)])[0] if request else None
             events += self._hearing.complete(plan, result)
         return events
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One source on its way: how far it was heard, in samples."""
+
+    stream: Stream
+    blocks: Iterator[AudioBlock]
+    position: int = 0
+    state: State = "listening"
+
+
+def hear_at_once(
+    sources: Sequence[Source], streams: Sequence[Stream], emit: Emit, asked_to_end: Callable[[], bool]
+) -> Mapping[str, Exception]:
+    """Speed 0: hear files as fast as they go, in the thread that calls; what failed, by the session's name.
+
+    They go side by side in audio time, the one that is furthest behind first, and nothing is dropped. No two share a
+    step of the model, so the events of each are those that it has alone, in the same order in every run. A source that
+    fails or ends leaves the others alone. `asked_to_end`: the last words are committed, then all is over.
+    """
+    readers = [_Reader(stream, iter(source.blocks())) for source, stream in zip(sources, streams, strict=True)]
+    failures: dict[str, Exception] = {}
+    while readers and not asked_to_end():
+        reader = min(readers, key=lambda one: one.position)
+        try:
+            if _step(reader, emit):
+                continue
+        except StreamerError as error:
+            failures[reader.stream.session.name] = error
+            emit(reader.stream.status("degraded", str(error)))
+        readers.remove(reader)
+        emit(reader.stream.finish())
+    for reader in readers:
+        emit(reader.stream.finish())
+    return failures
+
+
+def _step(reader: _Reader, emit: Emit) -> bool:
+    """Hear one block; False at the end."""
+    block = next(reader.blocks, None)
+    if block is None:
+        return False
+    for events in heard(reader.stream, block, reader.state):
+        emit(events)
+    reader.state = block.state
+    reader.position += block.lost_samples + len(block.samples)
+    return True
+
+
+def heard(stream: Stream, block: AudioBlock, before: State) -> Iterator[list[Event]]:
+    """The events of a block, of what is known about its way here too; `before`: the state of the source so far."""
+    if block.lost_samples:
+        yield stream.lost(block.lost_samples, block.reason)
+    for state, detail in block.news(before):
+        yield stream.status(state, detail)
+    yield stream.push(block.samples)
 
 
 def text_model(model: Model) -> TextModel:

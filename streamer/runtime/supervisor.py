@@ -24,15 +24,19 @@ from streamer.model.engine import Engine
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.at_once import hear_at_once
-from streamer.runtime.inputs import Input, for_model, session_name
-from streamer.runtime.interruption import Interruption
-from streamer.runtime.lane import Action, Emit
-from streamer.runtime.opening import Opening
-from streamer.runtime.pipeline import Pipeline, stop_all
-from streamer.runtime.senders import Ingests
-from streamer.runtime.stream import Hearing, Stream
-from streamer.runtime.worker import Worker
+from streamer.runtime.event_maker import Opening
+from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.shutdown import (
+    DELIVERIES_S,
+    DELIVERIES_UNHURRIED_S,
+    FILES_S,
+    SERVER_S,
+    Interruption,
+    end_sessions,
+)
+from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
+from streamer.runtime.worker import Action, Worker
 from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.server.listening import Actions, ServerOptions
 from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
@@ -42,11 +46,6 @@ from streamer.settings.config import Settings
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-FLUSH_S = 2.0  # for the last words; then the model is not asked any more
-STOP_S = 0.2  # for the step at hand; if it takes longer, the sessions end without what it finds
-WRITE_S = 0.7  # for the last events, where somebody waits for the end
-DELIVER_S = 0.7  # for the last alerts, where somebody waits for the end
-DELIVER_UNHURRIED_S = 10.0  # where the input just ended
 LoadModel = Callable[[Tell], Model]
 Made = TypeVar("Made")
 
@@ -98,15 +97,15 @@ class Program:
                     self._run_at_once(engine, outlet, server, deliveries)
                 else:
                     self._run_live(engine, outlet, server, deliveries, opening)
-                asked = self._interruption.asked
-                deliveries.stop(DELIVER_S if asked else DELIVER_UNHURRIED_S)
-                outlet.stop(WRITE_S if asked else None)
+                deadline = self._interruption.deadline
+                deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
+                outlet.stop(deadline.within(FILES_S) if deadline.hurried else None)
                 if output.stay and server and not (self._failure or self._failures):
                     self._interruption.wait()
             finally:
                 self._close_inputs()
                 if server:
-                    server.stop()
+                    server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
         return self._status(sinks)
 
     def _opening(self, server: ServerThread | None, *, early: bool) -> Opening:
@@ -196,9 +195,8 @@ class Program:
         self._announce(server)
         emit = self._emitter(outlet, server, deliveries)
         threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
-        self._failures |= hear_at_once(
-            self._inputs, streams, emit, lambda: self._interruption.asked or outlet.reader_gone
-        )
+        sources = [item.source for item in self._inputs]
+        self._failures |= hear_at_once(sources, streams, emit, lambda: self._interruption.asked or outlet.reader_gone)
 
     def _run_live(
         self,
@@ -243,8 +241,7 @@ class Program:
         stays = server is not None and (self._settings.output.stay or bool(self._senders))
         self._watch(own, worker, outlet, stays=stays)
         self._ingests = None  # no more senders
-        stop_all(list(self._pipelines.values()), FLUSH_S)
-        if not (worker.stop(STOP_S) or worker.take_over(STOP_S)):
+        if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             self._failure = self._failure or EngineError(
                 "the end came while events waited to be written: some are lost"
             )

@@ -1,8 +1,7 @@
 """The worker thread: sole owner of the model and of the sessions. It serves all lanes, one plan of each at a time.
 
-Its loop reads: wait, settle what needs no model, take, prepare (mel, requests), step (one batch through the model),
-complete (events), emit. Where more lanes wait than a batch holds, `streamer.runtime.order` says whose turn it is; who
-is left waits in its lane, where later hops supersede earlier ones, and is weighed anew before the next batch.
+Its loop reads: wait, carry out what needs no model, take, begin (mel, requests), step (one batch through the model),
+complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
 While a step runs the thread touches no session. Where the program ends and the step takes too long, another thread may
 `take_over` then: it finishes the sessions without the model, and what the step finds is not used.
@@ -11,28 +10,122 @@ While a step runs the thread touches no session. Where the program ends and the 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from streamer.errors import StreamerError
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, Event
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
-from streamer.runtime.lane import Clock, Drain, Emit, Job, Lane, Trouble
-from streamer.runtime.order import in_turn
-from streamer.runtime.pace import Pace
-from streamer.runtime.stream import Hearing
+from streamer.plans import Plan, StepRequest, StepResult
+from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
+from streamer.runtime.session import Session
+from streamer.runtime.stream import Emit, Hearing
 from streamer.settings.config import WindowSettings
-from streamer.steps import StepRequest, StepResult
 
 log = logging.getLogger(__name__)
 
-DEGRADED_LAG_S = 3.0  # so far behind, people are told
-RECOVERED_LAG_S = 1.0
 BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
-FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
+LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
+
+Action = Callable[[Session], list[Event]]
+Clock = Callable[[], float]  # seconds that never go back
+
+
+class Lane:
+    """One stream's bounded way from its listener thread to the worker: plans, and what else is asked of its session.
+
+    Full-queue rule: `put` waits, so the listener stops reading. `ready` is shared with the worker and other lanes.
+    """
+
+    def __init__(
+        self,
+        hearing: Hearing,
+        emit: Emit,
+        backlog: Backlog,
+        ready: threading.Condition,
+        clock: Clock,
+        unread_samples: Callable[[], int],
+    ) -> None:
+        """`unread_samples`: the audio that was received and has not come here yet."""
+        self.hearing, self.emit, self.backlog = hearing, emit, backlog
+        self.done = threading.Event()
+        self._ready, self._clock, self._unread_samples = ready, clock, unread_samples
+        self._actions: deque[Action] = deque()
+        self._finishing = False
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of audio that wait for the worker."""
+        return self.backlog.lag_s
+
+    @property
+    def left_out_samples(self) -> int:
+        """Audio that is not transcribed, since the program had to end: speech that came here, all that did not."""
+        unread = self._unread_samples() if self.backlog.drain is Drain.OVER else 0
+        return self.backlog.left_out_samples + unread
+
+    def put(self, plans: Sequence[Plan]) -> None:
+        """Append plans (listener thread); waits while more than 10 s of audio are queued."""
+        with self._ready:
+            for plan in plans:
+                self._ready.wait_for(lambda: not self.backlog.full or self.done.is_set())
+                self.backlog.put(plan, self._clock())
+                self._ready.notify_all()
+
+    def ask(self, action: Action) -> bool:
+        """Have the worker thread call `action` with the session and emit what it returns; False: it is too late."""
+        with self._ready:
+            if self.done.is_set() or len(self._actions) >= LIMIT_ACTIONS:
+                return False
+            self._actions.append(action)
+            self._ready.notify_all()
+            return True
+
+    def finish(self) -> None:
+        """No more plans come; the worker empties the lane, finishes the session and sets `done`."""
+        with self._ready:
+            self._finishing = True
+            self._ready.notify_all()
+
+    def drain(self, drain: Drain) -> None:
+        """The program ends; less of an end than before changes nothing."""
+        with self._ready:
+            before = self.backlog.drain
+            if drain.value > before.value:
+                log.debug("%s: drain %s -> %s", self.hearing.session.name, before.name, drain.name)
+                self.backlog.drain = drain
+            self._ready.notify_all()
+
+    # What follows is for the worker thread, which holds `ready`.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the worker has something to do here."""
+        return bool(self.backlog or self._actions or self._finishing) and not self.done.is_set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether all plans were taken and no more come."""
+        return self._finishing and not self.backlog and not self._actions
+
+    def take_actions(self) -> list[Action]:
+        """What was asked of the session."""
+        actions = list(self._actions)
+        self._actions.clear()
+        return actions
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What the model is asked for a job of a lane."""
+
+    lane: Lane
+    job: Job
+    request: StepRequest
 
 
 class _Phase(Enum):
@@ -54,15 +147,14 @@ class Worker:
     """Runs `engine` for every lane. `failure` holds the error that ended it, if one did. `clock` measures its steps."""
 
     def __init__(self, engine: Engine, clock: Clock = time.monotonic) -> None:
+        self.overload = Overload()
+        self.failure: Exception | None = None
         self._engine, self._clock = engine, clock
-        self._pace = Pace()
-        self._waited_s = 0.0  # longest of this round
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
         self._stopping = False
         self._phase = _Phase.SERVING
-        self._in_hand: Sequence[tuple[Lane, Job]] = ()  # what the step at hand is for
-        self.failure: Exception | None = None
+        self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -77,8 +169,9 @@ class Worker:
         window: WindowSettings | None = None,
         unread_samples: Callable[[], int] = lambda: 0,
     ) -> Lane:
-        """A lane for one more stream, as in `Lane`; from any thread."""
-        lane = Lane(hearing, emit, self._ready, patience_s, window, self._clock, unread_samples)
+        """A lane for one more stream, as in `Lane` and `Backlog`; from any thread."""
+        backlog = Backlog(window or WindowSettings(), patience_s)
+        lane = Lane(hearing, emit, backlog, self._ready, self._clock, unread_samples)
         with self._ready:
             self._lanes.append(lane)
         return lane
@@ -108,9 +201,9 @@ class Worker:
             if self._phase is _Phase.ENDED:
                 return True
             self._enter(_Phase.TAKEN)
-        for lane, job in self._in_hand:
-            lane.give_up(job)
-            lane.emit(lane.hearing.complete(job.plan, None))
+        for window in self._in_hand:
+            window.lane.backlog.give_up(window.job)
+            window.lane.emit(window.lane.hearing.complete(window.job.plan, None))
         for lane in self.lanes():
             self._leave_out(lane)
         return True
@@ -151,80 +244,70 @@ class Worker:
                 actions = lane.take_actions()
             for action in actions:
                 lane.emit(action(lane.hearing.session))
-            self._settle(lane)
-        work = self._gather(lanes)
-        self._in_hand = [(lane, job) for lane, job, _ in work]
-        results = self._step([(lane, request) for lane, _, request in work])
+            self._carry_out(lane)
+        self._in_hand = self._gather(lanes)
+        windows, results = self._in_hand, self._step(self._in_hand)
         self._in_hand = ()
-        self._measure(began_s)
-        for (lane, job, _), result in zip(work, results, strict=True):
-            self._complete(lane, job, result)
-            self._settle(lane)
+        now_s = self._clock()
+        self.overload.stepped([lane.backlog for lane in self.lanes()], now_s, now_s - began_s)
+        for window, result in zip(windows, results, strict=True):
+            self._complete(window.lane, window.job, result)
+            self._carry_out(window.lane)
 
-    def _settle(self, lane: Lane) -> None:
-        """Carry out what the lane has up to the first plan that may need the model."""
-        for _ in range(PLANS_A_ROUND):
-            with self._ready:
-                job, empty = (lane.take() if lane.free else None), lane.empty
-            if job is None:
-                if empty:
-                    self._finish(lane)
-                break
-            self._complete(lane, job, None)
-
-    def _gather(self, lanes: Sequence[Lane]) -> list[tuple[Lane, Job, StepRequest]]:
+    def _gather(self, lanes: Sequence[Lane]) -> list[_Window]:
         """The windows of the next batch, in the order of their lanes' turns."""
         with self._ready:
             waiting = [lane for lane in lanes if lane.waiting]
-            order = in_turn([lane.turn for lane in waiting], self._clock())
-        work: list[tuple[Lane, Job, StepRequest]] = []
+            order = self.overload.order([lane.backlog for lane in waiting], self._clock())
+        windows: list[_Window] = []
         for place in order:
-            if len(work) == BATCH:
+            if len(windows) == BATCH:
                 break
-            work += self._begin(waiting[place])
-        return work
+            window = self._carry_out(waiting[place], model=True)
+            windows += [window] if window else []
+        return windows
 
-    def _begin(self, lane: Lane) -> list[tuple[Lane, Job, StepRequest]]:
-        """Carry out what the lane has up to the first plan that needs the model, and prepare that one."""
+    def _carry_out(self, lane: Lane, *, model: bool = False) -> _Window | None:
+        """Carry out what the lane has up to the first plan that may need the model.
+
+        With `model` up to the first that does need it: that one is begun, and its window is what the model is asked.
+        """
         for _ in range(PLANS_A_ROUND):
-            with self._ready:
-                job, empty = lane.take(self._pace.hop_s), lane.empty
+            job = self._take(lane, model=model)
             if job is None:
+                with self._ready:
+                    empty = lane.empty
                 if empty:
                     self._finish(lane)
                 break
-            self._waited_s = max(self._waited_s, job.waited_s)
-            request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge)
+            request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge) if model else None
             if request is not None:
-                return [(lane, job, request)]
+                return _Window(lane, job, request)
             self._complete(lane, job, None)
-        return []
+        return None
+
+    def _take(self, lane: Lane, *, model: bool = True) -> Job | None:
+        with self._ready:
+            self._ready.notify_all()  # a full lane will have room
+            return self.overload.take(lane.backlog, self._clock(), model=model)
 
     def _complete(self, lane: Lane, job: Job, result: StepResult | None) -> None:
         lane.emit(lane.hearing.complete(job.plan, result))
-        self._tell(lane)
+        if news := self.overload.news(lane.backlog):
+            lane.emit(lane.hearing.session.status(*news))
 
-    def _measure(self, began_s: float) -> None:
-        now_s, turns = self._clock(), [lane.turns for lane in self.lanes()]
-        waited_s, self._waited_s = self._waited_s, 0.0
-        if not turns:
-            return
-        own_s, longest_s = min(turn.own_s for turn in turns), max(turn.longest_s for turn in turns)
-        if self._pace.step(now_s, now_s - began_s, waited_s, own_s, longest_s):
-            log.info("the hop of live streams is now at least %g s (0: each its own)", self._pace.hop_s)
-
-    def _step(self, work: Sequence[tuple[Lane, StepRequest]]) -> Sequence[StepResult | None]:
-        if not work:
+    def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
+        if not windows:
             return []
         try:
-            results = self._ask([(lane.hearing.mel, request) for lane, request in work])
+            results = self._ask([(window.lane.hearing.mel, window.request) for window in windows])
         except (StreamerError, RuntimeError) as error:
-            if len(work) > 1:  # one bad window must not cost the others theirs
-                return [self._step([item])[0] for item in work]
-            self._failed(work[0][0], error)
+            if len(windows) > 1:  # one bad window must not cost the others theirs
+                return [self._step([window])[0] for window in windows]
+            self._failed(windows[0].lane, error)
             return [None]
-        for lane, _ in work:
-            lane.failures = 0
+        for window in windows:
+            window.lane.backlog.failures = 0
         return results
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
@@ -241,17 +324,15 @@ class Worker:
 
     def _failed(self, lane: Lane, error: Exception) -> None:
         """One window is lost; people are told; after three in a row the program ends."""
-        lane.failures += 1
-        lane.told = replace(lane.told, failed=True)
         log.error("the model failed on a window: %s", error)
-        lane.emit(lane.hearing.session.status("degraded", f"the model failed on a window: {error}"))
-        if lane.failures >= FAILURES_MAX:
+        lane.emit(lane.hearing.session.status(*lane.backlog.failed(error)))
+        if lane.backlog.failures >= FAILURES_MAX:
             raise error
 
     def _leave_out(self, lane: Lane) -> None:
         """Carry out what the lane still has without the model, and finish its session."""
         lane.drain(Drain.OVER)
-        while (job := lane.take()) is not None:
+        while (job := self._take(lane)) is not None:
             lane.emit(lane.hearing.pass_over(job.plan))
         self._finish(lane)
 
@@ -262,21 +343,3 @@ class Worker:
         with self._ready:
             self._lanes.remove(lane)
         lane.done.set()
-
-    def _tell(self, lane: Lane) -> None:
-        """Say once that text comes late or less often, and once that it does not any more."""
-        if lane.failures or lane.state == "no_audio":
-            return
-        lag_s, hop_s = lane.lag_s, lane.turns.hop_s(self._pace.hop_s)
-        behind = lag_s > (RECOVERED_LAG_S if lane.told.behind else DEGRADED_LAG_S)
-        trouble = Trouble(behind, hop_s if hop_s > lane.turns.own_s else None)
-        if trouble == lane.told:
-            return
-        lane.told = trouble
-        parts = []
-        if trouble.behind:
-            parts.append(f"{lag_s:.0f} s behind: captions come late, some tags are left out")
-        if trouble.hop_s:
-            parts.append(f"the machine cannot keep up: text comes every {hop_s:g} s instead of {lane.turns.own_s:g} s")
-        detail = "; ".join([*parts, "a smaller --model helps"])
-        lane.emit(lane.hearing.session.status("degraded" if parts else "listening", detail if parts else ""))

@@ -61,8 +61,8 @@ class ServerThread:
             self._thread.join()
             raise self._refused
 
-    def stop(self, code: int = DONE, reason: str = "done") -> None:
-        """Send what is left, close every client with `code`, end the thread; within 2 s. Any number of times."""
+    def stop(self, code: int = DONE, reason: str = "done", *, timeout_s: float = STOP_S) -> None:
+        """Send what is left, close all clients with `code`, end the thread; within `timeout_s`. Any number of times."""
         loop, ending = self._loop, self._ending
         if loop is None or ending is None or not self._thread.is_alive():
             return
@@ -71,7 +71,7 @@ class ServerThread:
             loop.call_soon_threadsafe(ending.set)
         except RuntimeError:  # the loop ended by itself just now
             return
-        self._thread.join(STOP_S)
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import SpanScores
 from streamer.settings.rules import SoundSettings
 from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, LabelGroup, event_group, groups, pattern_group
 from streamer.sound.patterns.state import CadenceState
-from streamer.steps import SpanScores
 
 logger = logging.getLogger(__name__)
 Scores = NDArray[np.float32]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import SpanScores
 from streamer.sound.labels import LABEL_COUNT
-from streamer.steps import SpanScores
 
 TRAINED_SPANS_S = (1.0, 10.0)  # shortest and longest span that the project's own heads are trained on
 SUPPORT_LOGITS = 1.5  # a short span supports odds 4.5 times its own of a longer one

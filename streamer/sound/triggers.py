@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Tag
+from streamer.plans import SpanScores
 from streamer.settings.rules import AlertRule
 from streamer.sound.patterns.state import CadenceState
-from streamer.steps import SpanScores
 
 TEXT_LIMIT = 2000  # characters of a segment that rules look at
 

@@ -23,7 +23,7 @@ from streamer.measure.word_errors import WordErrors, plain_text, total, word_err
 from streamer.model.checkpoint import load_model
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 from streamer.training.features import TapRecipe, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, of_split, read_manifest
 from streamer.training.probe import partitions, probe

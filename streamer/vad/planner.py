@@ -4,72 +4,16 @@ What it promises: every second of audio has one hop with `judge`, whether anybod
 window of its own, because the hangover is at least a hop long, so the last hop's window already holds the last word.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
+from streamer.plans import Beat, Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.settings.config import Settings
 from streamer.vad.gate import SILENCE_DB, Gate, GateClosed, GateOpened, VoiceFrame
 
 BEAT_SAMPLES = 1_600  # 0.1 s: the patterns of alarms need no model, so they need not wait for the hop
 DIGITAL_SILENCE = 1.5 / 32768  # nothing but the last bit of 16-bit audio
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One hop of conditioned audio, and what is due at its end.
-
-    `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the
-    decoder is due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
-    """
-
-    end_sample: int
-    samples: NDArray[np.float32]
-    voiced: tuple[bool, ...]
-    text: bool
-    judge: bool
-    silent: bool
-    level_db: float
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """Audio of a hop that is not full yet, float32 [n] up to `end_sample`, for what needs no model.
-
-    The hop has it too.
-    """
-
-    end_sample: int
-    samples: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentOpened:
-    """An utterance begins; its words start no earlier than `start_sample`."""
-
-    at_sample: int
-    start_sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentClosed:
-    """An utterance ends, or pauses; `speech_end_sample` is the end of its last voiced frame."""
-
-    at_sample: int
-    speech_end_sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechOver:
-    """Nobody went on for `policy.segment_pause_ms` behind the end of the last utterance, at `speech_end_sample`."""
-
-    at_sample: int
-    speech_end_sample: int
-
-
-Plan = Hop | Beat | SegmentOpened | SegmentClosed | SpeechOver
 
 
 class Planner:
@@ -88,6 +32,7 @@ class Planner:
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
         self._sound_since_judgement = False
+        self.level_db: float | None = None  # of the last hop
         self._speech_end: int | None = None  # of an utterance that is closed and may go on
 
     @property
@@ -144,6 +89,7 @@ class Planner:
             silent=not self._sound_since_judgement,
             level_db=max((voice.level_db for voice in self._voices), default=SILENCE_DB),
         )
+        self.level_db = hop.level_db
         self._frames, self._voices = [], []
         if judge:
             self._sound_since_judgement = False

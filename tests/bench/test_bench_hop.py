@@ -13,7 +13,7 @@ from streamer.bench.peers import FasterWhisper, OpenAIWhisper, PeerAbsentError
 from streamer.bench.scripted import Teacher
 from streamer.commands.cli import main
 from streamer.model.decoding.search import AudioWindow
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 NOISE = np.random.default_rng(0).normal(0.0, 0.05, 16_000 * 10).astype(np.float32)
 

@@ -8,7 +8,7 @@ from random_whisper import noise_frames, random_whisper
 from streamer.model.engine import Engine
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 
 SECOND = 16_000
 SPANS = (2.0, 5.0, 10.0)

@@ -11,7 +11,7 @@ from streamer.errors import EngineError
 from streamer.model.engine import Engine
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, StepRequest, StepResult
+from streamer.plans import DecodeTask, StepRequest, StepResult
 
 SECOND = 16_000
 STEP = 6_400  # samples of one tap step

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.language import ASK_SAMPLES, DOUBT_SAMPLES, TIMES, VERY_SURE, LanguageHold
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings
-from streamer.steps import DecodeTask, Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 MODEL = TextModel(encode=lambda text: (), fixed_language=None, carries_prompt=False)
 HOP = 8000

@@ -1,6 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.plans import HypothesisWord
 from streamer.policy.policies import (
     END_SAMPLES,
     NUMBER_SAMPLES,
@@ -11,7 +12,6 @@ from streamer.policy.policies import (
     bare,
     common_prefix,
 )
-from streamer.steps import HypothesisWord
 
 
 def words(text):

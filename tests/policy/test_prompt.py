@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
+from streamer.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import PREVIOUS_TOKENS, START_TOKENS, Prompt, TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings, validate
-from streamer.steps import Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 
 def coded(text: str) -> tuple[int, ...]:

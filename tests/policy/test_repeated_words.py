@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings
-from streamer.steps import Hypothesis, HypothesisWord
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 MODEL = TextModel(encode=lambda text: (), fixed_language="en", carries_prompt=False)
 POLICIES = pytest.mark.parametrize("policy", ["alignatt", "agreement"])

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
+from streamer.plans import Beat, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import GuardSettings, PolicySettings, Settings, WindowSettings
-from streamer.steps import Hypothesis, HypothesisWord
 from streamer.vad.gate import VoiceFrame
-from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.vad.planner import Planner
 
 MODEL = TextModel(encode=lambda text: tuple(text.encode()), fixed_language="en", carries_prompt=True)
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
@@ -48,15 +48,15 @@ def played(flags, random, stable, config):
     def carry_out(plan):
         if isinstance(plan, SegmentOpened):
             session.open(plan)
-            return plan.at_sample, []
+            return plan.end_sample, []
         if isinstance(plan, SegmentClosed):
             found = session.close(plan)
             assert session.segment_text[1] == ""  # the last words come out with the gate's closing, not later
-            return plan.at_sample, found
+            return plan.end_sample, found
         if isinstance(plan, SpeechOver):
-            found = session.end(plan.at_sample)
+            found = session.end(plan.end_sample)
             assert session.segment_text == ("", "")
-            return plan.at_sample, found
+            return plan.end_sample, found
         session.hear(plan)
         start, task = session.prepare(plan.end_sample, plan.text)
         assert 0 <= start <= plan.end_sample

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.plans import HypothesisWord
 from streamer.policy.voiced import placed
-from streamer.steps import HypothesisWord
 
 
 def word(start: int, end: int, attended: int) -> HypothesisWord:

@@ -9,9 +9,7 @@ from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
 from streamer.errors import InputError
-from streamer.runtime.at_once import hear_at_once
-from streamer.runtime.inputs import Input
-from streamer.runtime.stream import Stream
+from streamer.runtime.stream import Stream, hear_at_once
 from streamer.settings.config import GuardSettings, Settings, VadSettings, WindowSettings
 
 MODEL = random_model(1)
@@ -48,11 +46,10 @@ def voice(seed: int, seconds: float):
 
 
 def hear(*given: tuple[str, Blocks, Settings], until=lambda: False):
-    inputs = [Input(name, source, chosen) for name, source, chosen in given]
-    streams = [Stream(MODEL, item.settings, name=item.name) for item in inputs]
+    streams = [Stream(MODEL, chosen, name=name) for name, _, chosen in given]
     events = []
-    failures = hear_at_once(inputs, streams, events.extend, until)
-    by_session = {item.name: [event for event in events if event.session == item.name] for item in inputs}
+    failures = hear_at_once([source for _, source, _ in given], streams, events.extend, until)
+    by_session = {name: [event for event in events if event.session == name] for name, _, _ in given}
     return by_session, failures, events
 
 

@@ -17,14 +17,12 @@ from streamer.audio.files import demo_path, read_audio
 from streamer.events import Transcript
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.lane import Lane
+from streamer.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
 from streamer.runtime.listener import Listener
-from streamer.runtime.order import OVERDUE_EVERY, OVERDUE_S
+from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Stream
-from streamer.runtime.worker import BATCH, Worker
+from streamer.runtime.worker import BATCH, Lane, Worker
 from streamer.settings.config import Settings, WindowSettings
-from streamer.steps import DecodeTask, StepRequest, StepResult
-from streamer.vad.planner import Hop, Plan, SegmentClosed, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 UNHURRIED_S = 1e9  # nothing is merged however long it waits
@@ -50,7 +48,7 @@ class Ear:
         return StepRequest(id(self), plan.end_sample, spans, DecodeTask() if text and plan.text else None)
 
     def complete(self, plan: Plan, result: StepResult | None) -> list[Any]:
-        at = plan.end_sample if isinstance(plan, Hop) else plan.at_sample
+        at = plan.end_sample
         asked = (bool(result.request.decode), bool(result.request.tag_spans_s)) if result else (False, False)
         self.done.append((type(plan).__name__, at, *asked))
         self.machine.carried_out.append((self, self.done[-1]))
@@ -138,11 +136,11 @@ def test_no_window_is_served_before_that_of_an_utterance_which_ends(plans):
         lane.put(each)
     while True:
         before = machine.now_s
-        closing = {number for number, lane in enumerate(machine.lanes) if lane.turn.closing}
+        closing = {number for number, lane in enumerate(machine.lanes) if lane.backlog.closing}
         if not machine.serve():
             break
         batch = machine.batches[-1] if machine.now_s > before else []
-        left = closing - set(batch) - {n for n, lane in enumerate(machine.lanes) if not lane.turn.closing}
+        left = closing - set(batch) - {n for n, lane in enumerate(machine.lanes) if not lane.backlog.closing}
         if left:  # some had to wait: only those that were overdue went before them
             overdue = len(batch) // OVERDUE_EVERY if before >= OVERDUE_S else 0
             assert len(set(batch) - closing) <= overdue
@@ -185,7 +183,7 @@ def test_utterances_that_end_all_the_time_starve_nobody():
         lane.put([hop(2, text=False)])
     for number in itertools.count(1):
         for lane in machine.lanes[4:]:
-            if not lane.turn.closing:
+            if not lane.backlog.closing:
                 lane.put([SegmentOpened(16_000 * number, 0), hop(2 * number, text=True)])
                 lane.put([SegmentClosed(16_000 * number, 0)])
         machine.serve()

@@ -12,8 +12,9 @@ from streamer.audio.files import demo_path, read_audio
 from streamer.errors import StreamerError
 from streamer.events import Event, Status, Transcript
 from streamer.model.engine import Engine
-from streamer.runtime.pipeline import Pipeline, stop_all
-from streamer.runtime.senders import IngestSource
+from streamer.runtime.inputs import IngestSource
+from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
 from streamer.server.ingest import IngestStart, PcmQueue

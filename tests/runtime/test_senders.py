@@ -1,14 +1,16 @@
-"""How many senders there may be at once, beside those who read: as many as the issue's largest machine carries."""
+"""Senders on `/ingest`: how many there may be at once, beside those who read, and what is heard of their channels."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from streamer.runtime.senders import Ingests
-from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart
+from streamer.runtime.inputs import Ingests, IngestSource
+from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart, PcmQueue
 from streamer.server.listening import ServerOptions
 from streamer.server.server_thread import ServerThread
 from streamer.settings.config import Settings
@@ -48,3 +50,19 @@ def test_readers_take_no_senders_place():
             assert "must be start" in str(sender.recv(10))
     finally:
         server.stop()
+
+
+def test_channels_that_cancel_are_heard_and_told_once():
+    rate = 48_000
+    tone = (9_000 * np.sin(2 * np.pi * 500 * np.arange(rate) / rate)).astype("<i2")
+    queue = PcmQueue(IngestStart(rate, 2), "in1")
+    data = np.stack([tone, -tone], axis=1).tobytes()
+    for at in range(0, len(data), 10_001):
+        asyncio.run(queue.write(data[at : at + 10_001]))
+    queue.finish()
+    blocks = list(IngestSource(queue, 2.0).blocks())
+    sound = np.concatenate([block.samples for block in blocks])
+    assert len(sound) == 16_000
+    assert np.abs(sound[2_000:]).max() > 0.25
+    (notice,) = [block.notice for block in blocks if block.notice]
+    assert "cancel each other out" in notice

@@ -12,14 +12,12 @@ from protocol import check_session
 from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
-from streamer.runtime.lane import Drain, Lane
-from streamer.runtime.listener import StateChanged
+from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
+from streamer.runtime.overload import Drain
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
-from streamer.steps import StepResult
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 

@@ -17,13 +17,13 @@ from random_whisper import random_whisper
 from streamer.commands.transcribe import transcribe
 from streamer.events import Alert, Event, Transcript
 from streamer.model.whisper import Model
+from streamer.plans import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
 from streamer.runtime.listener import Listener
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings, validate
-from streamer.steps import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 
 RATE = 16_000
 CUTS = st.lists(st.integers(0, 2**31), max_size=40).map(tuple)

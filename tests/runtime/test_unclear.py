@@ -8,12 +8,11 @@ from protocol import check_session
 
 from streamer.events import Alert, Event, Transcript
 from streamer.output.captions import TextWriter
+from streamer.plans import HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
 from streamer.runtime.session import Session
 from streamer.settings.config import validate
-from streamer.steps import HypothesisWord
-from streamer.vad.planner import SegmentClosed, SegmentOpened
 
 MODEL = TextModel(encode=lambda text: (), fixed_language="en", carries_prompt=False)
 CONFIG = {"alerts": {"defaults": False, "rules": [{"id": "said", "phrases": ["unclear"], "patterns": ["^$", r"\["]}]}}
@@ -35,7 +34,7 @@ def events(monkeypatch) -> list[Event]:
         (SegmentClosed(96_000, 96_000), change(0, (32_000, 48_000), (64_000, 72_000), words=(WORD,))),
         (SegmentClosed(256_000, 256_000), change(1, (184_000, 200_000))),
     ]:
-        found += session.complete(SegmentOpened(plan.at_sample - 80_000, plan.at_sample - 88_000), None)
+        found += session.complete(SegmentOpened(plan.end_sample - 80_000, plan.end_sample - 88_000), None)
         monkeypatch.setattr(session.text, "close", lambda plan, said=said: [said])
         found += session.complete(plan, None)
     monkeypatch.undo()

@@ -10,13 +10,12 @@ from random_whisper import random_model
 
 from streamer.errors import EngineError
 from streamer.events import Status
-from streamer.runtime.lane import JUDGEMENTS_BEHIND, Drain, Lane
-from streamer.runtime.listener import Listener, StateChanged
+from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
+from streamer.runtime.listener import Listener
+from streamer.runtime.overload import JUDGEMENTS_BEHIND, Drain
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
-from streamer.steps import StepResult
-from streamer.vad.planner import Hop, SegmentClosed, SegmentOpened
 
 SAMPLES = np.full(8000, 0.1, np.float32)
 
@@ -65,32 +64,32 @@ def test_plans_are_carried_out_in_order_and_the_session_is_finished():
 
 
 def test_a_worker_that_is_behind_decodes_the_last_hop_of_an_utterance_only():
-    _, lane, _ = lane_with(Answers())
+    worker, lane, _ = lane_with(Answers())
     plans = [SegmentOpened(960, 0), hop(1), hop(2), hop(3), SegmentClosed(30_000, 24_000), hop(4, text=False)]
     lane.put(plans)
-    jobs = [lane.take() for _ in plans]
+    jobs = [worker._take(lane) for _ in plans]
     assert [job.text for job in jobs if isinstance(job.plan, Hop)] == [False, False, True, True]
-    assert lane.take() is None
+    assert worker._take(lane) is None
 
 
 def test_text_does_not_starve_where_a_later_hop_always_waits():
-    _, lane, _ = lane_with(Answers())
+    worker, lane, _ = lane_with(Answers())
     lane.put([SegmentOpened(960, 0), *(hop(number) for number in range(1, 4))])
     decoded = []
     for number in range(4, 40):
         lane.put([hop(number)])
-        job = lane.take()
+        job = worker._take(lane)
         if isinstance(job.plan, Hop) and job.text:
             decoded.append(job.plan.end_sample // 8000)
     assert decoded == [4, 8, 12, 16, 20, 24, 28, 32]
 
 
 def test_tags_of_seconds_that_are_far_behind_are_left_out_and_counted():
-    _, lane, _ = lane_with(Answers())
+    worker, lane, _ = lane_with(Answers())
     lane.put([hop(number, text=False) for number in range(1, 13)])
-    judged = [job.judge for _ in range(12) if (job := lane.take()) and job.plan.judge]
+    judged = [job.judge for _ in range(12) if (job := worker._take(lane)) and job.plan.judge]
     assert judged == [False] * (6 - JUDGEMENTS_BEHIND) + [True] * JUDGEMENTS_BEHIND
-    assert lane.skipped_judgements == 6 - JUDGEMENTS_BEHIND
+    assert lane.backlog.skipped_judgements == 6 - JUDGEMENTS_BEHIND
 
 
 def test_a_full_lane_makes_the_listener_wait():
@@ -170,7 +169,7 @@ def test_where_the_program_ends_only_the_last_words_of_each_utterance_count():
         lane.put([SegmentOpened(8000 * first, 0), *(hop(number) for number in range(first, first + 7))])
         lane.put([SegmentClosed(8000 * first + 56_000, 8000 * first + 48_000), hop(first + 7, text=False)])
     jobs = []
-    while (job := lane.take()) is not None:
+    while (job := worker._take(lane)) is not None:
         jobs.append(job)
     decoded = [job.plan for job in jobs if isinstance(job.plan, Hop) and job.text and job.plan.text]
     assert [plan.end_sample // 8000 for plan in decoded] == [6, 7, 14, 15]
@@ -229,7 +228,7 @@ def test_the_hop_grows_when_the_machine_cannot_keep_up_and_people_are_told_once(
     lane = worker.add(Hearing(random_model(1), Settings()), events.extend)
     lane.put([SegmentOpened(960, 0)])
     engine.serve(worker, lane, 60)
-    assert lane.turns.hop_s(worker._pace.hop_s) == 1.0
+    assert lane.backlog.schedule.hop_s(worker.overload.pace.hop_s) == 1.0
     assert lane.lag_s <= 1.0
     engine.text_s = 0.05
     engine.serve(worker, lane, 60)
@@ -238,7 +237,7 @@ def test_the_hop_grows_when_the_machine_cannot_keep_up_and_people_are_told_once(
         ("degraded", "the machine cannot keep up: text comes every 1 s instead of 0.5 s; a smaller --model helps"),
         ("listening", ""),
     ]
-    assert lane.skipped_judgements == 0
+    assert lane.backlog.skipped_judgements == 0
     judged = [request.end_sample for request in engine.requests if request.decode or request.tag_spans_s]
     assert set(range(16_000, max(judged), 16_000)) <= set(judged)
 
@@ -248,7 +247,7 @@ def test_a_stream_without_sound_is_not_said_to_listen():
     worker, events = Worker(engine, lambda: engine.now_s), []  # type: ignore[arg-type]
     lane = worker.add(Hearing(random_model(1), Settings()), events.extend)
     lane.put([StateChanged(0, "no_audio", "unplugged"), hop(1)])
-    worker._pace.hop_s = 1.0
+    worker.overload.pace.hop_s = 1.0
     for _ in range(2):
         worker._serve([lane])
     lane.put([StateChanged(8000, "listening", ""), hop(2)])

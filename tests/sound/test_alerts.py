@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
 from streamer.events import Tag
+from streamer.plans import SpanScores
 from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.labels import find
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
-from streamer.steps import SpanScores
 
 RATE = 16_000
 SIREN, SMOKE, DOG, GLASS = (find(name).index for name in ("Siren", "Smoke detector, smoke alarm", "Dog", "Shatter"))

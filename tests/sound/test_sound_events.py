@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.plans import SpanScores
 from streamer.settings.rules import SoundSettings
 from streamer.sound.events import SoundEvents
 from streamer.sound.judgement import combine
 from streamer.sound.labels import find
 from streamer.sound.patterns.state import CadenceKind, CadencePhase, CadenceState
-from streamer.steps import SpanScores
 
 RATE = 16_000
 SIREN, POLICE, SPEECH, ALARM, DOG = (

@@ -43,7 +43,7 @@ def test_cached_taps_equal_fresh_ones(place, model, tmp_path, stored):
 def test_taps_are_those_that_the_live_engine_judges(place, model):
     from streamer.audio.mel import MelFrames
     from streamer.model.engine import Engine
-    from streamer.steps import StepRequest
+    from streamer.plans import StepRequest
 
     seen = []
 

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
+from streamer.plans import Beat, Hop, SegmentClosed, SegmentOpened
 from streamer.settings.config import Settings, VadSettings, WindowSettings
 from streamer.vad.gate import VoiceFrame
-from streamer.vad.planner import Beat, Hop, Planner, SegmentClosed, SegmentOpened
+from streamer.vad.planner import Planner
 from streamer.vad.voice import VoiceDetector
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)

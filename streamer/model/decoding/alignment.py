@@ -19,7 +19,7 @@ from whisper.tokenizer import Tokenizer
 
 from streamer.events import FRAME_SAMPLES
 from streamer.model.decoding.search import Decoded
-from streamer.steps import HypothesisWord
+from streamer.plans import HypothesisWord
 
 MEDIAN_WIDTH = 7
 PREPENDED = "\"'“¿([{-"  # joined with the word that follows; as in openai-whisper

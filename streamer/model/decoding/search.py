@@ -20,7 +20,7 @@ from streamer.model.decoding.filters import LogitFilters, gumbel_noise, log_mass
 from streamer.model.decoding.kv_cache import TEXT_ENDS, KVCache
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, Task
+from streamer.plans import DecodeTask, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.tensor_files import load_safely
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 from streamer.training.context.windows import Samples, Window, Windows
 
 POSITION_SAMPLES = 320

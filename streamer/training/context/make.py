@@ -22,7 +22,7 @@ from streamer.measure.recordings import SOUNDS, Recording, read_recordings
 from streamer.measure.word_errors import WordErrors, normaliser, total, word_errors
 from streamer.model.checkpoint import load_module
 from streamer.model.context_adapter import ContextAdapter, encoder_sha256
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 from streamer.training.context import loop
 from streamer.training.context.loop import Reader
 from streamer.training.context.windows import Windows

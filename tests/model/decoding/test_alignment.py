@@ -22,7 +22,7 @@ from streamer.model.decoding.alignment import (
 )
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask, HypothesisWord
+from streamer.plans import DecodeTask, HypothesisWord
 
 FRAME = 320  # samples
 

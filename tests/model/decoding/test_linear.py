@@ -10,7 +10,7 @@ from streamer.model import linear
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.linear import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -17,7 +17,7 @@ from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import recorder_for
 from streamer.model.memory import send
 from streamer.model.whisper import Model
-from streamer.steps import DecodeTask
+from streamer.plans import DecodeTask
 
 
 def searches(seed: int, recorder, *, mends: bool = False, ending: float = 2.0, **options):

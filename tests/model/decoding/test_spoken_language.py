@@ -11,7 +11,7 @@ from streamer.errors import EngineError
 from streamer.model.decoding.kv_cache import KVCache
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.engine import Engine
-from streamer.steps import DecodeTask, StepRequest
+from streamer.plans import DecodeTask, StepRequest
 
 
 def window(seed: int) -> AudioWindow:

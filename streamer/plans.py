@@ -1,17 +1,117 @@
 """The records that travel between the planner, the worker and the session: plain values, no tensors.
 
-    planner ──WindowPlan──► session.prepare ──StepRequest──► worker ──StepResult──► session.step ──► events
+    listener ──Plan──► session.begin ──StepRequest──► worker ──StepResult──► session.complete ──► events
 
 All positions are absolute sample indices on the capture clock (16 kHz).
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.audio.conditioning import Report
+from streamer.events import State
+
 Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBase:
+    """One thing that is to be carried out, in order. `end_sample`: end of the audio that was known when it was decided.
+
+    `Session.complete` is where the kinds part. Only a `Hop` may need the model.
+    """
+
+    end_sample: int
+    closes_segment: ClassVar[bool] = False  # an utterance ends with it, or pauses: what is final should come soon
+
+    @property
+    def new_samples(self) -> int:
+        """How much audio it brings that no plan before it had."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hop(PlanBase):
+    """One hop of conditioned audio, and what is due at its end.
+
+    `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the
+    decoder is due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
+    """
+
+    samples: NDArray[np.float32]
+    voiced: tuple[bool, ...]
+    text: bool
+    judge: bool
+    silent: bool
+    level_db: float
+
+    @property
+    def new_samples(self) -> int:
+        """All of its samples."""
+        return len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat(PlanBase):
+    """Audio of a hop that is not full yet, float32 [n] up to `end_sample`, for what needs no model.
+
+    The hop has it too.
+    """
+
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOpened(PlanBase):
+    """An utterance begins; its words start no earlier than `start_sample`."""
+
+    start_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentClosed(PlanBase):
+    """An utterance ends, or pauses; `speech_end_sample` is the end of its last voiced frame."""
+
+    closes_segment: ClassVar[bool] = True
+    speech_end_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOver(PlanBase):
+    """Nobody went on for `policy.segment_pause_ms` behind the end of the last utterance, at `speech_end_sample`."""
+
+    closes_segment: ClassVar[bool] = True
+    speech_end_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLost(PlanBase):
+    """The samples [lost_from, lost_to) are zeros in place of what was lost."""
+
+    lost_from: int
+    lost_to: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed(PlanBase):
+    """The conditioner found something in the signal."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(PlanBase):
+    """The source's state from `end_sample` on."""
+
+    state: State
+    detail: str
+
+
+Plan = Hop | Beat | SegmentOpened | SegmentClosed | SpeechOver | AudioLost | Noticed | StateChanged
 
 
 @dataclass(frozen=True, slots=True)
