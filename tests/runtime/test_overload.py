@@ -152,7 +152,7 @@ def test_a_stream_has_no_other_hop_than_its_settings_allow():
 
 def planned(voices: list[bool], chosen: Settings):
     planner, frame = Planner(chosen), np.full(FRAME_SAMPLES, 0.1, np.float32)
-    plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0, -60.0))]
+    plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0))]
     return plans + planner.finish(np.zeros(0, np.float32))
 
 
