@@ -34,7 +34,7 @@ bench: $(READY)
 	  || echo 'faster-whisper could not be installed: the bench goes without this peer'
 	$(BIN)/streamer bench hop
 	$(BIN)/streamer bench ceilings --sizes tiny,base
-	$(BIN)/streamer bench throughput --size tiny
+	$(BIN)/streamer bench throughput
 	$(BIN)/streamer bench soak --hours 0.5
 	$(BIN)/streamer bench busy
 	$(if $(SCENES),$(BIN)/streamer bench speech --data $(SCENES) --model nano --plain --peers --paced 20)
