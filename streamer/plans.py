@@ -38,7 +38,8 @@ class Hop(PlanBase):
     """One hop of conditioned audio, and what is due at its end.
 
     `samples`: float32 [n] of the hop, the last samples before `end_sample`; `voiced`: its 20 ms frames; `text`: the
-    decoder is due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement.
+    decoder is due; `judge`: tags are due (a whole second is over); `silent`: digital silence since the last judgement;
+    `lost`: all of it stands in for samples that went missing.
     """
 
     samples: NDArray[np.float32]
@@ -47,6 +48,7 @@ class Hop(PlanBase):
     judge: bool
     silent: bool
     level_db: float
+    lost: bool = False
 
     @property
     def new_samples(self) -> int:

@@ -20,7 +20,7 @@ _DC_STEADY = 0.5  # the smallest half second's share of the largest: else it is 
 _DC_PULL = 0.1  # share of the distance to the estimate that the correction moves in a frame: no step is heard
 _DC_CLOSE = 1e-5  # the correction arrives when it is this near
 
-FULL_SCALE = 0.9995  # from here on a sample counts as clipped (int16 ends at 0.99997)
+FULL_SCALE = float(np.float32(0.9995))  # from here on a sample counts as clipped (int16 ends at 0.99997)
 _CLIP_RUN_SAMPLES = 3  # so many of one sign in a row; a single peak may touch full scale
 _CLIP_WINDOW_FRAMES, _CLIP_ON_SAMPLES = (
     50,

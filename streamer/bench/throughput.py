@@ -3,7 +3,7 @@
 With a model: N streams of the bundled demo (two readers, an alarm), each begun elsewhere in it, paced in real time
 through the threads and the batching worker of the live program, at its defaults but a hop that never grows. A stream
 counts as carried while the 95th percentile of commit latency (real time, from a word's end as the model places it) is
-below 2 s and nothing was left out.
+below 2 s; where one stream alone is later than that, at most half a second later than it.
 
 With a size: random weights of an official size with a random head; N streams of lively talk (about three words a
 second, hardly a pause) paced in real time through the threads and the batching worker of the live program; the
@@ -49,6 +49,7 @@ from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.config import SpeechSettings
 
 LIMIT_S = 2.0  # p95 of commit latency
+LATER_S = 0.5  # than one stream alone, where that takes longer
 CONTEXT_S = 10.0
 BATCHES = (1, 2, 4, 8)
 
@@ -119,8 +120,11 @@ def measure_spoken(plan: SpokenPlan, say: Callable[[str], None] = lambda line: N
         before = model.encoder_passes
         heard = run_streams(engine, defaults, speech)
         late = [late_s for one in heard for late_s in word_latencies(one)]
-        return _row(heard, late, model.encoder_passes - before, plan.seconds)
+        return _row(heard, late, model.encoder_passes - before, plan.seconds, limit_s)
 
+    limit_s = LIMIT_S
+    alone_s = attempt(1)["commit_p95_s"] or 0.0
+    limit_s = max(LIMIT_S, alone_s + LATER_S)
     trials = carried(attempt, plan.most, say)
     good = [row["streams"] for row in trials if row["carried"]]
     return {
@@ -128,6 +132,7 @@ def measure_spoken(plan: SpokenPlan, say: Callable[[str], None] = lambda line: N
         "machine": facts,
         "model": plan.model,
         "precision": model.precision,
+        "limit_s": round(limit_s, 2),
         "trials": trials,
         "streams": max(good, default=0),
         "load_after": machine.load(),
@@ -164,7 +169,9 @@ def trial(engine: ScriptedEngine, spoken: Spoken, count: int) -> dict[str, Any]:
     return row | {"words_committed": round(committed, 3), "carried": row["carried"] and committed >= 0.95}
 
 
-def _row(heard: Sequence[Heard], latencies: Sequence[float], passes: int, seconds: float) -> dict[str, Any]:
+def _row(
+    heard: Sequence[Heard], latencies: Sequence[float], passes: int, seconds: float, limit_s: float = LIMIT_S
+) -> dict[str, Any]:
     events = [event for one in heard for event, _ in one.events]
     p50, p95 = (round(float(value), 3) for value in np.percentile(latencies, (50, 95))) if latencies else (None, None)
     return {
@@ -175,7 +182,7 @@ def _row(heard: Sequence[Heard], latencies: Sequence[float], passes: int, second
         "degraded": sum(isinstance(event, Status) and event.state == "degraded" for event in events),
         "gaps": sum(isinstance(event, Gap) for event in events),
         "passes_per_stream_second": round(passes / len(heard) / seconds, 2),
-        "carried": p95 is not None and p95 < LIMIT_S,
+        "carried": p95 is not None and p95 < limit_s,
     }
 
 
@@ -295,7 +302,7 @@ def spoken_report(result: Mapping[str, Any]) -> Report:
     return Report(
         name=f"throughput_{Path(result['model']).name}",
         title=f"Streams on one machine: {result['model']}, {result['precision']}",
-        about=f"{about} **Carried: {result['streams']} streams.**",
+        about=f"{about} **Carried: {result['streams']} streams** (limit {result['limit_s']} s).",
         result=result,
         tables=(_paced(result["trials"]),),
         draw=lambda figure: _draw(figure, result["trials"]),

@@ -103,9 +103,9 @@ def _add_throughput(benches: Any) -> None:
     run.add_argument(
         "--streams", dest="most", metavar="N", type=_count, default=128, help="try no more than these (128)"
     )
-    run.add_argument("--repeats", metavar="N", type=_count, default=5, help="of each rate (5)")
+    run.add_argument("--repeats", metavar="N", type=_count, default=5, help="--size: of each rate (5)")
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
-    run.add_argument("--context", choices=("fit", "padded"), default="fit", help="windows (fit)")
+    run.add_argument("--context", choices=("fit", "padded"), default="fit", help="--size: windows (fit)")
     run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
     run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
 

@@ -32,6 +32,8 @@ _PACKAGES = {
     "websockets": "websockets",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
+    "onnxruntime": "onnxruntime",
+    "silero_vad": "silero-vad",
 }
 
 _PROBE_TORCH = """

@@ -140,14 +140,15 @@ def _recipe(name: str) -> Any:
     """The module `make` of a recipe. Raises UsageError where the package is installed without them."""
     if find_spec("streamer.recipes") is None:
         raise UsageError(f"train {name}: runs from a checkout: the recipes are left out of the installed package")
-    _for_training()
+    _for_training(*(["onnx"] if name == "sirens" else []))
     return import_module(f"streamer.recipes.{name}.make")
 
 
-def _for_training() -> None:
+def _for_training(*more: str) -> None:
     from streamer.measure.report import evaluation_library
 
-    evaluation_library("sklearn")  # scipy comes with it
+    for library in ("sklearn", *more):  # scipy comes with the first
+        evaluation_library(library)
 
 
 def _wrote(path: Path) -> int:

@@ -120,7 +120,7 @@ def draw_curves(axes: Any, curves: Sequence[Curve], *, title: str, x: str, y: st
 
 
 def evaluation_library(name: str) -> Any:
-    """A module of scikit-learn, scipy, jiwer or matplotlib. Raises UsageError that says how to install it."""
+    """A module of scikit-learn, scipy, jiwer, matplotlib or onnx. Raises UsageError that says how to install it."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -76,7 +76,7 @@ def load_model(
     model, where there is one and it can be had), a path, a released head's name, None or "none". device: "auto", "cpu",
     "cuda". dtype: "auto" (float16 on CUDA; on CPUs bfloat16 where they have it natively, else int8, else float32) or a
     name; int8: float32 with products of 8-bit integers in the encoder, on CPUs.
-    download_root: where downloads are kept (default: `publishers.cache_root()`); `progress` is told of them.
+    download_root: where downloads are kept (default: `download.cache_root()`); `progress` is told of them.
     short_windows: change official weights so that live windows need no 30 s, where it is known how (`context_adapter`)
     for all of the `languages` that come into question (empty: any).
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Conditioner
 from streamer.events import FRAME_SAMPLES, State
-from streamer.plans import AudioLost, Noticed, Plan, StateChanged
+from streamer.plans import AudioLost, Hop, Noticed, Plan, StateChanged
 from streamer.settings.config import Settings
 from streamer.vad.planner import Planner
 from streamer.vad.voice import VoiceDetector
@@ -55,7 +55,10 @@ class Listener:
         plans: list[Plan] = []
         while count:
             piece = min(count, FRAME_SAMPLES * 50)
-            plans += self.step(np.zeros(piece, np.float32))
+            for plan in self.step(np.zeros(piece, np.float32)):
+                if isinstance(plan, Hop) and plan.end_sample - plan.new_samples >= start:
+                    plan = replace(plan, lost=True)
+                plans.append(plan)
             count -= piece
         return plans
 

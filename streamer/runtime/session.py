@@ -197,7 +197,8 @@ class Session:
             silent=hop.judge and hop.silent,
             cadence=self._patterns(hop),
             heard=self._top(HEARD_TAGS),
-            loudness_dbfs=dbfs(hop.samples) if len(hop.samples) else None,  # none: text that was put off
+            # None: text that was put off, or sound that is not known
+            loudness_dbfs=dbfs(hop.samples) if len(hop.samples) and not hop.lost else None,
         )
         return events + self._alerts(at, given)
 

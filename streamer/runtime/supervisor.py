@@ -192,6 +192,9 @@ class Program:
             for item in self._inputs
         ]
         self._open(server, engine.model, *self._names)
+        if server:
+            for name in self._names:  # to those who came while the model was loaded
+                server.describe(_info(name, engine.model, None))
         self._announce(server)
         emit = self._emitter(outlet, server, deliveries)
         threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()

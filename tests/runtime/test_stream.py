@@ -170,6 +170,7 @@ def test_lost_audio_is_not_taken_for_silence():
 
     assert states(lambda stream: stream.push(np.zeros(RATE))) == ["raised"]
     assert states(lambda stream: stream.lost(RATE, "the wire was cut")) == []
+    assert states(lambda stream: stream.lost(6 * RATE, "a hole in a file")) == []
     assert states(lambda stream: stream.push(np.full(RATE, np.nan))) == []
 
 
