@@ -22,7 +22,7 @@ from whisper.model import Whisper
 from streamer.audio.mel import MelFrames
 from streamer.bench import clock as on
 from streamer.bench.clock import Stopwatch
-from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
+from streamer.bench.peers import PEERS, Peer, PeerAbsentError, Samples, peers_at_hand
 from streamer.bench.scripted import Teacher, random_model, random_whisper
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
@@ -38,7 +38,6 @@ PREFIX_TOKENS, NEW_TOKENS = 36, 4
 SPANS_S = (2.0, 5.0, 10.0)
 PARTS = ("mel", "encoder", "taps", "head", "decoder", "rest")
 CONTEXTS: tuple[Context, ...] = ("fit", "padded")
-PEERS = ("openai-whisper", "faster-whisper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def measure_size(size: str, plan: Plan) -> dict[str, Any]:
     module = random_whisper(size)
     device, dtype = compute_target(plan.compute)
     with tempfile.TemporaryDirectory() as folder:
-        peers, absent = _peers(plan, module, Path(folder), device)
+        peers, absent = peers_at_hand(plan.peers, module, Path(folder), plan.threads, device)
         runs = {**_hoppers(module, size, device, dtype, plan.context_s), **_loops(peers, plan.context_s)}
         for run in runs.values():
             run()  # warm-up
@@ -167,23 +166,6 @@ def _hoppers(
     ):
         watch.watch(owner, method, part)
     return {context: Hopper(Engine(model, context=context), teacher, context_s, watch).pair for context in CONTEXTS}
-
-
-def _peers(plan: Plan, module: Whisper, folder: Path, device: torch.device) -> tuple[list[Peer], dict[str, str]]:
-    makers: dict[str, Callable[[], Peer]] = {
-        "openai-whisper": lambda: OpenAIWhisper(module, device),
-        "faster-whisper": lambda: FasterWhisper(module, folder, plan.threads, device),
-    }
-    peers, absent = [], {}
-    for name in PEERS:
-        if name not in plan.peers:
-            absent[name] = "not asked for"
-            continue
-        try:
-            peers.append(makers[name]())
-        except PeerAbsentError as error:
-            absent[name] = str(error)
-    return peers, absent
 
 
 def _loops(peers: Sequence[Peer], context_s: float) -> dict[str, Callable[[], Cost]]:

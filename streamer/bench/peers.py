@@ -37,6 +37,7 @@ NEAR_S, NGRAM = 1.0, 5  # a first word so near it may repeat up to five committe
 Samples = NDArray[np.float32]
 CPU = torch.device("cpu")
 MOST_TOKENS = 224  # of a text that ends by itself
+PEERS = ("openai-whisper", "faster-whisper")  # that decode windows anew
 
 
 class PeerAbsentError(StreamerError):
@@ -118,6 +119,29 @@ class FasterWhisper:
             suppress_tokens=[-1] if tokens is None else [-1, self._end],
         )
         return list(found[0].sequences_ids[0])
+
+
+def peers_at_hand(
+    wanted: Sequence[str], module: Whisper, folder: Path, threads: int, device: torch.device
+) -> tuple[list[Peer], dict[str, str]]:
+    """Those of PEERS that are wanted and run here, on the weights of `module`; of the others why not, by name.
+
+    `folder`: for converted weights.
+    """
+    makers: dict[str, Callable[[], Peer]] = {
+        "openai-whisper": lambda: OpenAIWhisper(module, device),
+        "faster-whisper": lambda: FasterWhisper(module, folder, threads, device),
+    }
+    peers, absent = [], {}
+    for name in PEERS:
+        if name not in wanted:
+            absent[name] = "not asked for"
+            continue
+        try:
+            peers.append(makers[name]())
+        except PeerAbsentError as error:
+            absent[name] = str(error)
+    return peers, absent
 
 
 def convert(module: Whisper, folder: Path) -> None:

@@ -22,7 +22,7 @@ import streamer
 from streamer.audio.files import demo_path, read_audio
 from streamer.bench import clock as on
 from streamer.bench.clock import Stopwatch
-from streamer.bench.peers import FasterWhisper, OpenAIWhisper, Peer, PeerAbsentError, Samples
+from streamer.bench.peers import PEERS, Peer, Samples, peers_at_hand
 from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
 from streamer.measure import machine
@@ -55,7 +55,7 @@ class Plan:
 
     models: tuple[str, ...] = ("tiny.en", "base")
     threads: int = 1
-    peers: tuple[str, ...] = ("openai-whisper", "faster-whisper")
+    peers: tuple[str, ...] = PEERS
     compute: str = "auto"
     dtype: str = "auto"
     head: str | None = "auto"
@@ -82,11 +82,9 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
 
 
 def _measure_model(name: str, plan: Plan, samples: Samples) -> dict[str, Any]:
-    model = load_model(
-        name, head=plan.head, device=plan.compute, dtype=plan.dtype, wish=Wish(frozenset({"en"}), translate=False)
-    )
+    model = load_model(name, head=plan.head, device=plan.compute, dtype=plan.dtype, wish=Wish(frozenset({"en"})))
     with tempfile.TemporaryDirectory() as folder:
-        peers, absent = _peers(name, plan, Path(folder), model.device)
+        peers, absent = peers_at_hand(plan.peers, load_module(name), Path(folder), plan.threads, model.device)
         _listen(model, samples[: 10 * SAMPLE_RATE])  # warm-up
         costs, beside = _listen(model, samples, peers)
     clock = time.process_time if model.device.type == "cpu" else time.perf_counter
@@ -109,21 +107,6 @@ def _measure_model(name: str, plan: Plan, samples: Samples) -> dict[str, Any]:
         "ratios": {peer: round(statistics.mean(found) / hop, 1) for peer, found in beside.items()},
         "split_ms_per_s": {part: round(1000 * split.get(part, 0.0) / seconds, 2) for part in PARTS},
     }
-
-
-def _peers(name: str, plan: Plan, folder: Path, device: torch.device) -> tuple[list[Peer], dict[str, str]]:
-    module = load_module(name)
-    makers: dict[str, Callable[[], Peer]] = {
-        "openai-whisper": lambda: OpenAIWhisper(module, device),
-        "faster-whisper": lambda: FasterWhisper(module, folder, plan.threads, device),
-    }
-    peers, absent = [], {}
-    for peer in plan.peers:
-        try:
-            peers.append(makers[peer]())
-        except PeerAbsentError as error:
-            absent[peer] = str(error)
-    return peers, absent
 
 
 def _listen(

@@ -12,7 +12,7 @@ whole hops a second, batched and one after the other.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from streamer.bench.scripted import (
     settings,
 )
 from streamer.config import Settings
-from streamer.events import SAMPLE_RATE, Gap, Status, Transcript
+from streamer.events import SAMPLE_RATE, Gap, Status, Transcript, Word
 from streamer.measure import machine
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
@@ -114,18 +114,17 @@ def measure_spoken(plan: SpokenPlan, say: Callable[[str], None] = lambda line: N
     length = round(plan.seconds * SAMPLE_RATE)
     defaults = fixed_hop(Settings(speech=SpeechSettings(language="en")))
 
-    def attempt(count: int) -> dict[str, Any]:
+    def attempt(count: int, limit_s: float) -> dict[str, Any]:
         starts = np.linspace(0, len(whole), count, endpoint=False).astype(int)
         speech = [np.resize(np.roll(whole, -start), length) for start in starts]
         before = model.encoder_passes
         heard = run_streams(engine, defaults, speech)
-        late = [late_s for one in heard for late_s in word_latencies(one)]
+        late = [at - word.end for one in heard for word, at in committed_words(one)]
         return _row(heard, late, model.encoder_passes - before, plan.seconds, limit_s)
 
-    limit_s = LIMIT_S
-    alone_s = attempt(1)["commit_p95_s"] or 0.0
-    limit_s = max(LIMIT_S, alone_s + LATER_S)
-    trials = carried(attempt, plan.most, say)
+    alone = attempt(1, float("inf"))
+    limit_s = max(LIMIT_S, (alone["commit_p95_s"] or 0.0) + LATER_S)
+    trials = carried(lambda count: alone if count == 1 else attempt(count, limit_s), plan.most, say)
     good = [row["streams"] for row in trials if row["carried"]]
     return {
         "bench": "throughput",
@@ -186,25 +185,20 @@ def _row(
     }
 
 
-def word_latencies(heard: Heard) -> list[float]:
-    """Seconds from the end of each committed word, as the model places it, to when its event came out."""
-    found, counts = [], dict[int, int]()
+def committed_words(heard: Heard) -> Iterator[tuple[Word, float]]:
+    """Each committed word, and when the event came out that committed it."""
+    counts: dict[int, int] = {}
     for event, at in heard.events:
         if isinstance(event, Transcript):
-            found += [at - word.end for word in event.words[counts.get(event.segment, 0) :]]
+            yield from ((word, at) for word in event.words[counts.get(event.segment, 0) :])
             counts[event.segment] = len(event.words)
-    return found
 
 
 def commit_latencies(heard: Heard, spoken: Spoken, places: Mapping[str, int]) -> list[float]:
     """Seconds from the true end of each committed word to when its event came out."""
-    found, counts = [], dict[int, int]()
-    for event, at in heard.events:
-        if isinstance(event, Transcript):
-            fresh = event.words[counts.get(event.segment, 0) :]
-            counts[event.segment] = len(event.words)
-            found += [at - spoken.ends[places[word.word]] / SAMPLE_RATE for word in fresh if word.word in places]
-    return found
+    return [
+        at - spoken.ends[places[word.word]] / SAMPLE_RATE for word, at in committed_words(heard) if word.word in places
+    ]
 
 
 def decoder_rates(model: Model, repeats: int, batches: Sequence[int] = BATCHES) -> dict[str, float]:

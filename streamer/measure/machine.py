@@ -21,11 +21,14 @@ def facts(threads: int | None, device: str | None = None) -> dict[str, Any]:
     `threads` None: what is measured chooses them itself. `device`: the name of what computes where that is not the
     processor.
     """
+    from streamer.model.machine_facts import cpuinfo, processor  # with torch, which a report alone does not need
+
+    have = set(cpuinfo().get("flags", "").split())
     return {
         **({"device": device} if device else {}),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": processor(),
-        "flags": processor_flags(),
+        "flags": [flag for flag in FLAGS if flag in have],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "load_1_5_15_min": [round(value, 2) for value in load()],
@@ -37,17 +40,6 @@ def facts(threads: int | None, device: str | None = None) -> dict[str, Any]:
 def load() -> tuple[float, float, float]:
     """Load averages over 1, 5 and 15 minutes; zeros where the system has none."""
     return os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def processor_flags() -> list[str]:
-    """Those instruction sets that matter here and that the processor has."""
-    have = set(_cpuinfo("flags").split())
-    return [flag for flag in FLAGS if flag in have]
 
 
 def resident_mib() -> float:
@@ -93,14 +85,6 @@ def sentence(machine: Mapping[str, Any]) -> str:
         f"{threads}load average before the run {one} (1 min), {five} (5 min): "
         f"{busy}; {versions}."
     )
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def _version(name: str) -> str | None:

@@ -9,8 +9,9 @@ import os
 import platform
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -88,11 +89,20 @@ def _key(what: str) -> str:
 
 def _processor() -> str:
     """Its name, and a checksum of what it can do: a virtual machine may hide some of that."""
+    flags = cpuinfo().get("flags") or cpuinfo().get("Features", "")
+    return f"{processor()} {zlib.crc32(flags.encode()):08x}" if flags else processor()
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def cpuinfo() -> Mapping[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    name = said.get("model name") or platform.processor() or platform.machine()
-    flags = said.get("flags") or said.get("Features", "")
-    return f"{name} {zlib.crc32(flags.encode()):08x}" if flags else name
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}

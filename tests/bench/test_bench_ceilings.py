@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamer.bench import ceilings, hop, throughput
-from streamer.bench.peers import PeerAbsentError
+from streamer.bench.peers import PeerAbsentError, peers_at_hand
 from streamer.bench.scripted import random_model as official_model
 from streamer.bench.scripted import random_whisper as official_whisper
 from streamer.commands.cli import main
@@ -94,8 +94,8 @@ def test_a_peer_that_cannot_use_the_device_is_left_out_with_a_line(monkeypatch, 
     def unable(module, folder, threads, device):
         raise PeerAbsentError(f"faster-whisper cannot use {device}: no driver")
 
-    monkeypatch.setattr(hop, "FasterWhisper", unable)
-    monkeypatch.setattr(hop, "OpenAIWhisper", lambda module, device: device)
-    peers, absent = hop._peers(hop.Plan(), random_whisper(0), tmp_path, torch.device("cuda"))
+    monkeypatch.setattr("streamer.bench.peers.FasterWhisper", unable)
+    monkeypatch.setattr("streamer.bench.peers.OpenAIWhisper", lambda module, device: device)
+    peers, absent = peers_at_hand(hop.PEERS, random_whisper(0), tmp_path, 1, torch.device("cuda"))
     assert peers == [torch.device("cuda")]
     assert absent == {"faster-whisper": "faster-whisper cannot use cuda: no driver"}

@@ -18,6 +18,7 @@ from torch.nn import functional
 from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import AudioEncoder, Whisper
 
+from streamer.events import FRAME_SAMPLES
 from streamer.model.context_adapter import adapted_matrices
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
@@ -26,7 +27,6 @@ from streamer.model.whisper import Model
 from streamer.plans import DecodeTask
 from streamer.training.context.windows import Samples, Window, Windows
 
-POSITION_SAMPLES = 320
 TEACHER_MARGIN = 640  # positions of silence behind the window that the teacher hears: with 512 it reads as with 30 s
 MOST_TOKENS, LEAST_TOKENS = 200, 8
 PROMPTED, PROMPT_TOKENS = 0.3, 60
@@ -106,7 +106,7 @@ class Reader:
 
 def positions(samples: Samples) -> int:
     """How many positions of the encoder hold audio."""
-    return max(1, len(samples) // POSITION_SAMPLES)
+    return max(1, len(samples) // FRAME_SAMPLES)
 
 
 def mel_of(samples: Samples, module: Whisper) -> Tensor:
