@@ -367,12 +367,14 @@ class AudioTrack:
 def _facts(track: AudioStream) -> TrackFacts:
     handler = track.metadata.get("handler_name", "")  # a title in some MP4 files, in most a word for all sound
     title = track.metadata.get("title", "") or ("" if "handler" in handler.lower() else handler)
+    decodable = track.codec_context is not None  # PyAV has none for a codec that FFmpeg does not know
     return TrackFacts(
         default=bool(track.disposition & Disposition.default),
         aside=bool(track.disposition & _ASIDE),
         language=track.metadata.get("language", ""),
         title=title,
-        channels=track.codec_context.channels,
+        channels=track.codec_context.channels if decodable else 0,
+        decodable=decodable,
     )
 
 
