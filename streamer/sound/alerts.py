@@ -270,9 +270,7 @@ class AlertEngine:
 @cache
 def _say_once(rule: str, rest: str) -> None:
     """Every session has these rules, and one line is enough."""
-    logger.warning(
-        "alert rule %s: the tagging head was never taught its labels, so it does not raise it; %s", rule, rest
-    )
+    logger.warning("alert rule %s: the tagging head was never taught its labels and does not raise it; %s", rule, rest)
 
 
 def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:

@@ -260,7 +260,9 @@ def test_the_files_that_were_reported_are_heard_in_full(shared_dir, name, begins
 
 def test_a_coding_that_nobody_can_decode_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "odd.wav"
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 136, b"WAVE", b"fmt ", 16, 0x7777, 1, 8000, 8000, 1, 8, b"data", 100)
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 136, b"WAVE", b"fmt ", 16, 0x7777, 1, 8000, 8000, 1, 8, b"data", 100
+    )
     path.write_bytes(header + bytes(100))
     with pytest.raises(InputError, match=r"odd\.wav: its sound is in a coding that has no decoder here; convert it"):
         read_audio(str(path))

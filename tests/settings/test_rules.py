@@ -84,3 +84,15 @@ def test_hours_are_seconds_after_midnight(start, end):
 def test_titles_and_sound_settings():
     assert AlertRule(id="front_door", labels=("Knock",)).title == "front door"
     assert SoundSettings().threshold == 0.5
+
+
+def test_a_heads_own_fields_take_the_defaults_place_and_nobodys_elses():
+    ours = parse_rules({"rules": [{"id": "siren", "threshold": 0.3}, {"id": "my_siren", "labels": ["siren"]}]})
+    fields = {"siren": {"threshold": 0.9, "confirm": 1}, "dog": {"threshold": 0.7}, "my_siren": {"threshold": 0.1}}
+    fitted = {rule.id: rule for rule in ours.fitted(fields).rules}
+    assert (fitted["siren"].threshold, fitted["siren"].confirm) == (0.3, 1)
+    assert fitted["dog"].threshold == 0.7
+    assert fitted["my_siren"].threshold == AlertRule(id="x", labels=("siren",)).threshold
+    assert ours.fitted({}) == ours
+    with pytest.raises(ConfigError, match=r"the head's rule dog: threshold: must lie in 0\.\.1"):
+        ours.fitted({"dog": {"threshold": 2}})

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from streamer.errors import ConfigError
 from streamer.events import Tag
 from streamer.plans import SpanScores
-from streamer.settings.rules import parse_rules
+from streamer.settings.rules import AlertRule, AlertRules, parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.labels import find
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
@@ -534,4 +534,13 @@ def test_steps_without_news_change_no_alert(course, hops):
         two += split.step(judged(second, scores))
     assert [(change.rule, change.state, change.start_sample) for change in one] == [
         (change.rule, change.state, change.start_sample) for change in two
+    ]
+
+
+def test_a_head_that_was_never_taught_a_rules_labels_says_so(caplog):
+    rules = AlertRules(defaults=False, rules=(AlertRule(id="untaught_dog", labels=("dog",)),))
+    AlertEngine(rules, trained_classes=frozenset({0}))
+    AlertEngine(rules, trained_classes=frozenset({0}))
+    assert [record.message for record in caplog.records] == [
+        "alert rule untaught_dog: the tagging head was never taught its labels and does not raise it; nothing does"
     ]

@@ -203,8 +203,8 @@ def _decoded(path: Path) -> np.ndarray | None:
     try:
         if path.suffix == ".g722":
             with av.open(str(path), format="g722") as container:
-                found = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-            audio = (np.concatenate(found) / 32768).astype(np.float32)
+                pieces = [frame.to_ndarray().reshape(-1).astype(np.float32) for frame in container.decode(audio=0)]
+            audio = np.concatenate(pieces) / np.float32(32768)
         else:
             audio = read_audio(str(path))
     except (InputError, av.error.FFmpegError, ValueError):
