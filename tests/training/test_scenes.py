@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from streamer.errors import InputError, UsageError
 from streamer.sound.labels import find
 from streamer.training.manifests import Clip
