@@ -20,7 +20,7 @@ TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"audio/portaudio.py"},
-    "websockets": {"server/websocket.py"},
+    "websockets": {"server/websocket.py", "server/pages.py"},
     "webrtcvad": {"vad/voice.py"},
     "apprise": {"alerts/notify.py"},
     "paho": {"alerts/mqtt.py"},
