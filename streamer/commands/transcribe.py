@@ -11,29 +11,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from streamer.audio.files import FileSource
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
-from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, TextWriter, VttWriter
+from streamer.output.captions import Format
+from streamer.output.outlet import EventFile
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
 from streamer.runtime.stream import Stream, heard
 from streamer.settings.config import Settings
 
-Format = Literal["text", "srt", "vtt", "jsonl"]
 SUFFIXES: dict[Format, str] = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
 Progress = Callable[[Path, float, float | None], None]
 AT_ONCE = 4  # files whose windows share each reading of the decoder's weights: 40 % less processor time a token
-
-WRITERS: dict[Format, Callable[[str, str], EventWriter]] = {
-    "text": TextWriter,
-    "srt": SrtWriter,
-    "vtt": VttWriter,
-    "jsonl": JsonlWriter,
-}
 
 
 def target_of(file: Path, kind: Format, folder: Path | None) -> Path | None:
@@ -181,23 +174,23 @@ class _Result:
     def __init__(self, target: Path | None, kind: Format) -> None:
         self._target = target
         self._beside = None if target is None else target.with_name(f".{target.name}.part")
-        self._writer = WRITERS[kind](str(self._beside or "-"), "--output")
-        self._writer.begin()
+        self._file = EventFile(str(self._beside or "-"), kind, "--output")
+        self._file.begin()
 
     def write(self, events: Sequence[Event]) -> None:
         """Append events."""
         for event in events:
-            self._writer.write(event)
+            self._file.write(event)
 
     def finish(self) -> None:
         """Give the result its name."""
-        self._writer.close()
+        self._file.close()
         if self._beside is not None and self._target is not None:
             os.replace(self._beside, self._target)
 
     def leave(self) -> None:
         """Throw away what is not complete."""
-        self._writer.close()
+        self._file.close()
         if self._beside is not None:
             with suppress(OSError):
                 self._beside.unlink()

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_cues import sound, spoken, unclear, words
+from test_captions import sound, spoken, unclear, words
 
 from streamer.events import Alert, Gap, Status, Tag
 from streamer.model.download import LoadStep
