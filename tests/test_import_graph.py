@@ -22,7 +22,7 @@ ONLY_IN = {
     "sounddevice": {"audio/portaudio.py"},
     "websockets": {"server/websocket.py", "server/pages.py"},
     "webrtcvad": {"vad/voice.py"},
-    "apprise": {"alerts/notify.py"},
+    "apprise": {"alerts/targets.py"},
     "paho": {"alerts/mqtt.py"},
     "av": {"audio/track.py"},
     "soxr": {"audio/resample.py"},

@@ -272,32 +272,67 @@ def _iso(unix: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """What the marks say about one rule.
+    """What the marks say about one rule, which raised so many `alerts`, `true` and `false` of them marked.
 
-    `precision_low`, `precision_high`: 95 % interval (Wilson 1927) of the share of true alerts among the marked.
-    `avoids_all`: the least threshold above every false alarm that the tagger raised, and `avoids_all_misses`: how many
-    true ones of the tagger lie below it. `proposal`: the threshold to take, `avoided`: false alarms below it, or None
-    and `why` says why there is none.
+    `scored_true`, `scored_false`: the best scores of the marked ones that the tagger alone raised.
     """
 
     rule: AlertRule
     alerts: int
     true: int
     false: int
-    scored_false: int
-    precision_low: float
-    precision_high: float
-    avoids_all: float | None
-    avoids_all_misses: int
-    proposal: float | None
-    avoided: int
-    why: str
+    scored_true: tuple[float, ...]
+    scored_false: tuple[float, ...]
 
     @property
     def precision(self) -> float | None:
         """Share of true alerts among the marked; None without marks."""
         marked = self.true + self.false
         return self.true / marked if marked else None
+
+    @property
+    def avoids_all(self) -> float | None:
+        """The least threshold above every false alarm that the tagger raised; None where there is none."""
+        above = _above(max(self.scored_false)) if self.scored_false else 2.0
+        return above if above <= 1 else None
+
+    @property
+    def avoids_all_misses(self) -> int:
+        """How many true ones of the tagger lie below `avoids_all`."""
+        return sum(score < (self.avoids_all or 0.0) for score in self.scored_true)
+
+    @property
+    def proposal(self) -> float | None:
+        """The highest threshold that is needed and misses none of the true alerts; None: `why_none` says why."""
+        return None if self.why_none else self._wanted
+
+    @property
+    def avoided(self) -> int:
+        """False alarms below the proposal."""
+        return sum(score < (self.proposal or 0.0) for score in self.scored_false)
+
+    @property
+    def why_none(self) -> str:
+        """Why no threshold is proposed, "" where one is."""
+        if not self.false:
+            return "no alert was marked as false: nothing to change"
+        if not self.rule.labels:
+            return "it does not go by scores: a threshold changes nothing"
+        if not self.scored_false:
+            return "the pattern in the signal raised the false ones: a threshold changes nothing"
+        if self.true + self.false < LEAST_MARKS or self.false < LEAST_FALSE:
+            return f"too little to go by: needs {LEAST_MARKS} marks, {LEAST_FALSE} of them false"
+        held = self.rule.threshold is not None and self._wanted <= self.rule.threshold
+        if held or min(self.scored_false) >= self._wanted:
+            return "false and true ones score alike: no threshold avoids any without missing a true one"
+        return ""
+
+    @property
+    def _wanted(self) -> float:
+        wanted = _above(max(self.scored_false))
+        if self.scored_true:
+            wanted = min(wanted, math.floor(min(self.scored_true) / STEP + 1e-9) * STEP)
+        return round(min(wanted, 1.0), 4)
 
 
 def tune(entries: Iterable[HistoryEntry], rules: AlertRules) -> list[RuleReport]:
@@ -311,48 +346,8 @@ def tune(entries: Iterable[HistoryEntry], rules: AlertRules) -> list[RuleReport]
 def _report(rule: AlertRule, entries: Sequence[HistoryEntry]) -> RuleReport:
     true = [entry for entry in entries if entry.verdict == "true"]
     false = [entry for entry in entries if entry.verdict == "false"]
-    low, high = wilson(len(true), len(true) + len(false))
-    scored_true = [entry.score for entry in true if _by_score(entry)]
-    scored_false = [entry.score for entry in false if _by_score(entry)]
-    all_false = _above(max(scored_false)) if scored_false else None
-    missed = sum(score < all_false for score in scored_true) if all_false is not None else 0
-    proposal, avoided, why = _proposal(rule, len(true), len(false), scored_true, scored_false)
-    return RuleReport(
-        rule=rule,
-        alerts=len(entries),
-        true=len(true),
-        false=len(false),
-        scored_false=len(scored_false),
-        precision_low=low,
-        precision_high=high,
-        avoids_all=all_false if all_false is not None and all_false <= 1 else None,
-        avoids_all_misses=missed,
-        proposal=proposal,
-        avoided=avoided,
-        why=why,
-    )
-
-
-def _proposal(
-    rule: AlertRule, true: int, false: int, scored_true: Sequence[float], scored_false: Sequence[float]
-) -> tuple[float | None, int, str]:
-    """The highest threshold that is needed and misses none of the true alerts, what it avoids, or why there is none."""
-    if not false:
-        return None, 0, "no alert was marked as false: nothing to change"
-    if not rule.labels:
-        return None, 0, "it does not go by scores: a threshold changes nothing"
-    if not scored_false:
-        return None, 0, "the pattern in the signal raised the false ones: a threshold changes nothing"
-    if true + false < LEAST_MARKS or false < LEAST_FALSE:
-        return None, 0, f"too little to go by: needs {LEAST_MARKS} marks, {LEAST_FALSE} of them false"
-    wanted = _above(max(scored_false))
-    if scored_true:
-        wanted = min(wanted, math.floor(min(scored_true) / STEP + 1e-9) * STEP)
-    wanted = round(min(wanted, 1.0), 4)
-    avoided = sum(score < wanted for score in scored_false)
-    if not avoided or (rule.threshold is not None and wanted <= rule.threshold):
-        return None, 0, "false and true ones score alike: no threshold avoids any without missing a true one"
-    return wanted, avoided, ""
+    scores = [tuple(entry.score for entry in marked if _by_score(entry)) for marked in (true, false)]
+    return RuleReport(rule, len(entries), len(true), len(false), *scores)
 
 
 def _by_score(entry: HistoryEntry) -> bool:

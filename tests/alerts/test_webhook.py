@@ -12,7 +12,7 @@ from web_receiver import receiver
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError
 from streamer.alerts.parcels import Parcel, Spool, parcel_key, read_alert
-from streamer.alerts.webhook import Webhook, signature
+from streamer.alerts.targets import Webhook, signature
 from streamer.errors import ConfigError
 from streamer.settings.config import validate
 
