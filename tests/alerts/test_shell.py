@@ -128,4 +128,5 @@ def test_from_settings(tmp_path):
 def test_nothing_is_delivered_by_default(tmp_path):
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     assert open_deliveries(validate({}), live=False, environment=environment)._deliveries == ()
-    assert open_deliveries(validate({}), live=True, environment=environment).names == ("history",)
+    live = open_deliveries(validate({}), live=True, environment=environment)
+    assert [delivery.name for delivery in live._deliveries] == ["history"]
