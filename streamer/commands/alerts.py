@@ -8,11 +8,11 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
 from streamer.alerts.parcels import SEVERITY_RANK
+from streamer.commands.run import settings_options
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.output.plain_text import clean
@@ -58,8 +58,7 @@ def add(subcommands: Any) -> None:
 
 def _add(below: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = below.add_parser(name, help=about, description=about, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    settings_options(parser)
     parser.set_defaults(command=command)
     return parser
 
@@ -135,7 +134,7 @@ def tune_rules(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return resolve([Path(path) for path in options.config], options.set, {})
+    return resolve(options.config, options.set, {})
 
 
 def _history(options: argparse.Namespace, settings: Settings | None = None) -> AlertHistory:
