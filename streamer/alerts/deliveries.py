@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamer.alerts.delivery import Backoff, Delivery, Target, Wanted
+from streamer.alerts.delivery import Backoff, Delivery, Target
 from streamer.alerts.history import AlertHistory, history_path
 from streamer.alerts.parcels import Spool
 from streamer.alerts.recorder import Recorder
@@ -164,12 +164,13 @@ class _Builder:
     ) -> Delivery:
         """With what all three kinds choose: which alerts, and how many of them wait. Webhooks are told every end."""
         rules = () if isinstance(given, WebhookSettings) else self.settings.alerts.rules
-        wanted = Wanted(
-            min_severity=given.min_severity,
-            rules=frozenset(given.rules),
-            states=frozenset(given.states),
-            quiet_ends=frozenset(rule.id for rule in rules if not rule.all_clear),
-        )
+        quiet_ends = {rule.id for rule in rules if not rule.all_clear}
+
+        def wanted(alert: Alert) -> bool:
+            """What was withdrawn is told all the same: it was not so."""
+            quiet = alert.state == "cleared" and alert.rule in quiet_ends and "withdrawn" not in alert.labels
+            return given.wants(alert) and not quiet
+
         return Delivery(target, limit=given.waiting, wanted=wanted, run=self.run, **more)
 
 

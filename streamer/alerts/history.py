@@ -71,6 +71,15 @@ class AlertHistory:
         self.path = path
         self._max_bytes = max_bytes
         self._numbers: dict[AlertKey, int] = {}
+        self._broken = 0  # lines that cannot be read, as was said last
+
+    def stamp(self) -> tuple[int, int]:
+        """Which file it is, and its size in bytes: another one means that something was added, by whatever program."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_size
 
     def check(self) -> None:
         """ConfigError where it cannot be written."""
@@ -134,8 +143,9 @@ class AlertHistory:
                 self._add(entries, json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
                 broken += 1
-        if broken:
+        if broken > self._broken:
             log.warning("%s: %d lines cannot be read and are left out", self.path, broken)
+        self._broken = broken
         return sorted(entries.values(), key=lambda entry: entry.number)
 
     def _add(self, entries: dict[int, HistoryEntry], line: dict[str, Any]) -> None:
@@ -212,44 +222,6 @@ class AlertHistory:
         begun.replace(self.path)
         if gone:
             log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
-
-
-class MarksTail:
-    """The marks that were added to a history since the last look, by this or any other process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file, self._position = self._now()
-
-    def read(self) -> list[tuple[int, Verdict | None]]:
-        """Numbers and verdicts (None: taken back), in order; all that are there after the file was made anew."""
-        file, size = self._now()
-        if file != self._file or size < self._position:
-            self._file, self._position = file, 0
-        if size == self._position:
-            return []
-        try:
-            with self._path.open("rb") as history:
-                history.seek(self._position)
-                added = history.read()
-        except OSError:
-            return []
-        whole = added[: added.rfind(b"\n") + 1]  # the last line may not be written yet
-        self._position += len(whole)
-        found = (_number(line) for line in _lines(whole.decode("utf-8", "replace")))
-        return [
-            (number, None if mark is None else "false" if mark == "false" else "true")
-            for number, mark in found
-            if mark in ("false", "true", None)
-        ]
-
-    def _now(self) -> tuple[int, int]:
-        """Which file it is, and its size in bytes."""
-        try:
-            found = self._path.stat()
-        except OSError:
-            return 0, 0
-        return found.st_ino, found.st_size
 
 
 def _lines(text: str) -> list[str]:

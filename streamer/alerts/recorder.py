@@ -14,14 +14,14 @@ import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.alerts.delivery import NotDeliveredError, Target
-from streamer.alerts.history import AlertHistory, MarksTail, Verdict
+from streamer.alerts.history import AlertHistory, Verdict
 from streamer.alerts.parcels import AlertKey, Parcel
 from streamer.audio.block import AudioBlock, Source
 from streamer.audio.ring import RingBuffer
@@ -85,24 +85,6 @@ class _Due:
     end: int
 
 
-@dataclass(slots=True)
-class _Known:
-    """An alert of this run. `number`: in the history, None while it is not written."""
-
-    number: int | None = None
-    verdict: Verdict | None = None
-
-
-@dataclass(slots=True)
-class _Marks:
-    """What can be marked, what waits to be written, and where other programs' marks are looked for."""
-
-    tail: MarksTail
-    known: dict[AlertKey, _Known] = field(default_factory=dict)
-    keys: dict[int, AlertKey] = field(default_factory=dict)  # by the number in the history
-    waiting: dict[AlertKey, Verdict | None] = field(default_factory=dict)
-
-
 class Recorder(Target):
     """Writes `history`. `wall`: Unix time; `wake`: has `tick` called soon; `on_marks`: told of a session's marks."""
 
@@ -114,28 +96,28 @@ class Recorder(Target):
         self._lock = threading.Lock()
         self._rings: dict[str, RingBuffer] = {}
         self._due: list[_Due] = []
-        self._marks = _Marks(MarksTail(history.path))
+        self._numbers: dict[AlertKey, int | None] = {}  # can be marked: number in the history, None: not yet
+        self._waiting: dict[AlertKey, Verdict | None] = {}  # marks to be written
+        self._stamp = history.stamp()
+        self._told: dict[str, tuple[list[int], list[int]]] = {}
         self.wake: Callable[[], None] = lambda: None
         self.on_marks: Callable[[str, list[int], list[int]], None] = lambda session, false, true: None
 
     def expect(self, alert: Alert) -> None:
         """This alert can be marked from now on; any thread."""
         with self._lock:
-            known = self._marks.known
-            known.setdefault((alert.session, alert.id), _Known())
-            if len(known) > MAX_KNOWN:
-                oldest = known.pop(next(iter(known)))
-                self._marks.keys.pop(oldest.number or 0, None)
+            self._numbers.setdefault((alert.session, alert.id))
+            if len(self._numbers) > MAX_KNOWN:
+                del self._numbers[next(iter(self._numbers))]
 
     def mark(self, mark: Mark) -> None:
         """Have a mark written; any thread, never waits. Raises MessageError: there is no such alert."""
         with self._lock:
-            known = self._marks.known
-            session = mark.session or next((name for name, _ in reversed(known)), None)
+            session = mark.session or next((name for name, _ in reversed(self._numbers)), None)
             key = (session or "", mark.id)
-            if key not in known:
+            if key not in self._numbers:
                 raise MessageError(f"mark: session {session!r} has no alert {mark.id} that could be marked")
-            self._marks.waiting[key] = "false" if mark.false_alarm else None
+            self._waiting[key] = "false" if mark.false_alarm else None
         self.wake()
 
     def tap(self, session: str, source: Source) -> Source:
@@ -156,9 +138,8 @@ class Recorder(Target):
         except OSError as error:
             raise NotDeliveredError(error.strerror or type(error).__name__) from None
         with self._lock:
-            if (known := self._marks.known.get(parcel.alert_key)) is not None:
-                known.number = number
-                self._marks.keys[number] = parcel.alert_key
+            if parcel.alert_key in self._numbers:
+                self._numbers[parcel.alert_key] = number
         if parcel.alert.state == "raised":
             self._plan(number, parcel.alert)
 
@@ -181,10 +162,8 @@ class Recorder(Target):
 
     def _write_marks(self) -> None:
         with self._lock:
-            waiting = list(self._marks.waiting.items())
-        for key, verdict in waiting:
-            with self._lock:
-                number = self._marks.known[key].number if key in self._marks.known else 0
+            waiting = [(key, verdict, self._numbers.get(key, 0)) for key, verdict in self._waiting.items()]
+        for key, verdict, number in waiting:
             if number is None:  # not written yet: the disk has trouble
                 continue
             try:
@@ -194,23 +173,25 @@ class Recorder(Target):
                 log.warning("history: a mark is not written: %s; trying again", error.strerror)
                 raise NotDeliveredError(error.strerror or type(error).__name__) from None
             with self._lock:
-                if self._marks.waiting.get(key, verdict) == verdict:
-                    self._marks.waiting.pop(key, None)
+                if self._waiting.get(key, verdict) == verdict:
+                    self._waiting.pop(key, None)
 
     def _read_marks(self) -> None:
         """Tell of the sessions whose marks changed on the disk, whoever wrote them."""
-        changed: dict[str, tuple[list[int], list[int]]] = {}
-        found = self._marks.tail.read()
+        stamp = self._history.stamp()
+        if stamp == self._stamp:
+            return
+        verdicts = {entry.number: entry.verdict for entry in self._history.read()}
+        told: dict[str, tuple[list[int], list[int]]] = {}
         with self._lock:
-            for number, verdict in found:
-                if (key := self._marks.keys.get(number)) is not None:
-                    self._marks.known[key].verdict = verdict
-                    changed[key[0]] = ([], [])
-            for (session, id), known in self._marks.known.items():
-                if session in changed and known.verdict is not None:
-                    changed[session][known.verdict == "true"].append(id)
-        for session, (false, true) in changed.items():
-            self.on_marks(session, false, true)
+            for (session, id), number in self._numbers.items():
+                false, true = told.setdefault(session, ([], []))
+                if (verdict := verdicts.get(number or 0)) is not None:
+                    (true if verdict == "true" else false).append(id)
+        for session, marks in told.items():
+            if marks != self._told.get(session, ([], [])):
+                self.on_marks(session, *marks)
+        self._stamp, self._told = stamp, told
 
     def _plan(self, number: int, alert: Alert) -> None:
         with self._lock:

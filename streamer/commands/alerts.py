@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
-from streamer.alerts.parcels import SEVERITY_RANK
 from streamer.commands.run import settings_options
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, SEVERITY_RANK
 from streamer.output.plain_text import clean
 from streamer.settings.config import Settings, resolve
 from streamer.settings.rules import AlertRule, AlertRules

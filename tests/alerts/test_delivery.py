@@ -10,9 +10,10 @@ from alerts_made import Sink, alert, busy, told, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError, Wanted
+from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError
 from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key, read_alert
 from streamer.errors import ConfigError
+from streamer.settings.deliveries import CommandSettings
 
 FAST = Backoff(first_s=0.001, longest_s=0.01)
 SEVERITIES = ("info", "warning", "critical")
@@ -318,13 +319,12 @@ def test_states_are_said_again():
 
 
 def test_what_is_wanted():
-    wanted = Wanted(min_severity="warning", rules=frozenset({"siren"}), quiet_ends=frozenset({"siren"}))
+    wanted = CommandSettings(name="lamp", argv=["lamp"], min_severity="warning", rules=["siren"]).wants
     assert wanted(alert(1))
+    assert wanted(alert(1, "cleared"))
     assert not wanted(alert(1, severity="info"))
     assert not wanted(alert(1, rule="dog"))
-    assert not wanted(alert(1, "cleared"))
-    assert wanted(alert(1, "cleared", labels=("help me", "withdrawn")))
-    assert not Wanted(states=frozenset({"raised"}))(alert(1, "updated"))
+    assert not wanted(alert(1, "updated"))
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from websockets.sync.client import connect
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.alerts.delivery import NotDeliveredError
-from streamer.alerts.history import AlertHistory, MarksTail, tune
+from streamer.alerts.history import AlertHistory, tune
 from streamer.alerts.parcels import Parcel, parcel_key
 from streamer.alerts.recorder import Recorder
 from streamer.errors import UsageError
@@ -102,17 +102,6 @@ def test_marks_of_other_programs_are_told_also_after_the_file_was_made_anew(hist
     other.mark(2, None, 3.0)
     made.tick()
     assert told[1:] == [(SESSION, [6], [])]
-
-
-def test_a_torn_line_is_read_when_it_is_whole(tmp_path):
-    path = tmp_path / "alerts.jsonl"
-    tail = MarksTail(path)
-    assert tail.read() == []
-    path.write_text('{"number": 3, "verdict": "false"}\n[1]\n{"number": 4, "verdict": {}}\n{"number": 5, "verd')
-    assert tail.read() == [(3, "false")]
-    with path.open("a") as file:
-        file.write('ict": null}\n')
-    assert tail.read() == [(5, None)]
 
 
 def test_taking_back_a_mark_keeps_no_alert_longer(tmp_path, caplog):
