@@ -78,8 +78,8 @@ class Backoff:
 class Delivery:
     """Brings alerts to `target`. Everything public may be called from any thread.
 
-    `limit`: so many wait; `wanted`: which changes the target gets; `senders`: threads that send (of one alert one change
-    at a time); `give_up_s`: older alerts are given up; `run`: see `parcel_key`; `wall`: Unix time.
+    `limit`: so many wait; `wanted`: which changes the target gets; `senders`: threads that send (of one alert one
+    change at a time); `give_up_s`: older alerts are given up; `run`: see `parcel_key`; `wall`: Unix time.
     """
 
     def __init__(

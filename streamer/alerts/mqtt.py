@@ -55,7 +55,7 @@ class Mqtt(Target):
         """Raises ConfigError where paho-mqtt is missing or the authorities' file cannot be read."""
         self._settings, self._rules, self._password = settings, tuple(rules), password
         self._device = settings.device or device_id(socket.gethostname())
-        self._prefix = f"{settings.base_topic}/{self._device}"
+        self._prefix = f"streamer/{self._device}"
         self.tick_s = settings.refresh_s  # states are said again so often
         self._standing: dict[str, dict[AlertKey, Alert]] = {rule.id: {} for rule in rules if rule.enabled}
         self._pending: tuple[int, list[MQTTMessageInfo]] = (0, [])  # number of the parcel on its way, its messages

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from rich.cells import cell_len
+
 from streamer.events import UNCLEAR, Event, Sound, Span, Transcript, Word
-from streamer.output.plain_text import cells, clean
+from streamer.output.plain_text import clean
 
 LINE_CELLS = 42
 MAX_LINES = 2
@@ -198,9 +200,9 @@ def _lines(text: str) -> tuple[str, ...]:
     """Lines of at most 42 columns; two are made about equally long. Words longer than a line are cut."""
     lines = _fill(text, LINE_CELLS)
     if len(lines) == 2:
-        for width in range((cells(text) + 1) // 2, LINE_CELLS):
+        for width in range((cell_len(text) + 1) // 2, LINE_CELLS):
             balanced = _fill(text, width)
-            if len(balanced) == 2 and all(cells(line) <= LINE_CELLS for line in balanced):
+            if len(balanced) == 2 and all(cell_len(line) <= LINE_CELLS for line in balanced):
                 return balanced
     return lines
 
@@ -209,13 +211,13 @@ def _fill(text: str, width: int) -> tuple[str, ...]:
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if cells(joined) <= width:
+        if cell_len(joined) <= width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for char in word:
-            if cells(lines[-1] + char) > width:
+            if cell_len(lines[-1] + char) > width:
                 lines.append("")
             lines[-1] += char
     return tuple(line for line in lines if line)

@@ -105,7 +105,6 @@ class MqttSettings(Section):
     device: str | None = Field(None, pattern=NAME_PATTERN, description="id of this machine; null: its host name")
     device_name: str = Field("Streamer", min_length=1, max_length=60, description="what Home Assistant shows")
     discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN, description="as in Home Assistant")
-    base_topic: str = Field("streamer", pattern=TOPIC_PATTERN, description="topics are BASE/DEVICE/…")
     refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
     expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
     retry_max_s: float = Field(5.0, ge=1, le=300, description="the longest pause between attempts to connect")

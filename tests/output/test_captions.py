@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from streamer.events import UNCLEAR, Event, Sound, Span, Tags, Transcript, Word
 from streamer.output.captions import HURRIED_MS, LINE_CELLS, MAX_LINES, MIN_MS, Cue, CueMaker, srt_cue, vtt_cue
-from streamer.output.plain_text import cells, clean
+from streamer.output.plain_text import clean
 
 
 def spoken(
@@ -113,7 +114,7 @@ def test_cues_break_at_pauses_and_sentences():
 def test_two_lines_are_about_equally_long():
     (cue,) = make(spoken(words("the quick brown fox jumps over the lazy dog again and", each=0.2), final=True))
     assert len(cue.lines) == 2
-    assert abs(cells(cue.lines[0]) - cells(cue.lines[1])) < 12
+    assert abs(cell_len(cue.lines[0]) - cell_len(cue.lines[1])) < 12
 
 
 def test_sounds_have_cues_of_their_own_between_the_words():
@@ -152,7 +153,7 @@ def test_languages_without_spaces_and_endless_words():
     said = [Word(char, index * 0.2, index * 0.2 + 0.2, 0.9) for index, char in enumerate("今日は天気がいいですね" * 6)]
     cues = make(spoken(said, final=True, text="".join(word.word for word in said)))
     assert "".join(line for cue in cues for line in cue.lines) == "今日は天気がいいですね" * 6
-    assert all(cells(line) <= LINE_CELLS for cue in cues for line in cue.lines)
+    assert all(cell_len(line) <= LINE_CELLS for cue in cues for line in cue.lines)
     cues = make(spoken([Word("a" * 500, 0.0, 8.0, 0.9)], final=True))
     assert "".join(line for cue in cues for line in cue.lines) == "a" * 500
 
@@ -198,7 +199,7 @@ def test_any_speech_gives_legible_cues_in_order(script):
     for cue in cues:
         assert cue.start_ms < cue.end_ms
         assert 1 <= len(cue.lines) <= MAX_LINES
-        assert all(line.strip() and cells(line) <= LINE_CELLS for line in cue.lines)
+        assert all(line.strip() and cell_len(line) <= LINE_CELLS for line in cue.lines)
     for before, after in itertools.pairwise(cues):
         assert before.end_ms <= after.start_ms
         assert before.end_ms - before.start_ms >= min(MIN_MS, HURRIED_MS)
