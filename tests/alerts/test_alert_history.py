@@ -1,6 +1,5 @@
 """What was raised is kept, found again, marked and used; the sound around it is kept where people want that."""
 
-import logging
 import subprocess
 import sys
 import wave
@@ -289,15 +288,3 @@ def test_clips_are_bounded(tmp_path):
         write_wav(tmp_path / f"{number}.wav", np.full(1000, 2.0 * number, np.float32))
     assert limit_folder(tmp_path, 3 * 2044) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 3
-
-
-def test_the_program_records_and_tells(tmp_path, caplog):
-    """From a live session's events to the history, as `streamer run` wires it."""
-    caplog.set_level(logging.WARNING)
-    data = {"delivery": {"history": {"path": str(tmp_path / "alerts.jsonl"), "record": "always"}}}
-    deliveries = open_deliveries(validate(data), live=False, run="s1-now")
-    deliveries.start()
-    deliveries.put([alert(1), alert(1, "cleared")])
-    assert deliveries.stop(10)
-    assert [entry.latest.state for entry in AlertHistory(tmp_path / "alerts.jsonl").read()] == ["cleared"]
-    assert caplog.text == ""
