@@ -186,7 +186,7 @@ class Delivery:
         for parcel in left:
             self._number = max(self._number, parcel.number)
             self._say_gone(self._queue.put(parcel))
-        if self._queue.waiting():
+        if self._queue:
             log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
 
     def _top(self, work: Callable[[], None]) -> None:
@@ -218,16 +218,13 @@ class Delivery:
                     return parcel
                 if self._ending and (self._failures or not self._queue):
                     return None
-                due = self._tick_due(now)
+                every = self.target.tick_s
+                due = WAIT_S if every is None else self._ticked + every - now
                 if due <= 0 and not self._ending:
                     self._ticked = now
                     return True
                 pause = self._not_before - now
                 self._changed.wait(min(due if due > 0 else WAIT_S, pause if pause > 0 else WAIT_S, WAIT_S))
-
-    def _tick_due(self, now: float) -> float:
-        every = self.target.tick_s
-        return WAIT_S if every is None else self._ticked + every - now
 
     def _tick(self) -> None:
         try:

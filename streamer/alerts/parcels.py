@@ -85,10 +85,6 @@ class AlertQueue:
     def __len__(self) -> int:
         return len(self._parcels)
 
-    def waiting(self) -> tuple[Parcel, ...]:
-        """All parcels that were neither delivered nor dropped."""
-        return tuple(self._parcels.values())
-
     def put(self, parcel: Parcel) -> list[Parcel]:
         """Take a parcel in; the parcels that went for it (perhaps itself)."""
         key = parcel.alert_key

@@ -153,6 +153,8 @@ class ServerThread:
             else:
                 self._refused = exc
         finally:
+            with self._lock:
+                self._loop = None  # whoever publishes now wakes nobody
             self._started.set()
 
     async def _serve(self) -> None:

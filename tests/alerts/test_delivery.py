@@ -62,7 +62,7 @@ def test_a_full_queue_first_loses_updates_then_the_oldest_info_alert_whole():
     assert told(queue.put(parcel(7, 5, severity="warning"))) == []
     assert told(queue.put(parcel(8, 6, severity="info"))) == [(3, "raised")]
     assert queue.put(parcel(9, 3, "cleared", severity="info")) == []  # announced with its beginning
-    assert told(list(queue.waiting())) == [(2, "raised"), (4, "raised"), (5, "raised"), (6, "raised")]
+    assert told(list(queue._parcels.values())) == [(2, "raised"), (4, "raised"), (5, "raised"), (6, "raised")]
 
 
 def test_the_end_of_a_delivered_alert_never_goes():
