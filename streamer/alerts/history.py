@@ -138,7 +138,7 @@ class AlertHistory:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
         entries: dict[int, HistoryEntry] = {}
         broken = 0
-        for line in _lines(text):
+        for line in filter(None, text.split("\n")):  # other ends of lines than ours may stand in what was said
             try:
                 self._add(entries, json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -192,50 +192,39 @@ class AlertHistory:
             if size:  # an earlier process may have been killed within a line
                 file.seek(-1, os.SEEK_END)
                 torn = file.read(1) != b"\n"
-            line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-            size += file.write(b"\n" * torn + line.encode("utf-8", "replace"))
+            size += file.write(b"\n" * torn + _line(record).encode())
         if size > self._max_bytes:
             self._shrink(record["number"])
 
     def _shrink(self, newest: int) -> None:
-        """Leave out marks that later ones replaced, then whole alerts, the unmarked first, the newest never."""
-        lines = _lines(self.path.read_text(encoding="utf-8", errors="replace"))
-        owners = [_number(line) for line in lines]
-        last = {number: index for index, (number, mark) in enumerate(owners) if mark != ""}
-        marked = {number for number, index in last.items() if owners[index][1] is not None}
-        whole = [(owners[i][0], line) for i, line in enumerate(lines) if owners[i][1] == "" or last[owners[i][0]] == i]
-        sizes: dict[int, int] = {}
-        for number, line in whole:
-            sizes[number] = sizes.get(number, 0) + len(line.encode()) + 1
-        excess = sum(sizes.values()) - KEPT_PART * self._max_bytes
-        gone: set[int] = set()
-        for number in sorted(sizes, key=lambda number: (number in marked, number)):
-            if excess <= 0:
-                break
-            if number != newest:
-                gone.add(number)
-                excess -= sizes[number]
-        kept = "".join(f"{line}\n" for number, line in whole if number not in gone)
+        """Keep what `read` sees of each alert; then leave out whole alerts, the unmarked first, the newest never."""
+        entries = self.read()
+        texts = {entry.number: self._text_of(entry) for entry in entries}
+        excess = sum(len(text.encode()) for text in texts.values()) - KEPT_PART * self._max_bytes
+        gone = 0
+        for entry in sorted(entries, key=lambda entry: (entry.verdict is not None, entry.number)):
+            if excess > 0 and entry.number != newest:
+                excess -= len(texts.pop(entry.number).encode())
+                gone += 1
         begun = self.path.with_name(self.path.name + ".tmp")
         with open(os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(kept)
+            file.write("".join(texts.values()))
         begun.replace(self.path)
         if gone:
-            log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
+            log.warning("%s: is full; the %d oldest alerts were left out", self.path, gone)
+
+    def _text_of(self, entry: HistoryEntry) -> str:
+        told: list[dict[str, Any]] = [{"event": entry.first.to_dict()}]
+        told += [{"event": entry.latest.to_dict()}] if entry.latest != entry.first else []
+        told += [{"verdict": entry.verdict}] if entry.verdict is not None else []
+        told += [{"clip": entry.clip.relative_to(self.path.parent).as_posix()}] if entry.clip is not None else []
+        return "".join(_line({"number": entry.number, "time": entry.time.isoformat(), **one}) for one in told)
 
 
-def _lines(text: str) -> list[str]:
-    """The lines that are not empty; other ends of lines than ours may stand in what was said."""
-    return [line for line in text.split("\n") if line]
-
-
-def _number(line: str) -> tuple[int, str | None]:
-    """Whose line it is, and the mark in it ("": none); what cannot be read is nobody's (0) and goes first."""
-    try:
-        record = json.loads(line)
-        return int(record["number"]), record.get("verdict", "")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0, ""
+def _line(record: Mapping[str, Any]) -> str:
+    """As bytes of any text can be written; lone surrogates become question marks."""
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return line.encode("utf-8", "replace").decode()
 
 
 def _iso(unix: float) -> str:
