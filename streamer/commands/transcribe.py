@@ -8,7 +8,7 @@ trained to go on from earlier text (nano) hear a file as they hear a room: throu
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -200,26 +200,21 @@ def _stream(
     model: Model, settings: Settings, path: Path, kind: Format, target: Path | None, progress: Progress
 ) -> None:
     source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
-    result = _Result(target, kind)
+    result, stream = _Result(target, kind), Stream(model, settings)
+    state: State = "listening"
+    done = 0
     try:
-        done = 0
-        for events, samples in _streamed(Stream(model, settings), source):
-            result.write(events)
-            done += samples
+        for block in source.blocks():
+            for events in heard(stream, block, state):
+                result.write(events)
+            state = block.state
+            done += block.lost_samples + len(block.samples)
             progress(path, done / SAMPLE_RATE, source.duration_s)
+        result.write(stream.finish())
         result.finish()
     except BaseException:
         result.leave()
         raise
-
-
-def _streamed(stream: Stream, source: FileSource) -> Iterator[tuple[list[Event], int]]:
-    state: State = "listening"
-    for block in source.blocks():
-        events = [event for found in heard(stream, block, state) for event in found]
-        state = block.state
-        yield events, block.lost_samples + len(block.samples)
-    yield stream.finish(), 0
 
 
 def _header(path: Path, model: Model, settings: Settings, hears: bool) -> dict[str, Any]:
