@@ -5,7 +5,7 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -18,6 +18,7 @@ _OPTIONAL: Final = {"optional": True}  # a field whose key is left out while it 
 State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
 AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
 Severity = Literal["info", "warning", "critical"]
+SEVERITY_RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 
 
 def seconds(samples: int) -> float:

@@ -33,10 +33,9 @@ from streamer.events import SAMPLE_RATE, Alert, Severity, Tag
 from streamer.measure import machine
 from streamer.measure.report import Report, Table
 from streamer.output.outlet import Outlet, Sinks
-from streamer.server.listening import ServerOptions
 from streamer.server.messages import SessionInfo
-from streamer.server.server_thread import ServerThread
-from streamer.settings.config import OutputSettings, validate
+from streamer.server.websocket import ServerThread
+from streamer.settings.config import OutputSettings, ServerSettings, validate
 
 SESSION = "outage"
 RULES: tuple[tuple[str, Severity], ...] = (("siren", "critical"), ("baby_cry", "warning"), ("dog", "info"))
@@ -113,7 +112,7 @@ class _Theatre:
         self._broker.start()
         self._subscriber.join()
         deliveries = open_deliveries(self._settings(), live=True)
-        server = ServerThread(ServerOptions(port=0))
+        server = ServerThread(ServerSettings(port=0))
         sinks = Sinks(OutputSettings(), (SESSION,))
         outlet = Outlet(sinks)
         try:

@@ -22,7 +22,8 @@ from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.model.catalog import BUNDLED
 from streamer.runtime.pipeline import Pipeline
-from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart, PcmQueue
+from streamer.server.ingest import MAX_SENDERS, PcmQueue
+from streamer.server.messages import IngestFullError, IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`

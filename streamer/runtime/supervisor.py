@@ -37,10 +37,19 @@ from streamer.runtime.shutdown import (
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.worker import Action, Worker
-from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
-from streamer.server.listening import Actions, ServerOptions
-from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
-from streamer.server.server_thread import ServerThread
+from streamer.server.ingest import PcmQueue
+from streamer.server.messages import (
+    Ack,
+    Actions,
+    Flush,
+    IngestFullError,
+    IngestStart,
+    MessageError,
+    SessionHealth,
+    SessionInfo,
+    SetLanguage,
+)
+from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
@@ -282,7 +291,6 @@ class Program:
         given = self._settings.server
         if not given.enabled:
             return None
-        options = ServerOptions(**given.model_dump(exclude={"enabled"}))
         actions = Actions(
             ack=self._ack,
             flush=self._flush,
@@ -291,7 +299,7 @@ class Program:
             health=self._health,
             open_ingest=self._open_ingest,
         )
-        server = ServerThread(options, actions, on_failure=self._server_failed)
+        server = ServerThread(given, actions, on_failure=self._server_failed)
         deliveries.tell_marks(server.show_marks)
         try:
             server.start()
@@ -351,12 +359,12 @@ class Program:
         if self._model is None:
             raise MessageError("language: the model is still being loaded; ask again when the state is listening")
         try:
-            languages = language_codes(message.languages, "language")
+            languages = language_codes(message.language, "language")
             check_languages(languages, self._model, "language")
         except UsageError as error:
             raise MessageError(str(error)) from None
         name = self._asked(message.session, "set", lambda session: session.set_language(languages))
-        return SetLanguage(name, languages)
+        return SetLanguage(languages, name)
 
     def _health(self) -> Mapping[str, SessionHealth]:
         if self._settings.audio.speed == 0:  # never behind, never without sound

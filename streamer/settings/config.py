@@ -28,6 +28,7 @@ from streamer.settings.words import hot_words, masked_words, named_languages, wi
 MAX_SOURCES = 128
 OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
 OWN_AUDIO = ("buffer_s", "stall_s", "track")
+Task = Literal["transcribe", "translate"]
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 HotWords = Annotated[tuple[str, ...], BeforeValidator(hot_words)]
@@ -66,7 +67,7 @@ class SpeechSettings(Section):
     language: str | tuple[str, ...] | None = Field(
         None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
     )
-    task: Literal["transcribe", "translate"] = Field("transcribe", description="translate: into English")
+    task: Task = Field("transcribe", description="translate: into English")
     prompt: Annotated[str, Field(max_length=2000), AfterValidator(without_marks)] = Field(
         "", description="text the speaker might have said before"
     )

@@ -118,7 +118,8 @@ def test_unplugged_it_says_so_and_comes_back_by_itself(microphone, beep):
 
 def test_devices_are_listed_and_a_wrong_one_is_refused(microphone):
     code = """
-from streamer.commands.doctor import _microphone, list_devices
+from streamer.audio.portaudio import list_devices
+from streamer.commands.doctor import _microphone
 from streamer.audio.source import open_source
 from streamer.errors import InputError
 print([(d.name, d.host_api, d.default, d.rate > 0, d.channels > 0) for d in list_devices()])
