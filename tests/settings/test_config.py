@@ -35,7 +35,7 @@ def refused(data, says):
         ({"speech": {"language": "e9"}}, "speech.language"),
         ({"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}, "alerts.rules[0].threshold: must lie in 0..1; is 3"),
         ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
-        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: voice, silence"),  # was one
+        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: silence, loops"),  # was one
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_path(data, says):
