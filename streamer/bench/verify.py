@@ -38,11 +38,12 @@ from streamer.measure.recordings import Recording
 from streamer.measure.report import Report, Table, publish
 from streamer.model import catalog
 from streamer.model.catalog import head_of, pull_head
-from streamer.model.checkpoint import load_model, place_of
+from streamer.model.checkpoint import load_model
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.encoder import TAP_POOL
 from streamer.model.engine import Engine
+from streamer.model.formats import place_of
 from streamer.model.whisper import Model
 from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.config import Settings
