@@ -38,8 +38,7 @@ from streamer.runtime.event_maker import EventMaker, alert_text
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
-from streamer.sound.events import SoundChange, SoundEvents
-from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
 from streamer.sound.labels import group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState

@@ -22,7 +22,7 @@ from streamer.policy.prompt import TextModel
 from streamer.runtime.listener import Listener
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import Settings
-from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.events import TRAINED_SPANS_S
 
 Emit = Callable[[Sequence[Event]], None]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamer.errors import ConfigError
 from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.settings.rules import AlertRule, AlertRules, hours
-from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.events import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
@@ -99,7 +99,7 @@ class AlertEngine:
     """All rules of a session.
 
     `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.judgement`. ConfigError where a rule names labels that do not exist.
+    `streamer.sound.events.combine`. ConfigError where a rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)

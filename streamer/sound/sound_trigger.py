@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
-from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
+from streamer.sound.events import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
 from streamer.sound.patterns.state import CANDIDATE_SCORE, CadencePhase, CadenceState, Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence

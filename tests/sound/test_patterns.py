@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.sound.patterns import t4
-from streamer.sound.patterns.beeps import t3_templates
-from streamer.sound.patterns.fit import LevelHistory, fit
+from streamer.sound.patterns.beeps import LevelHistory, fit, t3_templates
 from streamer.sound.patterns.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.patterns.fit import SPEEDS, Fit, LevelHistory, Templates, fit, template, together
+from streamer.sound.patterns.beeps import SPEEDS, Fit, LevelHistory, Templates, fit, template, together
 from streamer.sound.patterns.spectrum import ALARM_BANDS, ALARM_BINS, BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
 from streamer.sound.patterns.state import CadenceKind, Pattern
 
@@ -81,8 +81,7 @@ class GroupFinder:
         """A group that is settled at sample `now`, the end of the levels [frames, bins] and how far they stand out."""
         found = fit(LevelHistory(recent, tones, recent), templates())
         if found is not None and (self._best is None or found.rank > self._best.fit.rank):
-            start, end = (max(0, now - round(ago * SAMPLE_RATE)) for ago in (found.choice.start_s, found.choice.end_s))
-            self._best = Group(start, end, found, now)
+            self._best = Group(*found.span(now), found, now)
         if self._best is None or now - self._best.found < SETTLED:
             return None
         settled, self._best = self._best, None
