@@ -1,10 +1,10 @@
 """The history as a target of a delivery: it writes down alerts and marks, and the sound around where people want that.
 
-    capture thread ── TappedSource ──► ClipRing (the last seconds) ◄── history thread: cuts and writes WAV files
+    capture thread ──► ClipRing (the last seconds) ◄── history thread: cuts and writes WAV files
 
 The recorder runs in its delivery's thread, so that a slow disk delays nobody. Marks come from the server's thread and
 wait here, of each alert only the newest; what is on the disk is then told to `on_marks`, also what other programs
-marked. The tap copies references to blocks, nothing else. Positions are those of the capture clock: lost samples count.
+marked. The ring keeps references to blocks, nothing else. Positions are those of the capture clock: lost samples count.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import threading
 import time
 import wave
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.history import AlertHistory, MarksTail, Verdict
 from streamer.alerts.parcels import AlertKey, Parcel
-from streamer.audio.block import AudioBlock, Source
+from streamer.audio.block import AudioBlock
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.server.messages import Mark, MessageError
 from streamer.settings.deliveries import HistorySettings
@@ -77,41 +77,6 @@ class ClipRing:
             begin, stop = max(first, position), min(last, position + len(block))
             found[begin - first : stop - first] = block[begin - position : stop - position]
         return found
-
-
-class TappedSource:
-    """`source`, whose blocks also go to `ring`."""
-
-    def __init__(self, source: Source, ring: ClipRing) -> None:
-        self._source, self._ring = source, ring
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self._source.name
-
-    @property
-    def live(self) -> bool:
-        """The source's."""
-        return self._source.live
-
-    @property
-    def sample_rate(self) -> int:
-        """The source's, in Hz."""
-        return self._source.sample_rate
-
-    def blocks(self) -> Iterator[AudioBlock]:
-        """The source's; see `Source.blocks`."""
-        try:
-            for block in self._source.blocks():
-                self._ring.push(block)
-                yield block
-        finally:
-            self._ring.ended = True
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +142,16 @@ class Recorder(Target):
             self._marks.waiting[key] = "false" if mark.false_alarm else None
         self.wake()
 
-    def tap(self, session: str, source: Source) -> Source:
-        """The source, with its last seconds kept if clips are wanted."""
+    def clips(self, session: str) -> ClipRing | None:
+        """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
         if not self._settings.clips:
-            return source
+            return None
         with self._lock:
             ended = [name for name, ring in self._rings.items() if ring.ended]
             for name in ended[: max(0, len(self._rings) + 1 - MAX_RINGS)]:
                 del self._rings[name]
             ring = self._rings[session] = ClipRing()
-        return TappedSource(source, ring)
+        return ring
 
     def send(self, parcel: Parcel) -> None:
         """Write a change of an alert down. Raises NotDeliveredError."""

@@ -1,4 +1,4 @@
-"""What every source of sound hands on, the shape of a source, and the clock that it waits on."""
+"""What every source of sound hands on, how loud that is, the shape of a source, and the clock that it waits on."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.events import State
 
+SILENCE_DBFS = -120.0  # what digital silence counts as
 BLOCK_SAMPLES = 800  # 50 ms at 16 kHz: the longest block a file or stdin hands out
 
 
@@ -36,9 +37,14 @@ class AudioBlock:
         """What is wrong from here on, in one line; nothing while it is `listening`."""
         return "" if self.state == "listening" else self.reason
 
-    def news(self, before: State) -> list[tuple[State, str]]:
-        """What people should be told: each a state and its detail. `before`: the source's state so far."""
-        changed = [(self.state, self.trouble)] if self.state != before else []
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a loss and nothing else."""
+        return bool(self.lost_samples) and not (len(self.samples) or self.notice) and self.state == "listening"
+
+    def news(self, before: tuple[State, str]) -> list[tuple[State, str]]:
+        """What people should be told: each a state and its detail. `before`: state and trouble so far."""
+        changed = [(self.state, self.trouble)] if (self.state, self.trouble) != before else []
         return [*changed, ("listening", self.notice)] if self.notice else changed
 
 
@@ -66,6 +72,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Make `blocks` end within 0.5 s. From any thread, any number of times."""
+
+
+def dbfs(samples: NDArray[np.float32]) -> float:
+    """RMS level of float32 [n] in dB relative to a full-scale square wave, -120 to 0 (above 0 only for |x| > 1)."""
+    if samples.size == 0:
+        return SILENCE_DBFS
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return max(SILENCE_DBFS, 10.0 * float(np.log10(max(power, 1e-30))))
 
 
 def empty() -> NDArray[np.float32]:
@@ -98,8 +112,8 @@ class SystemClock:
 class Pacer:
     """Lets blocks go in step with the clock: none before the moment its last sample would have been recorded.
 
-    `samples_per_s` a little above 16,000 lets a live pipe whose own clock is fast never pile up. After a stall of the
-    consumer the schedule moves on instead of catching up in a burst.
+    `samples_per_s` a little above 16,000 lets a live pipe whose own clock is fast never pile up; infinite: as fast as
+    they go. After a stall of the consumer the schedule moves on instead of catching up in a burst.
     """
 
     MAX_BEHIND_S = 1.0
@@ -107,6 +121,10 @@ class Pacer:
     def __init__(self, clock: Clock, closed: threading.Event, samples_per_s: float) -> None:
         self._clock, self._closed, self._rate = clock, closed, samples_per_s
         self._due: float | None = None
+
+    def let_go(self, block: AudioBlock) -> bool:
+        """Wait until the block, and what was lost before it, has had time to sound; False: the source was closed."""
+        return self.wait_for(block.lost_samples + len(block.samples))
 
     def wait_for(self, samples: int) -> bool:
         """Wait until `samples` more have had time to sound; False when the source was closed meanwhile."""

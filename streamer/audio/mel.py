@@ -20,6 +20,7 @@ from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
 
 from streamer.events import SAMPLE_RATE
 
+HOP_SAMPLES: int = HOP_LENGTH  # 160: a mel frame every 10 ms
 FRAMES_PER_SECOND: int = SAMPLE_RATE // HOP_LENGTH  # 100 frames a second
 MIN_WINDOW_SAMPLES: int = N_FFT // 2 + 1  # fewer cannot be reflected at the edges
 WINDOW_FRAMES = 3000  # 30 s

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from streamer.audio.files import FileSource
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event, State
+from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, TextWriter, VttWriter
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
-from streamer.runtime.stream import Stream, heard
+from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
 
 Format = Literal["text", "srt", "vtt", "jsonl"]
@@ -221,11 +221,8 @@ def _stream(
 
 
 def _streamed(stream: Stream, source: FileSource) -> Iterator[tuple[list[Event], int]]:
-    state: State = "listening"
     for block in source.blocks():
-        events = [event for found in heard(stream, block, state) for event in found]
-        state = block.state
-        yield events, block.lost_samples + len(block.samples)
+        yield stream.hear(block), block.lost_samples + len(block.samples)
     yield stream.finish(), 0
 
 

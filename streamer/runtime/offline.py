@@ -12,10 +12,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
-from streamer.audio.mel import WINDOW_FRAMES, RecordingMel
+from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, RecordingMel
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
 from streamer.model.batch_limit import BatchLimit
@@ -259,7 +258,7 @@ class OfflineEngine:
         window = row.request.window
         cuts = [(one.first, one.last) for one in slices(row.text.tokens, self._first_mark)[0]]
         tokenizer = self.model.tokenizer(row.decoded.language, row.task.task)
-        words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_LENGTH, window.end * HOP_LENGTH)
+        words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_SAMPLES, window.end * HOP_SAMPLES)
         return WindowResult(row.text, row.decoded.language, words, row.judgements)
 
 

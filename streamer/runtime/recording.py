@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock
-from streamer.audio.mel import RecordingMel
+from streamer.audio.mel import HOP_SAMPLES, RecordingMel
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
@@ -41,14 +41,12 @@ from streamer.plans import (
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker, WindowText
 from streamer.policy.text_session import TextChange
-from streamer.runtime.listener import Listener
 from streamer.runtime.offline import HALF_STEP_FRAMES, KEPT, OfflineEngine, TapTrack, WindowRequest, WindowResult
 from streamer.runtime.session import Session
-from streamer.runtime.stream import head_facts, text_model
+from streamer.runtime.stream import Listener, head_facts, text_model
 from streamer.settings.config import Settings
 from streamer.sound.labels import LABEL_COUNT
 
-FRAME_SAMPLES = 160  # one mel frame: 10 ms
 Header = Mapping[str, Any]
 
 
@@ -100,7 +98,7 @@ class Recording:
     @property
     def settled_samples(self) -> int:
         """How far it is done."""
-        return min(self._seeker.seek * FRAME_SAMPLES, self._samples)
+        return min(self._seeker.seek * HOP_SAMPLES, self._samples)
 
     def request(self) -> WindowRequest | None:
         """The next window for the model; None when there is none left."""
@@ -125,7 +123,7 @@ class Recording:
         passages = self._seeker.step(result.text)
         self._no_speech_probability = result.text.no_speech_probability
         events = self._start()
-        self._session.look_ahead(min(window.end * FRAME_SAMPLES, self._samples))
+        self._session.look_ahead(min(window.end * HOP_SAMPLES, self._samples))
         self._said = [self._change(one, result.words[one.number], result.language) for one in passages]
         return events + self._follow(self.settled_samples)
 
@@ -151,12 +149,12 @@ class Recording:
         return events + self._session.finish()
 
     def _read(self, blocks: Iterable[AudioBlock], hears: bool) -> Iterable[NDArray[np.float32]]:
-        state: State = "listening"
+        told: tuple[State, str] = ("listening", "")
         for block in blocks:
             if hears:
                 self._blocks.append(block)
-            self._states += [(self._samples, *told) for told in block.news(state)]
-            state = block.state
+            self._states += [(self._samples, *news) for news in block.news(told)]
+            told = (block.state, block.trouble)
             self._samples += block.lost_samples + len(block.samples)
             if block.lost_samples:
                 yield np.zeros(block.lost_samples, np.float32)
@@ -168,7 +166,7 @@ class Recording:
 
     def _change(self, passage: Passage, words: Sequence[HypothesisWord], language: str) -> TextChange:
         """A segment of the words' times, which stay behind those of the passage before and inside what is settled."""
-        settled, end = self.settled_samples, min(passage.end * FRAME_SAMPLES, self.settled_samples)
+        settled, end = self.settled_samples, min(passage.end * HOP_SAMPLES, self.settled_samples)
         placed = []
         for word in words:
             start = min(max(word.start_sample, self._spoken_until), settled)
@@ -177,9 +175,7 @@ class Recording:
         if placed and placed[-1].start_sample < end < placed[-1].end_sample:  # the pause behind it is not the word's
             placed[-1] = replace(placed[-1], end_sample=end)
             self._spoken_until = end
-        start = (
-            placed[0].start_sample if placed else min(max(passage.start * FRAME_SAMPLES, self._spoken_until), settled)
-        )
+        start = placed[0].start_sample if placed else min(max(passage.start * HOP_SAMPLES, self._spoken_until), settled)
         self._spoken_until = placed[-1].end_sample if placed else max(end, start)
         self._segments += 1
         return TextChange(
@@ -200,7 +196,9 @@ class Recording:
             _, state, detail = self._states.popleft()
             events += self._session.status(state, detail)
         while self._listener is not None and self._listener.position < until and self._blocks:
-            self._plans += _heard(self._listener, self._blocks.popleft())
+            block = self._blocks.popleft()
+            self._plans += self._listener.lost(block.lost_samples, block.reason)
+            self._plans += self._listener.step(block.samples)
         while self._plans and self._plans[0].end_sample <= until:
             events += self._complete(self._plans.popleft())
         return events + self._write(until)
@@ -317,8 +315,3 @@ def _unpacked(record: list[Any]) -> SpanScores:
     if scores.shape != (LABEL_COUNT,):
         raise ValueError("scores were cut off")
     return SpanScores(start, end, scores)
-
-
-def _heard(listener: Listener, block: AudioBlock) -> list[Plan]:
-    plans: list[Plan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
-    return plans + listener.step(block.samples)

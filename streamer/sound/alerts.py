@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
-from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
+from streamer.events import SAMPLE_RATE, Alert, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.events import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
@@ -43,7 +43,7 @@ TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert changed; the fields of the protocol's `alert`, in samples.
+    """An alert changed, in samples.
 
     `at_sample`: end of the audio that the decision used. `reason` says why it was cleared (over, withdrawn, finished)
     or updated (news, repeat); a withdrawn alert also has "withdrawn" as its last label.
@@ -61,6 +61,22 @@ class AlertChange:
     heard: tuple[Tag, ...]
     text: str
     reason: str = ""
+
+    def event(self, stamp: Stamp) -> Alert:
+        """The protocol's `alert`, in seconds."""
+        return Alert(
+            **stamp,
+            id=self.id,
+            rule=self.rule,
+            severity=self.severity,
+            state=self.state,
+            start=seconds(self.start_sample),
+            end=None if self.end_sample is None else seconds(self.end_sample),
+            score=round(self.score, 4),
+            labels=self.labels,
+            heard=self.heard,
+            text=self.text,
+        )
 
 
 class _Phase(Enum):

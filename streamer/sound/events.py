@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, Sound, Stamp, seconds
 from streamer.plans import SpanScores
 from streamer.settings.rules import SoundSettings
 from streamer.sound.labels import LABEL_COUNT, LabelGroup, event_group, groups, pattern_group
@@ -41,7 +41,7 @@ EDGE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SoundChange:
-    """A sound event began or ended; the fields of the protocol's `sound`, in samples.
+    """A sound event began or ended, in samples.
 
     `at_sample`: end of the audio that the decision used. `end_sample`: None while it lasts, never before the start.
     """
@@ -54,6 +54,18 @@ class SoundChange:
     end_sample: int | None
     score: float
     group: str
+
+    def event(self, stamp: Stamp) -> Sound:
+        """The protocol's `sound`, in seconds."""
+        return Sound(
+            **stamp,
+            id=self.id,
+            label=self.label,
+            state=self.state,
+            start=seconds(self.start_sample),
+            end=None if self.end_sample is None else seconds(self.end_sample),
+            score=round(self.score, 4),
+        )
 
 
 @dataclass(slots=True)
