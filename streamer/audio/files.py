@@ -16,13 +16,13 @@ import threading
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, Clock, Pacer, Source, SystemClock, empty
-from streamer.audio.containers import ByteLinks, LinkReader, container_of, wants
+from streamer.audio.containers import LinkReader, WholeFile, container_of, wants
 from streamer.audio.microphone import STALL_S, Microphone
 from streamer.audio.resample import BlockMaker, mix_to_mono
 from streamer.audio.track import AudioTrack
@@ -68,7 +68,7 @@ def open_source(
         return StdinSource(realtime=realtime, clock=clock, track=track, label=label)
     path = demo_path("", label) if input == "demo" else input
     if is_pipe(path):
-        return StdinSource.named(path, realtime=realtime, clock=clock, track=track, label=label)
+        return StdinSource(path=path, realtime=realtime, clock=clock, track=track, label=label)
     return FileSource(path, realtime=realtime, clock=clock, track=track, label=label)
 
 
@@ -116,7 +116,7 @@ class FileSource:
 
 
 class StdinSource:
-    """A pipe or file that is already open: raw s16le 16 kHz mono PCM, or a container. Ends with it or when closed."""
+    """Standard input or a named pipe: raw s16le 16 kHz mono PCM, or a container. Ends with it or when closed."""
 
     def __init__(
         self,
@@ -128,45 +128,27 @@ class StdinSource:
         label: str = "--input",
         path: str = "-",
     ) -> None:
-        """`label` (the option that gave it) and `path` name it in errors. `track`: as in `AudioTrack`."""
+        """`path`: of a named pipe, into which somebody may write later. `track`: as in `AudioTrack`.
+
+        `label` (the option that gave it) names it in errors. Raises InputError.
+        """
         self.name = "stdin" if path == "-" else os.path.basename(path)
         self.live = realtime
         self.sample_rate = SAMPLE_RATE
         self._label, self._path, self._wanted = label, path, track
         self._where, self._what = f"{label} {path}", "standard input" if path == "-" else "the pipe"
         self._closed = threading.Event()
+        self._owned = path != "-"  # whether the stream is ours to close
         try:
-            self._stream = stream or sys.stdin.buffer  # kept open as long as we read
+            self._stream = self._pipe(path) if self._owned else stream or sys.stdin.buffer  # kept open while we read
             self._fd = self._stream.fileno()
         except (OSError, ValueError, AttributeError):
             raise InputError(f"{self._where}: {self._what} is closed; pipe {_RIGHT} into it") from None
         if os.isatty(self._fd):
             raise InputError(f"{self._where}: {self._what} is a terminal; pipe {_RIGHT} into it")
-        self._owned = False  # whether the stream is ours to close
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE * _HEAD_START if realtime else inf)
-
-    @classmethod
-    def named(
-        cls,
-        path: str,
-        *,
-        realtime: bool,
-        clock: Clock | None = None,
-        track: int | None = None,
-        label: str = "--input",
-    ) -> Self:
-        """The named pipe at `path`; what somebody writes into it is awaited. Raises InputError."""
-        try:
-            pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else it waits here for a writer
-            os.set_blocking(pipe, True)
-        except OSError as error:
-            raise InputError(f"{label} {path}: cannot be read: {error.strerror}") from None
-        stream = os.fdopen(pipe, "rb")
-        source = cls(stream, realtime=realtime, clock=clock, track=track, label=label, path=path)
-        source._owned = True
-        return source
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms, as the bytes come. Raises InputError when the pipe cannot be read or decoded."""
@@ -186,6 +168,14 @@ class StdinSource:
             if not self._closed.is_set():
                 self._closed.set()
                 os.write(self._wake_write, b"x")
+
+    def _pipe(self, path: str) -> BinaryIO:
+        try:
+            pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else it waits here for a writer
+            os.set_blocking(pipe, True)
+        except OSError as error:
+            raise InputError(f"{self._where}: cannot be read: {error.strerror}") from None
+        return os.fdopen(pipe, "rb")
 
     def _raw(self, head: bytes) -> Iterator[AudioBlock]:
         if self._wanted is not None:
@@ -212,7 +202,7 @@ class StdinSource:
             finally:
                 track.close()
 
-    def _movie(self, reader: LinkReader, aside: BinaryIO) -> ByteLinks:
+    def _movie(self, reader: LinkReader, aside: BinaryIO) -> LinkReader | WholeFile:
         """An MP4 or MOV as it comes if its contents are told first; else all of it, put `aside`."""
         boxes = b""
         while (kind := _first_telling_box(boxes)) is None and (data := reader.read(_COPY_BYTES)):
@@ -229,7 +219,7 @@ class StdinSource:
                 f"{self._where}: this MP4 tells at its end what is in it and cannot be put aside: {error.strerror}; "
                 "give the file itself"
             ) from None
-        return _Aside(aside, reader.container)
+        return WholeFile(aside, reader.container)
 
     def _head(self) -> bytes:
         """The first bytes, enough to know what they are."""
@@ -263,18 +253,6 @@ def is_pipe(path: str) -> bool:
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):
-        return False
-
-
-class _Aside:
-    """A whole file with a place to seek in, as a stream of one link."""
-
-    def __init__(self, file: BinaryIO, container: str) -> None:
-        self.container, self.damage = container, list[int]()
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def next_link(self) -> bool:
-        """There is no other."""
         return False
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock, Clock, SystemClock, empty
 from streamer.audio.portaudio import Backend, Device, OpenStream, PortAudio, choose_device, find_again
-from streamer.audio.resample import BlockMaker, Mixer
+from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
 
 _SETTLE_S = 2.0  # a gap is measured when callbacks come at their own pace again, at the latest after so much sound
@@ -49,7 +49,7 @@ class _Gap:
 
 
 class CaptureBuffer:
-    """Native frames [n, channels] in, mono float32 [n] and `Missing` out.
+    """Native frames float32 [n, channels] in; the same, and `Missing`, out.
 
     Full-buffer rule: a block that does not fit is dropped whole and counted to the frame. A device that overflows does
     not say how much it lost: the clock does, measured once the blocks that it still held have come in.
@@ -59,7 +59,6 @@ class CaptureBuffer:
     def __init__(self, rate: int, capacity_s: float, silent_since_s: float | None = None, away: str = "") -> None:
         self.rate = rate
         self.last_arrival_s: float | None = None
-        self._mixer = Mixer(rate)
         self._capacity = max(1, round(rate * capacity_s))
         self._written = self._read = 0  # frames
         self._ready: deque[NDArray[np.float32] | Missing] = deque()
@@ -87,15 +86,9 @@ class CaptureBuffer:
         out: list[NDArray[np.float32] | Missing] = []
         while self._ready:
             piece = self._ready.popleft()
-            if not isinstance(piece, Missing):
-                self._read += len(piece)
-                piece = self._mixer.push(piece)
+            self._read += 0 if isinstance(piece, Missing) else len(piece)
             out.append(piece)
         return out
-
-    def take_notice(self) -> str:
-        """What the mix of the channels has to tell people, once; else nothing. For the thread that pops."""
-        return self._mixer.take_notice()
 
     def settle(self) -> None:
         """The device is closed: measure an open gap by what came, so that `pop` hands out everything."""
@@ -252,8 +245,5 @@ class _Session:
 
 def _blocks(maker: BlockMaker, session: _Session) -> Iterator[AudioBlock]:
     """Everything that the session has ready."""
-    pieces = session.buffer.pop()
-    if notice := session.buffer.take_notice():
-        yield AudioBlock(empty(), notice=notice)
-    for piece in pieces:
-        yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.push(piece)
+    for piece in session.buffer.pop():
+        yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.mix(piece)

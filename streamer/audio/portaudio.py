@@ -192,24 +192,14 @@ class PortAudio:
             if stream is not None:
                 stream.close(ignore_errors=True)
             raise DeviceLost(f"{device.name!r} cannot be opened: {_first_line(error)}") from None
-        return _Stream(stream)
+        opened: OpenStream = stream
+        return opened
 
     def _default_index(self) -> int:
         try:
             return int(self._sd.query_devices(kind="input")["index"])
         except (self._sd.PortAudioError, ValueError):
             return -1
-
-
-class _Stream:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        with self._lock:
-            self._stream.abort(ignore_errors=True)
-            self._stream.close(ignore_errors=True)
 
 
 def list_devices() -> tuple[Device, ...]:

@@ -35,14 +35,9 @@ def mix_to_mono(frames: NDArray[Any]) -> NDArray[np.float32]:
 
     Mono integers up to 16 bit come out exact: x / 2**(bits - 1); unsigned ones are centred first.
     """
-    kind = frames.dtype
-    if kind.kind == "f":
-        mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float64)
-        return np.ascontiguousarray(mono, dtype=np.float32)
-    half = 2.0 ** (8 * kind.itemsize - 1)
-    wide = frames.astype(np.float64)
-    mono = (wide[:, 0] if frames.shape[1] == 1 else wide.mean(axis=1)) - (half if kind.kind == "u" else 0.0)
-    return (mono / half).astype(np.float32)
+    scaled = _scaled(frames)
+    mono = scaled[:, 0] if frames.shape[1] == 1 else scaled.mean(axis=1, dtype=np.float64)
+    return np.ascontiguousarray(mono, dtype=np.float32)
 
 
 class Mixer:
@@ -129,13 +124,13 @@ class Mixer:
         return True
 
 
-def _scaled(frames: NDArray[Any]) -> NDArray[np.float32]:
-    """Every channel in -1..1, float32 [n, channels]."""
+def _scaled(frames: NDArray[Any]) -> NDArray[Any]:
+    """Every channel in -1..1, [n, channels]: floats as they are, integers as float64."""
     kind = frames.dtype
     if kind.kind == "f":
-        return frames.astype(np.float32)
+        return frames
     half = 2.0 ** (8 * kind.itemsize - 1)
-    return ((frames - (half if kind.kind == "u" else 0.0)) / half).astype(np.float32)
+    return (frames - (half if kind.kind == "u" else 0.0)) / half
 
 
 def to_16k(frames: int, rate: int) -> int:
@@ -183,7 +178,7 @@ class BlockMaker:
     """
 
     def __init__(self, rate: int) -> None:
-        self._resampler = Resampler(rate)
+        self._resampler, self._mixer = Resampler(rate), Mixer(rate)
         self._native = 0  # samples at the present rate, lost ones included, since the origin
         self._emitted = 0  # 16 kHz samples handed on or counted as lost, since the origin
 
@@ -191,6 +186,13 @@ class BlockMaker:
     def rate(self) -> int:
         """The present native rate, in Hz."""
         return self._resampler.rate
+
+    def mix(self, frames: NDArray[Any]) -> Iterator[AudioBlock]:
+        """Native frames [n, channels] of any integer or float type; what the mix has to tell people comes first."""
+        mono = self._mixer.push(frames)
+        if notice := self._mixer.take_notice():
+            yield AudioBlock(empty(), notice=notice)
+        yield from self.push(mono)
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[AudioBlock]:
         """Float32 [n] mono native samples."""
@@ -209,7 +211,7 @@ class BlockMaker:
     def change_rate(self, rate: int) -> Iterator[AudioBlock]:
         """What follows is at `rate` Hz."""
         yield from self.finish()
-        self._resampler = Resampler(rate)
+        self._resampler, self._mixer = Resampler(rate), Mixer(rate)
         self._native = self._emitted = 0
 
     def finish(self) -> Iterator[AudioBlock]:

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
-from streamer.audio.containers import HEAD_BYTES, ByteLinks, LinkReader, container_of, is_cut, scan_file
+from streamer.audio.containers import HEAD_BYTES, LinkReader, WholeFile, container_of, is_cut, scan_file
 from streamer.audio.resample import Mixer
 from streamer.audio.timeline import Evidence, Missing, Timeline
 from streamer.audio.track_choice import SILENT_PEAK, SILENT_S, Choice, TrackFacts, choose
@@ -211,8 +211,8 @@ class Link:
 
     def _announced_s(self) -> float | None:
         """How long the header says the sound is, in seconds."""
-        if self._format in _UNSTAMPED and not self._counts_frames():
-            return None
+        if self._format in _UNSTAMPED and (self._format != "mp3" or self._stream.start_time in (None, 0)):
+            return None  # an MP3 tells by a Xing or VBRI frame how long it is; else FFmpeg guesses by its size
         if self._stream.duration is not None and self._stream.time_base is not None:
             begin = self._timeline.origin if self._format == "ogg" else None  # a radio's: it is the last timestamp
             return float(self._stream.duration * self._stream.time_base - (begin or 0))
@@ -221,10 +221,6 @@ class Link:
             return None
         begin = self._timeline.origin if self._all_packets else None  # Matroska's ends on its clock
         return self._container.duration / av.time_base - float((begin or 0) + self._timeline.lead)
-
-    def _counts_frames(self) -> bool:
-        """Whether an MP3 says how long it is (a Xing or VBRI frame), so that FFmpeg need not guess by its size."""
-        return self._format == "mp3" and self._stream.start_time not in (None, 0)
 
 
 class AudioTrack:
@@ -235,7 +231,7 @@ class AudioTrack:
     """
 
     def __init__(
-        self, path: str, label: str = "--input", track: int | None = None, pipe: ByteLinks | None = None
+        self, path: str, label: str = "--input", track: int | None = None, pipe: LinkReader | WholeFile | None = None
     ) -> None:
         self._where, self._path = f"{label} {path}", path if pipe is None else None
         self._name = "standard input" if path == "-" else os.path.basename(path)

@@ -16,7 +16,7 @@ from streamer.audio.block import AudioBlock, Source, empty
 from streamer.audio.files import FileSource, demo_path, open_source
 from streamer.audio.microphone import Microphone
 from streamer.audio.portaudio import SharedAudio, choose_device
-from streamer.audio.resample import BlockMaker, Mixer
+from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.model.catalog import BUNDLED
@@ -107,7 +107,7 @@ class IngestSource:
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks until the sender stops or goes away."""
         start = self._queue.start
-        maker, mixer = BlockMaker(start.sample_rate), Mixer(start.sample_rate)
+        maker = BlockMaker(start.sample_rate)
         heard_s, silent = time.monotonic(), False
         while not self._queue.ended:
             piece = self._queue.read(READ_S)
@@ -119,10 +119,7 @@ class IngestSource:
             heard_s, silent = time.monotonic(), False
             if piece.lost_frames:
                 yield from maker.lost(piece.lost_frames, LOST)
-            mono = mixer.push(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels))
-            if notice := mixer.take_notice():
-                yield AudioBlock(empty(), notice=notice)
-            yield from maker.push(mono)
+            yield from maker.mix(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels))
         yield from maker.finish()
 
     def waiting_samples(self) -> int:

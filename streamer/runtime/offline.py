@@ -121,6 +121,13 @@ class _Row:
     decoded: Decoded | None = None
     text: WindowText | None = None
 
+    @property
+    def audio(self) -> AudioWindow:
+        """What the decoder attends."""
+        assert self.features is not None
+        window = self.request.window
+        return AudioWindow(self.features, max(-(-(window.end - window.start) // 2), 1))
+
 
 @dataclass(slots=True)
 class _Judgement:
@@ -215,7 +222,7 @@ class OfflineEngine:
                 row.request.track.trim()
 
     def _decode(self, number: int, temperature: float, rows: Sequence[_Row]) -> None:
-        audio = [_audio(row) for row in rows]
+        audio = [row.audio for row in rows]
         tasks = [
             replace(row.task, temperature=temperature, seed=row.request.window.start * len(TEMPERATURES) + number)
             for row in rows
@@ -224,7 +231,7 @@ class OfflineEngine:
         for row, one in zip(rows, decoded, strict=True):
             if row.task.language is None and not self._agrees(row, one):
                 row.task = replace(row.task, language=self._spoken(row))
-                (one,) = self.search.decode([_audio(row)], [replace(row.task, temperature=temperature)])
+                (one,) = self.search.decode([row.audio], [replace(row.task, temperature=temperature)])
             row.task = replace(row.task, language=one.language)
             row.decoded, row.text = one, self._text(one, row.task, temperature)
 
@@ -260,12 +267,6 @@ class OfflineEngine:
         tokenizer = self.model.tokenizer(row.decoded.language, row.task.task)
         words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_SAMPLES, window.end * HOP_SAMPLES)
         return WindowResult(row.text, row.decoded.language, words, row.judgements)
-
-
-def _audio(row: _Row) -> AudioWindow:
-    assert row.features is not None
-    window = row.request.window
-    return AudioWindow(row.features, max(-(-(window.end - window.start) // 2), 1))
 
 
 def _span_samples(second: int, steps: int) -> tuple[int, int]:

@@ -14,12 +14,13 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from streamer.audio.block import AudioBlock
 from streamer.audio.mel import HOP_SAMPLES, RecordingMel
@@ -257,14 +258,10 @@ class WindowLog:
 
     def append(self, result: WindowResult) -> None:
         """Keep the result of the next window. Raises UsageError where the disk is full."""
-        record = {
-            "text": asdict(result.text),
-            "language": result.language,
-            "words": [[asdict(word) for word in words] for words in result.words],
-            "judgements": [[_packed(span) for span in spans] for spans in result.judgements],
-        }
+        judgements = tuple(tuple(map(_packed, spans)) for spans in result.judgements)
+        line = _LINES.dump_json(_Line(result.text, result.language, result.words, judgements)).decode()
         try:
-            self._write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._write(line + "\n")
         except OSError as error:
             raise UsageError(f"--output {self._path.parent}: cannot be written any more: {error.strerror}") from None
 
@@ -280,37 +277,38 @@ class WindowLog:
         os.fsync(self._file.fileno())
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A `WindowResult` whose judgements are first and last sample, and scores as base64."""
+
+    text: WindowText
+    language: str
+    words: tuple[tuple[HypothesisWord, ...], ...]
+    judgements: tuple[tuple[tuple[int, int, str], ...], ...]
+
+
+_LINES = TypeAdapter(_Line)
+
+
 def _results(lines: list[str]) -> list[WindowResult]:
     """The results of all lines up to the first that is cut off or damaged."""
-    found = []
+    found: list[WindowResult] = []
     for line in lines:
         try:
-            record = json.loads(line)
-            found.append(
-                WindowResult(
-                    text=WindowText(**{**record["text"], "tokens": tuple(record["text"]["tokens"])}),
-                    language=str(record["language"]),
-                    words=tuple(tuple(_word(word) for word in words) for words in record["words"]),
-                    judgements=tuple(tuple(_unpacked(span) for span in spans) for spans in record["judgements"]),
-                )
-            )
-        except (ValueError, TypeError, KeyError):
+            read = _LINES.validate_json(line)
+            judgements = tuple(tuple(_unpacked(*span) for span in spans) for spans in read.judgements)
+        except ValueError:
             break
-        if not line.endswith("\n"):
-            found.pop()
+        if line.endswith("\n"):
+            found.append(WindowResult(read.text, read.language, read.words, judgements))
     return found
 
 
-def _word(record: dict[str, Any]) -> HypothesisWord:
-    return HypothesisWord(**{**record, "tokens": tuple(record["tokens"])})
+def _packed(span: SpanScores) -> tuple[int, int, str]:
+    return span.start_sample, span.end_sample, base64.b64encode(span.scores.astype("<f4").tobytes()).decode()
 
 
-def _packed(span: SpanScores) -> list[Any]:
-    return [span.start_sample, span.end_sample, base64.b64encode(span.scores.astype("<f4").tobytes()).decode()]
-
-
-def _unpacked(record: list[Any]) -> SpanScores:
-    start, end, packed = record
+def _unpacked(start: int, end: int, packed: str) -> SpanScores:
     scores = np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)
     if scores.shape != (LABEL_COUNT,):
         raise ValueError("scores were cut off")

@@ -189,8 +189,12 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
-            events.append(self._tags(judgement, at))
-            events += self._sound_events(self._sounded(judgement, hop), at)
+            start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+            tags = self._top(self._settings.tags.limit)
+            events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
+            patterns = self.alerts.patterns  # as of the beat before
+            sounds = self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
+            events += self._sound_events(sounds, at)
         given = AlertInput(
             end_sample=at,
             judgement=tuple(judgement),
@@ -208,20 +212,9 @@ class Session:
         fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._audio_sample
         return tuple(self._cadence.step(plan.samples[-fresh:], plan.end_sample)) if fresh > 0 else None
 
-    def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
-        assert self._sounds is not None
-        patterns = self.alerts.patterns  # as of the beat before
-        return self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
-
     def _speech(self, judgement: Sequence[SpanScores]) -> float:
         spans = [span for span in judgement if span.end_sample - span.start_sample <= SPEECH_SPAN_S * SAMPLE_RATE]
         return max(float(span.scores[self._speech_indices].max()) for span in spans or judgement[:1])
-
-    def _tags(self, judgement: Sequence[SpanScores], at: int) -> Event:
-        assert self._scores is not None
-        start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
-        tags = self._top(self._settings.tags.limit)
-        return Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags)
 
     def _top(self, limit: int) -> tuple[Tag, ...]:
         """The best tags now, of at least the least score."""

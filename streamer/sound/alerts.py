@@ -154,18 +154,13 @@ class AlertEngine:
 
     def finish(self, at_sample: int) -> list[AlertChange]:
         """The session ends: clear everything that stands."""
-        changes = []
-        for watch in self._watches:
-            if watch.active is not None:
-                changes.append(self._clear(watch, watch.active, at_sample, "finished"))
-        return changes
+        standing = [(watch, watch.active) for watch in self._watches if watch.active is not None]
+        return [self._clear(watch, active, at_sample, "finished") for watch, active in standing]
 
     def _watch(self, rule: AlertRule, path: str) -> _Watch:
-        spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]
-        return _Watch(rule, self._trigger(rule, path), tuple(hours(span) for span in spans))
-
-    def _general_quiet(self, rule: AlertRule) -> str | None:
-        return None if rule.severity == "critical" else self.rules.quiet_hours
+        general = None if rule.severity == "critical" else self.rules.quiet_hours
+        quiet = tuple(hours(span) for span in (rule.quiet_hours, general) if span is not None)
+        return _Watch(rule, self._trigger(rule, path), quiet)
 
     def _trigger(self, rule: AlertRule, path: str) -> Trigger:
         if rule.lost:

@@ -16,7 +16,7 @@ are believed less when they say yes, and less when they say no.
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -133,9 +133,7 @@ class SoundEvents:
         mistaken = frozenset[int]().union(*(groups()[key].instead for key in shown))
         for key in shown:
             self._tracks.setdefault(key, self._track(groups()[key]))
-        for track in sorted(
-            self._heard(scores), key=lambda track: track.group.id not in shown
-        ):  # what covers others first
+        for track in sorted(self._heard(scores), key=lambda one: one.group.id not in shown):  # what covers others first
             if track.group.id in shown:
                 changes += self._show(track, shown[track.group.id], at)
             else:
@@ -145,19 +143,17 @@ class SoundEvents:
 
     def finish(self, at_sample: int) -> list[SoundChange]:
         """The stream is over: end what still sounds, there if it was heard in the last judgement."""
-        changes = []
-        for track in self._tracks.values():
-            if track.id is not None:
-                lasting = track.recent[-1] and at_sample - self._judged <= SAMPLE_RATE
-                changes.append(self._end(track, at_sample, at_sample if lasting else track.offset))
-        self._tracks.clear()
-        return changes
+        fresh = at_sample - self._judged <= SAMPLE_RATE
+        return self._end_all(at_sample, lambda track: at_sample if fresh and track.recent[-1] else track.offset)
 
     def _forget(self, at: int) -> list[SoundChange]:
         """End everything where nothing was judged for too long."""
         if at - self._judged <= self.settings.unheard_s * SAMPLE_RATE:
             return []
-        changes = [self._end(track, at, track.offset) for track in self._tracks.values() if track.id is not None]
+        return self._end_all(at, lambda track: track.offset)
+
+    def _end_all(self, at: int, offset: Callable[[_Track], int]) -> list[SoundChange]:
+        changes = [self._end(track, at, offset(track)) for track in self._tracks.values() if track.id is not None]
         self._tracks.clear()
         return changes
 

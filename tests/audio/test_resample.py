@@ -76,6 +76,16 @@ def test_the_clock_never_drifts_whatever_is_lost(rate, steps):
     assert all(block.lost_samples or len(block.samples) for block in blocks)
 
 
+def test_channels_are_mixed_and_what_the_mix_tells_comes_before_its_sound():
+    maker = BlockMaker(16_000)
+    (block,) = maker.mix(np.array([[0.5, 0.1], [1.0, -1.0]], np.float32))
+    assert block.samples.tolist() == [np.float32(0.3), 0.0]
+    wave = babble(16_000, 1.0)[:, 0]
+    told, *sound = maker.mix(np.stack([wave, -wave], axis=1))
+    assert "cancel each other out" in told.notice
+    assert sum(len(block.samples) for block in sound) == 16_000
+
+
 def test_sound_after_a_loss_lands_at_its_true_place():
     rate, maker = 48_000, BlockMaker(48_000)
     click = np.zeros(4_800, np.float32)
