@@ -24,7 +24,7 @@ ONLY_IN = {
     "webrtcvad": {"vad/voice.py"},
     "apprise": {"alerts/notify.py"},
     "paho": {"alerts/mqtt.py"},
-    "av": {"audio/track.py"},
+    "av": {"audio/link.py", "audio/track.py"},
     "soxr": {"audio/resample.py"},
 }
 THEIR_OWN = ("bench", "training", "recipes")  # they read and write recordings, and speak to servers, of their own

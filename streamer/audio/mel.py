@@ -43,8 +43,6 @@ class MelFrames:
 
     def __init__(self, n_mels: int, start_sample: int = 0) -> None:
         """`n_mels` 80 or 128; `start_sample`: absolute index of the first sample that will be appended."""
-        if n_mels not in (80, 128):
-            raise ValueError(f"n_mels is {n_mels}: openai-whisper's mel filters have 80 or 128 bands")
         self.n_mels = n_mels
         self._filters: Tensor = mel_filters("cpu", n_mels)
         self._hann = torch.hann_window(N_FFT)

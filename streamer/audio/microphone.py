@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock, Clock, SystemClock, empty
-from streamer.audio.portaudio import Backend, Device, OpenStream, PortAudio, choose_device, find_again
+from streamer.audio.portaudio import Device, OpenStream, SharedAudio, choose_device, find_again
 from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
 
@@ -114,11 +114,11 @@ class Microphone:
         self,
         device: int | str | None = None,
         *,
-        backend: Backend | None = None,
+        backend: SharedAudio | None = None,
         clock: Clock | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        self._backend, self._clock, self._stall_s = backend or PortAudio(), clock or SystemClock(), stall_s
+        self._backend, self._clock, self._stall_s = backend or SharedAudio(), clock or SystemClock(), stall_s
         self._wanted = device
         self._device = choose_device(self._backend.devices(), device)
         self._closed, self._wake = threading.Event(), threading.Event()
@@ -206,7 +206,7 @@ class _Session:
     """One opening of the device, from start to loss."""
 
     def __init__(
-        self, backend: Backend, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
+        self, backend: SharedAudio, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
     ) -> None:
         self._clock, self._wake = clock, wake
         self.ended = False

@@ -145,8 +145,6 @@ class Resampler:
     """
 
     def __init__(self, rate: int) -> None:
-        if rate <= 0:
-            raise ValueError(f"rate {rate}: must be above 0 Hz")
         self.rate = rate
         self._soxr = None if rate == SAMPLE_RATE else self._stream()
 

@@ -212,7 +212,9 @@ class OfflineEngine:
             if not np.isfinite(scores).all():
                 raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
             for one, row_scores in zip(batch, scores, strict=True):
-                found[id(one.row), one.second].append(SpanScores(*_span_samples(one.second, steps), row_scores))
+                end = one.second * SAMPLE_RATE
+                span = SpanScores(max(end - steps * STEP_SAMPLES, 0), end, row_scores)
+                found[id(one.row), one.second].append(span)
 
         for steps, batch in sorted(due.items()):
             self._limit.run(batch, partial(judge, steps))
@@ -267,9 +269,3 @@ class OfflineEngine:
         tokenizer = self.model.tokenizer(row.decoded.language, row.task.task)
         words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_SAMPLES, window.end * HOP_SAMPLES)
         return WindowResult(row.text, row.decoded.language, words, row.judgements)
-
-
-def _span_samples(second: int, steps: int) -> tuple[int, int]:
-    """The samples that so many tap steps before the end of a second stand for."""
-    end = second * SAMPLE_RATE
-    return max(end - steps * STEP_SAMPLES, 0), end

@@ -45,8 +45,7 @@ TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 class AlertChange:
     """An alert changed, in samples.
 
-    `at_sample`: end of the audio that the decision used. `reason` says why it was cleared (over, withdrawn, finished)
-    or updated (news, repeat); a withdrawn alert also has "withdrawn" as its last label.
+    `at_sample`: end of the audio that the decision used. A withdrawn alert has "withdrawn" as its last label.
     """
 
     at_sample: int
@@ -60,7 +59,6 @@ class AlertChange:
     labels: tuple[str, ...]
     heard: tuple[Tag, ...]
     text: str
-    reason: str = ""
 
     def event(self, stamp: Stamp) -> Alert:
         """The protocol's `alert`, in seconds."""
@@ -231,11 +229,11 @@ class AlertEngine:
         active.labels += added
         if added or found.news:
             active.told = at
-            return [self._change(watch, active, "updated", at, reason="news")]
+            return [self._change(watch, active, "updated", at)]
         if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
             assert watch.rule.repeat_s is not None
             active.repeat_at = at + round(watch.rule.repeat_s * SAMPLE_RATE)
-            return [self._change(watch, active, "updated", at, reason="repeat")]
+            return [self._change(watch, active, "updated", at)]
         return []
 
     def _acknowledge(self, watch: _Watch, active: _Active, at: int) -> list[AlertChange]:
@@ -252,10 +250,10 @@ class AlertEngine:
             watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
         watch.active, watch.ended = None, active.last
         logger.info("alert %d %s: %s -> IDLE at %d (%s)", active.id, watch.rule.id, active.phase.name, at, reason)
-        return self._change(watch, active, "cleared", at, end=active.last, reason=reason)
+        return self._change(watch, active, "cleared", at, end=active.last)
 
     def _change(
-        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
+        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None
     ) -> AlertChange:
         return AlertChange(
             at_sample=at,
@@ -269,7 +267,6 @@ class AlertEngine:
             labels=active.labels,
             heard=self._heard,
             text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
-            reason=reason,
         )
 
 

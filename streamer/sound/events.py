@@ -252,8 +252,6 @@ def estimated_onset(judgement: Sequence[SpanScores], index: int, threshold: floa
     second apart: on average it began half a span and half a second before the end.
     """
     spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
-    if not spans:
-        raise ValueError("a judgement without spans has no onset")
     showing = next((span for span in spans if span.scores[index] >= 0.8 * threshold), spans[-1])
     length = showing.end_sample - showing.start_sample
     return max(showing.start_sample, showing.end_sample - length // 2 - SAMPLE_RATE // 2)

@@ -54,11 +54,6 @@ def test_a_flushed_resampler_is_as_new():
     assert np.array_equal(first, second)
 
 
-def test_an_impossible_rate_is_refused():
-    with pytest.raises(ValueError, match="above 0 Hz"):
-        Resampler(0)
-
-
 @given(
     st.sampled_from(RATES),
     st.lists(st.tuples(st.booleans(), st.integers(0, 5_000)), max_size=12),
