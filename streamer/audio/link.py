@@ -80,6 +80,9 @@ class Link:
         self._format = container.format.name
         tracks = container.streams.audio
         self._stream: AudioStream = tracks[min(number, len(tracks)) - 1]  # a further link may have fewer
+        damaged = InputError(f"{where}: is damaged, nothing in it can be decoded; give an intact audio file")
+        if self._stream.codec_context is None:  # a codec that damage made out of another one
+            raise damaged
         self._all_packets = self._format.startswith("matroska")  # all are read anyway, and account for the bytes
         for other in container.streams:
             if other is not self._stream and not self._all_packets:
@@ -95,7 +98,7 @@ class Link:
         self._first = next(self._frames, None)
         if self._first is None and self._broken:
             container.close()
-            raise InputError(f"{where}: is damaged, nothing in it can be decoded; give an intact audio file")
+            raise damaged
 
     @property
     def rate(self) -> int:

@@ -223,7 +223,7 @@ def _facts(track: AudioStream) -> TrackFacts:
         aside=bool(track.disposition & _ASIDE),
         language=track.metadata.get("language", ""),
         title=title,
-        channels=track.codec_context.channels,
+        channels=track.codec_context.channels if track.codec_context else 0,
     )
 
 
