@@ -52,7 +52,6 @@ class Source(Protocol):
     """Where sound comes from.
 
     `live`: blocks come in step with wall time, so a consumer that is too slow must drop; else the source waits for it.
-    `sample_rate` is the native one, in Hz; blocks are 16 kHz mono whatever it is.
     """
 
     @property
@@ -60,9 +59,6 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool: ...  # noqa: D102
-
-    @property
-    def sample_rate(self) -> int: ...  # noqa: D102
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks in order, waiting for sound; ends at the end of the input or after `close`.

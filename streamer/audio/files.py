@@ -92,7 +92,6 @@ class FileSource:
         self.live = realtime
         self._track = AudioTrack(path, label, track)
         self.duration_s = self._track.duration_s
-        self.sample_rate = self._track.rate
         self._closed = threading.Event()
         self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE if realtime else inf)
 
@@ -134,7 +133,6 @@ class StdinSource:
         """
         self.name = "stdin" if path == "-" else os.path.basename(path)
         self.live = realtime
-        self.sample_rate = SAMPLE_RATE
         self._label, self._path, self._wanted = label, path, track
         self._where, self._what = f"{label} {path}", "standard input" if path == "-" else "the pipe"
         self._closed = threading.Event()

@@ -123,7 +123,7 @@ class Microphone:
         self._device = choose_device(self._backend.devices(), device)
         self._closed, self._wake = threading.Event(), threading.Event()
         try:
-            self.sample_rate, _ = self._backend.native_format(self._device)
+            self._backend.native_format(self._device)
         except DeviceLost as error:
             raise InputError(f"--device {self._device.index}: {error}") from None
 

@@ -101,7 +101,6 @@ class IngestSource:
     def __init__(self, queue: PcmQueue, stall_s: float) -> None:
         self.name = queue.session
         self.live = False  # a sender can be made to wait
-        self.sample_rate = queue.start.sample_rate
         self._queue, self._stall_s = queue, stall_s
 
     def blocks(self) -> Iterator[AudioBlock]:
@@ -124,7 +123,7 @@ class IngestSource:
 
     def waiting_samples(self) -> int:
         """What the sender sent and nobody has read, as samples of 16 kHz."""
-        return self._queue.held_frames * SAMPLE_RATE // self.sample_rate
+        return self._queue.held_frames * SAMPLE_RATE // self._queue.start.sample_rate
 
     def close(self) -> None:
         """Take no more; `blocks` ends with what was received."""

@@ -312,7 +312,7 @@ def test_wrong_use_is_one_line(kept, capsys):
 class Tone:
     """A source whose sample n is n / 1e6, with a loss."""
 
-    name, live, sample_rate = "tone", True, 16_000
+    name, live = "tone", True
 
     def __init__(self, blocks=600, lost_at=100, lost=1600):
         self._blocks, self._lost_at, self._lost = blocks, lost_at, lost

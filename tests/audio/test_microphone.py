@@ -96,7 +96,7 @@ def test_sound_comes_at_16_khz_mono_and_every_sample_is_there():
     clock = ScriptedClock()
     audio = FakeAudio(clock, BUILT_IN, USB)
     microphone = Microphone("snow", backend=audio, clock=clock)
-    assert (microphone.name, microphone.sample_rate, microphone.live) == (USB.name, 48_000, True)
+    assert (microphone.name, microphone.live) == (USB.name, True)
     blocks = listen(microphone, clock, 1.999)
     # 99 callbacks of 20 ms, less what the resampler's filter still holds
     assert 0 <= 99 * 320 - clock_samples(blocks) < 16 * 100

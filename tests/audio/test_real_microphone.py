@@ -19,7 +19,7 @@ import json, sys, threading
 import numpy as np
 from streamer.audio.files import open_source
 source = open_source(device=sys.argv[1] if len(sys.argv) > 1 else None)
-print(json.dumps({"name": source.name, "rate": source.sample_rate}), flush=True)
+print(json.dumps({"name": source.name}), flush=True)
 def stop():
     sys.stdin.readline()
     source.close()
