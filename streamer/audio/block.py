@@ -83,18 +83,8 @@ def empty() -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
-class Clock(Protocol):
-    """Monotonic time and waiting, injected so that tests can script both."""
-
-    def now(self) -> float:
-        """Seconds that never go back."""
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait until `event` is set or `timeout_s` is over; whether it is set."""
-
-
-class SystemClock:
-    """The machine's monotonic clock."""
+class Clock:
+    """The machine's monotonic clock, given to what waits, so that tests can script both."""
 
     def now(self) -> float:
         """Seconds of `time.monotonic`."""

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, Clock, Pacer, Source, SystemClock, empty
+from streamer.audio.block import BLOCK_SAMPLES, AudioBlock, Clock, Pacer, Source, empty
 from streamer.audio.containers import LinkReader, WholeFile, container_of, wants
 from streamer.audio.microphone import STALL_S, Microphone
 from streamer.audio.resample import BlockMaker, mix_to_mono
@@ -93,7 +93,7 @@ class FileSource:
         self._track = AudioTrack(path, label, track)
         self.duration_s = self._track.duration_s
         self._closed = threading.Event()
-        self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE if realtime else inf)
+        self._pacer = Pacer(clock or Clock(), self._closed, SAMPLE_RATE if realtime else inf)
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms; once. What cannot be decoded is a loss or a `degraded` block, never an exception."""
@@ -146,7 +146,7 @@ class StdinSource:
             raise InputError(f"{self._where}: {self._what} is a terminal; pipe {_RIGHT} into it")
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
-        self._pacer = Pacer(clock or SystemClock(), self._closed, SAMPLE_RATE * _HEAD_START if realtime else inf)
+        self._pacer = Pacer(clock or Clock(), self._closed, SAMPLE_RATE * _HEAD_START if realtime else inf)
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms, as the bytes come. Raises InputError when the pipe cannot be read or decoded."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.block import AudioBlock, Clock, SystemClock, empty
+from streamer.audio.block import AudioBlock, Clock, empty
 from streamer.audio.portaudio import Device, OpenStream, SharedAudio, choose_device, find_again
 from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
@@ -118,7 +118,7 @@ class Microphone:
         clock: Clock | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        self._backend, self._clock, self._stall_s = backend or SharedAudio(), clock or SystemClock(), stall_s
+        self._backend, self._clock, self._stall_s = backend or SharedAudio(), clock or Clock(), stall_s
         self._wanted = device
         self._device = choose_device(self._backend.devices(), device)
         self._closed, self._wake = threading.Event(), threading.Event()

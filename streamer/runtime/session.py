@@ -297,11 +297,5 @@ def _alert_text(change: TextChange) -> AlertText:
         start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
         spans.append((start, word.end_sample))
     return AlertText(
-        change.segment,
-        change.text,
-        change.partial,
-        change.start_sample,
-        change.end_sample,
-        change.final,
-        tuple(spans),
+        change.segment, change.text, change.partial, change.start_sample, change.end_sample, change.final, tuple(spans)
     )

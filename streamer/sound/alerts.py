@@ -22,17 +22,9 @@ from streamer.sound.events import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
-from streamer.sound.triggers import (
-    AlertInput,
-    AlertText,
-    Evidence,
-    LevelTrigger,
-    LostTrigger,
-    PhraseTrigger,
-    Trigger,
-)
+from streamer.sound.triggers import AlertInput, AlertText, Evidence, LevelTrigger, LostTrigger, PhraseTrigger
 
-__all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
+Trigger = SoundTrigger | PhraseTrigger | LevelTrigger | LostTrigger
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert

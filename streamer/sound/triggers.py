@@ -6,7 +6,6 @@ cooldown) is decided in `streamer.sound.alerts`, the same way for all of them.
 
 import re
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,14 +74,6 @@ class Evidence:
     labels: tuple[str, ...] = ()
     news: bool = False
     withdrawn: bool = False
-
-
-class Trigger(Protocol):
-    """Evidence for one rule."""
-
-    def step(self, given: AlertInput) -> Evidence:
-        """Take what is new and say what is known."""
-        ...
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from media_files import ScriptedClock
 
-from streamer.audio.block import Pacer, SystemClock, dbfs
+from streamer.audio.block import Clock, Pacer, dbfs
 
 
 def test_nothing_goes_before_it_has_sounded():
@@ -51,7 +51,7 @@ def test_closing_ends_the_wait():
 
 
 def test_the_system_clock_waits_on_the_event():
-    clock, event = SystemClock(), threading.Event()
+    clock, event = Clock(), threading.Event()
     before = clock.now()
     assert not clock.wait(event, 0.001)
     event.set()
