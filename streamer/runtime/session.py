@@ -82,7 +82,7 @@ class Session:
         alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
         self._cadence = CadenceDetector(sirens=head is not None or alone)
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
+        self.alerts = AlertEngine(settings.alerts, facts.thresholds)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self.name, self._last_seq = name, begun  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from streamer.errors import ConfigError
 from streamer.events import SAMPLE_RATE, Alert, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
-from streamer.sound.events import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
@@ -104,13 +103,12 @@ class _Watch:
 class AlertEngine:
     """All rules of a session.
 
-    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.events.combine`. ConfigError where a rule names labels that do not exist.
+    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). ConfigError where a
+    rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)
     thresholds: NDArray[np.float32] | None = None
-    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
@@ -166,7 +164,7 @@ class AlertEngine:
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s)
+        return SoundTrigger(rule, members, on, rivals, mistaken)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
