@@ -15,7 +15,7 @@ OVERRUN = "the listener was too slow"
 
 
 class RingBuffer:
-    """The last `capacity_samples` of sound. `end`: samples that were written, those that were lost before included."""
+    """The last `capacity_samples` of sound, at least the newest block. `end`: samples written, with those that were lost."""
 
     def __init__(self, capacity_samples: int) -> None:
         self.end = 0
@@ -32,7 +32,7 @@ class RingBuffer:
             _append(self._blocks, block)
             self._held += len(block.samples)
             self.end += block.lost_samples + len(block.samples)
-            while self._held > self._capacity:
+            while self._held > self._capacity and len(self._blocks) > 1:
                 self._drop_oldest()
             self._changed.notify_all()
 

@@ -84,6 +84,14 @@ def test_only_the_oldest_blocks_go_and_no_more_than_must():
     assert np.concatenate([block.samples for block in kept]).tolist() == list(range(151, 251))
 
 
+def test_the_newest_block_stays_however_long_it_is():
+    ring = RingBuffer(10)
+    for count in (8, 25):
+        ring.write(sound(0, count))
+    ring.finish()
+    assert [(block.lost_samples, len(block.samples)) for block in ring.blocks()] == [(8, 0), (0, 25)]
+
+
 def test_what_is_told_with_sound_is_told_without_it():
     ring = RingBuffer(10)
     ring.write(AudioBlock(np.ones(8, np.float32), 3, "unplugged", notice="track 2 is heard"))
