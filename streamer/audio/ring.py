@@ -15,7 +15,7 @@ OVERRUN = "the listener was too slow"
 
 
 class RingBuffer:
-    """The last `capacity_samples` of sound, at least the newest block. `end`: samples written, with those that were lost."""
+    """The last `capacity_samples` of sound, at least the newest block. `end`: samples written or lost so far."""
 
     def __init__(self, capacity_samples: int) -> None:
         self.end = 0
