@@ -34,13 +34,16 @@ _ASIDE = (
 
 @dataclass(frozen=True, slots=True)
 class TrackFacts:
-    """What a file says of one audio track. `aside`: marked as commentary, description for the blind or the like."""
+    """What a file says of one audio track. `aside`: marked as commentary, description for the blind or the like;
+    `decodable`: there is a decoder for it here.
+    """
 
     default: bool = False
     aside: bool = False
     language: str = ""
     title: str = ""
     channels: int = 1
+    decodable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,15 @@ def choose(tracks: Sequence[TrackFacts], wanted: int | None, where: str, sounds:
     if wanted is not None and wanted > count:
         right = "1" if count == 1 else f"1 to {count}"
         raise InputError(f"--track {wanted}: {where} has {count} audio track{'s'[: count > 1]}; give {right}")
+    if not any(track.decodable for track in (tracks if wanted is None else tracks[wanted - 1 : wanted])):
+        which = "its sound" if wanted is None else f"the sound of --track {wanted}"
+        raise InputError(f"{where}: {which} is in a coding that has no decoder here; convert it to wav or flac")
     if count == 1:
         return Choice(1, 1)
     if wanted is not None:
         return Choice(wanted, count, _notice(wanted, tracks, ""))
-    order = sorted(range(1, count + 1), key=lambda number: (*_rank(tracks[number - 1]), number))
+    able = [number for number in range(1, count + 1) if tracks[number - 1].decodable]
+    order = sorted(able, key=lambda number: (*_rank(tracks[number - 1]), number))
     number = next((number for number in order if sounds(number)), order[0])
     silent = "" if number == order[0] else f"; track {order[0]} is silent at its beginning"
     return Choice(number, count, _notice(number, tracks, silent))
@@ -218,12 +225,14 @@ class AudioTrack:
 def _facts(track: AudioStream) -> TrackFacts:
     handler = track.metadata.get("handler_name", "")  # a title in some MP4 files, in most a word for all sound
     title = track.metadata.get("title", "") or ("" if "handler" in handler.lower() else handler)
+    decodable = track.codec_context is not None  # PyAV has none for a codec that FFmpeg does not know
     return TrackFacts(
         default=bool(track.disposition & Disposition.default),
         aside=bool(track.disposition & _ASIDE),
         language=track.metadata.get("language", ""),
         title=title,
-        channels=track.codec_context.channels if track.codec_context else 0,
+        channels=track.codec_context.channels if decodable else 0,
+        decodable=decodable,
     )
 
 

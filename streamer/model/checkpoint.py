@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from whisper.model import Whisper
+from whisper.model import AudioEncoder, Whisper
 
 from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
@@ -25,7 +25,7 @@ from streamer.model.download import ProgressCallback
 from streamer.model.formats.assembly import Checkpoint, assemble, set_alignment_heads
 from streamer.model.formats.ctranslate2 import read_ctranslate2
 from streamer.model.formats.transformers import INDEX, read_transformers
-from streamer.model.head import TaggingHead, load_head
+from streamer.model.head import TaggingHead, bundled_head, load_head
 from streamer.model.linear import eight_bits_work
 from streamer.model.memory import within_memory
 from streamer.model.tensor_files import load_safely, read_description
@@ -73,7 +73,8 @@ def load_model(
 
     name_or_path: "nano" (bundled), an official openai-whisper name (downloaded once and verified), a `.pt` in
     openai-whisper's format, or a folder in CTranslate2's or transformers'. head: "auto" (the one that belongs to the
-    model, where there is one and it can be had), a path, a released head's name, None or "none". device: "auto", "cpu",
+    model, where there is one and it can be had: ours for `tiny.en` and `base`, else the released one), "released", a
+    path, a released head's name, None or "none". device: "auto", "cpu",
     "cuda". dtype: "auto" (float16 on CUDA; on CPUs bfloat16 where they have it natively, else int8, else float32) or a
     name; int8: float32 with products of 8-bit integers in the encoder, on CPUs.
     download_root: where downloads are kept (default: `download.cache_root()`); `progress` is told of them.
@@ -87,7 +88,7 @@ def load_model(
     root = Path(download_root) if download_root is not None else None
     found = _locate(str(name_or_path), root, progress)
     module, description = _read(found)
-    tagging = _find_head(found, head, root, progress)
+    tagging = _find_head(found, module.encoder, head, root, progress)
     margin = STOCK_MARGIN_FRAMES
     spoken = frozenset(languages) if module.is_multilingual else frozenset({"en"})
     if short_windows and spoken and not description.variable_context:
@@ -153,16 +154,18 @@ def _locate(name: str, root: Path | None, progress: ProgressCallback | None) -> 
 
 
 def _find_head(
-    found: _Found, head: str | Path | None, root: Path | None, progress: ProgressCallback | None
+    found: _Found, encoder: AudioEncoder, head: str | Path | None, root: Path | None, progress: ProgressCallback | None
 ) -> TaggingHead | None:
     if head is None or str(head) == "none":
         return None
     if str(head) in HEADS:
         return load_head(pull_head(HEADS[str(head)], root=root, progress=progress))
-    if str(head) != "auto":
+    if str(head) not in ("auto", "released"):
         return load_head(Path(head).expanduser())
     if found.place.head.is_file():
         return load_head(found.place.head)
+    if str(head) == "auto" and (bundled := bundled_head(encoder)) is not None:
+        return bundled
     if not found.official:
         return None
     released = head_of(found.name)

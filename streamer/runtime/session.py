@@ -8,8 +8,9 @@
 Every event's `audio_t` is the end of the audio that was known when it was decided: the end of the plan's audio.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +51,14 @@ HEARD_TAGS = 5  # of the top tags an alert carries
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """What a session must know of the tagging head: calibrated thresholds [527] (None: none) and its training spans."""
+    """What a session must know of the tagging head: calibrated thresholds [527] (None: none), its training spans, the
+    classes that it was taught (None: all), and the fields of alert rules that belong to it, by the rule's id.
+    """
 
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
+    trained_classes: frozenset[int] | None = None
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Session:
@@ -82,7 +87,7 @@ class Session:
         alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
         self._cadence = CadenceDetector(sirens=head is not None or alone)
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts, facts.thresholds)
+        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self.name, self._last_seq = name, begun  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known

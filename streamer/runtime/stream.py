@@ -274,7 +274,8 @@ def head_facts(model: Model) -> HeadFacts | None:
         return None
     described = model.head.description
     thresholds = None if described.thresholds is None else np.array(described.thresholds, np.float32)
-    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S)
+    trained = None if described.trained_classes is None else frozenset(described.trained_classes)
+    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S, trained, described.rules)
 
 
 def _mono(samples: ArrayLike) -> NDArray[np.float32]:

@@ -150,6 +150,24 @@ class AlertRules(Section):
         """The rules of streamer/data/alerts.yaml."""
         return cls.model_validate({})
 
+    def fitted(self, fields: Mapping[str, Mapping[str, Any]]) -> "AlertRules":
+        """These rules for a head that brings `fields` for some of them, by id: they take the place of the default
+        rule's, but of none that a person set otherwise. Raises ConfigError where they are no such fields.
+        """
+        defaults = {rule["id"]: AlertRule.model_validate(rule) for rule in _default_rules()}
+        fitted = []
+        for rule in self.rules:
+            own = {
+                name: value
+                for name, value in fields.get(rule.id, {}).items()
+                if rule.id in defaults and getattr(rule, name, None) == getattr(defaults[rule.id], name, None)
+            }
+            try:
+                fitted.append(AlertRule.model_validate(rule.model_dump(exclude_unset=True) | own) if own else rule)
+            except ValidationError as error:
+                raise ConfigError(f"the head's rule {rule.id}: {refusal(error, AlertRule)}") from None
+        return self.model_copy(update={"rules": tuple(fitted)})
+
     @model_validator(mode="before")
     @classmethod
     def _over_the_defaults(cls, data: Any) -> Any:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +104,14 @@ class _Watch:
 class AlertEngine:
     """All rules of a session.
 
-    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). ConfigError where a
+    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_classes`:
+    those that the head was taught (None: all), else a warning says which rules it cannot serve. ConfigError where a
     rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)
     thresholds: NDArray[np.float32] | None = None
+    trained_classes: frozenset[int] | None = None
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
@@ -158,6 +161,8 @@ class AlertEngine:
         if rule.phrases or rule.patterns:
             return PhraseTrigger(rule)
         members = _indices(rule.labels, f"{path}.labels")
+        if self.trained_classes is not None and members.size and self.trained_classes.isdisjoint(members.tolist()):
+            _say_once(rule.id, f"only its pattern ({', '.join(rule.cadence)}) does" if rule.cadence else "nothing does")
         rivals = np.setdiff1d(_indices(rule.rivals, f"{path}.rivals"), members)
         mistaken = np.setdiff1d(_indices(rule.doubted_after, f"{path}.doubted_after"), members)
         on = np.full(LABEL_COUNT, 0.5) if self.thresholds is None else self.thresholds
@@ -258,6 +263,14 @@ class AlertEngine:
             heard=self._heard,
             text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
         )
+
+
+@cache
+def _say_once(rule: str, rest: str) -> None:
+    """Every session has these rules, and one line is enough."""
+    logger.warning(
+        "alert rule %s: the tagging head was never taught its labels, so it does not raise it; %s", rule, rest
+    )
 
 
 def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:
