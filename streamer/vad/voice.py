@@ -18,7 +18,7 @@ import webrtcvad
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 
-from streamer.audio.loudness import dbfs
+from streamer.audio.block import dbfs
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import VadSettings
 from streamer.vad.planner import SILENCE_DB, VoiceFrame

@@ -1,4 +1,4 @@
-"""Door chimes and melodies of telephones, played by a General MIDI sound font (Debian's fluid-soundfont-gm, MIT licence).
+"""Door chimes and melodies of telephones, played by a General MIDI sound font (Debian's fluid-soundfont-gm, MIT).
 
 Recordings of either that may be used are few; what they are made of is a handful of notes on bells, bars and reeds.
 """
@@ -13,7 +13,18 @@ import numpy as np
 
 from streamer.events import SAMPLE_RATE
 
-BELLS = (8, 9, 10, 11, 12, 14, 14, 14, 98, 112)  # celesta, glockenspiel, music box, vibraphone, marimba, tubular bells …
+BELLS = (
+    8,
+    9,
+    10,
+    11,
+    12,
+    14,
+    14,
+    14,
+    98,
+    112,
+)  # celesta, glockenspiel, music box, vibraphone, tubular bells …
 PHONES = (10, 11, 12, 12, 13, 80, 81, 82, 88, 98, 99, 108)  # … synthesiser leads, pads, kalimba
 TICKS = 480  # a second: 480 a quarter at 60 quarters a minute
 
@@ -71,9 +82,7 @@ def played(instrument: int, notes: list[Note], font: Path) -> np.ndarray:
         resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
         with av.open(str(wave)) as container:
             pieces = [
-                out.to_ndarray().reshape(-1)
-                for frame in container.decode(audio=0)
-                for out in resampler.resample(frame)
+                out.to_ndarray().reshape(-1) for frame in container.decode(audio=0) for out in resampler.resample(frame)
             ]
     samples = np.concatenate(pieces).astype(np.float32)
     ends = int((notes[-1][0] + 2.0) * SAMPLE_RATE)
