@@ -17,9 +17,8 @@ import torch
 
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Alert
-from streamer.measure import machine
 from streamer.measure.recordings import BEFORE_S, NO_RULE, Recording, in_a_quiet_room
-from streamer.measure.report import Report, Table
+from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
@@ -86,7 +85,7 @@ def measure(
     expected = [_expected(recording, settings) for recording in recordings]
     result = {
         "bench": "alerts",
-        "machine": machine.facts(torch.get_num_threads()),
+        "machine": machine_facts(torch.get_num_threads()),
         "model": model.name,
         "head": model.head.name if model.head else None,
         "dtype": model.precision,
@@ -96,7 +95,7 @@ def measure(
         heard.append(listen(model, settings, recording, rules))
         said = ", ".join(f"{one.rule} {one.at_s:.1f} s" for one in heard[-1].raised)
         say(f"alerts: {number} of {len(recordings)}, {recording.name}: {said or 'none'}")
-    return {**result, **summary(heard, settings), "load_after": machine.load()}
+    return {**result, **summary(heard, settings), "load_after": load()}
 
 
 def listen(model: Model, settings: Settings, recording: Recording, rules: Sequence[str]) -> Heard:
