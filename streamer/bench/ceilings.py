@@ -23,7 +23,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import FRAMES_PER_SECOND
 from streamer.bench.hop import wait
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import StreamerError
 from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model import catalog
 from streamer.model.checkpoint import compute_target
@@ -68,16 +68,10 @@ class Plan:
     threads: int = 1
     compute: str = "auto"
     dtype: str = "auto"
-    batches: tuple[int, ...] = BATCHES
 
 
 def random_model(size: str, device: torch.device, dtype: torch.dtype) -> Model:
-    """A model of an official size, weights drawn: what it costs does not depend on them.
-
-    Raises UsageError for a size that there is not.
-    """
-    if size not in SIZES:
-        raise UsageError(f"size {size!r} is not official: one of {', '.join(SIZES)} is needed")
+    """A model of a size of SIZES, weights drawn: what it costs does not depend on them."""
     layers, width, heads, text_layers, mels, vocabulary = SIZES[size]
     torch.manual_seed(0)
     module = Whisper(ModelDimensions(mels, 1500, width, heads, layers, vocabulary, 448, width, heads, text_layers))
@@ -117,13 +111,13 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
 def measure_size(model: Model, plan: Plan) -> tuple[dict[str, float], list[dict[str, float]]]:
     """The ceilings (operations and bytes a second), and for each batch what a pass and a step are and take."""
     runs = matrix_runs(model.device, model.dtype) | memory_runs(model.device)
-    runs |= {("pass", str(count)): pass_run(model, count) for count in plan.batches}
+    runs |= {("pass", str(count)): pass_run(model, count) for count in BATCHES}
     clock = time.process_time if model.device.type == "cpu" and plan.threads == 1 else time.perf_counter
     search = GreedySearch(model)
-    for count in reversed(plan.batches):  # what is recorded, or packed for so many rows, is so before it is measured
+    for count in reversed(BATCHES):  # what is recorded, or packed for so many rows, is so before it is measured
         write(search, model, count, 1 + STEPS, clock)
     run_s: dict[Kind, list[float]] = {kind: [] for kind in runs}
-    step_s: dict[int, list[tuple[float, float]]] = {count: [] for count in plan.batches}
+    step_s: dict[int, list[tuple[float, float]]] = {count: [] for count in BATCHES}
     for _ in range(plan.rounds):
         for kind, (_, run) in runs.items():
             run_s[kind].append(seconds(run, model.device, clock))

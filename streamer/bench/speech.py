@@ -30,8 +30,7 @@ from streamer.bench.speech_scores import (
     Reference,
     by_set,
     figures,
-    judge_captions,
-    judge_text,
+    judge,
     read_captions,
 )
 from streamer.bench.throughput import fixed_hop, run_streams
@@ -116,7 +115,7 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
             if not reference.text:
                 samples = in_a_quiet_room(samples)
             read = offline.read(samples, recording.language)
-            found = [judge_text(OFFLINE, reference, read.text, read.processor_s)]
+            found = [judge(OFFLINE, reference, read.text, read.processor_s)]
             for name, settings in plan.variants.items():
                 chosen = _in_language(settings, recording.language)
                 found.append(_streamed(name, model, chosen, reference, samples, plan.paced_s))
@@ -227,7 +226,7 @@ def _streamed(
         timed = run_streams(engine, fixed_hop(settings), [part])[0]
         played = [word for word in reference.words if word.end_s <= len(part) / SAMPLE_RATE]
         real = (read_captions(timed, reference.normal), played)
-    return judge_captions(name, reference, _in_audio(events, reference), took, real)
+    return judge(name, reference, _in_audio(events, reference), took, real)
 
 
 def _first(plan: Plan) -> Settings:
@@ -245,14 +244,14 @@ def _read_whole(model: Model, settings: Settings, reference: Reference, samples:
         events += transcription.take(result)
     events += transcription.finish()
     took = time.process_time() - before
-    return judge_text(WHOLE, reference, " ".join(event.text for event in events if isinstance(event, Transcript)), took)
+    return judge(WHOLE, reference, " ".join(event.text for event in events if isinstance(event, Transcript)), took)
 
 
 def _looped(peer: FasterTranscriber, plan: Plan, reference: Reference, samples: Samples, language: str | None) -> Heard:
     before = time.process_time()
     events = captions_of(peer.in_language(language), samples, _first(plan).window.hop_s)
     took = time.process_time() - before
-    return judge_captions(AGREEMENT_LOOP, reference, _in_audio(events, reference), took)
+    return judge(AGREEMENT_LOOP, reference, _in_audio(events, reference), took)
 
 
 def _in_audio(events: Sequence[Event], reference: Reference) -> Captions:
