@@ -55,10 +55,14 @@ def add(subcommands: Any) -> None:
     busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
     busy.add_argument("--audio", metavar="FILE", help="without: the bundled demo of two readers")
     busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
-    about = "recordings: which raise the alert that they ought to, how soon, and false alerts by the hour"
-    alerts = _add(benches, "alerts", alerts_bench, about)
-    _model_options(alerts)
-    _data_options(alerts)
+    about = "recordings: alerts that they ought to raise, how soon, false ones by the hour, and what sounds score"
+    sounds = _add(benches, "sounds", sounds_bench, about, also="alerts")
+    _model_options(sounds)
+    _data_options(sounds)
+    sounds.add_argument("--peer", metavar="FILE", type=Path, help="YAMNet, .tflite with NAME_class_map.csv beside it")
+    sounds.add_argument("--mixed", action="store_true", help="also under speech and under music, at 20, 10 and 0 dB")
+    under = "for --mixed: recordings of speech, and sets of music (…music); repeatable"
+    sounds.add_argument("--under", metavar="MANIFEST", type=Path, action="append", default=[], help=under)
 
 
 def _add_speech(benches: Any) -> None:
@@ -83,8 +87,13 @@ def _computing(run: argparse.ArgumentParser) -> None:
     run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
 
 
-def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about, allow_abbrev=False)
+def _add(
+    benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str, also: str | None = None
+) -> argparse.ArgumentParser:
+    """A bench's parser with the options of all; `also`: another name of it."""
+    parser: argparse.ArgumentParser = benches.add_parser(
+        name, help=about, description=about, allow_abbrev=False, aliases=[also] if also else []
+    )
     parser.add_argument("--json", metavar="FILE|-", help="the findings as one JSON object; - is stdout")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help=f"JSON, Markdown and plot ({OUT})")
     page = "a Markdown page: put the report in the place of its section of the same title, or at the end"
@@ -189,15 +198,23 @@ def busy_bench(options: argparse.Namespace) -> int:
     return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
 
 
-def alerts_bench(options: argparse.Namespace) -> int:
-    """`streamer bench alerts`."""
+def sounds_bench(options: argparse.Namespace) -> int:
+    """`streamer bench sounds`, which was `bench alerts`."""
+    if options.data.is_dir():
+        raise UsageError(
+            f"--data {options.data}: must be a manifest of recordings; composed scenes tell little of sounds"
+        )
+    if options.mixed != bool(options.under):
+        raise UsageError("--mixed and --under MANIFEST: each needs the other")
     _settle_threads()
-    from streamer.bench import alerts
-    from streamer.measure import recordings
+    from streamer.bench import sound_scores, sounds
+    from streamer.measure.recordings import chosen, read_recordings
 
-    data = recordings.chosen(recordings.read_recordings(options.data, untold=True), options.sets, options.limit)
+    data = chosen(read_recordings(options.data, untold=True), options.sets, options.limit)
+    beds = [each for path in options.under for each in read_recordings(path, untold=True, option="--under")]
     settings = _settings(options)
-    return _publish(options, alerts.report(alerts.measure(_load(settings), settings, data, _say)))
+    found = sounds.measure(_load(settings), settings, data, options.peer, beds, _say)
+    return _publish(options, sound_scores.report(found))
 
 
 def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
