@@ -81,16 +81,16 @@ class Plan:
     """What to run. `variants`: settings by the name they are reported under.
 
     `source`: the model as `load_model` takes it, for the offline readings; `times`: the model whose offline word
-    timestamps say where words end (None: the same). `whole`: read as `streamer transcribe` does, too. `paced_s`: of
-    each recording, how much is also played in real time. `plain`: compare lower-case words, not numbers as whisper's
-    normaliser writes them. `kept`: the folder of the offline readings (None: in the user's cache).
+    timestamps say where words end (None: the same). `whole`: loaded to read whole recordings as `streamer transcribe`
+    does, too. `paced_s`: of each recording, how much is also played in real time. `plain`: compare lower-case words,
+    not numbers as whisper's normaliser writes them. `kept`: the folder of the offline readings (None: the cache's).
     """
 
     variants: Mapping[str, Settings]
     source: str
     times: str | None = None
     peers: bool = False
-    whole: bool = False
+    whole: Model | None = None
     paced_s: float = 0.0
     plain: bool = False
     kept: Path | None = None
@@ -99,7 +99,7 @@ class Plan:
 def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
     """All listeners on all recordings. Raises UsageError for languages that a model does not know."""
     _check_languages(recordings, model.is_multilingual, f"--model {model.name}")
-    if plan.whole and not model.previous_text:
+    if plan.whole and not plan.whole.previous_text:
         raise UsageError(f"--whole: {model.name} was not trained to read whole files: transcribe streams them")
     facts = machine_facts(torch.get_num_threads())
     offline = Offline.of(plan.source, plan.kept)
@@ -120,7 +120,9 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
                 chosen = _in_language(settings, recording.language)
                 found.append(_streamed(name, model, chosen, reference, samples, plan.paced_s))
             if plan.whole:
-                found.append(_read_whole(model, _in_language(_first(plan), recording.language), reference, samples))
+                found.append(
+                    _read_whole(plan.whole, _in_language(_first(plan), recording.language), reference, samples)
+                )
             if peer is not None:
                 found.append(_looped(peer, plan, reference, samples, recording.language))
             heard += found

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from streamer.bench.sound_scores import LABELS, Raised
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
+from streamer.measure.recordings import BEFORE_S
 
 FRAME_SAMPLES, HOP_SAMPLES = 15_600, 7_680
+FIRST_SAMPLE = round((BEFORE_S - 0.5) * SAMPLE_RATE) % HOP_SAMPLES  # a frame begins 0.5 s before the recording
 THRESHOLD = 0.5
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
@@ -52,7 +54,7 @@ class YamNet:
 
     def listen(self, room: NDArray[np.float32]) -> tuple[list[Raised], dict[str, NDArray[np.float32]]]:
         """The alerts on samples, float32 [n] at 16 kHz, and by rule a score each second."""
-        starts = range(0, len(room) - FRAME_SAMPLES + 1, HOP_SAMPLES)
+        starts = range(FIRST_SAMPLE, len(room) - FRAME_SAMPLES + 1, HOP_SAMPLES)
         frames = np.array([self._scores(room[start : start + FRAME_SAMPLES]) for start in starts])
         middles = [(start + FRAME_SAMPLES // 2) // SAMPLE_RATE for start in starts]
         raised, seconds = [], {}

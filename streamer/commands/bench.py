@@ -165,7 +165,7 @@ def speech_bench(options: argparse.Namespace) -> int:
         source=settings.model.name,
         times=options.times,
         peers=options.peers,
-        whole=options.whole,
+        whole=_load(settings, live=False) if options.whole else None,
         paced_s=options.paced,
         plain=options.plain,
     )
@@ -259,10 +259,10 @@ def _settings(options: argparse.Namespace) -> "Settings":
     return resolve([Path(path) for path in options.config], options.set, given)
 
 
-def _load(settings: "Settings") -> "Model":
+def _load(settings: "Settings", *, live: bool = True) -> "Model":
     from streamer.commands.run import load
 
-    return load(settings)
+    return load(settings, live=live)
 
 
 def _named(text: str) -> tuple[str, dict[str, Any]]:
