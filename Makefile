@@ -38,6 +38,7 @@ bench: $(READY)
 	$(BIN)/streamer bench soak --hours 0.5
 	$(BIN)/streamer bench busy
 	$(if $(SCENES),$(BIN)/streamer bench speech --data $(SCENES) --model nano --plain --peers --paced 20)
+	$(if $(RECORDINGS),$(BIN)/streamer bench sounds --data $(RECORDINGS) --model nano --sets sounds --limit 3)
 	$(if $(RECORDINGS),$(BIN)/streamer bench speech --data $(RECORDINGS) --model tiny.en --sets en_short --out build/bench/recordings)
 
 setup: $(READY)
