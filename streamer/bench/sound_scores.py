@@ -265,6 +265,7 @@ def report(result: Mapping[str, Any]) -> Report:
 
 def _draw(figure: Any, result: Mapping[str, Any]) -> None:
     """Recall by rule, and average precision, a bar for each condition and listener."""
+    colours = evaluation_library("matplotlib").colormaps["tab20"].colors  # pairs: one for each condition, two listeners
     plots = [("recall", "raised", "recall")]
     plots += [("precision", "average_precision", "average precision over seconds")] if result["precision"] else []
     for axes, (table, key, title) in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
@@ -273,7 +274,8 @@ def _draw(figure: Any, result: Mapping[str, Any]) -> None:
         for place, (listener, condition) in enumerate(who):
             rows = [row for row in result[table] if (row["listener"], row["condition"]) == (listener, condition)]
             at = [rules.index(row["rule"]) + 0.8 * place / len(who) for row in rows]
-            axes.bar(at, [_share(row[key]) for row in rows], 0.8 / len(who), label=f"{listener}, {condition}")
+            shares, name = [_share(row[key]) for row in rows], f"{listener}, {condition}"
+            axes.bar(at, shares, 0.8 / len(who), label=name, color=colours[place % len(colours)])
         axes.set_xticks([index + 0.4 for index in range(len(rules))], rules, rotation=30, ha="right", fontsize=7)
         axes.set(title=title, ylim=(0, 1))
         axes.legend(fontsize=6)
