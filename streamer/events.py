@@ -54,11 +54,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1."""
+    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1.
+
+    `span_s`: how many of the last seconds the score is of, the shortest span that decided; 0 where that is not known.
+    """
 
     index: int
     label: str
     score: float
+    span_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

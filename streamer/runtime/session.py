@@ -39,7 +39,7 @@ from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
-from streamer.sound.labels import group, labels
+from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -101,6 +101,7 @@ class Session:
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
+        self._spans = np.zeros(LABEL_COUNT, np.float32)  # by which span each was judged, in seconds
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
@@ -194,6 +195,7 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
+            self._spans = self._sounds.deciding_spans(judgement)
             start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
             tags = self._top(self._settings.tags.limit)
             events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
@@ -228,7 +230,12 @@ class Session:
         order = np.argsort(-self._scores, kind="stable")[:limit]
         names = labels()
         return tuple(
-            Tag(int(index), names[int(index)].name, round(float(self._scores[index]), 4))
+            Tag(
+                int(index),
+                names[int(index)].name,
+                round(float(self._scores[index]), 4),
+                round(float(self._spans[index]), 2),
+            )
             for index in order
             if self._scores[index] >= self._settings.tags.min_score
         )

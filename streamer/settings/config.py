@@ -162,7 +162,7 @@ class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
     spans_s: tuple[float, ...] = Field(
-        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+        (1.0, 2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
     )
     min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
     limit: int = Field(10, ge=1, le=10, description="the best so many are told")
