@@ -83,11 +83,12 @@ class Session:
         facts = head or HeadFacts()
         self.text = TextSession(settings, text)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
+        rules = settings.alerts.fitted(facts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
-        alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
-        self._cadence = CadenceDetector(sirens=head is not None or alone)
+        asked = [rule for rule in rules.rules if rule.enabled and SIRENS & {*rule.cadence, *rule.signs, *rule.unless}]
+        self._cadence = CadenceDetector(sirens=any(head is not None or not rule.labels for rule in asked))
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
+        self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self.name, self._last_seq = name, begun  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
