@@ -19,7 +19,7 @@ from streamer.alerts.recorder import Recorder
 from streamer.alerts.targets import Command, Push, Webhook
 from streamer.audio.block import Source
 from streamer.errors import ConfigError
-from streamer.events import Alert, Event
+from streamer.events import WITHDRAWN, Alert, Event
 from streamer.server.messages import Mark
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import (
@@ -43,11 +43,22 @@ MB = 1_000_000
 
 
 class Deliveries:
-    """`recorder`: the history among them, if there is one."""
+    """`recorder`: the history among them, if there is one. `tells_of`: which alerts the others are told of.
 
-    def __init__(self, deliveries: Sequence[Delivery], recorder: Recorder | None = None) -> None:
+    Of the rest (what a file or the demo holds does not happen now) the pages and the terminal tell; the log says so
+    once.
+    """
+
+    def __init__(
+        self,
+        deliveries: Sequence[Delivery],
+        recorder: Recorder | None = None,
+        tells_of: Callable[[Alert], bool] = lambda alert: True,
+    ) -> None:
         self._deliveries = tuple(deliveries)
         self._recorder = recorder
+        self._tells_of = tells_of
+        self._said = len(self._deliveries) == (recorder is not None)  # there is nobody else to be told
 
     @property
     def waiting(self) -> int:
@@ -72,6 +83,9 @@ class Deliveries:
         """Give alerts to every delivery; other events are not for them."""
         for event in events:
             if isinstance(event, Alert):
+                if not (self._said or self._tells_of(event)):
+                    self._said = True
+                    log.warning("alerts from a %s are not delivered (delivery.from_files: false)", event.source)
                 if self._recorder is not None:
                     self._recorder.expect(event)
                 for delivery in self._deliveries:
@@ -107,11 +121,11 @@ def open_deliveries(
     deliveries += [build.command(call, f"delivery.commands[{index}]") for index, call in enumerate(given.commands)]
     history = _history(given.history, live, environment)
     if history is None:
-        return Deliveries(deliveries)
-    recorder = Recorder(history, given.history)
-    kept = Delivery(recorder, limit=HISTORY_LIMIT, run=run)
+        return Deliveries(deliveries, tells_of=given.tells_of)
+    recorder = Recorder(history, given.history, spoken=build.spoken)
+    kept = Delivery(recorder, limit=HISTORY_LIMIT, wanted=given.history.keeps, run=run)
     recorder.wake = kept.wake
-    return Deliveries([*deliveries, kept], recorder)
+    return Deliveries([*deliveries, kept], recorder, given.tells_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +141,23 @@ class _Builder:
         """What people call each rule."""
         return {rule.id: rule.title for rule in self.settings.alerts.rules}
 
+    @property
+    def spoken(self) -> frozenset[str]:
+        """The rules for words."""
+        return frozenset(rule.id for rule in self.settings.alerts.rules if rule.phrases or rule.patterns)
+
     def push(self, given: PushSettings, path: str) -> Delivery:
         url = address(given.url, given.url_env, path, self.environment)
         where = f"{path}.{'url' if given.url is not None else 'url_env'}"
-        target = Push(given.name, url, names=self.names, timeout_s=given.timeout_s, path=where)
+        target = Push(
+            given.name,
+            url,
+            names=self.names,
+            timeout_s=given.timeout_s,
+            path=where,
+            text=given.include_text,
+            spoken=self.spoken,
+        )
         return self._delivery(target, given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
 
     def webhook(self, given: WebhookSettings, path: str) -> Delivery:
@@ -155,7 +182,8 @@ class _Builder:
             password = secret(given.password_env, "delivery.mqtt.password_env", self.environment)
         target = Mqtt(given, self.settings.alerts.rules, password)
         backoff = Backoff(first_s=MQTT_FIRST_S, longest_s=given.retry_max_s)
-        delivery = Delivery(target, limit=given.waiting, backoff=backoff, run=self.run)
+        wanted = self.settings.delivery.tells_of
+        delivery = Delivery(target, limit=given.waiting, wanted=wanted, backoff=backoff, run=self.run)
         target.on_connect = delivery.wake
         return delivery
 
@@ -168,8 +196,8 @@ class _Builder:
 
         def wanted(alert: Alert) -> bool:
             """What was withdrawn is told all the same: it was not so."""
-            quiet = alert.state == "cleared" and alert.rule in quiet_ends and "withdrawn" not in alert.labels
-            return given.wants(alert) and not quiet
+            quiet = alert.state == "cleared" and alert.rule in quiet_ends and WITHDRAWN not in alert.labels
+            return self.settings.delivery.tells_of(alert) and given.wants(alert) and not quiet
 
         return Delivery(target, limit=given.waiting, wanted=wanted, run=self.run, **more)
 

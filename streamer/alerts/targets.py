@@ -9,6 +9,7 @@ import hmac
 import http.client
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.message import Message
 from typing import IO, TYPE_CHECKING, Any
 
 from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target
-from streamer.alerts.parcels import Parcel
+from streamer.alerts.parcels import Parcel, without_words
 from streamer.errors import ConfigError
-from streamer.events import Alert
+from streamer.events import WITHDRAWN, Alert
 from streamer.output.plain_text import clean
 
 if TYPE_CHECKING:
@@ -36,18 +37,19 @@ AGAIN_S = 60.0  # after so long a call that has no end is made once more
 # The receiver understood and does not want exactly this; everything else may pass (a restart, a wrong token, …).
 REFUSED = (400, 409, 413, 415, 422)
 _MARKS = {"critical": "‼ ", "warning": "", "info": ""}
+_ORIGINS = {"live": "", "file": "(file) ", "demo": "(demo) ", "test": "TEST: "}
 _TYPES = {"critical": "failure", "warning": "warning", "info": "info"}
 _TALKATIVE = ("apprise", "urllib3", "requests_oauthlib", "oauthlib")  # they log addresses
 
 
 def title(alert: Alert, names: Mapping[str, str]) -> str:
-    """One line: what it is and whether it is over. `names`: what people call each rule."""
-    name = names.get(alert.rule, clean(alert.rule).replace("_", " "))
+    """One line: what it is, whether it is over, and if it did not happen. `names`: what people call each rule."""
+    name = _ORIGINS[alert.source] + names.get(alert.rule, clean(alert.rule).replace("_", " "))
     match alert.state:
         case "raised":
             return f"{_MARKS[alert.severity]}{name}"
         case "cleared":
-            return f"{name}: taken back" if "withdrawn" in alert.labels else f"{name}: over"
+            return f"{name}: taken back" if WITHDRAWN in alert.labels else f"{name}: over"
         case "acknowledged":
             return f"{name}: seen"
         case "updated":
@@ -56,9 +58,9 @@ def title(alert: Alert, names: Mapping[str, str]) -> str:
 
 def body(alert: Alert) -> str:
     """What was heard and said, a line each; never empty."""
-    lines = []
-    if alert.labels:
-        lines.append("Heard: " + ", ".join(clean(label) for label in alert.labels))
+    lines = ["This is a test: nothing was heard."] if alert.source == "test" else []
+    if labels := [clean(label) for label in alert.labels if label != WITHDRAWN]:
+        lines.append("Heard: " + ", ".join(labels))
     if alert.heard:
         lines.append("Tags: " + ", ".join(f"{clean(tag.label)} {tag.score:.2f}" for tag in alert.heard))
     if clean(alert.text):
@@ -212,6 +214,8 @@ def variables(parcel: Parcel, names: Mapping[str, str]) -> dict[str, str]:
         "LABELS": "; ".join(alert.labels),
         "HEARD": "; ".join(f"{tag.label} {tag.score:.2f}" for tag in alert.heard),
         "TEXT": alert.text,
+        "SOURCE": alert.source,
+        "TEST": "true" if alert.source == "test" else "",
         "TITLE": title(alert, names),
     }
     plain = {f"STREAMER_{name}": clean(value) for name, value in fields.items()}
@@ -237,14 +241,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class Push(Target):
     """One service of the hundred that apprise knows. `url`: its apprise URL, a secret; `path`: of the setting.
 
+    What was said is left out unless `text`; `spoken`: the rules for words.
+
     Each call has a thread of its own: apprise has no limit for a service that answers without an end, or limits it in a
     pool that all services share and that the program's end waits for.
     """
 
-    def __init__(self, name: str, url: str, *, names: Mapping[str, str], timeout_s: float, path: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        names: Mapping[str, str],
+        timeout_s: float,
+        path: str,
+        text: bool = False,
+        spoken: Collection[str] = (),
+    ) -> None:
         """Raises ConfigError where apprise is missing or does not know such a URL."""
         self.name = f"push {name}"
-        self._names = names
+        self._names, self._text, self._spoken = names, text, spoken
         self._timeout_s = timeout_s
         self._apprise = _service(url, path)
         self._calls: list[_Call] = []  # under way, or taken after their time
@@ -259,7 +275,7 @@ class Push(Target):
         if call.error is not None:
             raise call.error
         if not call.taken:
-            raise NotDeliveredError("the service did not take it")
+            raise NotDeliveredError(call.why)
 
     def _call(self, parcel: Parcel) -> "_Call":
         """The call of this parcel that is under way or was taken after its time, else a new one."""
@@ -271,7 +287,7 @@ class Push(Target):
                 return call
         if len(running) >= MAX_STUCK:
             raise NotDeliveredError(f"{MAX_STUCK} calls have no answer")
-        alert = parcel.alert
+        alert = parcel.alert if self._text else without_words(parcel.alert, self._spoken)
         kind = "success" if alert.state == "cleared" else _TYPES[alert.severity]
         text, head = body(alert), title(alert, self._names)
         call = _Call(parcel.number, lambda: self._apprise.notify(body=text, title=head, notify_type=kind))
@@ -287,23 +303,50 @@ class _Call(threading.Thread):
         super().__init__(name="push-call", daemon=True)
         self.number, self._notify = number, notify
         self.began_s = time.monotonic()
+        self.why = "the service did not take it"
         self.taken = False
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Notify; what came of it stands in `taken` and `error`."""
+        """Notify; what came of it stands in `taken`, `why` and `error`."""
+        reasons = _Reasons(self.ident)
+        logger = logging.getLogger("apprise")
+        logger.addHandler(reasons)
         try:
             self.taken = bool(self._notify())
+            self.why = reasons.why or self.why
         except Exception as error:  # noqa: BLE001  the top of the thread: `send` raises it
             self.error = error
+        finally:
+            logger.removeHandler(reasons)
+
+
+class _Reasons(logging.Handler):
+    """Why a service did not take it: apprise says so in its log alone, with the address. `thread`: that which calls."""
+
+    def __init__(self, thread: int | None) -> None:
+        super().__init__(logging.WARNING)
+        self.why, self._thread = "", thread
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the status, or that there was no connection; nothing else of the line."""
+        if record.thread != self._thread:
+            return
+        text = record.getMessage()
+        if status := re.search(r"error=([1-5][0-9]{2})\b", text):
+            self.why = f"the service answered {status[1]}"
+        elif "connection error" in text.lower():
+            self.why = "no connection to the service"
 
 
 def _service(url: str, path: str) -> "Apprise":
     """apprise and what it uses log addresses: they are silenced before the URL is read."""
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
-        logger.setLevel(logging.CRITICAL + 1)
+        logger.setLevel(logging.WARNING if name == "apprise" else logging.CRITICAL + 1)  # see _Reasons
         logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # else Python itself writes warnings to stderr
     try:
         from apprise import Apprise, AppriseAsset
     except ImportError:

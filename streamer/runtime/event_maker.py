@@ -6,7 +6,21 @@ Words of `speech.mask` are hidden here, so that the policy and the rules see wha
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamer.events import Alert, Event, Gap, Sound, Span, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.events import (
+    Alert,
+    AlertSource,
+    Event,
+    Gap,
+    Sound,
+    Span,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.model.download import LoadStep
 from streamer.plans import HypothesisWord
 from streamer.policy.mask import Mask
@@ -19,10 +33,13 @@ PARTS = 10  # how often a download is told of
 
 
 class EventMaker:
-    """One session's. `last_seq`: number of the newest event; `audio_sample`: end of the audio that is known."""
+    """One session's. `last_seq`: number of the newest event; `audio_sample`: end of the audio that is known.
 
-    def __init__(self, name: str, mask: Mask, last_seq: int = 0) -> None:
-        self.name, self.last_seq = name, last_seq
+    `source`: what its alerts say was listened to.
+    """
+
+    def __init__(self, name: str, mask: Mask, last_seq: int = 0, source: AlertSource = "live") -> None:
+        self.name, self.last_seq, self._source = name, last_seq, source
         self.audio_sample = 0
         self._mask = mask
         self._looked_ahead = 0  # to here, where that is further than the events are
@@ -88,6 +105,7 @@ class EventMaker:
             labels=change.labels,
             heard=change.heard,
             text=change.text,
+            source=self._source,
         )
 
     def gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> Event:

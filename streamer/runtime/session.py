@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.audio.conditioning import Trouble
 from streamer.audio.loudness import dbfs
-from streamer.events import SAMPLE_RATE, Event, State, Tag
+from streamer.events import SAMPLE_RATE, AlertSource, Event, State, Tag
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -67,7 +67,7 @@ class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
     `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
-    `begun`: the number of its events before this (`starting`, while the model was loaded).
+    `begun`: the number of its events before this (`starting`, while the model was loaded). `source`: see `Alert`.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Session:
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         self._local_time = local_time
         self._settings = settings
@@ -92,7 +93,7 @@ class Session:
         rules = settings.alerts.fitted(facts.rules)
         self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_spans_s, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun)
+        self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun, source)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
         self._troubled_until: int | None = None

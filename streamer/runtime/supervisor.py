@@ -197,7 +197,7 @@ class Program:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
         streams = [
-            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
+            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name, source=item.origin))
             for item in self._inputs
         ]
         self._open(server, engine.model, *self._names)
@@ -225,7 +225,9 @@ class Program:
 
         def make(item: Input) -> Pipeline:
             begun = opening.begun if item.name in self._names else 0
-            hearing = Hearing(engine.model, item.settings, item.name, seconds_after_midnight, begun=begun)
+            hearing = Hearing(
+                engine.model, item.settings, item.name, seconds_after_midnight, begun=begun, source=item.origin
+            )
             pipeline = Pipeline(
                 deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit, item.waiting_samples
             )

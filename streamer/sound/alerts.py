@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
-from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
+from streamer.events import SAMPLE_RATE, WITHDRAWN, AlertState, Severity, Tag
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
@@ -241,7 +241,7 @@ class AlertEngine:
 
     def _clear(self, watch: _Watch, active: _Active, at: int, reason: str) -> AlertChange:
         if reason == "withdrawn":
-            active.labels += ("withdrawn",)
+            active.labels += (WITHDRAWN,)
         else:
             watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
         watch.active, watch.ended = None, active.last
