@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from email.message import Message
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target
 from streamer.alerts.parcels import Parcel, without_words
@@ -58,7 +59,9 @@ def title(alert: Alert, names: Mapping[str, str]) -> str:
 
 def body(alert: Alert) -> str:
     """What was heard and said, a line each; never empty."""
-    lines = ["This is a test: nothing was heard."] if alert.source == "test" else []
+    if alert.source == "test":
+        return "This is a test: nothing was heard."
+    lines = []
     if labels := [clean(label) for label in alert.labels if label != WITHDRAWN]:
         lines.append("Heard: " + ", ".join(labels))
     if alert.heard:
@@ -90,7 +93,7 @@ class Webhook(Target):
     def __init__(
         self, name: str, url: str, secret: str | None, *, timeout_s: float, wall: Callable[[], float] = time.time
     ) -> None:
-        self.name = f"webhook {name}"
+        self.name, self.place = f"webhook {name}", urlsplit(url).hostname or ""
         self._url, self._secret = url, None if secret is None else secret.encode()
         self._timeout_s, self._wall = timeout_s, wall
         self._opener = urllib.request.build_opener(_NoRedirects)
@@ -107,9 +110,9 @@ class Webhook(Target):
                 raise RefusedError(f"the server answered {error.code}") from None
             raise NotDeliveredError(f"the server answered {error.code}", _retry_after(error.headers)) from None
         except urllib.error.URLError as error:
-            raise NotDeliveredError(_why(error.reason)) from None
+            raise NotDeliveredError(failure(error.reason)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(_why(error)) from None
+            raise NotDeliveredError(failure(error)) from None
 
     def _headers(self, parcel: Parcel, body: bytes) -> dict[str, str]:
         timestamp = int(self._wall())
@@ -140,7 +143,7 @@ def _retry_after(headers: Message) -> float | None:
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
 
-def _why(reason: object) -> str:
+def failure(reason: object) -> str:
     """The kind of a network failure without the address."""
     if isinstance(reason, TimeoutError):
         return "no answer in time"
@@ -171,6 +174,7 @@ class Command(Target):
         program = shutil.which(os.path.expanduser(argv[0]))
         if program is None:
             raise ConfigError(f"{path}.argv[0]: {argv[0]!r} is no program that can be started; give its full path")
+        self.place = argv[0]
         self._argv = [os.path.abspath(program), *argv[1:]]
         self._names, self._timeout_s, self._hidden = names, timeout_s, hidden
 
@@ -263,6 +267,7 @@ class Push(Target):
         self._names, self._text, self._spoken = names, text, spoken
         self._timeout_s = timeout_s
         self._apprise = _service(url, path)
+        self.place = str(self._apprise[0].service_name or "")
         self._calls: list[_Call] = []  # under way, or taken after their time
 
     def send(self, parcel: Parcel) -> None:
@@ -309,44 +314,39 @@ class _Call(threading.Thread):
 
     def run(self) -> None:
         """Notify; what came of it stands in `taken`, `why` and `error`."""
-        reasons = _Reasons(self.ident)
-        logger = logging.getLogger("apprise")
-        logger.addHandler(reasons)
         try:
             self.taken = bool(self._notify())
-            self.why = reasons.why or self.why
         except Exception as error:  # noqa: BLE001  the top of the thread: `send` raises it
             self.error = error
-        finally:
-            logger.removeHandler(reasons)
 
 
-class _Reasons(logging.Handler):
-    """Why a service did not take it: apprise says so in its log alone, with the address. `thread`: that which calls."""
+class _Reasons(logging.Filter):
+    """Why a service did not take it: apprise says so in its log alone, with the address; nobody else sees that."""
 
-    def __init__(self, thread: int | None) -> None:
-        super().__init__(logging.WARNING)
-        self.why, self._thread = "", thread
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take the status, or that there was no connection; nothing else of the line."""
-        if record.thread != self._thread:
-            return
-        text = record.getMessage()
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note for the call the status, or that there was no connection; nothing else of the line."""
+        call, text = threading.current_thread(), record.getMessage()
+        if not isinstance(call, _Call):
+            return False
         if status := re.search(r"error=([1-5][0-9]{2})\b", text):
-            self.why = f"the service answered {status[1]}"
+            call.why = f"the service answered {status[1]}"
         elif "connection error" in text.lower():
-            self.why = "no connection to the service"
+            call.why = "no connection to the service"
+        return False
+
+
+_REASONS = _Reasons()
 
 
 def _service(url: str, path: str) -> "Apprise":
     """apprise and what it uses log addresses: they are silenced before the URL is read."""
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
-        logger.setLevel(logging.WARNING if name == "apprise" else logging.CRITICAL + 1)  # see _Reasons
+        logger.setLevel(logging.CRITICAL + 1)
         logger.propagate = False
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())  # else Python itself writes warnings to stderr
+    logger = logging.getLogger("apprise")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_REASONS)
     try:
         from apprise import Apprise, AppriseAsset
     except ImportError:

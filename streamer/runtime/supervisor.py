@@ -177,11 +177,9 @@ class Program:
         return 1 if sinks.failed or self._failures else 0
 
     def _deliveries(self, live: bool) -> Deliveries:
-        """The deliveries know the rules of all sources, and each run from every other."""
+        """The deliveries know each run from every other."""
         named = not live or bool(self._settings.sources)
-        alerts = self._settings.alerts.model_copy(update={"rules": self._settings.all_rules()})
-        settings = self._settings.model_copy(update={"alerts": alerts})
-        return open_deliveries(settings, live=live, run=session_name("s1") if named else None)
+        return open_deliveries(self._settings, live=live, run=session_name("s1") if named else None)
 
     def _emitter(self, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> Emit:
         def emit(events: Sequence[Event]) -> None:
