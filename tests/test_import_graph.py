@@ -26,7 +26,7 @@ ONLY_IN = {
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},
-    "av": {"streamer.audio.track"},
+    "av": {"streamer.audio.link", "streamer.audio.track"},
     "soxr": {"streamer.audio.resample"},
 }
 THEIR_OWN = ("bench", "training", "recipes")  # they read and write recordings, and speak to servers, of their own

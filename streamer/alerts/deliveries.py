@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from streamer.alerts.delivery import Backoff, Delivery, Target
 from streamer.alerts.history import AlertHistory, history_path
 from streamer.alerts.parcels import Spool
-from streamer.alerts.recorder import Recorder
+from streamer.alerts.recorder import ClipRing, Recorder
 from streamer.alerts.targets import Command, Push, Webhook
-from streamer.audio.block import Source
 from streamer.errors import ConfigError
 from streamer.events import WITHDRAWN, Alert, Event
 from streamer.server.messages import Mark
@@ -79,9 +78,9 @@ class Deliveries:
         for delivery in self._deliveries:
             delivery.start()
 
-    def tap(self, session: str, source: Source) -> Source:
-        """The source, with its last seconds kept where clips are wanted."""
-        return source if self._recorder is None else self._recorder.tap(session, source)
+    def clips(self, session: str) -> ClipRing | None:
+        """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
+        return None if self._recorder is None else self._recorder.clips(session)
 
     def put(self, events: Sequence[Event]) -> None:
         """Give alerts to every delivery; other events are not for them."""

@@ -1,10 +1,10 @@
 """The history as a target of a delivery: it writes down alerts and marks, and the sound around where people want that.
 
-    capture thread ── TappedSource ──► RingBuffer (the last seconds) ◄── history thread: cuts and writes WAV files
+    capture thread ──► ClipRing (the last seconds) ◄── history thread: cuts and writes WAV files
 
 The recorder runs in its delivery's thread, so that a slow disk delays nobody. Marks come from the server's thread and
 wait here, of each alert only the newest; what is on the disk is then told to `on_marks`, also what other programs
-marked. The tap copies samples, nothing else. Positions are those of the capture clock: lost samples count.
+marked. The ring keeps references to blocks, nothing else. Positions are those of the capture clock: lost samples count.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ import os
 import threading
 import time
 import wave
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,7 @@ from numpy.typing import NDArray
 from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.history import AlertHistory, Verdict
 from streamer.alerts.parcels import AlertKey, Parcel, without_words
-from streamer.audio.block import AudioBlock, Source
-from streamer.audio.ring import RingBuffer
+from streamer.audio.block import AudioBlock
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.server.messages import Mark, MessageError
 from streamer.settings.deliveries import HistorySettings, make_private
@@ -39,40 +39,44 @@ KEPT_SAMPLES = 45 * SAMPLE_RATE  # of sound: an alert may be raised a while afte
 FULL_SCALE = 32767
 
 
-class TappedSource:
-    """`source`, whose blocks also go to `ring`."""
+class ClipRing:
+    """The last seconds of one stream. Full-queue rule: the oldest blocks go. For several threads."""
 
-    def __init__(self, source: Source, ring: RingBuffer) -> None:
-        self._source, self._ring = source, ring
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self._source.name
-
-    @property
-    def live(self) -> bool:
-        """The source's."""
-        return self._source.live
+    def __init__(self, kept_samples: int = KEPT_SAMPLES) -> None:
+        self._kept = kept_samples
+        self._blocks: deque[tuple[int, NDArray[np.float32]]] = deque()  # first sample, float32 [n]
+        self._lock = threading.Lock()
+        self._end = 0
+        self.ended = False
 
     @property
-    def sample_rate(self) -> int:
-        """The source's, in Hz."""
-        return self._source.sample_rate
+    def end(self) -> int:
+        """The sample after the last one."""
+        return self._end
 
-    def blocks(self) -> Iterator[AudioBlock]:
-        """The source's; see `Source.blocks`."""
-        try:
-            for block in self._source.blocks():
-                self._ring.lost(block.lost_samples, block.reason)
-                self._ring.write(block.samples)
-                yield block
-        finally:
-            self._ring.finish()
+    def push(self, block: AudioBlock) -> None:
+        """Take a block of the source."""
+        with self._lock:
+            start = self._end + block.lost_samples
+            if len(block.samples):
+                self._blocks.append((start, block.samples))
+            self._end = start + len(block.samples)
+            while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= self._end - self._kept:
+                self._blocks.popleft()
 
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
+    def cut(self, start: int, end: int) -> NDArray[np.float32]:
+        """What there is of samples `start` to `end`, float32 [n]; zeros where some were lost in between."""
+        with self._lock:
+            blocks = [(first, block) for first, block in self._blocks if first < end and first + len(block) > start]
+        if not blocks:
+            return np.zeros(0, np.float32)
+        first = max(start, blocks[0][0])
+        last = min(end, blocks[-1][0] + len(blocks[-1][1]))
+        found = np.zeros(last - first, np.float32)
+        for position, block in blocks:
+            begin, stop = max(first, position), min(last, position + len(block))
+            found[begin - first : stop - first] = block[begin - position : stop - position]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class _Due:
     """A clip to cut when its sound is there."""
 
     number: int
-    ring: RingBuffer
+    ring: ClipRing
     start: int
     end: int
 
@@ -104,7 +108,7 @@ class Recorder(Target):
         self._history, self._settings, self._wall, self._spoken = history, settings, wall, spoken
         self.tick_s = LOOK_S if settings.clips else MARKS_LOOK_S
         self._lock = threading.Lock()
-        self._rings: dict[str, RingBuffer] = {}
+        self._rings: dict[str, ClipRing] = {}
         self._due: list[_Due] = []
         self._numbers: dict[AlertKey, int | None] = {}  # can be marked: number in the history, None: not yet
         self._waiting: dict[AlertKey, Verdict | None] = {}  # marks to be written
@@ -132,16 +136,16 @@ class Recorder(Target):
             self._waiting[key] = "false" if mark.false_alarm else None
         self.wake()
 
-    def tap(self, session: str, source: Source) -> Source:
-        """The source, with its last seconds kept if clips are wanted."""
+    def clips(self, session: str) -> ClipRing | None:
+        """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
         if not self._settings.clips:
-            return source
+            return None
         with self._lock:
             ended = [name for name, ring in self._rings.items() if ring.ended]
             for name in ended[: max(0, len(self._rings) + 1 - MAX_RINGS)]:
                 del self._rings[name]
-            ring = self._rings[session] = RingBuffer(KEPT_SAMPLES)
-        return TappedSource(source, ring)
+            ring = self._rings[session] = ClipRing()
+        return ring
 
     def send(self, parcel: Parcel) -> None:
         """Write a change of an alert down. Raises NotDeliveredError."""
@@ -216,10 +220,9 @@ class Recorder(Target):
         self._due.append(_Due(number, ring, max(0, start), end))
 
     def _cut(self, due: _Due) -> None:
-        start, end = max(due.start, due.ring.oldest), min(due.end, due.ring.end)
-        if start >= end:
+        samples = due.ring.cut(due.start, due.end)
+        if not len(samples):
             return
-        samples = due.ring.read(start, end).samples
         folder = self._history.path.parent / "clips"
         try:
             write_wav(folder / f"{due.number:06d}.wav", samples)

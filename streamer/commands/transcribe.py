@@ -15,13 +15,13 @@ from typing import Any
 
 from streamer.audio.files import FileSource
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event, State
+from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.output.captions import Format
 from streamer.output.outlet import EventFile
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
-from streamer.runtime.stream import Stream, heard
+from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import make_private
 
@@ -202,13 +202,10 @@ def _stream(
 ) -> None:
     source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
     result, stream = _Result(target, kind), Stream(model, settings, source="file")
-    state: State = "listening"
     done = 0
     try:
         for block in source.blocks():
-            for events in heard(stream, block, state):
-                result.write(events)
-            state = block.state
+            result.write(stream.hear(block))
             done += block.lost_samples + len(block.samples)
             progress(path, done / SAMPLE_RATE, source.duration_s)
         result.write(stream.finish())

@@ -9,7 +9,6 @@ than the checkpoint (see `ModelDescription`).
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,13 @@ from streamer.model import catalog
 from streamer.model.catalog import HEADS, head_of, pull_head
 from streamer.model.context_adapter import bundled_adapter
 from streamer.model.download import ProgressCallback
-from streamer.model.formats.assembly import Checkpoint, assemble, set_alignment_heads
-from streamer.model.formats.ctranslate2 import read_ctranslate2
-from streamer.model.formats.transformers import INDEX, read_transformers
+from streamer.model.formats import Place, place_of, read_checkpoint, set_alignment_heads
 from streamer.model.head import TaggingHead, bundled_head, load_head
 from streamer.model.linear import eight_bits_work
 from streamer.model.memory import within_memory
-from streamer.model.tensor_files import load_safely, read_description
+from streamer.model.tensor_files import read_description
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
-IN_FOLDERS = ("model.safetensors", INDEX, "model.bin")  # the first that is there is read
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _COMPUTE = "--compute (device)"  # the option, and the argument
 
@@ -120,7 +116,7 @@ def _read(found: "_Found") -> tuple[Whisper, ModelDescription]:
     """The backbone with its alignment heads, and what is said about it."""
     place = found.place
     description = read_description(place.description, ModelDescription)
-    checkpoint = read_checkpoint(place)
+    checkpoint = read_checkpoint(place.weights)
     if found.official:  # whatever the source: converters have been known to guess
         checkpoint.module.set_alignment_heads(catalog.alignment_heads(found.name))
     elif description.alignment_heads is not None:
@@ -135,7 +131,7 @@ class _Found:
     """Where a model lies. `official`: `name` is openai-whisper's, which knows its alignment heads."""
 
     name: str
-    place: "Place"
+    place: Place
     official: bool = False
 
 
@@ -236,74 +232,3 @@ def has_native_bfloat16() -> bool:
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch before 2.9
     return probe is not None and probe()
-
-
-def read_whisper(path: Path) -> Whisper:
-    """A checkpoint in openai-whisper's format as its own module on the CPU, weights in the file's types.
-
-    Position tables become float32. Raises CheckpointError with one line when it is missing, damaged or odd.
-    """
-    source = f"checkpoint {path}"
-    content = load_safely(path, "checkpoint")
-    if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= content.keys():
-        raise CheckpointError(f"{source} is not in openai-whisper's format: it lacks `dims` or `model_state_dict`")
-    return assemble(content["model_state_dict"], content["dims"], source)
-
-
-class Format(Enum):
-    """Whose files they are."""
-
-    OPENAI = "openai-whisper"
-    CTRANSLATE2 = "CTranslate2"
-    TRANSFORMERS = "transformers"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A checkpoint on disk. `weights`: the file that is read first; the others need not be there."""
-
-    format: Format
-    name: str
-    weights: Path
-    description: Path
-    head: Path
-
-
-def place_of(path: Path) -> Place:
-    """The checkpoint that a path means: a file, or a folder that holds one. Raises CheckpointError for other folders.
-
-    Whether a file is what its name says is found out by `read_checkpoint`.
-    """
-    if path.is_dir():
-        return _in_folder(path, _weights_in(path))
-    if path.name.endswith((".safetensors", INDEX)):
-        return _in_folder(path.parent, path)
-    if path.suffix == ".bin":
-        return _in_folder(path.parent, path)
-    described, head = path.with_suffix(".json"), path.with_name(f"{path.stem}_at.pth")
-    return Place(Format.OPENAI, path.stem, path, described, head)
-
-
-def read_checkpoint(place: Place) -> Checkpoint:
-    """The checkpoint at a place. Raises CheckpointError, one line, when it is missing, damaged or odd."""
-    if place.format is Format.TRANSFORMERS:
-        return read_transformers(place.weights)
-    if place.format is Format.CTRANSLATE2:
-        return read_ctranslate2(place.weights)
-    return Checkpoint(read_whisper(place.weights))
-
-
-def _in_folder(folder: Path, weights: Path) -> Place:
-    kind = Format.CTRANSLATE2 if weights.suffix == ".bin" else Format.TRANSFORMERS
-    return Place(kind, folder.resolve().name, weights, folder / "streamer.json", folder / "at.pth")
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    said = f"folder {folder} holds no model: {', '.join(IN_FOLDERS[:2])} (transformers) or model.bin (CTranslate2)"
-    if (folder / "pytorch_model.bin").is_file():
-        raise CheckpointError(f"{said} is needed; save its pytorch_model.bin again with safe_serialization=True")
-    single = sorted(folder.glob("*.pt"))
-    raise CheckpointError(f"{said} is needed" + (f"; or give {single[0]} itself" if single else ""))

@@ -15,9 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.audio.block import dbfs
 from streamer.audio.conditioning import Trouble
-from streamer.audio.loudness import dbfs
-from streamer.events import SAMPLE_RATE, AlertSource, Event, State, Tag
+from streamer.events import (
+    SAMPLE_RATE,
+    AlertSource,
+    Event,
+    Gap,
+    Span,
+    Stamp,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -35,13 +49,11 @@ from streamer.plans import (
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
-from streamer.runtime.event_maker import EventMaker, alert_text
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
-from streamer.sound.events import SoundChange, SoundEvents
-from streamer.sound.judgement import TRAINED_SPANS_S
-from streamer.sound.labels import group, labels
+from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
+from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -90,10 +102,12 @@ class Session:
         alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
         self._cadence = CadenceDetector(sirens=head is not None or alone)
         self._cadence_sample = 0  # so far it has heard
-        rules = settings.alerts.fitted(facts.rules)
-        self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_spans_s, facts.trained_classes)
+        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun, source)
+        self.name, self._last_seq, self._source = name, begun, source  # number of the newest event
+        self._audio_sample = 0  # end of the audio that is known
+        self._looked_ahead = 0  # to here, where that is further than the events are
+        self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
         self._troubled_until: int | None = None
@@ -102,11 +116,7 @@ class Session:
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
-
-    @property
-    def name(self) -> str:
-        """What its events carry as `session`."""
-        return self._events.name
+        self._spans = np.zeros(LABEL_COUNT, np.float32)  # by which span each was judged, in seconds
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
@@ -122,7 +132,7 @@ class Session:
     def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
         at = plan.end_sample
-        self._events.advance(at)
+        self._audio_sample = max(self._audio_sample, at)
         match plan:
             case Hop():
                 return self._hop(plan, result)
@@ -144,24 +154,22 @@ class Session:
 
     def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
         """A `status` event, and the alerts that hang on it (a lost microphone)."""
-        at = self._events.audio_sample if at_sample is None else at_sample
+        at = self._audio_sample if at_sample is None else at_sample
         self._lost = state == "no_audio"
-        return [self._events.status(at, state, detail), *self._alerts(at)]
+        return [Status(**self._stamp(at), state=state, detail=detail), *self._alerts(at)]
 
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         return self._transcripts(self.text.flush(at), at)
 
     def set_language(self, languages: tuple[str, ...]) -> list[Event]:
         """A client says which languages come into question from the next window on, as codes; empty: any."""
-        return self._transcripts(
-            self.text.set_language(languages, self._events.audio_sample), self._events.audio_sample
-        )
+        return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
 
     def look_ahead(self, sample: int) -> None:
         """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""
-        self._events.look_ahead(sample)
+        self._looked_ahead = max(self._looked_ahead, sample)
 
     def write(self, changes: Sequence[TextChange], at_sample: int, no_speech_probability: float) -> list[Event]:
         """The events of text that was not decided on here, but in windows of a whole recording."""
@@ -170,20 +178,27 @@ class Session:
 
     def acknowledge(self, alert_id: int) -> list[Event]:
         """Somebody has seen this alert."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         return self._alert_events(self.alerts.acknowledge(alert_id, at), at)
 
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
         events += self._alert_events(self.alerts.finish(at), at)
-        return [*events, self._events.status(at, "stopped", detail)]
+        return [*events, Status(**self._stamp(at), state="stopped", detail=detail)]
+
+    def _stamp(self, at: int) -> Stamp:
+        """The next event's, decided when the audio up to sample `at` was known: the one place that numbers events."""
+        self._audio_sample = max(self._audio_sample, at)
+        self._last_seq += 1
+        known = max(self._audio_sample, self._looked_ahead)
+        return Stamp(session=self.name, seq=self._last_seq, audio_t=seconds(known))
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
-        at = self._events.audio_sample  # an empty hop, of text that was put off, may end earlier
+        at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
@@ -195,8 +210,13 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
-            events.append(self._tags(judgement, at))
-            events += self._sound_events(self._sounded(judgement, hop), at)
+            self._spans = self._sounds.deciding_spans(judgement)
+            start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+            tags = self._top(self._settings.tags.limit)
+            events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
+            patterns = self.alerts.patterns  # as of the beat before
+            sounds = self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
+            events += self._sound_events(sounds, at)
         given = AlertInput(
             end_sample=at,
             judgement=tuple(judgement),
@@ -211,22 +231,12 @@ class Session:
 
     def _patterns(self, plan: Hop | Beat) -> tuple[CadenceState, ...] | None:
         """The alarm patterns after what is new in this plan; None: nothing is."""
-        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._events.audio_sample
+        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._audio_sample
         return tuple(self._cadence.step(plan.samples[-fresh:], plan.end_sample)) if fresh > 0 else None
-
-    def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
-        assert self._sounds is not None
-        patterns = self.alerts.patterns  # as of the beat before
-        return self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
 
     def _speech(self, judgement: Sequence[SpanScores]) -> float:
         spans = [span for span in judgement if span.end_sample - span.start_sample <= SPEECH_SPAN_S * SAMPLE_RATE]
         return max(float(span.scores[self._speech_indices].max()) for span in spans or judgement[:1])
-
-    def _tags(self, judgement: Sequence[SpanScores], at: int) -> Event:
-        assert self._scores is not None
-        start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
-        return self._events.tags(at, start, self._top(self._settings.tags.limit))
 
     def _top(self, limit: int) -> tuple[Tag, ...]:
         """The best tags now, of at least the least score."""
@@ -235,7 +245,12 @@ class Session:
         order = np.argsort(-self._scores, kind="stable")[:limit]
         names = labels()
         return tuple(
-            Tag(int(index), names[int(index)].name, round(float(self._scores[index]), 4))
+            Tag(
+                int(index),
+                names[int(index)].name,
+                round(float(self._scores[index]), 4),
+                round(float(self._spans[index]), 2),
+            )
             for index in order
             if self._scores[index] >= self._settings.tags.min_score
         )
@@ -249,20 +264,19 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._events.alert(at, change) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at), self._source)) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
-        self._texts += [alert_text(change) for change in changes]
-        return [self._events.transcript(at, change, self._speech_probability()) for change in changes]
-
-    def _speech_probability(self) -> float:
-        return 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
+        """The events of text: what people read is masked, the policy and the rules see what was really said."""
+        self._texts += [_alert_text(change) for change in changes]
+        speech = 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
+        return [self._mask.event(_transcript(change, self._stamp(at), speech)) for change in changes]
 
     def _sound_events(self, changes: Iterable[SoundChange], at: int) -> list[Event]:
-        return [self._events.sound(at, change) for change in changes]
+        return [change.event(self._stamp(at)) for change in changes]
 
     def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> list[Event]:
-        gap = self._events.gap(at, start_sample, end_sample, reason)
+        gap = Gap(**self._stamp(at), start=seconds(start_sample), end=seconds(end_sample), reason=reason)
         return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
     def _noticed(self, plan: Noticed) -> list[Event]:
@@ -281,3 +295,34 @@ class Session:
             return []
         self._troubled_until = None
         return self.status("listening", at_sample=at)
+
+
+def _transcript(change: TextChange, stamp: Stamp, speech_probability: float) -> Transcript:
+    """A segment's text as the protocol has it, in seconds."""
+    return Transcript(
+        **stamp,
+        segment=change.segment,
+        start=seconds(change.start_sample),
+        end=seconds(change.end_sample),
+        text=change.text,
+        partial=change.partial,
+        final=change.final,
+        words=tuple(
+            Word(one.text.strip(), seconds(one.start_sample), seconds(one.end_sample), round(one.probability, 4))
+            for one in change.words
+        ),
+        language=change.language,
+        speech_probability=round(speech_probability, 4),
+        unclear=tuple(Span(seconds(start), seconds(end)) for start, end in change.unclear),
+    )
+
+
+def _alert_text(change: TextChange) -> AlertText:
+    """A segment's text as the rules for spoken phrases see it."""
+    spans: list[tuple[int, int]] = []  # of each word as spaces part them: what has none before it goes on
+    for word in change.words:
+        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
+        spans.append((start, word.end_sample))
+    return AlertText(
+        change.segment, change.text, change.partial, change.start_sample, change.end_sample, change.final, tuple(spans)
+    )

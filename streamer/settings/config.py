@@ -4,7 +4,7 @@ Every refusal is a `ConfigError` of one line that starts with the key's full pat
 
     sources:
       - {name: kitchen, device: Snowball}
-      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {voice: false}}}
+      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {doubt: false}}}
 
 A source's `settings` change single keys of the sections that hold for all of them; rules of its alerts change the rules
 of the same id. Model, server, outputs and deliveries are shared.
@@ -144,14 +144,12 @@ class PolicySettings(Section):
 class GuardSettings(Section):
     """Guards against invented text; each can be switched off."""
 
-    voice: bool = Field(True, description="a word needs frames that the gate heard as voiced")
     silence: bool = Field(True, description="the model sees no speech, and does not believe its words")
     loops: bool = Field(True, description="a hypothesis ends where it begins to repeat itself")
-    budget: bool = Field(True, description="no more words than anybody can say in the time")
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     doubt: bool = Field(True, description="an utterance is committed only if one of its windows was likely")
-    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that `budget` lets through")
+    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that the decoder may write of new audio")
 
     no_speech_probability: ClassVar[float] = 0.6  # more may be silence; this and the next two are Whisper's bounds
     mean_logprob: ClassVar[float] = -1.0  # less is unsure
@@ -164,7 +162,7 @@ class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
     spans_s: tuple[float, ...] = Field(
-        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+        (1.0, 2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
     )
     min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
     limit: int = Field(10, ge=1, le=10, description="the best so many are told")

@@ -17,23 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
-from streamer.events import SAMPLE_RATE, WITHDRAWN, AlertState, Severity, Tag
+from streamer.events import SAMPLE_RATE, WITHDRAWN, Alert, AlertSource, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
-from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
-from streamer.sound.triggers import (
-    AlertInput,
-    AlertText,
-    Evidence,
-    LevelTrigger,
-    LostTrigger,
-    PhraseTrigger,
-    Trigger,
-)
+from streamer.sound.triggers import AlertInput, AlertText, Evidence, LevelTrigger, LostTrigger, PhraseTrigger
 
-__all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
+Trigger = SoundTrigger | PhraseTrigger | LevelTrigger | LostTrigger
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
@@ -44,10 +35,9 @@ TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert changed; the fields of the protocol's `alert`, in samples.
+    """An alert changed, in samples.
 
-    `at_sample`: end of the audio that the decision used. `reason` says why it was cleared (over, withdrawn, finished)
-    or updated (news, repeat); a withdrawn alert also has "withdrawn" as its last label.
+    `at_sample`: end of the audio that the decision used. A withdrawn alert has "withdrawn" as its last label.
     """
 
     at_sample: int
@@ -61,7 +51,23 @@ class AlertChange:
     labels: tuple[str, ...]
     heard: tuple[Tag, ...]
     text: str
-    reason: str = ""
+
+    def event(self, stamp: Stamp, source: AlertSource = "live") -> Alert:
+        """The protocol's `alert`, in seconds; `source`: what was listened to."""
+        return Alert(
+            **stamp,
+            id=self.id,
+            rule=self.rule,
+            severity=self.severity,
+            state=self.state,
+            start=seconds(self.start_sample),
+            end=None if self.end_sample is None else seconds(self.end_sample),
+            score=round(self.score, 4),
+            labels=self.labels,
+            heard=self.heard,
+            text=self.text,
+            source=source,
+        )
 
 
 class _Phase(Enum):
@@ -99,14 +105,13 @@ class _Watch:
 class AlertEngine:
     """All rules of a session.
 
-    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.judgement`; `trained_classes`: those that the head was taught (None: all), else a warning says which
-    rules it cannot serve. ConfigError where a rule names labels that do not exist.
+    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_classes`:
+    those that the head was taught (None: all), else a warning says which rules it cannot serve. ConfigError where a
+    rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)
     thresholds: NDArray[np.float32] | None = None
-    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
     trained_classes: frozenset[int] | None = None
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
@@ -141,18 +146,13 @@ class AlertEngine:
 
     def finish(self, at_sample: int) -> list[AlertChange]:
         """The session ends: clear everything that stands."""
-        changes = []
-        for watch in self._watches:
-            if watch.active is not None:
-                changes.append(self._clear(watch, watch.active, at_sample, "finished"))
-        return changes
+        standing = [(watch, watch.active) for watch in self._watches if watch.active is not None]
+        return [self._clear(watch, active, at_sample, "finished") for watch, active in standing]
 
     def _watch(self, rule: AlertRule, path: str) -> _Watch:
-        spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]
-        return _Watch(rule, self._trigger(rule, path), tuple(hours(span) for span in spans))
-
-    def _general_quiet(self, rule: AlertRule) -> str | None:
-        return None if rule.severity == "critical" else self.rules.quiet_hours
+        general = None if rule.severity == "critical" else self.rules.quiet_hours
+        quiet = tuple(hours(span) for span in (rule.quiet_hours, general) if span is not None)
+        return _Watch(rule, self._trigger(rule, path), quiet)
 
     def _trigger(self, rule: AlertRule, path: str) -> Trigger:
         if rule.lost:
@@ -170,7 +170,7 @@ class AlertEngine:
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s)
+        return SoundTrigger(rule, members, on, rivals, mistaken)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
@@ -225,11 +225,11 @@ class AlertEngine:
         active.labels += added
         if added or found.news:
             active.told = at
-            return [self._change(watch, active, "updated", at, reason="news")]
+            return [self._change(watch, active, "updated", at)]
         if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
             assert watch.rule.repeat_s is not None
             active.repeat_at = at + round(watch.rule.repeat_s * SAMPLE_RATE)
-            return [self._change(watch, active, "updated", at, reason="repeat")]
+            return [self._change(watch, active, "updated", at)]
         return []
 
     def _acknowledge(self, watch: _Watch, active: _Active, at: int) -> list[AlertChange]:
@@ -246,10 +246,10 @@ class AlertEngine:
             watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
         watch.active, watch.ended = None, active.last
         logger.info("alert %d %s: %s -> IDLE at %d (%s)", active.id, watch.rule.id, active.phase.name, at, reason)
-        return self._change(watch, active, "cleared", at, end=active.last, reason=reason)
+        return self._change(watch, active, "cleared", at, end=active.last)
 
     def _change(
-        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
+        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None
     ) -> AlertChange:
         return AlertChange(
             at_sample=at,
@@ -263,7 +263,6 @@ class AlertEngine:
             labels=active.labels,
             heard=self._heard,
             text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
-            reason=reason,
         )
 
 

@@ -27,10 +27,10 @@ GUARDED = (
     *("siren", "smoke_alarm", "alarm_clock", "telephone", "doorbell", "knock", "car_horn", "reversing_beeper"),
     *("glass", "gunshot", "explosion", "scream", "baby_cry", "dog"),
 )
-OTHERS = ("labelled", "unlabelled", "speech", "music")
+OTHERS = ("labelled", "unlabelled", "speech", "music", "decoys")  # decoys: synthesised, and no alarm
 SYNTHETIC = "synthesised"  # the category of clips that are no recordings: there may be many more of them
 RECORDED = 0.6  # of the sounds in front, where there are recordings
-SHARE_OF_GUARDED = 0.62  # of the sounds in front
+SHARE_OF_GUARDED = 0.6  # of the sounds in front
 BACKGROUNDS = (("none", 0.32), ("speech", 0.25), ("music", 0.15), ("unlabelled", 0.18), ("labelled", 0.10))
 SNR_DB = (-10.0, 25.0)  # of what sounds over the background
 LEVEL_DBFS = (-45.0, -3.0)  # the scene's peak
@@ -65,6 +65,8 @@ class Scenes:
             found = [name for name, members in guarded.items() if members & set(clip.labels)]
             if clip.kind in ("speech", "music"):
                 found = [clip.kind]
+            if not found and clip.category == SYNTHETIC:
+                found = ["decoys"]
             for name in found or ["labelled" if clip.labels else "unlabelled"]:
                 self._pools[name].append(clip)
         self._fronts = [name for name in GUARDED if self._pools[name]]

@@ -1,5 +1,6 @@
 """What was raised is kept, found again, marked and used; the sound around it is kept where people want that."""
 
+import itertools
 import subprocess
 import sys
 import wave
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Delivery
 from streamer.alerts.history import AlertHistory, HistoryEntry, history_path, tune, wilson
-from streamer.alerts.recorder import Recorder, limit_folder, write_wav
+from streamer.alerts.recorder import ClipRing, Recorder, limit_folder, write_wav
 from streamer.audio.block import AudioBlock
 from streamer.commands.alerts import describe_report, to_yaml
 from streamer.errors import ConfigError, UsageError
@@ -225,7 +226,7 @@ def test_wilson_interval():
 class Tone:
     """A source whose sample n is n / 1e6, with a loss."""
 
-    name, live, sample_rate = "tone", True, 16_000
+    name, live = "tone", True
 
     def __init__(self, blocks=600, lost_at=100, lost=1600):
         self._blocks, self._lost_at, self._lost = blocks, lost_at, lost
@@ -242,20 +243,43 @@ class Tone:
         pass
 
 
+def test_a_ring_knows_the_capture_clock_and_stays_small():
+    ring = ClipRing(16_000 * 10)
+    for block in Tone().blocks():
+        ring.push(block)
+    end = 600 * 800 + 1600
+    assert ring.end == end
+    piece = ring.cut(end - 5000, end - 1000)
+    np.testing.assert_allclose(piece, np.arange(end - 5000, end - 1000) / 1e6, rtol=1e-6)
+    assert len(ring.cut(0, end)) <= 16_000 * 10 + 800
+    assert len(ring.cut(0, 100)) == 0
+
+
+def test_lost_samples_are_silence_in_a_clip():
+    ring = ClipRing()
+    for block in Tone(blocks=110).blocks():
+        ring.push(block)
+    piece = ring.cut(80_000 - 10, 81_600 + 10)
+    assert len(piece) == 1620
+    assert not piece[10:-10].any()
+    assert piece[:10].all()
+
+
 def test_the_sound_around_an_alert_is_kept_beside_the_history(tmp_path):
     given = HistorySettings(clips=True, clip_before_s=1, clip_after_s=2, path=str(tmp_path / "alerts.jsonl"))
     history = AlertHistory(tmp_path / "alerts.jsonl")
     recorder = Recorder(history, given)
     delivery = Delivery(recorder, limit=100)
     delivery.start()
-    source = recorder.tap("s1-20261123T040000", Tone(blocks=400, lost_at=-1)).blocks()
-    for _ in range(250):
-        next(source)
+    ring = recorder.clips("s1-20261123T040000")
+    source = Tone(blocks=400, lost_at=-1).blocks()
+    for block in itertools.islice(source, 250):
+        ring.push(block)
     delivery.put(alert(1, start=10.0, audio_t=12.5))
     wait_for(lambda: history.read())
     assert history.read()[0].clip is None  # what follows is not heard yet
-    for _ in source:
-        pass
+    for block in source:
+        ring.push(block)
     wait_for(lambda: history.read()[0].clip)
     delivery.finish()
     assert delivery.join(5)
@@ -272,15 +296,14 @@ def test_clips_at_the_end_of_the_program_and_off_by_default(tmp_path):
     recorder = Recorder(history, given)
     delivery = Delivery(recorder, limit=100)
     delivery.start()
-    source = recorder.tap("s1-20261123T040000", Tone()).blocks()
-    for _ in range(250):
-        next(source)
+    ring = recorder.clips("s1-20261123T040000")
+    for block in itertools.islice(Tone().blocks(), 250):
+        ring.push(block)
     delivery.put(alert(1, start=10.0, audio_t=12.5))
     delivery.finish()
     assert delivery.join(5)
     assert history.read()[0].clip is not None
-    plain = Tone()
-    assert Recorder(history, HistorySettings()).tap("s", plain) is plain
+    assert Recorder(history, HistorySettings()).clips("s") is None
 
 
 def test_clips_are_bounded(tmp_path):

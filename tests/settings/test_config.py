@@ -38,7 +38,7 @@ def refused(data, says):
             "alerts.rules[0].threshold: input should be less",
         ),
         ({"alerts": {"rules": [{"id": "new"}]}}, "alerts.rules[0]"),
-        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: voice, silence"),  # was one
+        ({"guards": {"mean_logprob": -1.0}}, "guards.mean_logprob: unknown key; known here: silence, loops"),  # was one
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_path(data, says):

@@ -20,6 +20,7 @@ import numpy as np
 from streamer.audio.files import read_audio
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.recipes.ears import chimes
 from streamer.recipes.synthesis import alarms, household
 from streamer.recipes.synthesis.alarms import ALARM, SMOKE
 from streamer.sound.labels import labels
@@ -77,6 +78,7 @@ PACKAGES = {  # Debian package: at most so many of its sounds
     "asterisk-moh-opsound-g722": 5,
 }
 SPEAKS = re.compile(r"/[Vv]oices?/|voice_samples|_desc|alphabets|symbols|tux_ingame|_[a-z]{2}(_[A-Z]{2})?\.\w+$|Vocals")
+FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
 LONGEST_S, LEAST_RMS = 60.0, 1e-3
 SYNTHESISED = 60  # clips of each kind
 SYNTHETIC = "synthesised"  # the category by which `training.scenes` knows them
@@ -142,7 +144,7 @@ def packages(folder: Path, out: Path) -> Iterator[Row]:
             yield _row(target, found, "music" if found == ("Music",) else "sound", f"Debian {package}")
 
 
-def synthesised(out: Path, seed: int = 7) -> Iterator[Row]:
+def synthesised(out: Path, font: Path, seed: int = 7) -> Iterator[Row]:
     """Signals from standards and habits (`recipes.synthesis`), which recordings are too few of."""
     for number, kind in enumerate(alarms.KINDS):
         for index in range(SYNTHESISED):
@@ -152,6 +154,14 @@ def synthesised(out: Path, seed: int = 7) -> Iterator[Row]:
     for index in range(4 * SYNTHESISED):
         random = np.random.default_rng([seed, 99, index])
         yield _clip_row(out, f"fire_{index}", 0.5 * _fire_alarm(float(random.uniform(5, 11)), random), (SMOKE, ALARM))
+    for name, play, names in (
+        ("chime", chimes.door_chime, ("Doorbell", "Ding-dong")),
+        ("ringtone", chimes.ringtone, ("Telephone", "Ringtone")),
+    ):
+        for index in range(2 * SYNTHESISED):
+            wave = chimes.played(*play(np.random.default_rng([seed, 77, index])), font)
+            path = _write(out / "synthesised", f"{name}_{index}", wave / max(float(np.abs(wave).max()), 1e-6) * 0.5)
+            yield _row(path, names, "sound", "fluid-soundfont-gm") | {"category": SYNTHETIC}
     for clip_number, clip in enumerate(
         (*household.household(SYNTHESISED // 2, seed), *household.others(SYNTHESISED // 2, seed + 1))
     ):
@@ -234,7 +244,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [*recordings(options.recordings), *esc50(options.esc50)]
-    rows += [*packages(options.debian, options.out), *synthesised(options.out)]
+    rows += [*packages(options.debian, options.out), *synthesised(options.out, options.debian / FONT)]
     with (options.out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["path", "labels", "kind", "category", "source"], restval="")
         writer.writeheader()
