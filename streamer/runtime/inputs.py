@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 
 from streamer.audio.block import AudioBlock, Source, empty
-from streamer.audio.files import FileSource, demo_path, open_source
+from streamer.audio.files import FileSource, demo_path, is_pipe, open_source
 from streamer.audio.microphone import Microphone
 from streamer.audio.portaudio import SharedAudio, choose_device
 from streamer.audio.resample import BlockMaker
@@ -71,9 +71,7 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
                 label = f"{plan.path}.input:"
                 source = open_source(input=given.input, realtime=not at_once, track=given.track, label=label)
             when_refused.callback(source.close)
-            opened.append(
-                Input(plan.name, source, plan.settings, plan.path, origin(plan.settings.audio.input, at_once))
-            )
+            opened.append(Input(plan.name, source, plan.settings, plan.path, origin(given.input, at_once)))
         when_refused.pop_all()
     return tuple(opened)
 

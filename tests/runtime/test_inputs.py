@@ -81,9 +81,9 @@ def test_one_source_keeps_the_name_it_always_had(sound):
 
 def test_alerts_of_files_and_the_demo_are_not_live_those_of_a_pipe_are_in_real_time(tmp_path, sound):
     os.mkfifo(pipe := str(tmp_path / "pipe"))
-    given = (None, "ingest", "-", pipe, sound, "demo", str(tmp_path / "missing"))
-    assert [origin(one, False) for one in given] == [*["live"] * 4, "file", "demo", "file"]
-    assert [origin(one, True) for one in given[2:]] == ["file", "file", "file", "demo", "file"]
+    given = (None, "-", pipe, sound, "demo", str(tmp_path / "missing"))
+    assert [origin(one, False) for one in given] == ["live", "live", "live", "file", "demo", "file"]
+    assert [origin(one, True) for one in given[1:]] == ["file", "file", "file", "demo", "file"]
     (item,) = open_inputs(validate({"audio": {"input": sound, "speed": 1}}).plans())
     assert item.origin == "file"
     item.source.close()
