@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from streamer.commands.run import SETTINGS
 from streamer.errors import ConfigError
 from streamer.settings.config import Settings, resolve, validate
+from streamer.settings.section import own_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,3 +144,14 @@ def test_what_is_printed_can_be_read_again(tmp_path):
     path = tmp_path / "printed.yaml"
     path.write_text(Settings().to_yaml())
     assert resolve([path], [], {}).window == Settings().window
+
+
+def test_ones_own_file_holds_where_no_other_is_given(tmp_path):
+    own, given = own_file(), tmp_path / "given.yaml"
+    assert own == tmp_path / "config" / "streamer" / "config.yaml"
+    assert resolve([], [], {}) == Settings()
+    own.parent.mkdir(parents=True)
+    own.write_text("window: {hop_s: 0.25}\n")
+    given.write_text("tags: {limit: 3}\n")
+    assert resolve([], ["tags.limit=4"], {}).window.hop_s == 0.25
+    assert resolve([given], [], {}).window.hop_s == Settings().window.hop_s
