@@ -151,7 +151,7 @@ def test_ones_own_file_holds_where_no_other_is_given(tmp_path):
     assert own == tmp_path / "config" / "streamer" / "config.yaml"
     assert resolve([], [], {}) == Settings()
     own.parent.mkdir(parents=True)
-    own.write_text("window: {hop_s: 0.25}\n")
-    given.write_text("tags: {limit: 3}\n")
-    assert resolve([], ["tags.limit=4"], {}).window.hop_s == 0.25
-    assert resolve([given], [], {}).window.hop_s == Settings().window.hop_s
+    own.write_text("tags: {limit: 3}\n")
+    given.write_text("speech: {language: en}\n")
+    assert resolve([], ["speech.language=de"], {}).tags.limit == 3
+    assert resolve([given], [], {}).tags.limit == Settings().tags.limit
