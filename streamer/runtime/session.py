@@ -17,7 +17,21 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import dbfs
 from streamer.audio.conditioning import Trouble
-from streamer.events import SAMPLE_RATE, Event, Gap, Span, Stamp, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.events import (
+    SAMPLE_RATE,
+    AlertSource,
+    Event,
+    Gap,
+    Span,
+    Stamp,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -65,7 +79,7 @@ class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
     `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
-    `begun`: the number of its events before this (`starting`, while the model was loaded).
+    `begun`: the number of its events before this (`starting`, while the model was loaded). `source`: see `Alert`.
     """
 
     def __init__(
@@ -77,6 +91,7 @@ class Session:
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         self._local_time = local_time
         self._settings = settings
@@ -90,7 +105,7 @@ class Session:
         self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self.name, self._last_seq = name, begun  # number of the newest event
+        self.name, self._last_seq, self._source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
         self._looked_ahead = 0  # to here, where that is further than the events are
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
@@ -250,7 +265,7 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._mask.event(change.event(self._stamp(at))) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at), self._source)) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""
