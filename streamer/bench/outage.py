@@ -35,7 +35,8 @@ from streamer.measure.report import Report, Table
 from streamer.output.outlet import Outlet, Sinks
 from streamer.server.messages import SessionInfo
 from streamer.server.websocket import ServerThread
-from streamer.settings.config import OutputSettings, ServerSettings, validate
+from streamer.settings.config import OutputSettings, validate
+from streamer.settings.server import ServerSettings
 
 SESSION = "outage"
 RULES: tuple[tuple[str, Severity], ...] = (("siren", "critical"), ("baby_cry", "warning"), ("dog", "info"))

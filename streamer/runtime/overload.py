@@ -187,6 +187,10 @@ class Backlog:
         """When the next plan came."""
         return self._plans[0][1] if self._plans else float("inf")
 
+    def late_s(self, now_s: float) -> float:
+        """How much longer than it may the next plan has waited."""
+        return now_s - self.since_s - self._patience_s
+
     @property
     def left_out_samples(self) -> int:
         """Speech that is not transcribed, since the program had to end."""

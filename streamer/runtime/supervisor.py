@@ -188,7 +188,8 @@ class Program:
             deliveries.put(events)
             for event in events:
                 if server:
-                    server.publish(event)
+                    pipeline = self._pipelines.get(event.session)
+                    server.publish(event, pipeline.captured_s - event.audio_t if pipeline else None)
             outlet.put(events)
 
         return emit
@@ -243,7 +244,7 @@ class Program:
                 server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
-        self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
+        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
         worker.start()
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
@@ -298,6 +299,7 @@ class Program:
             set_language=self._set_language,
             health=self._health,
             open_ingest=self._open_ingest,
+            takes_senders=lambda: self._ingests is not None,
         )
         server = ServerThread(given, actions, on_failure=self._server_failed)
         deliveries.tell_marks(server.show_marks)
@@ -312,9 +314,9 @@ class Program:
 
     def _announce(self, server: ServerThread | None) -> None:
         if server and not self._settings.output.quiet:
-            token = "" if self._settings.server.token is None else "?token=…"
-            pages = f"{server.url}/{token}   overlay: {server.url}/overlay{token}"
-            log.warning("captions and sounds: %s%s", pages, self._after())
+            pages = f"{server.link()}   overlay: {server.link('/overlay')}"
+            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
+            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
 
     def _open(self, server: ServerThread | None, model: Model, *names: str) -> None:
         if not server:

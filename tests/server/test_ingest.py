@@ -16,7 +16,7 @@ from streamer.errors import InputError, StreamerError
 from streamer.server.ingest import PcmPiece, PcmQueue
 from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, parse_start
 from streamer.server.websocket import ServerThread
-from streamer.settings.config import ServerSettings
+from streamer.settings.server import ServerSettings
 
 START = {"type": "start", "sample_rate": 16_000, "encoding": "pcm_s16le", "channels": 1}
 
