@@ -32,7 +32,6 @@ from streamer.server.messages import (
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 10.0
-HELD_S = 2.0  # of sound that the system may keep for us, unread, beside what it needs itself
 MAX_SENDERS = 128  # at a time; what each takes is bounded (docs/design.md)
 
 Close = tuple[int, str]  # close code and reason

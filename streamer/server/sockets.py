@@ -10,8 +10,7 @@ import errno
 import http
 import logging
 import re
-import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -31,7 +30,8 @@ PING_S = 20.0  # who says nothing for so long is asked
 SILENT_S = 40.0  # who says nothing at all for so long is closed
 FILES_KEPT = 32  # file descriptors that are kept for the rest of the program, at most a quarter of all there may be
 TOLD_EVERY_S = 60.0  # the log says at most so often that connections are refused
-LINGER_S = 1.0  # how long what a refused request still sends is thrown away
+LINGER_S = 0.5  # how long a refused socket may send, and is answered
+LINGERING = 8  # such sockets at a time; more are closed at once
 MAX_LINE = 8192  # bytes of a request's first line, as the library's
 _LINE = re.compile(rb"([!-~]+) [!-~]+ HTTP/1\.[01]\r?\n")
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -45,6 +45,7 @@ class Door:
     def __init__(self, addresses: Addresses, refused: Callable[[str], None], now: Callable[[], float]) -> None:
         self._addresses, self._refused, self._now = addresses, refused, now
         self._told_s = float("-inf")
+        self._lingering = 0
 
     def refusal(self, address: str, descriptor: int) -> bytes | None:
         """The answer to a connection that is not taken; None: it is, and `gone` is to be called at its end."""
@@ -60,6 +61,20 @@ class Door:
     def gone(self, address: str) -> None:
         """A connection that was taken is closed."""
         self._addresses.disconnect(address)
+
+    def hold(self, transport: asyncio.Transport) -> bool:
+        """Whether a refused connection may wait for its answer, at most `LINGER_S`; False: it was closed at once."""
+        if self._lingering == LINGERING:
+            transport.abort()
+            return False
+
+        def close() -> None:
+            self._lingering -= 1
+            transport.close()
+
+        self._lingering += 1
+        asyncio.get_running_loop().call_later(LINGER_S, close)
+        return True
 
     def out_of_files(self) -> None:
         """One more connection was refused for want of file descriptors."""
@@ -88,6 +103,7 @@ class GuardedConnection(ServerConnection):
         super().__init__(*args, **options)
         self._door = door
         self._taken = False
+        self._refused: tuple[asyncio.Transport, bytes] | None = None  # the answer that waits for the request
         self._line: bytes | None = b""  # the request's first line as far as it came; None: the library has it
         self.peer = ""
         self.head = False  # the request is a HEAD
@@ -102,15 +118,14 @@ class GuardedConnection(ServerConnection):
             self._taken = True
             super().connection_made(transport)
         else:
-            self._line = None
             assert isinstance(transport, asyncio.Transport)
-            transport.write(answer)
-            transport.close()
+            self._refused = (transport, answer) if self._door.hold(transport) else None
 
     def data_received(self, data: bytes) -> None:
         """Read the method; the rest is the library's."""
         self.heard_s = self.loop.time()
         if not self._taken:
+            self._send_off()
             return
         if self._line is not None:
             self._line += data
@@ -128,6 +143,12 @@ class GuardedConnection(ServerConnection):
                 self.head, data = True, b"GET" + data[4:]
         super().data_received(data)
 
+    async def taken(self) -> AsyncIterator[str | bytes]:
+        """The messages. One that is only taken now is a sign of life too: before, nothing behind it was read."""
+        async for message in self:
+            self.heard_s = self.loop.time()
+            yield message
+
     def eof_received(self) -> None:
         """Nothing more comes."""
         if self._taken:
@@ -141,21 +162,22 @@ class GuardedConnection(ServerConnection):
             self._door.gone(self.peer)
             super().connection_lost(exc)
 
-    def hold_at_most(self, count: int) -> None:
-        """Let the system keep about so many bytes that we have not read; what is more waits on the other side."""
-        own = self.transport.get_extra_info("socket")
-        with suppress(OSError):
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
-
     def _refuse(self, answer: bytes) -> None:
-        """Answer, and throw away what still comes: a socket that is closed with that unread would reset the answer."""
         self._taken = False
-        self.transport.write(answer)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_S, self.transport.close)
-        else:
-            self.transport.close()
+        self._refused = (self.transport, answer) if self._door.hold(self.transport) else None
+        self._send_off()
+
+    def _send_off(self) -> None:
+        """Answer a refused request, once it began to come: clients are not made for an answer before they asked.
+
+        What comes behind it is thrown away until the door closes: left unread, it would reset the answer.
+        """
+        if self._refused is not None:
+            transport, answer = self._refused
+            self._refused = None
+            transport.write(answer)
+            if transport.can_write_eof():
+                transport.write_eof()
 
 
 async def keep_alive(connection: GuardedConnection) -> None:

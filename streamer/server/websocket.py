@@ -27,7 +27,7 @@ from streamer.server import messages, sockets
 from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen, tls_context
 from streamer.server.addresses import Addresses
 from streamer.server.hub import Hub, HubLimits
-from streamer.server.ingest import HELD_S, MAX_SENDERS, receive
+from streamer.server.ingest import MAX_SENDERS, receive
 from streamer.server.messages import Actions, IngestSink, IngestStart, SessionInfo, capabilities
 from streamer.server.metrics import Metrics
 from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
@@ -295,7 +295,6 @@ class ServerThread:
             sink = self._actions.open_ingest(start)
             with self._lock:
                 self._sender_sessions.add(sink.session)
-            connection.hold_at_most(int(start.frame_bytes * start.sample_rate * HELD_S))
             return sink
 
         self._ingests.add(connection)
@@ -304,7 +303,7 @@ class ServerThread:
             with self._lock:
                 hello = self._hub.hello()
             await send(hello)
-            code, reason = await receive(aiter(connection), send, open_ingest, allowance)
+            code, reason = await receive(connection.taken(), send, open_ingest, allowance)
             if code == TRY_LATER:
                 self._metrics.refused("capacity")
             await close(connection, code, reason)
