@@ -87,5 +87,5 @@ def test_settings_that_are_printed_show_the_file_and_no_token(file):
 
 def test_proxies_are_addresses():
     assert ServerSettings(proxies=("127.0.0.1", "::1")).proxies == ("127.0.0.1", "::1")
-    with pytest.raises(ConfigError, match="server.proxies: must be addresses"):
+    with pytest.raises(ConfigError, match=r"server\.proxies: must be addresses"):
         resolve((), ("server.proxies=[proxy.example]",), {})
