@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from streamer.server.access import Allowance, is_loopback
 
 MAX_KNOWN = 4096
-SOCKETS = 32  # of one address at a time, whatever they are for
 TRIES, TRIES_PER_S = 5.0, 0.1  # wrong tokens that are looked at: so many at once, one more every 10 s
 LOOPBACK_TRIES, LOOPBACK_TRIES_PER_S = 20.0, 1.0  # programs of this machine, or a proxy with many behind it
 OTHERS_SHARE = 4  # one place in so many is left to others, whoever asks for the rest
@@ -25,13 +24,16 @@ class _Known:
 
 
 class Addresses:
-    """The table of one server. `proxies`: addresses behind which there are many; as loopback, where that may be so.
+    """The table of one server. `sockets`: the most that an address may have open at a time, whatever they are for.
 
-    `shared_sockets`: the most that such an address may have open.
+    `proxies`: addresses behind which there are many; as loopback, where that may be so. Such ones may have
+    `shared_sockets`.
     """
 
-    def __init__(self, now: Callable[[], float], shared_sockets: int, proxies: frozenset[str] = frozenset()) -> None:
-        self._now, self._shared_sockets, self._proxies = now, shared_sockets, proxies
+    def __init__(
+        self, now: Callable[[], float], sockets: int, shared_sockets: int, proxies: frozenset[str] = frozenset()
+    ) -> None:
+        self._now, self._sockets, self._shared_sockets, self._proxies = now, sockets, shared_sockets, proxies
         self._known: dict[str, _Known] = {}  # the one that was asked for last stands last
 
     def __len__(self) -> int:
@@ -40,7 +42,7 @@ class Addresses:
     def connect(self, address: str) -> bool:
         """One more socket; False: the address has too many open. Who got True calls `disconnect` once."""
         known = self._of(address)
-        if known.sockets >= (self._shared_sockets if self._shared(address) else SOCKETS):
+        if known.sockets >= (self._shared_sockets if self._shared(address) else self._sockets):
             return False
         known.sockets += 1
         return True
@@ -54,7 +56,7 @@ class Addresses:
         """Take one of the `places` of a `kind`; False: the address has its share. Who got True calls `leave` once."""
         known = self._of(address)
         most = places - places // OTHERS_SHARE
-        if known.places.get(kind, 0) >= (most if self._shared(address) else min(most, SOCKETS)):
+        if known.places.get(kind, 0) >= (most if self._shared(address) else min(most, self._sockets)):
             return False
         known.places[kind] = known.places.get(kind, 0) + 1
         return True

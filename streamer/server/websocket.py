@@ -71,7 +71,7 @@ class ServerThread:
         self._tls = tls_context(settings)
         self._proxies = frozenset(settings.proxies)
         shared = settings.max_clients + MAX_SENDERS + HALF_OPEN
-        self._addresses = Addresses(time.monotonic, shared, self._proxies)  # the loop's alone
+        self._addresses = Addresses(time.monotonic, settings.max_per_address, shared, self._proxies)  # the loop's
         self._metrics = Metrics(time.time())
         self._door = Door(self._addresses, self._metrics.refused, time.monotonic)
         reports = Reports(

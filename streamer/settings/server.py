@@ -36,6 +36,9 @@ class ServerSettings(Section):
     hosts: tuple[str, ...] = Field((), description="other names by which clients reach this machine")
     allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
+    max_per_address: int = Field(
+        32, ge=1, le=10_000, description="sockets that one address may have open, if not this machine's"
+    )
     proxies: tuple[str, ...] = Field((), description="addresses of reverse proxies whose X-Forwarded-For is believed")
 
     @field_validator("token")

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.server import addresses
-from streamer.server.addresses import LOOPBACK_TRIES, MAX_KNOWN, SOCKETS, TRIES, Addresses
+from streamer.server.addresses import LOOPBACK_TRIES, MAX_KNOWN, TRIES, Addresses
 
 FAR, HERE = "192.0.2.7", "127.0.0.1"
+SOCKETS = 32
 
 
 class Clock:
@@ -18,7 +19,7 @@ class Clock:
 
 def test_after_a_few_wrong_tokens_an_address_has_to_wait():
     clock = Clock()
-    table = Addresses(clock, 100)
+    table = Addresses(clock, SOCKETS, 100)
     for _ in range(int(TRIES)):
         assert table.wait_s(FAR) == 0
         table.tried(FAR)
@@ -31,7 +32,7 @@ def test_after_a_few_wrong_tokens_an_address_has_to_wait():
 
 
 def test_loopback_has_more_tries_and_waits_less():
-    table = Addresses(Clock(), 100)
+    table = Addresses(Clock(), SOCKETS, 100)
     for _ in range(int(LOOPBACK_TRIES)):
         assert table.wait_s(HERE) == 0
         table.tried(HERE)
@@ -39,7 +40,7 @@ def test_loopback_has_more_tries_and_waits_less():
 
 
 def test_sockets_of_one_address_are_bounded_and_come_back():
-    table = Addresses(Clock(), shared_sockets=50, proxies=frozenset({"10.0.0.1"}))
+    table = Addresses(Clock(), SOCKETS, shared_sockets=50, proxies=frozenset({"10.0.0.1"}))
     for address, most in ((FAR, SOCKETS), (HERE, 50), ("10.0.0.1", 50)):
         assert [table.connect(address) for _ in range(most + 1)] == [True] * most + [False]
         table.disconnect(address)
@@ -47,7 +48,7 @@ def test_sockets_of_one_address_are_bounded_and_come_back():
 
 
 def test_a_quarter_of_the_places_is_left_to_others():
-    table = Addresses(Clock(), 1000)
+    table = Addresses(Clock(), SOCKETS, 1000)
     assert [table.enter(HERE, "/ws", 64) for _ in range(49)] == [True] * 48 + [False]
     assert table.enter("127.0.0.2", "/ws", 64)
     assert table.enter(HERE, "/ingest", 128)  # another kind
@@ -58,7 +59,7 @@ def test_a_quarter_of_the_places_is_left_to_others():
 
 
 def test_a_network_of_ipv6_is_one_address():
-    table = Addresses(Clock(), 100)
+    table = Addresses(Clock(), SOCKETS, 100)
     for number in range(int(TRIES)):
         table.tried(f"2001:db8::{number:x}")
     assert table.wait_s("2001:db8::ffff") > 0
@@ -74,7 +75,7 @@ STEPS = st.tuples(st.integers(0, 40), st.sampled_from(("connect", "tried", "ente
 
 @given(steps=st.lists(STEPS, max_size=200))
 def test_the_table_is_bounded_and_forgets_nobody_who_is_connected(steps):
-    table, kept = Addresses(Clock(), 100), addresses.MAX_KNOWN
+    table, kept = Addresses(Clock(), SOCKETS, 100), addresses.MAX_KNOWN
     connected: dict[str, int] = {}
     try:
         addresses.MAX_KNOWN = 8
@@ -100,7 +101,7 @@ def test_the_table_is_bounded_and_forgets_nobody_who_is_connected(steps):
 
 
 def test_many_addresses_that_guess_leave_a_small_table():
-    table = Addresses(Clock(), 100)
+    table = Addresses(Clock(), SOCKETS, 100)
     for number in range(3 * MAX_KNOWN):
         table.tried(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(table) == MAX_KNOWN

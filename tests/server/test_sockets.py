@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.server import sockets
@@ -259,7 +259,7 @@ def test_without_files_new_connections_are_refused_old_ones_served_and_the_log_h
             one.close()
         until_s = time.monotonic() + 10
         while True:  # the server closes what its clients have closed
-            with contextlib.suppress(InvalidStatus, ConnectionClosed, OSError):
+            with contextlib.suppress(InvalidHandshake, ConnectionClosed, OSError):
                 with connect(f"ws://127.0.0.1:{port}/ws", compression=None) as again:
                     assert "hello" in again.recv(10)
                 break
@@ -273,7 +273,7 @@ def test_without_files_new_connections_are_refused_old_ones_served_and_the_log_h
 def test_errors_of_the_loop_that_mean_no_files_are_told_once(caplog):
     now = [0.0]
     counted: list[str] = []
-    door = sockets.Door(Addresses(lambda: now[0], 10), counted.append, lambda: now[0])
+    door = sockets.Door(Addresses(lambda: now[0], 10, 10), counted.append, lambda: now[0])
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             door.on_loop_error(None, {"exception": OSError(24, "Too many open files")})  # type: ignore[arg-type]
