@@ -13,7 +13,6 @@ from streamer.server.access import Allowance, is_loopback
 MAX_KNOWN = 4096
 TRIES, TRIES_PER_S = 5.0, 0.1  # wrong tokens that are looked at: so many at once, one more every 10 s
 LOOPBACK_TRIES, LOOPBACK_TRIES_PER_S = 20.0, 1.0  # programs of this machine, or a proxy with many behind it
-OTHERS_SHARE = 4  # one place in so many is left to others, whoever asks for the rest
 
 
 @dataclass(slots=True)
@@ -52,10 +51,12 @@ class Addresses:
         self._of(address).sockets -= 1
         self._forget()
 
-    def enter(self, address: str, kind: str, places: int) -> bool:
-        """Take one of the `places` of a `kind`; False: the address has its share. Who got True calls `leave` once."""
+    def enter(self, address: str, kind: str, most: int) -> bool:
+        """Take a place of a `kind`, of which nobody has more than `most`; False: the address has its share.
+
+        Who got True calls `leave` once.
+        """
         known = self._of(address)
-        most = places - places // OTHERS_SHARE
         if known.places.get(kind, 0) >= (most if self._shared(address) else min(most, self._sockets)):
             return False
         known.places[kind] = known.places.get(kind, 0) + 1

@@ -44,6 +44,7 @@ START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
+SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
 AGAIN_S = 30  # a sender that finds no place is told to wait so long
 
 _log = logging.getLogger(__name__)
@@ -277,7 +278,7 @@ class ServerThread:
         """Hold a place of a kind; gives why there is none, "" where there is."""
         if taken >= places:
             yield "too many clients"
-        elif not self._addresses.enter(asked.address, kind, places):
+        elif not self._addresses.enter(asked.address, kind, places if kind == "/ingest" else places - places // SPARED):
             yield "too many clients of your address"
         else:
             try:

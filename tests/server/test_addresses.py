@@ -47,14 +47,14 @@ def test_sockets_of_one_address_are_bounded_and_come_back():
         assert table.connect(address)
 
 
-def test_a_quarter_of_the_places_is_left_to_others():
+def test_places_of_one_address_are_bounded_for_each_kind_and_come_back():
     table = Addresses(Clock(), SOCKETS, 1000)
-    assert [table.enter(HERE, "/ws", 64) for _ in range(49)] == [True] * 48 + [False]
-    assert table.enter("127.0.0.2", "/ws", 64)
+    assert [table.enter(HERE, "/ws", 48) for _ in range(49)] == [True] * 48 + [False]
+    assert table.enter("127.0.0.2", "/ws", 48)
     assert table.enter(HERE, "/ingest", 128)  # another kind
     assert [table.enter(FAR, "/ws", 1000) for _ in range(SOCKETS + 1)] == [True] * SOCKETS + [False]
     table.leave(HERE, "/ws")
-    assert table.enter(HERE, "/ws", 64)
+    assert table.enter(HERE, "/ws", 48)
     assert [table.enter("192.0.2.9", "/ws", 2) for _ in range(3)] == [True, True, False]
 
 
