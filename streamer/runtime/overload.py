@@ -10,8 +10,7 @@ in order, whatever happens; what gives way is what the model is asked for:
 4. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
 
 No final is lost: an utterance that ends with voice that no window has covered is decoded first. Where more streams wait
-than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever. Where the program ends,
-`Drain` says how much is still done.
+than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever.
 """
 
 import logging
