@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streamer.errors import UsageError
 from streamer.model.download import LoadStep, Tell
 from streamer.settings.config import ModelSettings, Settings, SourcePlan, resolve
+from streamer.settings.own_sounds import with_own_rules
 
 if TYPE_CHECKING:
     from streamer.model.choice import Wish
@@ -102,8 +103,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from streamer.runtime.inputs import named_senders, open_inputs
     from streamer.runtime.supervisor import Program
+    from streamer.training import own_sounds
 
-    settings = with_known_language(settings)
+    settings = with_own_sounds(with_known_language(settings))
     plans = [replace(plan, settings=with_known_language(plan.settings, plan.path)) for plan in settings.plans()]
     inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
@@ -115,8 +117,20 @@ def run(options: argparse.Namespace) -> int:
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
+        teacher=own_sounds,
     )
     return program.run()
+
+
+def with_own_sounds(settings: Settings) -> Settings:
+    """The settings with a rule for each learned sound that no rule is about, so that deliveries know it, too."""
+    from streamer.model.own_sounds import OwnSoundFiles
+
+    if not settings.own_sounds.enabled:
+        return settings
+    known = OwnSoundFiles(settings.own_sounds.place()).read()
+    sounds = [(sound.name, sound.severity) for sound in known if sound.learned]
+    return settings.model_copy(update={"alerts": with_own_rules(settings.alerts, sounds)})
 
 
 def devices(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ Every event's `audio_t` is the end of the audio that was known when it was decid
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from streamer.plans import (
     Beat,
     Hop,
     Noticed,
+    OwnScore,
     Plan,
     SegmentClosed,
     SegmentOpened,
@@ -36,11 +38,13 @@ from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.event_maker import EventMaker, alert_text
 from streamer.settings.config import Settings
+from streamer.settings.rules import AlertRule
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import SoundChange, SoundEvents
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import group, labels
+from streamer.sound.own_sounds import OwnSoundEvents
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -79,7 +83,9 @@ class Session:
         self._settings = settings
         facts = head or HeadFacts()
         self.text = TextSession(settings, text)
-        self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
+        ids = count(1)
+        self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s, ids) if head else None
+        self._own = OwnSoundEvents(ids)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
         alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
         self._cadence = CadenceDetector(sirens=head is not None or alone)
@@ -89,6 +95,7 @@ class Session:
         self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
+        self._state: State = "listening"
         self._troubled_until: int | None = None
         self._told_of_offset = False
         self._speech_indices = sorted(group("speech"))
@@ -106,7 +113,8 @@ class Session:
         if not isinstance(plan, Hop):
             return None
         self.text.hear(plan)
-        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._sounds else ()
+        listens = self._sounds is not None or self._own.names
+        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and listens else ()
         start, decode = self.text.prepare(plan.end_sample, plan.text and text)
         if not spans and decode is None:
             return None
@@ -139,7 +147,12 @@ class Session:
         """A `status` event, and the alerts that hang on it (a lost microphone)."""
         at = self._events.audio_sample if at_sample is None else at_sample
         self._lost = state == "no_audio"
+        self._state = state
         return [self._events.status(at, state, detail), *self._alerts(at)]
+
+    def note(self, detail: str) -> list[Event]:
+        """Tell people something; the state stays as it is."""
+        return self.status(self._state, detail)
 
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
@@ -151,6 +164,12 @@ class Session:
         return self._transcripts(
             self.text.set_language(languages, self._events.audio_sample), self._events.audio_sample
         )
+
+    def listen_for(self, names: Sequence[str], rules: Sequence[AlertRule] = ()) -> None:
+        """The sounds of one's own that the model judges from now on, and rules for those that have none yet."""
+        self._own.names = tuple(names)
+        for rule in rules:
+            self.alerts.watch(rule)
 
     def look_ahead(self, sample: int) -> None:
         """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""
@@ -172,6 +191,7 @@ class Session:
         events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
+        events += self._sound_events(self._own.finish(at), at)
         events += self._alert_events(self.alerts.finish(at), at)
         return [*events, self._events.status(at, "stopped", detail)]
 
@@ -190,8 +210,12 @@ class Session:
             self._scores = self._sounds.combine(judgement)
             events.append(self._tags(judgement, at))
             events += self._sound_events(self._sounded(judgement, hop), at)
+        own: tuple[OwnScore, ...] = result.own if result else ()
+        if hop.judge:
+            events += self._sound_events(self._own.step(own, at), at)
         given = AlertInput(
             end_sample=at,
+            own=own,
             judgement=tuple(judgement),
             scores=self._scores if judgement else None,
             silent=hop.judge and hop.silent,

@@ -26,6 +26,7 @@ from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.event_maker import Opening
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.own_sounds import OwnSounds, Teacher
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import (
     DELIVERIES_S,
@@ -36,7 +37,7 @@ from streamer.runtime.shutdown import (
     end_sessions,
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
-from streamer.runtime.worker import Action, Worker
+from streamer.runtime.worker import Action, Lane, Worker
 from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
 from streamer.server.listening import Actions, ServerOptions
 from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
@@ -54,7 +55,7 @@ class Program:
     """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
 
     Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
-    the program, for telling people how long they waited (None: that is not told).
+    the program, for telling people how long they waited (None: that is not told). `teacher`: what learns sounds.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -69,6 +70,7 @@ class Program:
         senders: Mapping[str, Settings] | None = None,
         port_given: bool = True,
         began_s: float | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
@@ -76,6 +78,8 @@ class Program:
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None
         self._model: Model | None = None  # once it is loaded
+        learns = settings.server.enabled and settings.server.allow_learn and settings.audio.speed == 1
+        self._own = OwnSounds(settings.own_sounds, teacher if learns else None, self._lanes)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
 
@@ -132,6 +136,7 @@ class Program:
             tell(LoadStep(f"warming up {model.name}"))
             engine = Engine(model, context=self._settings.model.context)
             engine.warm_up()
+            self._own.load(engine)
         finally:
             if view:
                 view.close()
@@ -191,6 +196,8 @@ class Program:
             self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
             for item in self._inputs
         ]
+        for stream in streams:
+            self._own.tell(stream.session, stream.engine)
         self._open(server, engine.model, *self._names)
         if server:
             for name in self._names:  # to those who came while the model was loaded
@@ -217,9 +224,9 @@ class Program:
         def make(item: Input) -> Pipeline:
             begun = opening.begun if item.name in self._names else 0
             hearing = Hearing(engine.model, item.settings, item.name, seconds_after_midnight, begun=begun)
-            pipeline = Pipeline(
-                deliveries.tap(item.name, item.source), item.settings, worker, hearing, emit, item.waiting_samples
-            )
+            self._own.tell(hearing.session, engine)
+            source = self._own.tap(item.name, deliveries.tap(item.name, item.source))
+            pipeline = Pipeline(source, item.settings, worker, hearing, emit, item.waiting_samples)
             self._pipelines[item.name] = pipeline
             return pipeline
 
@@ -244,6 +251,7 @@ class Program:
         stays = server is not None and (self._settings.output.stay or bool(self._senders))
         self._watch(own, worker, outlet, stays=stays)
         self._ingests = None  # no more senders
+        self._own.stop()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             self._failure = self._failure or EngineError(
                 "the end came while events waited to be written: some are lost"
@@ -288,6 +296,7 @@ class Program:
             flush=self._flush,
             mark=deliveries.mark,
             set_language=self._set_language,
+            learn=self._own.learn,
             health=self._health,
             open_ingest=self._open_ingest,
         )
@@ -328,6 +337,9 @@ class Program:
         if pipeline is None or not pipeline.lane.ask(action):
             raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
         return name
+
+    def _lanes(self) -> Mapping[str, Lane]:
+        return {name: pipeline.lane for name, pipeline in list(self._pipelines.items())}
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"

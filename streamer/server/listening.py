@@ -17,6 +17,7 @@ from streamer.server.messages import (
     Ack,
     ClientMessage,
     Flush,
+    Learn,
     Mark,
     MessageError,
     SessionHealth,
@@ -49,6 +50,7 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     allow_set: bool = False
+    allow_learn: bool = False
     max_clients: int = 64
 
 
@@ -56,14 +58,16 @@ class ServerOptions:
 class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
-    `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
-    nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes.
+    `ack`, `flush`, `mark`, `set_language` and `learn` may raise MessageError, which the client gets as an `error`.
+    `mark` None: nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes.
+    `learn` returns the answer; None: nobody learns sounds.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
     flush: Callable[[Flush], None] = lambda flush: None
     mark: Callable[[Mark], None] | None = None
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
+    learn: Callable[[Learn], dict[str, Any]] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = _no_health
     open_ingest: OpenIngest = _no_ingest
 
@@ -107,7 +111,8 @@ def capabilities(options: ServerOptions, actions: Actions) -> tuple[str, ...]:
     """What `hello` says that this server can do."""
     marks = () if actions.mark is None else (messages.MARK,)
     sets = () if _set_refusal(options) else (messages.SET,)
-    return (*messages.CAPABILITIES, *marks, *sets)
+    learns = () if actions.learn is None or _learn_refusal(options) else (messages.LEARN,)
+    return (*messages.CAPABILITIES, *marks, *sets, *learns)
 
 
 def carry_out(
@@ -129,6 +134,12 @@ def carry_out(
             if refusal := _set_refusal(options):
                 raise MessageError(refusal)
             return messages.language_set(actions.set_language(message))
+        case Learn():
+            if refusal := _learn_refusal(options):
+                raise MessageError(refusal)
+            if actions.learn is None:
+                raise MessageError("learn: this program does not learn sounds: it runs as fast as it goes")
+            return actions.learn(message)
         case _:
             return messages.pong()
     return None
@@ -136,8 +147,17 @@ def carry_out(
 
 def _set_refusal(options: ServerOptions) -> str:
     """Why nobody may set anything, "" where those may who hold the token: nobody else is connected then."""
-    if not options.allow_set:
-        return "set: not allowed here; with server.allow_set: true, whoever holds the server's token may"
+    return _token_refusal(options, options.allow_set, "set")
+
+
+def _learn_refusal(options: ServerOptions) -> str:
+    """As `_set_refusal`, for teaching sounds."""
+    return _token_refusal(options, options.allow_learn, "learn")
+
+
+def _token_refusal(options: ServerOptions, allowed: bool, what: str) -> str:
+    if not allowed:
+        return f"{what}: not allowed here; with server.allow_{what}: true, whoever holds the server's token may"
     if options.token is None:
-        return "set: only for those who hold the server's token, and this server has none; it needs --token"
+        return f"{what}: only for those who hold the server's token, and this server has none; it needs --token"
     return ""

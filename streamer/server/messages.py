@@ -10,16 +10,21 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
+from streamer.settings.own_sounds import checked_name
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
-ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error", SET})
+LEARN: Final = "learn"  # a capability of servers that learn sounds from what clients point at; and that message
+LEARNED: Final = "learned"
+ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error", SET, LEARNED})
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 MAX_SEQ: Final = 2**53
+MIN_MOMENT_S: Final = 0.3
+MAX_MOMENT_S: Final = 30.0  # seconds of sound that a client may name at once
 MAX_NAME: Final = 200  # characters of a session's name
 
 
@@ -102,7 +107,20 @@ class SetLanguage:
     languages: tuple[str, ...]
 
 
-ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """What sounded in a session (None: in the only one) from `start_s` to `end_s` was the sound `name`.
+
+    `start_s` None: the last so many seconds, `end_s`.
+    """
+
+    name: str
+    session: str | None
+    start_s: float | None
+    end_s: float
+
+
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage | Learn
 
 
 def encode(message: Mapping[str, Any]) -> str:
@@ -124,6 +142,12 @@ def language_set(done: SetLanguage) -> dict[str, Any]:
     """The answer to a `set` that was accepted: the session, and its languages as codes."""
     head = {"v": PROTOCOL_VERSION, "type": SET, "session": done.session}
     return head | {"language": shown_languages(done.languages)}
+
+
+def learned(session: str, name: str, clips: int, needed: int) -> dict[str, Any]:
+    """The answer to a `learn` that was accepted: how many clips there will be of the sound, and are needed."""
+    head = {"v": PROTOCOL_VERSION, "type": LEARNED, "session": session, "name": name}
+    return head | {"clips": clips, "needed": needed}
 
 
 def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[str, Any]:
@@ -176,7 +200,9 @@ def parse(text: str | bytes) -> ClientMessage:
         return Mark(_integer(message, "id"), _name(message), _boolean(message, "false_alarm"))
     if kind == SET:
         return SetLanguage(_name(message), _languages(message))
-    raise MessageError("type: must be subscribe, ack, mark, set, ping or flush")
+    if kind == LEARN:
+        return _learn(message)
+    raise MessageError("type: must be subscribe, ack, mark, set, learn, ping or flush")
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
@@ -230,6 +256,26 @@ def _languages(message: Mapping[str, Any]) -> tuple[str, ...]:
         return named_languages(message.get("language", False))
     except ValueError as error:
         raise MessageError(f"language: {error}") from None
+
+
+def _learn(message: Mapping[str, Any]) -> Learn:
+    name = message.get("name")
+    try:
+        named = checked_name(name if isinstance(name, str) else "")
+    except ValueError as error:
+        raise MessageError(f"name: {error}") from None
+    if "seconds" in message:
+        return Learn(named, _name(message), None, _seconds(message, "seconds", MIN_MOMENT_S, MAX_MOMENT_S))
+    start = _seconds(message, "start", 0.0, float(MAX_SEQ))
+    end = _seconds(message, "end", start + MIN_MOMENT_S, start + MAX_MOMENT_S)
+    return Learn(named, _name(message), start, end)
+
+
+def _seconds(message: Mapping[str, Any], field: str, least: float, most: float) -> float:
+    value = message.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise MessageError(f"{field}: must be seconds from {least:g} to {most:g}")
+    return float(value)
 
 
 def _boolean(message: Mapping[str, Any], field: str) -> bool:

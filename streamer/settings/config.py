@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
+from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, put, read_file, refusal
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
@@ -179,7 +180,18 @@ class TagSettings(Section):
 class ServerSettings(Section):
     """The websocket and page server."""
 
-    USUAL = ("enabled", "host", "port", "token", "tls_cert", "tls_key", "hosts", "allow_set", "max_clients")
+    USUAL = (
+        "enabled",
+        "host",
+        "port",
+        "token",
+        "tls_cert",
+        "tls_key",
+        "hosts",
+        "allow_set",
+        "allow_learn",
+        "max_clients",
+    )
     enabled: bool = Field(True, description="false: no server (--no-server)")
     host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
     port: int = Field(8765, ge=0, le=65535, description="0: any free one")
@@ -189,6 +201,7 @@ class ServerSettings(Section):
     origins: tuple[str, ...] = Field((), description="other web origins whose pages may connect")
     hosts: tuple[str, ...] = Field((), description="other names by which clients reach this machine")
     allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
+    allow_learn: bool = Field(False, description="who holds the token may teach sounds while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
     @field_validator("token")
@@ -258,6 +271,7 @@ class Settings(Section):
     tags: TagSettings = TagSettings()
     sounds: SoundSettings = SoundSettings()
     alerts: AlertRules = Field(default_factory=AlertRules.default)
+    own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()

@@ -20,6 +20,7 @@ from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
+from streamer.sound.own_sounds import OwnTrigger
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import (
@@ -129,6 +130,11 @@ class AlertEngine:
         found = {state.kind: state for trigger in triggers for state in trigger.clues.counting}
         return tuple(found.values())
 
+    def watch(self, rule: AlertRule) -> None:
+        """One rule more from now on, for a sound of one's own that was just learned; not where there is one for it."""
+        if all(watch.rule.own != rule.own for watch in self._watches):
+            self._watches.append(self._watch(rule, "alerts.rules"))
+
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
         for watch in self._watches:
@@ -152,6 +158,8 @@ class AlertEngine:
         return None if rule.severity == "critical" else self.rules.quiet_hours
 
     def _trigger(self, rule: AlertRule, path: str) -> Trigger:
+        if rule.own:
+            return OwnTrigger(rule)
         if rule.lost:
             return LostTrigger(rule)
         if rule.silence_dbfs is not None or rule.loud_dbfs is not None:
