@@ -4,7 +4,8 @@
 
 The projection comes with Streamer for each encoder (`data/own_sounds/NAME.npz`, made by `streamer train own-sounds`):
 directions in which sounds differ and the same sound elsewhere does not (linear discriminant analysis, Fisher 1936).
-With it come the vectors of other sounds and speech, which every layer is taught to leave alone. How a layer is learned: `streamer.training.own_sounds`.
+With it come the vectors of other sounds and speech, which every layer is taught to leave alone. How a layer is
+learned: `streamer.training.own_sounds`.
 
 What is kept of a sound (`OwnSoundFiles`): vectors of its clips, no audio, and the layer that they led to. Both mean
 something to the encoder that they were made with only, which is told by its LayerNorms: neither precision nor file
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,8 +239,7 @@ class OwnSoundFiles:
         return self._path(name).with_suffix("")
 
     def _path(self, name: str) -> Path:
-        plain = "".join(letter if letter.isalnum() else "_" for letter in name.casefold())
-        return self.folder / f"{plain}.npz"
+        return self.folder / f"{quote(name.casefold(), safe=' ')}.npz"
 
 
 def fitting(background: Background, sounds: Sequence[OwnSound]) -> tuple[OwnLayer, tuple[str, ...]]:

@@ -26,7 +26,10 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
-_SCRIPTS = ("dom.js", "feed.js", "marks.js", "alerts.js", "condition.js", "timeline.js", "viewer.js", "overlay.js")
+_SCRIPTS = (
+    *("dom.js", "feed.js", "marks.js", "learn.js", "alerts.js"),
+    *("condition.js", "timeline.js", "viewer.js", "overlay.js"),
+)
 _ASSETS = (*_SCRIPTS, "viewer.css", "overlay.css", "icon.svg")
 
 

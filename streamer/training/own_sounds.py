@@ -32,7 +32,7 @@ from streamer.training.moments import WINDOW_S, Audio, Moment, Scene, moment_of,
 
 SCENES = 10  # of each clip
 SCALE = 8.0  # unit vectors are made so long before the fit
-RIDGE = 1.0  # on the weights, beside WEIGHT for all examples of each side
+RIDGE = 0.3  # on the weights, beside WEIGHT for all examples of each side
 WEIGHT = 1000.0
 HARD, EASY = 1200, 1200  # of the other vectors a fit sees: the nearest, and some of the rest
 NEWTON_STEPS = 12
