@@ -6,6 +6,7 @@ from streamer.server import messages
 from streamer.server.messages import (
     Ack,
     Flush,
+    Learn,
     Mark,
     MessageError,
     Ping,
@@ -92,3 +93,26 @@ def test_connection_messages_carry_no_seq_and_survive_any_text():
         assert "seq" not in message
         assert "audio_t" not in message
         assert json.loads(messages.encode(message).encode())["v"] == 1
+
+
+def test_moments_to_learn_from_are_the_last_seconds_or_between_two_times():
+    assert parse('{"type":"learn","name":"my bell","seconds":4}') == Learn("my bell", None, None, 4.0)
+    timed = parse('{"type":"learn","name":"my bell","session":"a","start":10.5,"end":12}')
+    assert timed == Learn("my bell", "a", 10.5, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ('"name":"<b>","seconds":4', "name: must be 1 to 40"),
+        ('"seconds":4', "name: must be 1 to 40"),
+        ('"name":"x","seconds":0', "seconds: must be seconds from 0.3 to 30"),
+        ('"name":"x","seconds":true', "seconds: must be"),
+        ('"name":"x","start":10,"end":10', "end: must be seconds from 10.3 to 40"),
+        ('"name":"x","start":-1,"end":1', "start: must be"),
+        ('"name":"x"', "start: must be"),
+    ],
+)
+def test_other_moments_are_refused(fields, says):
+    with pytest.raises(MessageError, match=says):
+        parse('{"type":"learn",' + fields + "}")

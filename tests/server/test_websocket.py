@@ -16,10 +16,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from streamer.errors import ConfigError
 from streamer.events import Event, Status, Tag, Tags
-from streamer.server import websocket
+from streamer.server import messages, websocket
 from streamer.server.hub import HubLimits
 from streamer.server.listening import Actions, ServerOptions
-from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
+from streamer.server.messages import Ack, Flush, Learn, MessageError, SessionHealth, SessionInfo, SetLanguage
 from streamer.server.server_thread import ServerThread
 
 TOKEN = "a-long-token"
@@ -179,6 +179,36 @@ def test_elsewhere_nobody_sets_the_language(serve, options, says):
     with client(server, f"/ws?token={TOKEN}") as one:
         assert "set" not in receive(one)["capabilities"]
         one.send('{"type":"set","language":"de"}')
+        assert says in receive(one, "error")["detail"]
+
+
+def test_who_holds_the_token_may_teach_sounds_where_that_is_allowed(serve):
+    asked: list[Learn] = []
+
+    def learn(message: Learn) -> dict[str, object]:
+        asked.append(message)
+        return messages.learned("main", message.name, len(asked), 3)
+
+    server = serve(Actions(learn=learn), token=TOKEN, allow_learn=True)
+    with client(server, f"/ws?token={TOKEN}") as one:
+        assert "learn" in receive(one)["capabilities"]
+        one.send('{"type":"learn","name":" my  bell ","seconds":5}')
+        assert receive(one, "learned") == {
+            **{"v": 1, "type": "learned", "session": "main", "name": "my bell"},
+            **{"clips": 1, "needed": 3},
+        }
+    assert asked == [Learn("my bell", None, None, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"token": TOKEN}, "server.allow_learn"), ({}, "server.allow_learn"), ({"allow_learn": True}, "--token")],
+)
+def test_elsewhere_nobody_teaches_sounds(serve, options, says):
+    server = serve(Actions(learn=lambda message: pytest.fail("it was learned")), **options)
+    with client(server, f"/ws?token={TOKEN}") as one:
+        assert "learn" not in receive(one)["capabilities"]
+        one.send('{"type":"learn","name":"bell","seconds":5}')
         assert says in receive(one, "error")["detail"]
 
 
