@@ -11,6 +11,7 @@ same place as the sound is left out there, since it may be the same bell. Recall
 
 import csv
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from streamer.training.moments import moment_of
 from streamer.training.own_sounds import encoder_of, learn, scene_windows
 
 RATE = 16_000
-SHARED = Path("/work/shared")
+SHARED = Path(os.environ.get("STREAMER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 KINDS = (
     *("doorbell", "neg_bell", "neg_beep", "neg_phone_ring", "neg_alarm_clock", "neg_phone_alarm", "dog_bark"),
     *("clock_alarm", "church_bells", "dog", "smoke_alarm"),
