@@ -142,7 +142,7 @@ class OwnSounds:
 
     def _take(self, asked: Learn) -> dict[str, Any]:
         if self._encode is None:
-            why = "comes with Streamer for nano, tiny.en and base" if self._engine else "needs a model, being loaded"
+            why = "comes with Streamer for nano and tiny.en" if self._engine else "needs a model, being loaded"
             raise MessageError(f"learn: not with this model (yet): what learning takes {why}")
         live = {name: ring for name, ring in self._rings.items() if not ring.ended}
         session = asked.session or (next(iter(live)) if len(live) == 1 else None)
