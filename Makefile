@@ -32,12 +32,13 @@ RECORDINGS ?= $(wildcard ../shared/real/manifest.csv)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]' \
 	  || echo 'faster-whisper could not be installed: the bench goes without this peer'
-	$(BIN)/streamer bench hop || $(BIN)/streamer bench hop --sizes tiny,base
+	$(BIN)/streamer bench hop || $(BIN)/streamer bench hop --models nano
 	$(BIN)/streamer bench ceilings --sizes tiny,base
-	$(BIN)/streamer bench throughput || $(BIN)/streamer bench throughput --size tiny
+	$(BIN)/streamer bench throughput || $(BIN)/streamer bench throughput --model nano
 	$(BIN)/streamer bench soak --hours 0.5
 	$(BIN)/streamer bench busy
 	$(if $(SCENES),$(BIN)/streamer bench speech --data $(SCENES) --model nano --plain --peers --paced 20)
+	$(if $(RECORDINGS),$(BIN)/streamer bench sounds --data $(RECORDINGS) --model nano --sets sounds --limit 3)
 	$(if $(RECORDINGS),$(BIN)/streamer bench speech --data $(RECORDINGS) --model tiny.en --sets en_short --out build/bench/recordings)
 
 setup: $(READY)

@@ -5,9 +5,9 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, TypedDict
 
 PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
@@ -18,11 +18,20 @@ _OPTIONAL: Final = {"optional": True}  # a field whose key is left out while it 
 State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
 AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
 Severity = Literal["info", "warning", "critical"]
+SEVERITY_RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 
 
 def seconds(samples: int) -> float:
     """Seconds on the capture clock of an absolute sample index, to the microsecond."""
     return round(samples / SAMPLE_RATE, 6)
+
+
+class Stamp(TypedDict):
+    """What every event of a session carries, as `Event` says."""
+
+    session: str
+    seq: int
+    audio_t: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1."""
+    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1.
+
+    `span_s`: how many of the last seconds the score is of, the shortest span that decided; 0 where that is not known.
+    """
 
     index: int
     label: str
     score: float
+    span_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,12 +109,12 @@ def measure(name, third, count, backgrounds=None):
         bed: np.concatenate([read_audio(str(path)) for path, kind in files if kind in kinds])
         for bed, kinds in beds.items()
     }
-    others = []
+    others, seconds = [], 0.0
     for path, _ in files:
         samples = read_audio(str(path))[: 60 * RATE]
+        seconds += len(samples) / RATE if len(samples) < 10 * RATE else len(samples) // (10 * RATE) * 10.0
         samples = np.pad(samples, (0, -len(samples) % (10 * RATE))) if len(samples) < 10 * RATE else samples
         others += [(path, background.vectors(encode(window))) for window in scene_windows(samples)]
-    seconds = sum(min(10.0, len(read_audio(str(path))) / RATE) for path, _ in others)
     print(f"{len(others)} windows, {seconds / 3600:.2f} h of other sounds", flush=True)
     rows = []
     for path in mine:
@@ -131,7 +131,7 @@ def measure(name, third, count, backgrounds=None):
 
         clips = [(f"clip {number}", again("", 15, 35, RATE // 2, RATE // 2)) for number in range(CLIPS)]
         try:
-            sound = learn(None, "mine", "info", clips, encode, background)
+            sound = learn("mine", "info", clips, encode, background)
         except InputError as error:
             print(f"{path.name[:44]:44} refused: {error}", flush=True)
             rows.append((0.0, 0.0, np.nan, 0.0))
@@ -152,7 +152,7 @@ def measure(name, third, count, backgrounds=None):
         false = sum(float(sound.logits(vectors).max()) >= sound.threshold for vectors in away)
         hours = seconds / 3600 * len(away) / len(others)
         rows.append(
-            (len(delays) / OCCURRENCES, false / hours, float(np.mean(delays)) if delays else np.nan, sound.heard_again)
+            (len(delays) / OCCURRENCES, false / hours, float(np.mean(delays)) if delays else np.nan, sound.recall)
         )
         print(
             f"{path.name[:44]:44} recall {rows[-1][0]:.2f}, false/h {rows[-1][1]:.2f}, after {rows[-1][2]:.1f} s",

@@ -10,7 +10,7 @@ from protocol import check_session
 
 import streamer
 from streamer.audio.files import read_audio
-from streamer.bench.offline import Offline, float32_module
+from streamer.bench.peers import Offline, float32_module
 from streamer.measure.recordings import read_recordings
 from streamer.measure.word_errors import plain_text, word_errors
 from streamer.model.whisper import Model

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamer.alerts.delivery import Backoff, Delivery, Target, Wanted
+from streamer.alerts.delivery import Backoff, Delivery, Target
 from streamer.alerts.history import AlertHistory, history_path
 from streamer.alerts.parcels import Spool
-from streamer.alerts.recorder import Recorder
-from streamer.audio.block import Source
+from streamer.alerts.recorder import ClipRing, Recorder
+from streamer.alerts.targets import Command, Push, Webhook
 from streamer.errors import ConfigError
 from streamer.events import Alert, Event
 from streamer.server.messages import Mark
@@ -49,11 +49,6 @@ class Deliveries:
         self._recorder = recorder
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What log lines call them."""
-        return tuple(delivery.name for delivery in self._deliveries)
-
-    @property
     def waiting(self) -> int:
         """Changes of alerts that wait for a service, or are under way, over all deliveries."""
         return sum(delivery.waiting for delivery in self._deliveries)
@@ -68,9 +63,9 @@ class Deliveries:
         for delivery in self._deliveries:
             delivery.start()
 
-    def tap(self, session: str, source: Source) -> Source:
-        """The source, with its last seconds kept where clips are wanted."""
-        return source if self._recorder is None else self._recorder.tap(session, source)
+    def clips(self, session: str) -> ClipRing | None:
+        """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
+        return None if self._recorder is None else self._recorder.clips(session)
 
     def put(self, events: Sequence[Event]) -> None:
         """Give alerts to every delivery; other events are not for them."""
@@ -132,16 +127,12 @@ class _Builder:
         return {rule.id: rule.title for rule in self.settings.alerts.rules}
 
     def push(self, given: PushSettings, path: str) -> Delivery:
-        from streamer.alerts.notify import Push
-
         url = address(given.url, given.url_env, path, self.environment)
         where = f"{path}.{'url' if given.url is not None else 'url_env'}"
         target = Push(given.name, url, names=self.names, timeout_s=given.timeout_s, path=where)
         return self._delivery(target, given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
 
     def webhook(self, given: WebhookSettings, path: str) -> Delivery:
-        from streamer.alerts.webhook import Webhook
-
         url = address(given.url, given.url_env, path, self.environment, check_web_address)
         key = None if given.secret_env is None else secret(given.secret_env, f"{path}.secret_env", self.environment)
         folder = self.settings.delivery.spool
@@ -151,8 +142,6 @@ class _Builder:
         return self._delivery(target, given, backoff=backoff, spool=Spool(root, given.name))
 
     def command(self, given: CommandSettings, path: str) -> Delivery:
-        from streamer.alerts.shell import Command
-
         hidden = self.settings.delivery.secret_names()
         target = Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
         return self._delivery(target, given, senders=given.at_once)
@@ -174,12 +163,13 @@ class _Builder:
     ) -> Delivery:
         """With what all three kinds choose: which alerts, and how many of them wait. Webhooks are told every end."""
         rules = () if isinstance(given, WebhookSettings) else self.settings.alerts.rules
-        wanted = Wanted(
-            min_severity=given.min_severity,
-            rules=frozenset(given.rules),
-            states=frozenset(given.states),
-            quiet_ends=frozenset(rule.id for rule in rules if not rule.all_clear),
-        )
+        quiet_ends = {rule.id for rule in rules if not rule.all_clear}
+
+        def wanted(alert: Alert) -> bool:
+            """What was withdrawn is told all the same: it was not so."""
+            quiet = alert.state == "cleared" and alert.rule in quiet_ends and "withdrawn" not in alert.labels
+            return given.wants(alert) and not quiet
+
         return Delivery(target, limit=given.waiting, wanted=wanted, run=self.run, **more)
 
 

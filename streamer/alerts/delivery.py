@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from streamer.alerts.parcels import SEVERITY_RANK, AlertQueue, Parcel, Spool, parcel_key
-from streamer.events import Alert, AlertState, Severity
+from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key
+from streamer.events import Alert
 
 log = logging.getLogger(__name__)
 
@@ -63,24 +63,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which alerts a target gets. `quiet_ends`: rules whose end is not told, unless the alert was withdrawn."""
-
-    min_severity: Severity = "info"
-    rules: frozenset[str] = frozenset()
-    states: frozenset[AlertState] = frozenset(("raised", "updated", "acknowledged", "cleared"))
-    quiet_ends: frozenset[str] = frozenset()
-
-    def __call__(self, alert: Alert) -> bool:
-        """Whether this change of an alert is wanted."""
-        if self.rules and alert.rule not in self.rules:
-            return False
-        if alert.state == "cleared" and alert.rule in self.quiet_ends and "withdrawn" not in alert.labels:
-            return False
-        return alert.state in self.states and SEVERITY_RANK[alert.severity] >= SEVERITY_RANK[self.min_severity]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """Pauses between attempts: from half of to the whole of `first_s` · 2^failures, at most `longest_s`."""
 
@@ -96,8 +78,8 @@ class Backoff:
 class Delivery:
     """Brings alerts to `target`. Everything public may be called from any thread.
 
-    `limit`: so many wait; `senders`: threads that send (of one alert one change at a time); `give_up_s`: older alerts
-    are given up; `run`: see `parcel_key`; `wall`: Unix time.
+    `limit`: so many wait; `wanted`: which changes the target gets; `senders`: threads that send (of one alert one
+    change at a time); `give_up_s`: older alerts are given up; `run`: see `parcel_key`; `wall`: Unix time.
     """
 
     def __init__(
@@ -105,7 +87,7 @@ class Delivery:
         target: Target,
         *,
         limit: int,
-        wanted: Wanted | None = None,
+        wanted: Callable[[Alert], bool] = lambda alert: True,
         backoff: Backoff | None = None,
         spool: Spool | None = None,
         senders: int = 1,
@@ -115,7 +97,7 @@ class Delivery:
     ) -> None:
         self.target = target
         self.dropped = 0  # parcels that went because the queue was full, or were given up
-        self._wanted, self._backoff, self._spool = wanted or Wanted(), backoff or Backoff(), spool
+        self._wanted, self._backoff, self._spool = wanted, backoff or Backoff(), spool
         self._give_up_s, self._run_name, self._wall = give_up_s, run, wall
         self._changed = threading.Condition()
         self._queue = AlertQueue(limit)
@@ -204,7 +186,7 @@ class Delivery:
         for parcel in left:
             self._number = max(self._number, parcel.number)
             self._say_gone(self._queue.put(parcel))
-        if self._queue.waiting():
+        if self._queue:
             log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
 
     def _top(self, work: Callable[[], None]) -> None:
@@ -236,16 +218,13 @@ class Delivery:
                     return parcel
                 if self._ending and (self._failures or not self._queue):
                     return None
-                due = self._tick_due(now)
+                every = self.target.tick_s
+                due = WAIT_S if every is None else self._ticked + every - now
                 if due <= 0 and not self._ending:
                     self._ticked = now
                     return True
                 pause = self._not_before - now
                 self._changed.wait(min(due if due > 0 else WAIT_S, pause if pause > 0 else WAIT_S, WAIT_S))
-
-    def _tick_due(self, now: float) -> float:
-        every = self.target.tick_s
-        return WAIT_S if every is None else self._ticked + every - now
 
     def _tick(self) -> None:
         try:

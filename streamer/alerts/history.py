@@ -71,6 +71,15 @@ class AlertHistory:
         self.path = path
         self._max_bytes = max_bytes
         self._numbers: dict[AlertKey, int] = {}
+        self._broken = 0  # lines that cannot be read, as was said last
+
+    def stamp(self) -> tuple[int, int]:
+        """Which file it is, and its size in bytes: another one means that something was added, by whatever program."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_size
 
     def check(self) -> None:
         """ConfigError where it cannot be written."""
@@ -129,13 +138,14 @@ class AlertHistory:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
         entries: dict[int, HistoryEntry] = {}
         broken = 0
-        for line in _lines(text):
+        for line in filter(None, text.split("\n")):  # other ends of lines than ours may stand in what was said
             try:
                 self._add(entries, json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
                 broken += 1
-        if broken:
+        if broken > self._broken:
             log.warning("%s: %d lines cannot be read and are left out", self.path, broken)
+        self._broken = broken
         return sorted(entries.values(), key=lambda entry: entry.number)
 
     def _add(self, entries: dict[int, HistoryEntry], line: dict[str, Any]) -> None:
@@ -182,88 +192,39 @@ class AlertHistory:
             if size:  # an earlier process may have been killed within a line
                 file.seek(-1, os.SEEK_END)
                 torn = file.read(1) != b"\n"
-            line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-            size += file.write(b"\n" * torn + line.encode("utf-8", "replace"))
+            size += file.write(b"\n" * torn + _line(record).encode())
         if size > self._max_bytes:
             self._shrink(record["number"])
 
     def _shrink(self, newest: int) -> None:
-        """Leave out marks that later ones replaced, then whole alerts, the unmarked first, the newest never."""
-        lines = _lines(self.path.read_text(encoding="utf-8", errors="replace"))
-        owners = [_number(line) for line in lines]
-        last = {number: index for index, (number, mark) in enumerate(owners) if mark != ""}
-        marked = {number for number, index in last.items() if owners[index][1] is not None}
-        whole = [(owners[i][0], line) for i, line in enumerate(lines) if owners[i][1] == "" or last[owners[i][0]] == i]
-        sizes: dict[int, int] = {}
-        for number, line in whole:
-            sizes[number] = sizes.get(number, 0) + len(line.encode()) + 1
-        excess = sum(sizes.values()) - KEPT_PART * self._max_bytes
-        gone: set[int] = set()
-        for number in sorted(sizes, key=lambda number: (number in marked, number)):
-            if excess <= 0:
-                break
-            if number != newest:
-                gone.add(number)
-                excess -= sizes[number]
-        kept = "".join(f"{line}\n" for number, line in whole if number not in gone)
+        """Keep what `read` sees of each alert; then leave out whole alerts, the unmarked first, the newest never."""
+        entries = self.read()
+        texts = {entry.number: self._text_of(entry) for entry in entries}
+        excess = sum(len(text.encode()) for text in texts.values()) - KEPT_PART * self._max_bytes
+        gone = 0
+        for entry in sorted(entries, key=lambda entry: (entry.verdict is not None, entry.number)):
+            if excess > 0 and entry.number != newest:
+                excess -= len(texts.pop(entry.number).encode())
+                gone += 1
         begun = self.path.with_name(self.path.name + ".tmp")
         with open(os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(kept)
+            file.write("".join(texts.values()))
         begun.replace(self.path)
         if gone:
-            log.warning("%s: is full; the %d oldest alerts were left out", self.path, len(gone))
+            log.warning("%s: is full; the %d oldest alerts were left out", self.path, gone)
+
+    def _text_of(self, entry: HistoryEntry) -> str:
+        told: list[dict[str, Any]] = [{"event": entry.first.to_dict()}]
+        told += [{"event": entry.latest.to_dict()}] if entry.latest != entry.first else []
+        told += [{"verdict": entry.verdict}] if entry.verdict is not None else []
+        told += [{"clip": entry.clip.relative_to(self.path.parent).as_posix()}] if entry.clip is not None else []
+        return "".join(_line({"number": entry.number, "time": entry.time.isoformat(), **one}) for one in told)
 
 
-class MarksTail:
-    """The marks that were added to a history since the last look, by this or any other process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file, self._position = self._now()
-
-    def read(self) -> list[tuple[int, Verdict | None]]:
-        """Numbers and verdicts (None: taken back), in order; all that are there after the file was made anew."""
-        file, size = self._now()
-        if file != self._file or size < self._position:
-            self._file, self._position = file, 0
-        if size == self._position:
-            return []
-        try:
-            with self._path.open("rb") as history:
-                history.seek(self._position)
-                added = history.read()
-        except OSError:
-            return []
-        whole = added[: added.rfind(b"\n") + 1]  # the last line may not be written yet
-        self._position += len(whole)
-        found = (_number(line) for line in _lines(whole.decode("utf-8", "replace")))
-        return [
-            (number, None if mark is None else "false" if mark == "false" else "true")
-            for number, mark in found
-            if mark in ("false", "true", None)
-        ]
-
-    def _now(self) -> tuple[int, int]:
-        """Which file it is, and its size in bytes."""
-        try:
-            found = self._path.stat()
-        except OSError:
-            return 0, 0
-        return found.st_ino, found.st_size
-
-
-def _lines(text: str) -> list[str]:
-    """The lines that are not empty; other ends of lines than ours may stand in what was said."""
-    return [line for line in text.split("\n") if line]
-
-
-def _number(line: str) -> tuple[int, str | None]:
-    """Whose line it is, and the mark in it ("": none); what cannot be read is nobody's (0) and goes first."""
-    try:
-        record = json.loads(line)
-        return int(record["number"]), record.get("verdict", "")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0, ""
+def _line(record: Mapping[str, Any]) -> str:
+    """As bytes of any text can be written; lone surrogates become question marks."""
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return line.encode("utf-8", "replace").decode()
 
 
 def _iso(unix: float) -> str:
@@ -272,32 +233,67 @@ def _iso(unix: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """What the marks say about one rule.
+    """What the marks say about one rule, which raised so many `alerts`, `true` and `false` of them marked.
 
-    `precision_low`, `precision_high`: 95 % interval (Wilson 1927) of the share of true alerts among the marked.
-    `avoids_all`: the least threshold above every false alarm that the tagger raised, and `avoids_all_misses`: how many
-    true ones of the tagger lie below it. `proposal`: the threshold to take, `avoided`: false alarms below it, or None
-    and `why` says why there is none.
+    `scored_true`, `scored_false`: the best scores of the marked ones that the tagger alone raised.
     """
 
     rule: AlertRule
     alerts: int
     true: int
     false: int
-    scored_false: int
-    precision_low: float
-    precision_high: float
-    avoids_all: float | None
-    avoids_all_misses: int
-    proposal: float | None
-    avoided: int
-    why: str
+    scored_true: tuple[float, ...]
+    scored_false: tuple[float, ...]
 
     @property
     def precision(self) -> float | None:
         """Share of true alerts among the marked; None without marks."""
         marked = self.true + self.false
         return self.true / marked if marked else None
+
+    @property
+    def avoids_all(self) -> float | None:
+        """The least threshold above every false alarm that the tagger raised; None where there is none."""
+        above = _above(max(self.scored_false)) if self.scored_false else 2.0
+        return above if above <= 1 else None
+
+    @property
+    def avoids_all_misses(self) -> int:
+        """How many true ones of the tagger lie below `avoids_all`."""
+        return sum(score < (self.avoids_all or 0.0) for score in self.scored_true)
+
+    @property
+    def proposal(self) -> float | None:
+        """The highest threshold that is needed and misses none of the true alerts; None: `why_none` says why."""
+        return None if self.why_none else self._wanted
+
+    @property
+    def avoided(self) -> int:
+        """False alarms below the proposal."""
+        return sum(score < (self.proposal or 0.0) for score in self.scored_false)
+
+    @property
+    def why_none(self) -> str:
+        """Why no threshold is proposed, "" where one is."""
+        if not self.false:
+            return "no alert was marked as false: nothing to change"
+        if not self.rule.labels:
+            return "it does not go by scores: a threshold changes nothing"
+        if not self.scored_false:
+            return "the pattern in the signal raised the false ones: a threshold changes nothing"
+        if self.true + self.false < LEAST_MARKS or self.false < LEAST_FALSE:
+            return f"too little to go by: needs {LEAST_MARKS} marks, {LEAST_FALSE} of them false"
+        held = self.rule.threshold is not None and self._wanted <= self.rule.threshold
+        if held or min(self.scored_false) >= self._wanted:
+            return "false and true ones score alike: no threshold avoids any without missing a true one"
+        return ""
+
+    @property
+    def _wanted(self) -> float:
+        wanted = _above(max(self.scored_false))
+        if self.scored_true:
+            wanted = min(wanted, math.floor(min(self.scored_true) / STEP + 1e-9) * STEP)
+        return round(min(wanted, 1.0), 4)
 
 
 def tune(entries: Iterable[HistoryEntry], rules: AlertRules) -> list[RuleReport]:
@@ -311,48 +307,8 @@ def tune(entries: Iterable[HistoryEntry], rules: AlertRules) -> list[RuleReport]
 def _report(rule: AlertRule, entries: Sequence[HistoryEntry]) -> RuleReport:
     true = [entry for entry in entries if entry.verdict == "true"]
     false = [entry for entry in entries if entry.verdict == "false"]
-    low, high = wilson(len(true), len(true) + len(false))
-    scored_true = [entry.score for entry in true if _by_score(entry)]
-    scored_false = [entry.score for entry in false if _by_score(entry)]
-    all_false = _above(max(scored_false)) if scored_false else None
-    missed = sum(score < all_false for score in scored_true) if all_false is not None else 0
-    proposal, avoided, why = _proposal(rule, len(true), len(false), scored_true, scored_false)
-    return RuleReport(
-        rule=rule,
-        alerts=len(entries),
-        true=len(true),
-        false=len(false),
-        scored_false=len(scored_false),
-        precision_low=low,
-        precision_high=high,
-        avoids_all=all_false if all_false is not None and all_false <= 1 else None,
-        avoids_all_misses=missed,
-        proposal=proposal,
-        avoided=avoided,
-        why=why,
-    )
-
-
-def _proposal(
-    rule: AlertRule, true: int, false: int, scored_true: Sequence[float], scored_false: Sequence[float]
-) -> tuple[float | None, int, str]:
-    """The highest threshold that is needed and misses none of the true alerts, what it avoids, or why there is none."""
-    if not false:
-        return None, 0, "no alert was marked as false: nothing to change"
-    if not rule.labels:
-        return None, 0, "it does not go by scores: a threshold changes nothing"
-    if not scored_false:
-        return None, 0, "the pattern in the signal raised the false ones: a threshold changes nothing"
-    if true + false < LEAST_MARKS or false < LEAST_FALSE:
-        return None, 0, f"too little to go by: needs {LEAST_MARKS} marks, {LEAST_FALSE} of them false"
-    wanted = _above(max(scored_false))
-    if scored_true:
-        wanted = min(wanted, math.floor(min(scored_true) / STEP + 1e-9) * STEP)
-    wanted = round(min(wanted, 1.0), 4)
-    avoided = sum(score < wanted for score in scored_false)
-    if not avoided or (rule.threshold is not None and wanted <= rule.threshold):
-        return None, 0, "false and true ones score alike: no threshold avoids any without missing a true one"
-    return wanted, avoided, ""
+    scores = [tuple(entry.score for entry in marked if _by_score(entry)) for marked in (true, false)]
+    return RuleReport(rule, len(entries), len(true), len(false), *scores)
 
 
 def _by_score(entry: HistoryEntry) -> bool:

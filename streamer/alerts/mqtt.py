@@ -18,7 +18,7 @@ import json
 import logging
 import re
 import socket
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,13 @@ from streamer.settings.deliveries import MqttSettings
 from streamer.settings.rules import AlertRule
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+    from paho.mqtt.client import Client, MQTTMessageInfo
 
 log = logging.getLogger(__name__)
 
 ACK_S = 5.0  # so long the broker may take to confirm
-MAX_GIVEN_UP = 1000  # messages without confirmation; then states are not said again until some come
+LOOK_S = 0.1  # how often a lost connection is noticed while we wait for that
+MAX_UNCONFIRMED = 1000  # messages that paho keeps for the broker; further ones are refused and wait with us
 LEAVE_S = 0.5  # so long it may take to say that we leave
 KEEPALIVE_S = 20  # seconds; after one and a half of them without a sign the broker publishes the last will
 _CLASSES = {"smoke_alarm": "smoke", "co_alarm": "carbon_monoxide"}
@@ -54,14 +55,10 @@ class Mqtt(Target):
         """Raises ConfigError where paho-mqtt is missing or the authorities' file cannot be read."""
         self._settings, self._rules, self._password = settings, tuple(rules), password
         self._device = settings.device or device_id(socket.gethostname())
-        self._prefix = f"{settings.base_topic}/{self._device}"
+        self._prefix = f"streamer/{self._device}"
         self.tick_s = settings.refresh_s  # states are said again so often
         self._standing: dict[str, dict[AlertKey, Alert]] = {rule.id: {} for rule in rules if rule.enabled}
-        self._latest: dict[str, Alert] = {}
-        self._changed = threading.Condition()  # never held while paho is called: it calls us with its own locks held
-        self._confirmed: set[int] = set()  # messages that the broker has and nobody asked for yet
-        self._given_up: set[int] = set()  # messages that nobody waits for any more
-        self._pending: dict[int, list[int]] = {}  # parcel number -> its messages
+        self._pending: tuple[int, list[MQTTMessageInfo]] = (0, [])  # number of the parcel on its way, its messages
         self._greeted = False  # this connection was told configuration and states
         self._client = self._make()
         self.on_connect: Callable[[], None] = lambda: None
@@ -76,16 +73,17 @@ class Mqtt(Target):
     def send(self, parcel: Parcel) -> None:
         """Publish an alert and wait until the broker has it. Raises NotDeliveredError."""
         self._greet()
-        if parcel.number not in self._pending:
+        number, messages = self._pending
+        if number != parcel.number:
             self._note(parcel.alert)
-            self._pending[parcel.number] = self._publish_alert(parcel.alert)
-        self._wait(self._pending[parcel.number])
-        del self._pending[parcel.number]
+            messages = self._publish_alert(parcel.alert)
+            self._pending = (parcel.number, messages)
+        self._wait(messages)
 
     def tick(self) -> None:
         """Say all states again. Raises NotDeliveredError."""
         if not self._greet():
-            self._tell(self._publish_states)
+            self._wait(self._publish_states())
 
     def close(self) -> None:
         """Say that we are offline, and leave."""
@@ -115,7 +113,7 @@ class Mqtt(Target):
         client.reconnect_delay_set(1, max(1, round(given.retry_max_s)))
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
-        client.on_publish = self._published
+        client.max_queued_messages_set(MAX_UNCONFIRMED)
         client.on_message = self._home_assistant
         return client
 
@@ -133,16 +131,6 @@ class Mqtt(Target):
     def _disconnected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             log.warning("mqtt: the connection to the broker is lost (%s); coming back", reason)
-        with self._changed:
-            self._changed.notify_all()
-
-    def _published(self, client: "Client", userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        with self._changed:
-            if mid in self._given_up:
-                self._given_up.discard(mid)
-            else:
-                self._confirmed.add(mid)
-            self._changed.notify_all()
 
     def _home_assistant(self, client: "Client", userdata: Any, message: Any) -> None:
         """It says `online` when it starts: it wants to know everything again."""
@@ -160,7 +148,7 @@ class Mqtt(Target):
             return False
         self._greeted = True
         try:
-            self._tell(self._publish_everything)
+            self._wait(self._publish_everything())
         except NotDeliveredError:
             self._greeted = False
             raise
@@ -173,9 +161,8 @@ class Mqtt(Target):
             standing.pop(key, None)
         else:
             standing[key] = alert
-        self._latest[alert.rule] = alert
 
-    def _publish_alert(self, alert: Alert) -> list[int]:
+    def _publish_alert(self, alert: Alert) -> "list[MQTTMessageInfo]":
         event = alert.to_json()
         messages = [
             self._publish(self._topic("alert"), event, retain=False),
@@ -188,42 +175,32 @@ class Mqtt(Target):
             messages.append(self._publish(self._topic("event"), json.dumps(told, ensure_ascii=False), retain=False))
         return messages
 
-    def _publish_everything(self) -> list[int]:
+    def _publish_everything(self) -> "list[MQTTMessageInfo]":
         messages = [self._publish(topic, payload) for topic, payload in self._discovery().items()]
         messages.append(self._publish(self._topic("availability"), "online"))
         return messages + self._publish_states()
 
-    def _publish_states(self) -> list[int]:
+    def _publish_states(self) -> "list[MQTTMessageInfo]":
         return [self._publish(self._topic(rule, "state"), self._state(rule)) for rule in self._standing]
 
     def _state(self, rule: str) -> str:
         return "ON" if self._standing[rule] else "OFF"
 
-    def _publish(self, topic: str, payload: str, *, retain: bool = True) -> int:
-        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+    def _publish(self, topic: str, payload: str, *, retain: bool = True) -> "MQTTMessageInfo":
+        return self._client.publish(topic, payload, qos=1, retain=retain)
 
-    def _tell(self, publish: Callable[[], list[int]]) -> None:
-        """Publish what is said again anyway. Raises NotDeliveredError."""
-        with self._changed:
-            if len(self._given_up) > MAX_GIVEN_UP:
-                raise NotDeliveredError("the broker does not confirm")
-        messages = publish()
-        try:
-            self._wait(messages)
-        except NotDeliveredError:
-            with self._changed:
-                self._given_up.update(set(messages) - self._confirmed)
-                self._confirmed.difference_update(messages)
-            raise
-
-    def _wait(self, messages: Sequence[int]) -> None:
+    def _wait(self, messages: Sequence["MQTTMessageInfo"]) -> None:
         """Until the broker has all of them. Raises NotDeliveredError."""
-        wanted = set(messages)
-        with self._changed:
-            self._changed.wait_for(lambda: wanted <= self._confirmed or not self._client.is_connected(), ACK_S)
-            if not wanted <= self._confirmed:
-                raise NotDeliveredError("the broker does not confirm")
-            self._confirmed -= wanted
+        until = time.monotonic() + ACK_S
+        try:
+            for message in messages:
+                while not message.is_published():
+                    if time.monotonic() > until or not self._client.is_connected():
+                        raise NotDeliveredError("the broker does not confirm")
+                    message.wait_for_publish(LOOK_S)  # paho does not wake us when the connection is lost
+        except (RuntimeError, ValueError):  # paho's: it was just lost, or too many are not confirmed
+            self._pending = (0, [])
+            raise NotDeliveredError("the broker does not take it") from None
 
     def _topic(self, *parts: str) -> str:
         return "/".join((self._prefix, *parts))

@@ -21,19 +21,17 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamer.errors import ConfigError
-from streamer.events import Alert, Severity, Tag
+from streamer.events import SEVERITY_RANK, Alert, Tag
 
 log = logging.getLogger(__name__)
 
 MAX_PROCESSES = 16  # with the same spool
 _SUFFIX = ".json"
-SEVERITY_RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _PASSING = ("updated", "acknowledged")
 AlertKey = tuple[str, int]  # session, id
 
@@ -86,10 +84,6 @@ class AlertQueue:
 
     def __len__(self) -> int:
         return len(self._parcels)
-
-    def waiting(self) -> tuple[Parcel, ...]:
-        """All parcels that were neither delivered nor dropped."""
-        return tuple(self._parcels.values())
 
     def put(self, parcel: Parcel) -> list[Parcel]:
         """Take a parcel in; the parcels that went for it (perhaps itself)."""

@@ -1,10 +1,10 @@
 """The history as a target of a delivery: it writes down alerts and marks, and the sound around where people want that.
 
-    capture thread ── TappedSource ──► ClipRing (the last seconds) ◄── history thread: cuts and writes WAV files
+    capture thread ──► ClipRing (the last seconds) ◄── history thread: cuts and writes WAV files
 
 The recorder runs in its delivery's thread, so that a slow disk delays nobody. Marks come from the server's thread and
 wait here, of each alert only the newest; what is on the disk is then told to `on_marks`, also what other programs
-marked. The tap copies references to blocks, nothing else. Positions are those of the capture clock: lost samples count.
+marked. The ring keeps references to blocks, nothing else. Positions are those of the capture clock: lost samples count.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ import threading
 import time
 import wave
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.alerts.delivery import NotDeliveredError, Target
-from streamer.alerts.history import AlertHistory, MarksTail, Verdict
+from streamer.alerts.history import AlertHistory, Verdict
 from streamer.alerts.parcels import AlertKey, Parcel
-from streamer.audio.block import AudioBlock, Source
+from streamer.audio.block import AudioBlock
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.server.messages import Mark, MessageError
 from streamer.settings.deliveries import HistorySettings
@@ -35,14 +35,14 @@ LOOK_S = 0.5  # how often we look whether the sound after an alert is there
 MARKS_LOOK_S = 2.0  # how often we look for marks that other programs made
 MAX_KNOWN = 10_000  # alerts of this run that can be marked from the pages; the oldest go
 MAX_RINGS = 64  # streams whose sound is kept; the oldest that ended go
-KEPT_S = 45.0  # of sound: an alert may be raised a while after its onset
+KEPT_SAMPLES = 45 * SAMPLE_RATE  # of sound: an alert may be raised a while after its onset
 FULL_SCALE = 32767
 
 
 class ClipRing:
     """The last seconds of one stream. Full-queue rule: the oldest blocks go. For several threads."""
 
-    def __init__(self, kept_samples: int = round(KEPT_S * SAMPLE_RATE)) -> None:
+    def __init__(self, kept_samples: int = KEPT_SAMPLES) -> None:
         self._kept = kept_samples
         self._blocks: deque[tuple[int, NDArray[np.float32]]] = deque()  # first sample, float32 [n]
         self._lock = threading.Lock()
@@ -79,41 +79,6 @@ class ClipRing:
         return found
 
 
-class TappedSource:
-    """`source`, whose blocks also go to `ring`."""
-
-    def __init__(self, source: Source, ring: ClipRing) -> None:
-        self._source, self._ring = source, ring
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self._source.name
-
-    @property
-    def live(self) -> bool:
-        """The source's."""
-        return self._source.live
-
-    @property
-    def sample_rate(self) -> int:
-        """The source's, in Hz."""
-        return self._source.sample_rate
-
-    def blocks(self) -> Iterator[AudioBlock]:
-        """The source's; see `Source.blocks`."""
-        try:
-            for block in self._source.blocks():
-                self._ring.push(block)
-                yield block
-        finally:
-            self._ring.ended = True
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
-
-
 @dataclass(frozen=True, slots=True)
 class _Due:
     """A clip to cut when its sound is there."""
@@ -122,24 +87,6 @@ class _Due:
     ring: ClipRing
     start: int
     end: int
-
-
-@dataclass(slots=True)
-class _Known:
-    """An alert of this run. `number`: in the history, None while it is not written."""
-
-    number: int | None = None
-    verdict: Verdict | None = None
-
-
-@dataclass(slots=True)
-class _Marks:
-    """What can be marked, what waits to be written, and where other programs' marks are looked for."""
-
-    tail: MarksTail
-    known: dict[AlertKey, _Known] = field(default_factory=dict)
-    keys: dict[int, AlertKey] = field(default_factory=dict)  # by the number in the history
-    waiting: dict[AlertKey, Verdict | None] = field(default_factory=dict)
 
 
 class Recorder(Target):
@@ -153,40 +100,40 @@ class Recorder(Target):
         self._lock = threading.Lock()
         self._rings: dict[str, ClipRing] = {}
         self._due: list[_Due] = []
-        self._marks = _Marks(MarksTail(history.path))
+        self._numbers: dict[AlertKey, int | None] = {}  # can be marked: number in the history, None: not yet
+        self._waiting: dict[AlertKey, Verdict | None] = {}  # marks to be written
+        self._stamp = history.stamp()
+        self._told: dict[str, tuple[list[int], list[int]]] = {}
         self.wake: Callable[[], None] = lambda: None
         self.on_marks: Callable[[str, list[int], list[int]], None] = lambda session, false, true: None
 
     def expect(self, alert: Alert) -> None:
         """This alert can be marked from now on; any thread."""
         with self._lock:
-            known = self._marks.known
-            known.setdefault((alert.session, alert.id), _Known())
-            if len(known) > MAX_KNOWN:
-                oldest = known.pop(next(iter(known)))
-                self._marks.keys.pop(oldest.number or 0, None)
+            self._numbers.setdefault((alert.session, alert.id))
+            if len(self._numbers) > MAX_KNOWN:
+                del self._numbers[next(iter(self._numbers))]
 
     def mark(self, mark: Mark) -> None:
         """Have a mark written; any thread, never waits. Raises MessageError: there is no such alert."""
         with self._lock:
-            known = self._marks.known
-            session = mark.session or next((name for name, _ in reversed(known)), None)
+            session = mark.session or next((name for name, _ in reversed(self._numbers)), None)
             key = (session or "", mark.id)
-            if key not in known:
+            if key not in self._numbers:
                 raise MessageError(f"mark: session {session!r} has no alert {mark.id} that could be marked")
-            self._marks.waiting[key] = "false" if mark.false_alarm else None
+            self._waiting[key] = "false" if mark.false_alarm else None
         self.wake()
 
-    def tap(self, session: str, source: Source) -> Source:
-        """The source, with its last seconds kept if clips are wanted."""
+    def clips(self, session: str) -> ClipRing | None:
+        """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
         if not self._settings.clips:
-            return source
+            return None
         with self._lock:
             ended = [name for name, ring in self._rings.items() if ring.ended]
             for name in ended[: max(0, len(self._rings) + 1 - MAX_RINGS)]:
                 del self._rings[name]
             ring = self._rings[session] = ClipRing()
-        return TappedSource(source, ring)
+        return ring
 
     def send(self, parcel: Parcel) -> None:
         """Write a change of an alert down. Raises NotDeliveredError."""
@@ -195,9 +142,8 @@ class Recorder(Target):
         except OSError as error:
             raise NotDeliveredError(error.strerror or type(error).__name__) from None
         with self._lock:
-            if (known := self._marks.known.get(parcel.alert_key)) is not None:
-                known.number = number
-                self._marks.keys[number] = parcel.alert_key
+            if parcel.alert_key in self._numbers:
+                self._numbers[parcel.alert_key] = number
         if parcel.alert.state == "raised":
             self._plan(number, parcel.alert)
 
@@ -220,10 +166,8 @@ class Recorder(Target):
 
     def _write_marks(self) -> None:
         with self._lock:
-            waiting = list(self._marks.waiting.items())
-        for key, verdict in waiting:
-            with self._lock:
-                number = self._marks.known[key].number if key in self._marks.known else 0
+            waiting = [(key, verdict, self._numbers.get(key, 0)) for key, verdict in self._waiting.items()]
+        for key, verdict, number in waiting:
             if number is None:  # not written yet: the disk has trouble
                 continue
             try:
@@ -233,23 +177,25 @@ class Recorder(Target):
                 log.warning("history: a mark is not written: %s; trying again", error.strerror)
                 raise NotDeliveredError(error.strerror or type(error).__name__) from None
             with self._lock:
-                if self._marks.waiting.get(key, verdict) == verdict:
-                    self._marks.waiting.pop(key, None)
+                if self._waiting.get(key, verdict) == verdict:
+                    self._waiting.pop(key, None)
 
     def _read_marks(self) -> None:
         """Tell of the sessions whose marks changed on the disk, whoever wrote them."""
-        changed: dict[str, tuple[list[int], list[int]]] = {}
-        found = self._marks.tail.read()
+        stamp = self._history.stamp()
+        if stamp == self._stamp:
+            return
+        verdicts = {entry.number: entry.verdict for entry in self._history.read()}
+        told: dict[str, tuple[list[int], list[int]]] = {}
         with self._lock:
-            for number, verdict in found:
-                if (key := self._marks.keys.get(number)) is not None:
-                    self._marks.known[key].verdict = verdict
-                    changed[key[0]] = ([], [])
-            for (session, id), known in self._marks.known.items():
-                if session in changed and known.verdict is not None:
-                    changed[session][known.verdict == "true"].append(id)
-        for session, (false, true) in changed.items():
-            self.on_marks(session, false, true)
+            for (session, id), number in self._numbers.items():
+                false, true = told.setdefault(session, ([], []))
+                if (verdict := verdicts.get(number or 0)) is not None:
+                    (true if verdict == "true" else false).append(id)
+        for session, marks in told.items():
+            if marks != self._told.get(session, ([], [])):
+                self.on_marks(session, *marks)
+        self._stamp, self._told = stamp, told
 
     def _plan(self, number: int, alert: Alert) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What every source of sound hands on, the shape of a source, and the clock that it waits on."""
+"""What every source of sound hands on, how loud that is, the shape of a source, and the clock that it waits on."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.events import State
 
+SILENCE_DBFS = -120.0  # what digital silence counts as
 BLOCK_SAMPLES = 800  # 50 ms at 16 kHz: the longest block a file or stdin hands out
 
 
@@ -36,9 +37,14 @@ class AudioBlock:
         """What is wrong from here on, in one line; nothing while it is `listening`."""
         return "" if self.state == "listening" else self.reason
 
-    def news(self, before: State) -> list[tuple[State, str]]:
-        """What people should be told: each a state and its detail. `before`: the source's state so far."""
-        changed = [(self.state, self.trouble)] if self.state != before else []
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a loss and nothing else."""
+        return bool(self.lost_samples) and not (len(self.samples) or self.notice) and self.state == "listening"
+
+    def news(self, before: tuple[State, str]) -> list[tuple[State, str]]:
+        """What people should be told: each a state and its detail. `before`: state and trouble so far."""
+        changed = [(self.state, self.trouble)] if (self.state, self.trouble) != before else []
         return [*changed, ("listening", self.notice)] if self.notice else changed
 
 
@@ -46,7 +52,6 @@ class Source(Protocol):
     """Where sound comes from.
 
     `live`: blocks come in step with wall time, so a consumer that is too slow must drop; else the source waits for it.
-    `sample_rate` is the native one, in Hz; blocks are 16 kHz mono whatever it is.
     """
 
     @property
@@ -54,9 +59,6 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool: ...  # noqa: D102
-
-    @property
-    def sample_rate(self) -> int: ...  # noqa: D102
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks in order, waiting for sound; ends at the end of the input or after `close`.
@@ -68,23 +70,21 @@ class Source(Protocol):
         """Make `blocks` end within 0.5 s. From any thread, any number of times."""
 
 
+def dbfs(samples: NDArray[np.float32]) -> float:
+    """RMS level of float32 [n] in dB relative to a full-scale square wave, -120 to 0 (above 0 only for |x| > 1)."""
+    if samples.size == 0:
+        return SILENCE_DBFS
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return max(SILENCE_DBFS, 10.0 * float(np.log10(max(power, 1e-30))))
+
+
 def empty() -> NDArray[np.float32]:
     """No samples, float32 [0]."""
     return np.zeros(0, np.float32)
 
 
-class Clock(Protocol):
-    """Monotonic time and waiting, injected so that tests can script both."""
-
-    def now(self) -> float:
-        """Seconds that never go back."""
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait until `event` is set or `timeout_s` is over; whether it is set."""
-
-
-class SystemClock:
-    """The machine's monotonic clock."""
+class Clock:
+    """The machine's monotonic clock, given to what waits, so that tests can script both."""
 
     def now(self) -> float:
         """Seconds of `time.monotonic`."""
@@ -98,8 +98,8 @@ class SystemClock:
 class Pacer:
     """Lets blocks go in step with the clock: none before the moment its last sample would have been recorded.
 
-    `samples_per_s` a little above 16,000 lets a live pipe whose own clock is fast never pile up. After a stall of the
-    consumer the schedule moves on instead of catching up in a burst.
+    `samples_per_s` a little above 16,000 lets a live pipe whose own clock is fast never pile up; infinite: as fast as
+    they go. After a stall of the consumer the schedule moves on instead of catching up in a burst.
     """
 
     MAX_BEHIND_S = 1.0
@@ -107,6 +107,10 @@ class Pacer:
     def __init__(self, clock: Clock, closed: threading.Event, samples_per_s: float) -> None:
         self._clock, self._closed, self._rate = clock, closed, samples_per_s
         self._due: float | None = None
+
+    def let_go(self, block: AudioBlock) -> bool:
+        """Wait until the block, and what was lost before it, has had time to sound; False: the source was closed."""
+        return self.wait_for(block.lost_samples + len(block.samples))
 
     def wait_for(self, samples: int) -> bool:
         """Wait until `samples` more have had time to sound; False when the source was closed meanwhile."""

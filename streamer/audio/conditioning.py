@@ -22,10 +22,8 @@ _DC_CLOSE = 1e-5  # the correction arrives when it is this near
 
 FULL_SCALE = float(np.float32(0.9995))  # from here on a sample counts as clipped (int16 ends at 0.99997)
 _CLIP_RUN_SAMPLES = 3  # so many of one sign in a row; a single peak may touch full scale
-_CLIP_WINDOW_FRAMES, _CLIP_ON_SAMPLES = (
-    50,
-    32,
-)  # 2 ms of clipping within a second begin an episode, a clean second ends it
+_CLIP_WINDOW_FRAMES = 50  # a clean second ends an episode
+_CLIP_ON_SAMPLES = 32  # 2 ms of clipping within it begin one
 _NOT_FINITE_MOST_FRAMES = 50  # a longer stretch is reported second by second
 
 
@@ -55,10 +53,6 @@ class Conditioner:
     """Frame in, frame out, one state for one stream. Pure: no clock, no threads."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """As new: the next frame starts at sample 0."""
         self._at = 0
         self._not_finite = _Stretch()
         self._clipping = _Clipping()

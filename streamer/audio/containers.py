@@ -12,7 +12,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 HEAD_BYTES = 16_384  # at most so many are asked for; nearly always a dozen are enough
 _FIRST_BYTES = 64
@@ -124,38 +124,7 @@ def _adts_frame_bytes(header: bytes) -> int:
     return size if size > 7 else 0
 
 
-class Scan(Protocol):
-    """Finds where links begin. `damage`: offsets at which something broken begins, ascending."""
-
-    damage: list[int]
-
-    def feed(self, data: bytes) -> list[int]:
-        """The next bytes; offsets, from the first byte on, at which a further link begins."""
-
-    @property
-    def certain(self) -> int:
-        """No link will be found to begin before this offset any more."""
-
-
-class ByteLinks(Protocol):
-    """One or several links as `av.open` reads them: a file that ends with each link."""
-
-    @property
-    def container(self) -> str:
-        """FFmpeg's name of the demuxer."""
-
-    @property
-    def damage(self) -> list[int]:
-        """Offsets in the present link at which something broken begins."""
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes of the present link; none at its end."""
-
-    def next_link(self) -> bool:
-        """Leave the rest of the present link; False: it was the last."""
-
-
-def scan_of(container: str) -> Scan | None:
+def scan_of(container: str) -> "OggScan | SignatureScan | None":
     """A scan for streams of this demuxer's; None: they are not chained."""
     if container == "ogg":
         return OggScan()
@@ -163,7 +132,10 @@ def scan_of(container: str) -> Scan | None:
 
 
 class SignatureScan:
-    """Links of formats whose first bytes are so particular that they are nothing else."""
+    """Links of formats whose first bytes are so particular that they are nothing else: where further ones begin.
+
+    `damage`: offsets at which something broken begins, ascending; of these formats nothing is known.
+    """
 
     def __init__(self, begin: re.Pattern[bytes]) -> None:
         self.damage: list[int] = []
@@ -173,11 +145,11 @@ class SignatureScan:
 
     @property
     def certain(self) -> int:
-        """See `Scan`."""
+        """No link will be found to begin before this offset any more."""
         return self._at
 
     def feed(self, data: bytes) -> list[int]:
-        """See `Scan`."""
+        """The next bytes; offsets, from the first byte on, at which a further link begins."""
         window = self._kept + data
         starts = [self._at + match.start() for match in self._begin.finditer(window)]
         fresh = [start for start in starts if start > self._last_start]
@@ -189,7 +161,10 @@ class SignatureScan:
 
 
 class OggScan:
-    """Pages of Ogg (RFC 3533): a link begins where a stream begins and others were under way before."""
+    """As `SignatureScan`, of pages of Ogg (RFC 3533).
+
+    A link begins where a stream begins and others were under way before.
+    """
 
     def __init__(self) -> None:
         self.damage: list[int] = []
@@ -199,11 +174,11 @@ class OggScan:
 
     @property
     def certain(self) -> int:
-        """See `Scan`."""
+        """See `SignatureScan`."""
         return self._at
 
     def feed(self, data: bytes) -> list[int]:
-        """See `Scan`."""
+        """See `SignatureScan`."""
         buffer, at, begins = self._buffer + data, 0, []
         while True:
             page = buffer.find(b"OggS\x00", at)
@@ -258,7 +233,10 @@ def _is_whole(page: bytes) -> bool:
 
 
 class LinkReader:
-    """The `ByteLinks` in a stream of bytes. `read_some(n)` gives one to n, waiting for them; none at the end."""
+    """The links in a stream of bytes, as `av.open` reads them: a file that ends with each link.
+
+    `read_some(n)` gives one to n bytes, waiting for them; none at the end. `container`: FFmpeg's name of the demuxer.
+    """
 
     def __init__(self, read_some: Callable[[int], bytes], container: str, head: bytes = b"") -> None:
         """`head`: bytes that were read already."""
@@ -273,11 +251,11 @@ class LinkReader:
 
     @property
     def damage(self) -> list[int]:
-        """See `ByteLinks`."""
+        """Offsets in the present link at which something broken begins."""
         return [] if self._scan is None else [at - self._begin for at in self._scan.damage if at >= self._begin]
 
     def read(self, size: int = -1) -> bytes:
-        """See `ByteLinks`."""
+        """At most `size` bytes of the present link; none at its end."""
         size = _SCAN_BYTES if size < 0 else size
         while not (ready := self._ready()) and not self._ended and not self._links:
             self._take(self._read_some(size))
@@ -287,7 +265,7 @@ class LinkReader:
         return data
 
     def next_link(self) -> bool:
-        """See `ByteLinks`."""
+        """Leave the rest of the present link; False: it was the last."""
         while self.read(_SCAN_BYTES):
             pass
         if not self._links:
@@ -309,6 +287,18 @@ class LinkReader:
         self._buffer += data
         if self._scan is not None:
             self._links += self._scan.feed(data)
+
+
+class WholeFile:
+    """A file of one link with a place to seek in, where `LinkReader` reads onwards only."""
+
+    def __init__(self, file: BinaryIO, container: str) -> None:
+        self.container, self.damage = container, list[int]()
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def next_link(self) -> bool:
+        """There is no other."""
+        return False
 
 
 def scan_file(file: BinaryIO, container: str) -> tuple[int, list[int]]:

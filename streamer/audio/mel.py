@@ -20,6 +20,7 @@ from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
 
 from streamer.events import SAMPLE_RATE
 
+HOP_SAMPLES: int = HOP_LENGTH  # 160: a mel frame every 10 ms
 FRAMES_PER_SECOND: int = SAMPLE_RATE // HOP_LENGTH  # 100 frames a second
 MIN_WINDOW_SAMPLES: int = N_FFT // 2 + 1  # fewer cannot be reflected at the edges
 WINDOW_FRAMES = 3000  # 30 s
@@ -42,15 +43,9 @@ class MelFrames:
 
     def __init__(self, n_mels: int, start_sample: int = 0) -> None:
         """`n_mels` 80 or 128; `start_sample`: absolute index of the first sample that will be appended."""
-        if n_mels not in (80, 128):
-            raise ValueError(f"n_mels is {n_mels}: openai-whisper's mel filters have 80 or 128 bands")
         self.n_mels = n_mels
         self._filters: Tensor = mel_filters("cpu", n_mels)
         self._hann = torch.hann_window(N_FFT)
-        self.reset(start_sample)
-
-    def reset(self, start_sample: int = 0) -> None:
-        """Forget everything; the next sample appended has the absolute index `start_sample`."""
         self._samples = np.zeros(SAMPLE_RATE, dtype=np.float32)
         self._start = self._end = start_sample  # absolute range of what `_samples` holds
         self._blocks: dict[int, tuple[int, Tensor]] = {}  # block -> (end of its complete frames, log10 energies)
@@ -65,16 +60,10 @@ class MelFrames:
         """Absolute index one past the newest sample."""
         return self._end
 
-    def append(self, samples: NDArray[np.float32], start_sample: int | None = None) -> None:
-        """Add samples, float32 [n], any n.
-
-        `start_sample`: their absolute index, checked when given. Raises ValueError when they do not follow the last
-        ones (a gap is to be filled with zeros, or answered with `reset`) or are not one-dimensional float32.
-        """
+    def append(self, samples: NDArray[np.float32]) -> None:
+        """Add the next samples, float32 [n], any n; ValueError for any other array."""
         if samples.dtype != np.float32 or samples.ndim != 1:
             raise ValueError(f"samples are {samples.dtype} {list(samples.shape)}: float32 [n] is needed")
-        if start_sample is not None and start_sample != self._end:
-            raise ValueError(f"samples start at {start_sample}: {self._end} follows what was appended")
         used = self._end - self._start
         needed = used + len(samples)
         if needed > len(self._samples):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.block import AudioBlock, Clock, SystemClock, empty
-from streamer.audio.portaudio import Backend, Device, OpenStream, PortAudio, choose_device, find_again
-from streamer.audio.resample import BlockMaker, Mixer
+from streamer.audio.block import AudioBlock, Clock, empty
+from streamer.audio.portaudio import Device, OpenStream, SharedAudio, choose_device, find_again
+from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
 
 _SETTLE_S = 2.0  # a gap is measured when callbacks come at their own pace again, at the latest after so much sound
@@ -43,92 +43,63 @@ class Missing:
 class _Gap:
     """A loss whose length only the clock knows: nothing was heard from `since_s` on; `frames` came afterwards."""
 
-    position: int
     since_s: float
     reason: str
     frames: int = 0
 
 
 class CaptureBuffer:
-    """Native frames [n, channels] in, mono float32 [n] and `Missing` out.
+    """Native frames float32 [n, channels] in; the same, and `Missing`, out.
 
     Full-buffer rule: a block that does not fit is dropped whole and counted to the frame. A device that overflows does
     not say how much it lost: the clock does, measured once the blocks that it still held have come in.
     `silent_since_s`: when the device was last heard by its predecessor; the time until the first block is a loss.
     """
 
-    def __init__(
-        self, rate: int, channels: int, capacity_s: float, silent_since_s: float | None = None, away: str = ""
-    ) -> None:
+    def __init__(self, rate: int, capacity_s: float, silent_since_s: float | None = None, away: str = "") -> None:
         self.rate = rate
-        self._mixer = Mixer(rate)
-        self._capacity = max(1, round(rate * capacity_s))
-        self._data = np.zeros((self._capacity, channels), np.float32)
-        self._written = self._read = 0
-        self._losses: deque[tuple[int, Missing]] = deque()
-        self._gap = None if silent_since_s is None else _Gap(0, silent_since_s, away)
         self.last_arrival_s: float | None = None
+        self._capacity = max(1, round(rate * capacity_s))
+        self._written = self._read = 0  # frames
+        self._ready: deque[NDArray[np.float32] | Missing] = deque()
+        self._gap = None if silent_since_s is None else _Gap(silent_since_s, away)
+        self._behind: list[NDArray[np.float32] | Missing] = []  # the gap, which is not measured yet
 
     def push(self, frames: NDArray[np.float32], arrived_s: float, overflowed: bool = False) -> None:
         """Called by the device: copy `frames` [n, channels], which were complete at `arrived_s`."""
         count = len(frames)
         before_s, self.last_arrival_s = self.last_arrival_s, arrived_s
         if overflowed and self._gap is None and before_s is not None:
-            self._gap = _Gap(self._written, before_s, OVERFLOW)
+            self._gap = _Gap(before_s, OVERFLOW)
         fits = count <= self._capacity - (self._written - self._read)
         if self._gap is not None:
-            self._measure(self._gap, count, before_s, arrived_s, decide=not fits)
-        if not fits:
-            self._losses.append((self._written, Missing(count, FULL)))
-            return
-        slot = self._written % self._capacity
-        first = min(count, self._capacity - slot)
-        self._data[slot : slot + first] = frames[:first]
-        self._data[: count - first] = frames[first:]
-        self._written += count
+            # It came at its own pace, not in the burst of what the device still held.
+            own_pace = self._gap.frames > 0 and before_s is not None and arrived_s - before_s >= 0.5 * count / self.rate
+            self._gap.frames += count
+            if own_pace or not fits or self._gap.frames > _SETTLE_S * self.rate:
+                self._close(self._gap, arrived_s)
+        (self._ready if self._gap is None else self._behind).append(frames.copy() if fits else Missing(count, FULL))
+        self._written += count if fits else 0
 
     def pop(self) -> list[NDArray[np.float32] | Missing]:
         """Everything that is certain by now, in order; sound behind a gap waits until the gap is measured."""
-        gap = self._gap
-        end = self._written if gap is None else gap.position
         out: list[NDArray[np.float32] | Missing] = []
-        while self._losses and self._losses[0][0] <= end:
-            position, missing = self._losses.popleft()
-            out += self._take(position)
-            out.append(missing)
-        return out + self._take(end)
-
-    def take_notice(self) -> str:
-        """What the mix of the channels has to tell people, once; else nothing. For the thread that pops."""
-        return self._mixer.take_notice()
+        while self._ready:
+            piece = self._ready.popleft()
+            self._read += 0 if isinstance(piece, Missing) else len(piece)
+            out.append(piece)
+        return out
 
     def settle(self) -> None:
         """The device is closed: measure an open gap by what came, so that `pop` hands out everything."""
         if self._gap is not None and self._gap.frames and self.last_arrival_s is not None:
-            self._close_gap(self._gap, self.last_arrival_s)
+            self._close(self._gap, self.last_arrival_s)
 
-    def _measure(self, gap: _Gap, count: int, before_s: float | None, arrived_s: float, *, decide: bool) -> None:
-        """Close the gap when this block came at its own pace, not in the burst of what the device still held."""
-        own_pace = gap.frames > 0 and before_s is not None and arrived_s - before_s >= 0.5 * count / self.rate
-        gap.frames += count
-        if decide or own_pace or gap.frames > _SETTLE_S * self.rate:
-            self._close_gap(gap, arrived_s)
-
-    def _close_gap(self, gap: _Gap, arrived_s: float) -> None:
+    def _close(self, gap: _Gap, arrived_s: float) -> None:
         frames = round((arrived_s - gap.since_s) * self.rate) - gap.frames
-        if frames > 0:
-            self._losses.append((gap.position, Missing(frames, gap.reason)))
-        self._gap = None
-
-    def _take(self, end: int) -> list[NDArray[np.float32]]:
-        count = end - self._read
-        if count <= 0:
-            return []
-        slot = self._read % self._capacity
-        first = min(count, self._capacity - slot)
-        frames = np.concatenate([self._data[slot : slot + first], self._data[: count - first]])
-        self._read = end
-        return [self._mixer.push(frames)]
+        self._ready.extend([Missing(frames, gap.reason)] if frames > 0 else [])
+        self._ready.extend(self._behind)
+        self._gap, self._behind = None, []
 
 
 class Microphone:
@@ -143,16 +114,16 @@ class Microphone:
         self,
         device: int | str | None = None,
         *,
-        backend: Backend | None = None,
+        backend: SharedAudio | None = None,
         clock: Clock | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        self._backend, self._clock, self._stall_s = backend or PortAudio(), clock or SystemClock(), stall_s
+        self._backend, self._clock, self._stall_s = backend or SharedAudio(), clock or Clock(), stall_s
         self._wanted = device
         self._device = choose_device(self._backend.devices(), device)
         self._closed, self._wake = threading.Event(), threading.Event()
         try:
-            self.sample_rate, _ = self._backend.native_format(self._device)
+            self._backend.native_format(self._device)
         except DeviceLost as error:
             raise InputError(f"--device {self._device.index}: {error}") from None
 
@@ -235,7 +206,7 @@ class _Session:
     """One opening of the device, from start to loss."""
 
     def __init__(
-        self, backend: Backend, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
+        self, backend: SharedAudio, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
     ) -> None:
         self._clock, self._wake = clock, wake
         self.ended = False
@@ -243,7 +214,7 @@ class _Session:
         self._before_s = silent_since_s
         rate, channels = backend.native_format(device)
         away = f"{device.name!r} was away"
-        self.buffer = CaptureBuffer(rate, channels, BUFFER_S, silent_since_s, away)
+        self.buffer = CaptureBuffer(rate, BUFFER_S, silent_since_s, away)
         self._stream: OpenStream | None = backend.open(device, rate, channels, self._hear, self._end)
 
     @property
@@ -274,8 +245,5 @@ class _Session:
 
 def _blocks(maker: BlockMaker, session: _Session) -> Iterator[AudioBlock]:
     """Everything that the session has ready."""
-    pieces = session.buffer.pop()
-    if notice := session.buffer.take_notice():
-        yield AudioBlock(empty(), notice=notice)
-    for piece in pieces:
-        yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.push(piece)
+    for piece in session.buffer.pop():
+        yield from maker.lost(piece.frames, piece.reason) if isinstance(piece, Missing) else maker.mix(piece)

@@ -107,30 +107,14 @@ class OpenStream(Protocol):
         """Stop at once and let go of the device."""
 
 
-class Backend(Protocol):
-    """What the microphone needs of an audio system. Every method belongs to the thread that reads the sound."""
-
-    def devices(self) -> tuple[Device, ...]:
-        """The devices that can record, by index. Raises InputError when there is no audio system."""
-
-    def refresh(self) -> None:
-        """Look for devices again; only while no stream runs. Raises DeviceLost when the audio system is down."""
-
-    def native_format(self, device: Device) -> tuple[int, int]:
-        """Rate in Hz and channels to open the device with. Raises DeviceLost when it takes none."""
-
-    def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
-        """Start recording; `hear` and `ended` are called on the device's own thread. Raises DeviceLost."""
-
-
 class PortAudio:
-    """The machine's audio system."""
+    """The machine's audio system. Every method belongs to the thread that reads the sound."""
 
     def __init__(self) -> None:
         self._sd = _load()
 
     def devices(self) -> tuple[Device, ...]:
-        """The devices that can record, by index."""
+        """The devices that can record, by index. Raises InputError when there is no audio system."""
         default = self._default_index()
         try:
             hosts, rows = self._sd.query_hostapis(), self._sd.query_devices()
@@ -150,7 +134,10 @@ class PortAudio:
         )
 
     def refresh(self) -> None:
-        """Initialise PortAudio again: the only way to see what was plugged in. Raises DeviceLost when it cannot."""
+        """Initialise PortAudio again: the only way to see what was plugged in; only while no stream runs.
+
+        Raises DeviceLost when it cannot.
+        """
         # sounddevice has no public name for this; its own documentation and issue tracker point to these two.
         try:
             self._sd._terminate()
@@ -159,7 +146,7 @@ class PortAudio:
             raise DeviceLost(f"PortAudio cannot start: {_first_line(error)}") from None
 
     def native_format(self, device: Device) -> tuple[int, int]:
-        """The device's own rate and channels; where it refuses them, the nearest common ones."""
+        """Rate in Hz and channels: the device's own, else the nearest common ones. Raises DeviceLost: it takes none."""
         channels = [device.channels, 2, 1] if device.channels <= _MOST_CHANNELS else [1, 2]
         for rate in (device.rate, *_COMMON_RATES):
             for count in channels:
@@ -171,7 +158,10 @@ class PortAudio:
         raise DeviceLost(f"{device.name!r} cannot be opened; another program may hold it, see --list-devices")
 
     def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
-        """Start recording, float32, in blocks of about 20 ms."""
+        """Start recording, float32, in blocks of about 20 ms; `hear` and `ended` are called on the device's own thread.
+
+        Raises DeviceLost.
+        """
 
         def callback(frames: NDArray[np.float32], _count: int, _time: Any, status: Any) -> None:
             hear(frames, bool(status.input_overflow))
@@ -192,24 +182,14 @@ class PortAudio:
             if stream is not None:
                 stream.close(ignore_errors=True)
             raise DeviceLost(f"{device.name!r} cannot be opened: {_first_line(error)}") from None
-        return _Stream(stream)
+        opened: OpenStream = stream
+        return opened
 
     def _default_index(self) -> int:
         try:
             return int(self._sd.query_devices(kind="input")["index"])
         except (self._sd.PortAudioError, ValueError):
             return -1
-
-
-class _Stream:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        with self._lock:
-            self._stream.abort(ignore_errors=True)
-            self._stream.close(ignore_errors=True)
 
 
 def list_devices() -> tuple[Device, ...]:
@@ -231,9 +211,9 @@ def _first_line(error: Exception) -> str:
 
 
 class SharedAudio:
-    """A `Backend` for the capture threads of several microphones. `backend` None: the machine's audio system."""
+    """An audio system for the capture threads of one or several microphones. None: the machine's."""
 
-    def __init__(self, backend: Backend | None = None) -> None:
+    def __init__(self, backend: PortAudio | None = None) -> None:
         self._backend = backend or PortAudio()
         self._lock = threading.Lock()
         self._recording = 0

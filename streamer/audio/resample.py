@@ -11,14 +11,13 @@ out, so output sample k belongs to time k / 16,000; the last tens of millisecond
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock, empty
-from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 
 BLOCK_S = 0.04
@@ -29,8 +28,6 @@ _ADDS = 0.3  # above this, over the last seconds, the mean is as good as a chann
 _KEEPS = float(np.exp(-BLOCK_S / 2))  # of the past in those last seconds: quiet between words does not outweigh them
 _FLOOR = 1e-9  # power below which nothing can be said
 _CHUNK_SAMPLES = 65_536  # longest piece given to soxr at once, so that memory stays flat
-_DTYPES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
-MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 4_000, 384_000, 32
 
 
 def mix_to_mono(frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -38,14 +35,9 @@ def mix_to_mono(frames: NDArray[Any]) -> NDArray[np.float32]:
 
     Mono integers up to 16 bit come out exact: x / 2**(bits - 1); unsigned ones are centred first.
     """
-    kind = frames.dtype
-    if kind.kind == "f":
-        mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float64)
-        return np.ascontiguousarray(mono, dtype=np.float32)
-    half = 2.0 ** (8 * kind.itemsize - 1)
-    wide = frames.astype(np.float64)
-    mono = (wide[:, 0] if frames.shape[1] == 1 else wide.mean(axis=1)) - (half if kind.kind == "u" else 0.0)
-    return (mono / half).astype(np.float32)
+    scaled = _scaled(frames)
+    mono = scaled[:, 0] if frames.shape[1] == 1 else scaled.mean(axis=1, dtype=np.float64)
+    return np.ascontiguousarray(mono, dtype=np.float32)
 
 
 class Mixer:
@@ -132,13 +124,13 @@ class Mixer:
         return True
 
 
-def _scaled(frames: NDArray[Any]) -> NDArray[np.float32]:
-    """Every channel in -1..1, float32 [n, channels]."""
+def _scaled(frames: NDArray[Any]) -> NDArray[Any]:
+    """Every channel in -1..1, [n, channels]: floats as they are, integers as float64."""
     kind = frames.dtype
     if kind.kind == "f":
-        return frames.astype(np.float32)
+        return frames
     half = 2.0 ** (8 * kind.itemsize - 1)
-    return ((frames - (half if kind.kind == "u" else 0.0)) / half).astype(np.float32)
+    return (frames - (half if kind.kind == "u" else 0.0)) / half
 
 
 def to_16k(frames: int, rate: int) -> int:
@@ -153,8 +145,6 @@ class Resampler:
     """
 
     def __init__(self, rate: int) -> None:
-        if rate <= 0:
-            raise ValueError(f"rate {rate}: must be above 0 Hz")
         self.rate = rate
         self._soxr = None if rate == SAMPLE_RATE else self._stream()
 
@@ -186,7 +176,7 @@ class BlockMaker:
     """
 
     def __init__(self, rate: int) -> None:
-        self._resampler = Resampler(rate)
+        self._resampler, self._mixer = Resampler(rate), Mixer(rate)
         self._native = 0  # samples at the present rate, lost ones included, since the origin
         self._emitted = 0  # 16 kHz samples handed on or counted as lost, since the origin
 
@@ -194,6 +184,13 @@ class BlockMaker:
     def rate(self) -> int:
         """The present native rate, in Hz."""
         return self._resampler.rate
+
+    def mix(self, frames: NDArray[Any]) -> Iterator[AudioBlock]:
+        """Native frames [n, channels] of any integer or float type; what the mix has to tell people comes first."""
+        mono = self._mixer.push(frames)
+        if notice := self._mixer.take_notice():
+            yield AudioBlock(empty(), notice=notice)
+        yield from self.push(mono)
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[AudioBlock]:
         """Float32 [n] mono native samples."""
@@ -212,7 +209,7 @@ class BlockMaker:
     def change_rate(self, rate: int) -> Iterator[AudioBlock]:
         """What follows is at `rate` Hz."""
         yield from self.finish()
-        self._resampler = Resampler(rate)
+        self._resampler, self._mixer = Resampler(rate), Mixer(rate)
         self._native = self._emitted = 0
 
     def finish(self) -> Iterator[AudioBlock]:
@@ -223,38 +220,3 @@ class BlockMaker:
         self._emitted += len(samples)
         if len(samples):
             yield AudioBlock(samples)
-
-
-Encoding = Literal["pcm_s16le", "pcm_f32le"]
-
-
-class PcmDecoder:
-    """Bytes of interleaved PCM in, float32 16 kHz mono out; any split of the bytes gives the same samples.
-
-    16-bit samples become x / 32,768, floats stay as they are (also those that are not finite), channels are mixed.
-    Raises InputError for an encoding, rate or channel count that it does not know.
-    """
-
-    def __init__(self, encoding: str = "pcm_s16le", sample_rate: int = SAMPLE_RATE, channels: int = 1) -> None:
-        if encoding not in _DTYPES:
-            raise InputError(f"encoding {encoding!r}: must be one of {', '.join(_DTYPES)}")
-        if not MIN_RATE_HZ <= sample_rate <= MAX_RATE_HZ:
-            raise InputError(f"sample_rate {sample_rate}: must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise InputError(f"channels {channels}: must be 1 to {MAX_CHANNELS}")
-        self._dtype, self._channels = _DTYPES[encoding], channels
-        self._mixer, self._resampler = Mixer(sample_rate), Resampler(sample_rate)
-        self._rest = b""
-
-    def push(self, data: bytes) -> NDArray[np.float32]:
-        """Any number of bytes; returns the samples that are ready, float32 [n]."""
-        data = self._rest + data
-        usable = len(data) - len(data) % (self._dtype.itemsize * self._channels)
-        self._rest = data[usable:]
-        frames = np.frombuffer(data[:usable], self._dtype).reshape(-1, self._channels)
-        return self._resampler.push(self._mixer.push(frames))
-
-    def finish(self) -> NDArray[np.float32]:
-        """The resampler's tail, float32 [n]; a frame whose last bytes never came is dropped."""
-        self._rest = b""
-        return self._resampler.flush()

@@ -11,19 +11,18 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamer.bench.peers import Samples
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
-from streamer.measure import machine
-from streamer.measure.machine import spinning
-from streamer.measure.report import Report, Table
+from streamer.measure.report import Report, Table, load, machine_facts
 
 # What a shell may say about threads, and what this program says for itself before torch starts.
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "VECLIB_")
@@ -39,13 +38,13 @@ class Run:
 
 
 def measure(
-    models: Sequence[str], audio: Samples, rounds: int, say: Callable[[str], None] = lambda line: None
+    models: Sequence[str], audio: NDArray[np.float32], rounds: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """Every model on `audio`, float32 [n], `rounds` times in turn alone and beside busy processes; the best counts.
 
     Raises StreamerError where the program fails.
     """
-    result: dict[str, Any] = {"bench": "busy", "machine": machine.facts(None), "seconds": len(audio) / SAMPLE_RATE}
+    result: dict[str, Any] = {"bench": "busy", "machine": machine_facts(None), "seconds": len(audio) / SAMPLE_RATE}
     cores: int = result["machine"]["cores"]
     found: dict[str, dict[str, Run]] = {model: {} for model in models}
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +61,7 @@ def measure(
     return {
         **result,
         "models": {model: {name: asdict(run) for name, run in runs.items()} for model, runs in found.items()},
-        "load_after": machine.load(),
+        "load_after": load(),
     }
 
 
@@ -84,12 +83,24 @@ def run_program(model: str, audio: Path) -> Run:
     return Run(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / per_mib)
 
 
+@contextmanager
+def spinning(processes: int) -> Iterator[None]:
+    """That many processes that do nothing, busily."""
+    children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
 def without_threads(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of somebody who never thought of threads."""
     return {name: value for name, value in environment.items() if not name.startswith(THREADS)}
 
 
-def write_wav(path: Path, samples: Samples) -> None:
+def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
     """float32 [n] at 16 kHz as a WAV file of 16 bits."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)

@@ -19,28 +19,40 @@ from functools import partial
 from typing import Any
 
 import torch
-from whisper.model import ModelDimensions
+from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import FRAMES_PER_SECOND
-from streamer.bench import clock as on
-from streamer.bench.hop import PREFIX_TOKENS
-from streamer.bench.scripted import Teacher, random_model, random_whisper
-from streamer.measure import machine
-from streamer.measure.report import Report, Table
+from streamer.bench.hop import wait
+from streamer.errors import StreamerError
+from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.model import catalog
 from streamer.model.checkpoint import compute_target
-from streamer.model.decoding.decoder import Decoder
-from streamer.model.decoding.search import AudioWindow
+from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.linear import Affine
 from streamer.model.whisper import Model
 from streamer.plans import DecodeTask
 
 CONTEXT_S = 10.0
+FRAMES = round(CONTEXT_S * FRAMES_PER_SECOND)
+PREFIX = tuple(range(1000, 1036))  # tokens of text that stand before those that are written
 BATCHES = (1, 2, 4, 8)
 STEPS = 24  # of the decoder in one measurement
 START_TOKENS = 4  # start of transcript, language, task, no time marks
 LEAST_S = 0.05  # what is measured is repeated until it takes so long
 MATRIX_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 MEMORY_BYTES = {"cpu": 512 * 2**20, "cuda": 2**30}  # far more than any cache holds
+
+MULTILINGUAL = 51_865
+# encoder layers, width, attention heads, decoder layers, mel bands, vocabulary
+SIZES = {
+    "tiny": (4, 384, 6, 4, 80, MULTILINGUAL),
+    "base": (6, 512, 8, 6, 80, MULTILINGUAL),
+    "small": (12, 768, 12, 12, 80, MULTILINGUAL),
+    "medium": (24, 1024, 16, 24, 80, MULTILINGUAL),
+    "large-v2": (32, 1280, 20, 32, 80, MULTILINGUAL),
+    "large-v3": (32, 1280, 20, 32, 128, MULTILINGUAL + 1),
+    "large-v3-turbo": (32, 1280, 20, 4, 128, MULTILINGUAL + 1),
+}
 
 Clock = Callable[[], float]
 Kind = tuple[str, str]
@@ -56,7 +68,19 @@ class Plan:
     threads: int = 1
     compute: str = "auto"
     dtype: str = "auto"
-    batches: tuple[int, ...] = BATCHES
+
+
+def random_model(size: str, device: torch.device, dtype: torch.dtype) -> Model:
+    """A model of a size of SIZES, weights drawn: what it costs does not depend on them."""
+    layers, width, heads, text_layers, mels, vocabulary = SIZES[size]
+    torch.manual_seed(0)
+    module = Whisper(ModelDimensions(mels, 1500, width, heads, layers, vocabulary, 448, width, heads, text_layers))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "embedding" in name:
+                parameter.normal_(0.0, 0.02)
+    module.set_alignment_heads(catalog.alignment_heads(size))
+    return Model(module.eval(), name=f"random {size}", device=device, dtype=dtype)
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -65,7 +89,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
     device, dtype = compute_target(plan.compute, plan.dtype)
     result: dict[str, Any] = {
         "bench": "ceilings",
-        "machine": machine.facts(plan.threads, on.name(device)),
+        "machine": machine_facts(plan.threads, device),
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
         "context_s": CONTEXT_S,
@@ -75,42 +99,45 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
     found = {}
     for size in plan.sizes:
         say(f"ceilings: {size}, {device}")
-        model = random_model(random_whisper(size), size, device=device, dtype=dtype, head=False)
+        model = random_model(size, device, dtype)
         top, rows = measure_size(model, plan)
         matrix, memory = max(matrix, top["matrix"]), max(memory, top["memory"])
         found[size] = rows
     result |= {"matrix_gflops": round(matrix / 1e9, 1), "memory_gb_per_s": round(memory / 1e9, 2)}
     result["sizes"] = {size: [_shares(row, matrix, memory) for row in rows] for size, rows in found.items()}
-    return {**result, "load_after": machine.load()}
+    return {**result, "load_after": load()}
 
 
 def measure_size(model: Model, plan: Plan) -> tuple[dict[str, float], list[dict[str, float]]]:
     """The ceilings (operations and bytes a second), and for each batch what a pass and a step are and take."""
     runs = matrix_runs(model.device, model.dtype) | memory_runs(model.device)
-    runs |= {("pass", str(count)): pass_run(model, count) for count in plan.batches}
+    runs |= {("pass", str(count)): pass_run(model, count) for count in BATCHES}
     clock = time.process_time if model.device.type == "cpu" and plan.threads == 1 else time.perf_counter
-    steps, decoder = step_timers(model, plan.batches, clock)
+    search = GreedySearch(model)
+    for count in reversed(BATCHES):  # what is recorded, or packed for so many rows, is so before it is measured
+        write(search, model, count, 1 + STEPS, clock)
     run_s: dict[Kind, list[float]] = {kind: [] for kind in runs}
-    step_s: dict[int, list[tuple[float, float]]] = {count: [] for count in plan.batches}
+    step_s: dict[int, list[tuple[float, float]]] = {count: [] for count in BATCHES}
     for _ in range(plan.rounds):
         for kind, (_, run) in runs.items():
             run_s[kind].append(seconds(run, model.device, clock))
-        for count, timed in steps.items():
-            step_s[count].append(timed())
+        for count, found in step_s.items():
+            found.append((write(search, model, count, 1 + STEPS, clock), write(search, model, count, 1, clock)))
     top = {
         what: max(amount / min(run_s[kind]) for kind, (amount, _) in runs.items() if kind[0] == what)
         for what in ("matrix", "memory")
     }
-    positions = START_TOKENS + PREFIX_TOKENS + 1 + (STEPS + 1) / 2  # in use, on the average over the steps
+    positions = START_TOKENS + len(PREFIX) + 1 + (STEPS + 1) / 2  # in use, on the average over the steps
     rows = [
         {
             "windows": count,
             "encoder_s": min(run_s["pass", str(count)]),
             "encoder_flop": runs["pass", str(count)][0],
-            "step_s": _step_s(step_s[count]),
-            "step_bytes": float(decoder.bytes_read(count, round(positions), _frames() // 2)),
+            # One step without what comes before: the best of many tokens less the best of one.
+            "step_s": max(min(many for many, _ in found) - min(one for _, one in found), 1e-9) / STEPS,
+            "step_bytes": float(search.decoder.bytes_read(count, round(positions), FRAMES // 2)),
         }
-        for count in plan.batches
+        for count, found in step_s.items()
     ]
     return top, rows
 
@@ -155,40 +182,26 @@ def memory_runs(device: torch.device) -> dict[Kind, Run]:
 
 def pass_run(model: Model, count: int) -> Run:
     """An encoder pass over `count` windows of 10 s, as the engine asks for it with `fit` context."""
-    mel = torch.randn(count, model.dims.n_mels, _frames(), generator=torch.Generator().manual_seed(count))
-    return count * encoder_flop(model.dims, _frames()), partial(
-        model.encode_windows, mel, window_frames=[_frames()] * count
-    )
+    mel = torch.randn(count, model.dims.n_mels, FRAMES, generator=torch.Generator().manual_seed(count))
+    return count * encoder_flop(model.dims, FRAMES), partial(model.encode_windows, mel, window_frames=[FRAMES] * count)
 
 
-def step_timers(
-    model: Model, batches: Sequence[int], clock: Clock
-) -> tuple[dict[int, Callable[[], tuple[float, float]]], Decoder]:
-    """By number of windows: what measures the seconds of writing `1 + STEPS` tokens and one; and the decoder."""
-    teacher = Teacher(model)
+def write(search: GreedySearch, model: Model, count: int, tokens: int, clock: Clock) -> float:
+    """Seconds of writing so many tokens for each of `count` windows: random weights do not end a text by themselves.
+
+    Raises StreamerError where they did.
+    """
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(_frames() // 2, model.dims.n_audio_state, generator=generator).to(model.device, model.dtype)
-    window = AudioWindow(features, len(features))
-
-    def took(count: int, tokens: int) -> float:
-        task = DecodeTask("en", prefix=teacher.text(PREFIX_TOKENS), max_new_tokens=tokens)
-        on.wait(model.device)
-        start = clock()
-        teacher.decode([window] * count, [task] * count)
-        on.wait(model.device)
-        return clock() - start
-
-    def both(count: int) -> tuple[float, float]:
-        return took(count, 1 + STEPS), took(count, 1)
-
-    for count in reversed(batches):  # what is recorded, or packed for so many rows, is so before it is measured
-        took(count, 1 + STEPS)
-    return {count: partial(both, count) for count in batches}, teacher.decoder
-
-
-def _step_s(times: Sequence[tuple[float, float]]) -> float:
-    """Seconds of one step, without what comes before: the best of many tokens less the best of one."""
-    return max(min(many for many, _ in times) - min(one for _, one in times), 1e-9) / STEPS
+    features = torch.randn(FRAMES // 2, model.dims.n_audio_state, generator=generator).to(model.device, model.dtype)
+    task = DecodeTask("en", prefix=PREFIX, max_new_tokens=tokens)
+    wait(model.device)
+    start = clock()
+    found = search.decode([AudioWindow(features, len(features))] * count, [task] * count)
+    wait(model.device)
+    took = clock() - start
+    if any(len(one.tokens) < tokens for one in found):
+        raise StreamerError(f"bench ceilings: {model.name} wrote fewer than {tokens} tokens")
+    return took
 
 
 def seconds(run: Callable[[], object], device: torch.device, clock: Clock) -> float:
@@ -196,11 +209,11 @@ def seconds(run: Callable[[], object], device: torch.device, clock: Clock) -> fl
 
     @torch.inference_mode()
     def took(times: int) -> float:
-        on.wait(device)
+        wait(device)
         start = clock()
         for _ in range(times):
             run()
-        on.wait(device)
+        wait(device)
         return clock() - start
 
     took(1)
@@ -209,10 +222,6 @@ def seconds(run: Callable[[], object], device: torch.device, clock: Clock) -> fl
         return once
     times = math.ceil(LEAST_S / max(once, 1e-6))
     return took(times) / times
-
-
-def _frames() -> int:
-    return round(CONTEXT_S * FRAMES_PER_SECOND)
 
 
 def _shares(row: Mapping[str, float], matrix: float, memory: float) -> dict[str, Any]:

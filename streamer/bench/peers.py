@@ -1,9 +1,13 @@
 """The programs we measure ourselves against, on the same weights: openai-whisper and faster-whisper.
 
+For words the measure is openai-whisper's `transcribe` of the whole recording (`Offline`). What it read is kept on disk:
+the same audio with the same weights, threads and release is looked up from then on. Temperatures, thresholds and
+prompts are openai-whisper's defaults; its fallbacks draw random numbers, which are seeded.
+
 For cost both do what their streaming wrappers do every hop: decode the window anew, padded to 30 s, greedily, 40
 tokens. faster-whisper (extra `bench`) reads a converted copy of the weights in 8 bits; nothing is downloaded.
 
-For quality the peer is whisper_streaming's loop, LocalAgreement-2 over faster-whisper (Macháček, Dabre and Bojar 2023,
+For captions the peer is whisper_streaming's loop, LocalAgreement-2 over faster-whisper (Macháček, Dabre and Bojar 2023,
 github.com/ufal/whisper_streaming): every hop all audio in the buffer is transcribed anew, what two passes agree on is
 committed, and a buffer of more than 15 s is cut where a committed segment ends. As published: a beam of 5 and no voice
 detection. Unlike it: temperature 0 only, so that a run can be repeated, and text that scrolled off becomes the prompt
@@ -11,10 +15,13 @@ only for weights that were trained with one.
 """
 
 import copy
+import hashlib
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +30,15 @@ import torch
 import whisper
 from numpy.typing import NDArray
 from whisper.decoding import DecodingOptions
-from whisper.model import MultiHeadAttention, Whisper
-from whisper.tokenizer import Tokenizer, get_tokenizer
+from whisper.model import Whisper
+from whisper.tokenizer import get_tokenizer
 
-from streamer.errors import StreamerError
+from streamer.bench.conversion import PeerAbsentError, convert
 from streamer.events import SAMPLE_RATE, Event, Transcript, Word, seconds
+from streamer.measure.recordings import TrueWord
+from streamer.model.checkpoint import load_model
+from streamer.model.download import cache_root
+from streamer.model.whisper import Model
 
 AGREEMENT_LOOP = "faster-whisper, LocalAgreement-2"
 TRIM_S = 15.0
@@ -38,10 +49,6 @@ Samples = NDArray[np.float32]
 CPU = torch.device("cpu")
 MOST_TOKENS = 224  # of a text that ends by itself
 PEERS = ("openai-whisper", "faster-whisper")  # that decode windows anew
-
-
-class PeerAbsentError(StreamerError):
-    """A peer that is not installed, or cannot run here."""
 
 
 class Peer(Protocol):
@@ -144,151 +151,95 @@ def peers_at_hand(
     return peers, absent
 
 
-def convert(module: Whisper, folder: Path) -> None:
-    """Write openai-whisper's weights as a model folder of CTranslate2, with the tokenizer beside it.
+@dataclass(frozen=True, slots=True)
+class OfflineText:
+    """What `transcribe` wrote, the processor seconds it took, and where its words end (empty: not asked for)."""
 
-    Raises PeerAbsentError when CTranslate2 or faster-whisper is not installed.
-    """
-    try:
-        import faster_whisper  # noqa: F401
-        from ctranslate2.specs import WhisperSpec
-    except ImportError:
-        raise PeerAbsentError("faster-whisper is not installed: pip install 'streamer[bench]'") from None
-    dims = module.dims
-    spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
-    _encoder(spec.encoder, module.encoder)
-    _decoder(spec.decoder, module.decoder)
-    tokenizer = get_tokenizer(module.is_multilingual, num_languages=module.num_languages)
-    words = vocabulary(tokenizer, dims.n_vocab)
-    spec.register_vocabulary(words)
-    spec.config.suppress_ids = sorted(
-        {*tokenizer.non_speech_tokens, tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev}
-        | {tokenizer.sot_lm, tokenizer.no_speech}
-    )
-    spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
-    spec.config.lang_ids = list(tokenizer.all_language_tokens) if module.is_multilingual else []
-    spec.config.alignment_heads = [[int(a), int(b)] for a, b in module.alignment_heads.indices().T.tolist()]
-    spec.validate()
-    folder.mkdir(parents=True, exist_ok=True)
-    spec.save(str(folder))
-    (folder / "tokenizer.json").write_text(json.dumps(hugging_face(tokenizer, words)), encoding="utf-8")
-    facts = {"feature_size": dims.n_mels, "sampling_rate": 16_000, "hop_length": 160, "n_fft": 400, "chunk_length": 30}
-    (folder / "preprocessor_config.json").write_text(json.dumps(facts), encoding="utf-8")
+    text: str
+    processor_s: float
+    words: tuple[TrueWord, ...] = ()
 
 
-def vocabulary(tokenizer: Tokenizer, size: int) -> list[str]:
-    """All tokens in the order of their numbers, bytes written as GPT-2 writes them."""
-    letters = _byte_letters()
-    encoding = tokenizer.encoding
-    ranks = {number: word for word, number in encoding._mergeable_ranks.items()}
-    special = {number: word for word, number in encoding._special_tokens.items()}
-    return [
-        "".join(letters[byte] for byte in ranks[number])
-        if number in ranks
-        else special.get(number, f"<|unused{number}|>")
-        for number in range(size)
-    ]
+class Offline:
+    """One model's offline readings. `folder`: where they are kept; float32 on the CPU, whatever streams beside it."""
+
+    def __init__(
+        self, module: Whisper, *, name: str = "whisper", previous_text: bool = True, folder: Path | None = None
+    ) -> None:
+        """`previous_text`: the weights were trained with earlier text before the transcript."""
+        self.module, self.name = module, name
+        self._previous_text = previous_text
+        self._folder = folder or cache_root() / "bench" / "offline"
+        self._weights = _digest(module)
+
+    @classmethod
+    def of(cls, name_or_path: str, folder: Path | None = None) -> "Offline":
+        """That of a model as `load_model` takes it. Raises what it raises."""
+        model = load_model(name_or_path, head=None, device="cpu", dtype="float32")
+        return cls(float32_module(model), name=model.name, previous_text=model.previous_text, folder=folder)
+
+    def read(self, samples: NDArray[np.float32], language: str | None, *, words: bool = False) -> OfflineText:
+        """Of samples, float32 [n] at 16 kHz; from disk where they were read before. `language` None: detected."""
+        if not self.module.is_multilingual:
+            language = "en"
+        path = self._folder / f"{self._key(samples, language, words)}.json"
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return OfflineText(kept["text"], kept["processor_s"], tuple(TrueWord(**word) for word in kept["words"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            found = self._transcribe(samples, language, words)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}.part")
+        fresh.write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
+        os.replace(fresh, path)
+        return found
+
+    def _key(self, samples: NDArray[np.float32], language: str | None, words: bool) -> str:
+        asked = (
+            version("openai-whisper"),
+            self._weights,
+            language,
+            words,
+            self._previous_text,
+            torch.get_num_threads(),
+        )
+        return hashlib.sha256(repr(asked).encode() + samples.tobytes()).hexdigest()
+
+    def _transcribe(self, samples: NDArray[np.float32], language: str | None, words: bool) -> OfflineText:
+        torch.manual_seed(0)
+        before = time.process_time()
+        found = whisper.transcribe(
+            self.module,
+            samples,
+            language=language,
+            fp16=False,
+            word_timestamps=words,
+            condition_on_previous_text=self._previous_text,
+        )
+        took = time.process_time() - before
+        ends = [
+            TrueWord(str(word["word"]).strip(), float(word["end"]))
+            for segment in found["segments"]
+            for word in segment.get("words", ())
+        ]
+        return OfflineText(str(found["text"]).strip(), took, tuple(ends))
 
 
-def hugging_face(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, Any]:
-    """The tokenizer in the format of the `tokenizers` package, which faster-whisper reads."""
-    ranks = tokenizer.encoding._mergeable_ranks
-    letters = _byte_letters()
-    merges = []
-    for word, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(word) > 1 and (halves := _merged_from(ranks, word, rank)):
-            merges.append(["".join(letters[byte] for byte in half) for half in halves])
-    first_special = len(ranks)
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": number, "content": words[number], "special": True, "single_word": False, "lstrip": False,
-             "rstrip": False, "normalized": False}
-            for number in range(first_special, len(words))
-        ],
-        "pre_tokenizer": byte_level,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "vocab": {words[number]: number for number in range(first_special)},
-            "merges": merges,
-        },
-    }  # fmt: skip
+def float32_module(model: Model) -> Whisper:
+    """openai-whisper's own module with a model's weights in float32 on the CPU, for its own code to run."""
+    module = Whisper(model.dims)
+    module.load_state_dict({name: value.float().cpu() for name, value in model.module.state_dict().items()})
+    module.register_buffer("alignment_heads", model.module.alignment_heads.cpu(), persistent=False)
+    return module.eval()
 
 
-def _merged_from(ranks: dict[bytes, int], word: bytes, rank: int) -> list[bytes]:
-    """The two parts that byte-pair encoding joins last to make `word`; empty when there are not two."""
-    parts = [bytes([byte]) for byte in word]
-    while len(parts) > 2:
-        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
-        best = min(range(len(joined)), key=joined.__getitem__)
-        if joined[best] >= rank:
-            break
-        parts[best : best + 2] = [parts[best] + parts[best + 1]]
-    return parts if len(parts) == 2 else []
-
-
-def _byte_letters() -> dict[int, str]:
-    """GPT-2's letter for each byte (openai/gpt-2, src/encoder.py): printable ones stand for themselves."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = {byte: chr(byte) for byte in plain}
-    for byte in range(256):
-        letters.setdefault(byte, chr(256 + len(letters) - len(plain)))
-    return letters
-
-
-def _encoder(spec: Any, module: Any) -> None:
-    for number in (1, 2):
-        convolution = getattr(module, f"conv{number}")
-        _put(getattr(spec, f"conv{number}"), convolution.weight, convolution.bias)
-    spec.position_encodings.encodings = _array(module.positional_embedding)
-    _norm(spec.layer_norm, module.ln_post)
-    for layer, block in zip(spec.layer, module.blocks, strict=True):
-        _block(layer, block)
-
-
-def _decoder(spec: Any, module: Any) -> None:
-    spec.embeddings.weight = _array(module.token_embedding.weight)
-    spec.projection.weight = _array(module.token_embedding.weight)
-    spec.position_encodings.encodings = _array(module.positional_embedding)
-    _norm(spec.layer_norm, module.ln)
-    for layer, block in zip(spec.layer, module.blocks, strict=True):
-        _block(layer, block)
-        _norm(layer.attention.layer_norm, block.cross_attn_ln)
-        _attention(layer.attention, block.cross_attn, ([0], [1, 2]))
-
-
-def _block(layer: Any, block: Any) -> None:
-    _norm(layer.self_attention.layer_norm, block.attn_ln)
-    _attention(layer.self_attention, block.attn, ([0, 1, 2],))
-    _norm(layer.ffn.layer_norm, block.mlp_ln)
-    _put(layer.ffn.linear_0, block.mlp[0].weight, block.mlp[0].bias)
-    _put(layer.ffn.linear_1, block.mlp[2].weight, block.mlp[2].bias)
-
-
-def _attention(spec: Any, module: MultiHeadAttention, groups: Sequence[Sequence[int]]) -> None:
-    """Query, key and value joined in `groups`, then the output; Whisper's keys have no bias: zeros."""
-    parts = (module.query, module.key, module.value)
-    for linear, group in zip(spec.linear, groups, strict=False):
-        chosen = [parts[index] for index in group]
-        biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in chosen]
-        _put(linear, torch.cat([part.weight for part in chosen]), torch.cat(biases))
-    _put(spec.linear[-1], module.out.weight, module.out.bias)
-
-
-def _norm(spec: Any, module: Any) -> None:
-    spec.gamma, spec.beta = _array(module.weight), _array(module.bias)
-
-
-def _put(spec: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    spec.weight = _array(weight)
-    if bias is not None:
-        spec.bias = _array(bias)
-
-
-def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return tensor.detach().float().cpu().numpy().copy()
+def _digest(module: Whisper) -> str:
+    """Of the weights and of the heads that give words their times."""
+    found = hashlib.sha256(repr(module.alignment_heads.indices().tolist()).encode())
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

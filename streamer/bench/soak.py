@@ -5,23 +5,26 @@ is how far its start, counted from its loop's, lies from where the same word sta
 """
 
 import difflib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from streamer.bench.peers import Samples
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, Transcript, Word
-from streamer.measure import machine
 from streamer.measure.recordings import Recording
-from streamer.measure.report import Report, Table
+from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
 
+Samples = NDArray[np.float32]
 POINTS = 240  # rows at most, however long the run
 PAUSE_S, HISS = 1.0, 1e-4  # between recordings of a loop
 
@@ -67,7 +70,7 @@ def measure(
     each = -(-loops // POINTS)
     stream, rows, drift = Stream(model, settings), [], Drift(len(audio) / SAMPLE_RATE)
     stream.engine.warm_up()
-    result = {"bench": "soak", "machine": machine.facts(torch.get_num_threads()), "model": model.name}
+    result = {"bench": "soak", "machine": machine_facts(torch.get_num_threads()), "model": model.name}
     for first in range(0, loops, each):
         row, events = _row(stream, model, audio, min(each, loops - first), hop, first * len(audio))
         rows.append(row)
@@ -81,8 +84,8 @@ def measure(
         "rows": rows,
         **changes(rows),
         **drift.finish(),
-        "peak_mib": machine.peak_mib(),
-        "load_after": machine.load(),
+        "peak_mib": peak_mib(),
+        "load_after": load(),
     }
 
 
@@ -101,10 +104,10 @@ def _row(
         "ms_per_hop": 1000 * wall / hops,
         "cpu_ms_per_hop": 1000 * cpu / hops,
         "passes_per_hop": (model.encoder_passes - passes) / hops,
-        "rss_mib": machine.resident_mib(),
+        "rss_mib": resident_mib(),
         "events": len(events),
         "finals": sum(isinstance(event, Transcript) and event.final for event in events),
-        "load": machine.load()[0],
+        "load": load()[0],
     }
     return row, events
 
@@ -188,6 +191,25 @@ def _shifts(first: Sequence[tuple[str, float]], later: Sequence[tuple[str, float
 def _slope(hours: Sequence[float], values: Sequence[float]) -> float | None:
     """Of a straight line through the values, an hour; None of fewer than three."""
     return round(float(np.polyfit(hours, values, 1)[0]), 4) if len(hours) > 2 else None
+
+
+def resident_mib() -> float:
+    """Memory of this process in MiB (resident); 0 where /proc does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mib() -> float:
+    """The most memory this process has held so far in MiB (resident); 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
 
 
 def report(result: Mapping[str, Any]) -> Report:

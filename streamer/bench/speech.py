@@ -15,54 +15,65 @@ from typing import Any
 
 import torch
 
-from streamer.bench.clock import run_streams
-from streamer.bench.offline import Offline
-from streamer.bench.peers import AGREEMENT_LOOP, FasterTranscriber, PeerAbsentError, Samples, captions_of
-from streamer.bench.scripted import fixed_hop
+from streamer.audio.block import AudioBlock
+from streamer.bench.conversion import PeerAbsentError
+from streamer.bench.peers import (
+    AGREEMENT_LOOP,
+    FasterTranscriber,
+    Offline,
+    Samples,
+    captions_of,
+)
 from streamer.bench.speech_scores import (
     Captions,
     Heard,
     Reference,
     by_set,
     figures,
-    judge_captions,
-    judge_text,
+    judge,
     read_captions,
 )
+from streamer.bench.throughput import fixed_hop, run_streams
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event
-from streamer.measure import machine
+from streamer.events import SAMPLE_RATE, Event, Transcript
 from streamer.measure.recordings import Recording, in_a_quiet_room
-from streamer.measure.report import Report, Table
+from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.measure.word_errors import normaliser
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
+from streamer.runtime.offline import OfflineEngine
+from streamer.runtime.recording import Recording as Transcription
 from streamer.runtime.stream import Stream
 from streamer.settings.config import GuardSettings, Settings
 
 OFFLINE = "openai-whisper, offline"
 STREAM = "streamer"
+WHOLE = "streamer, whole file"
 
 Say = Callable[[str], None]
 
 
-LATE = ("commit p50", "commit p95", "first p50", "first p95")
-ALL = ("listener", "WER %", "over offline", "substituted", "lost", "invented", "as written %", *LATE, "erasure")
-REST = (
-    "listener",
-    "recordings",
-    "s",
-    "words",
-    "timed words",
-    "retractions",
-    "unseen",
-    "segments",
-    "finals",
-    "processor s/s",
-)
-SET = ("set", "listener", "words", "WER %", "over offline", "lost", "invented", "as written %", *LATE, "unseen")
-QUIET = ("set", "listener", "recordings", "minutes", "words invented", "a minute")
-REAL = ("listener", *LATE)
+LATE = ("commit_p50_s", "commit_p95_s", "first_p50_s", "first_p95_s")
+WRONG = ("wer", "over_offline", "substituted", "lost", "invented", "wer_as_written")
+COUNTS = ("timed_words", "retractions", "unseen", "segments", "finals")  # of captions: no figures of whole readings
+ALL = ("listener", *WRONG, *LATE, "erasure")
+REST = ("listener", "recordings", "seconds", "words", *COUNTS, "processor_s_per_s")
+SET = ("set", "listener", "words", "wer", "over_offline", "lost", "invented", "wer_as_written", *LATE, "unseen")
+QUIET = ("set", "listener", "quiet_recordings", "quiet_seconds", "invented_in_quiet", "invented_per_minute")
+REAL = ("listener", *(f"real_{key}" for key in LATE))
+HEADS = {
+    "wer": "WER %",
+    "over_offline": "over offline",
+    "wer_as_written": "as written %",
+    **{f"{clock}{key}": key[:-2].replace("_", " ") for key in LATE for clock in ("", "real_")},
+    "seconds": "s",
+    "timed_words": "timed words",
+    "processor_s_per_s": "processor s/s",
+    "quiet_recordings": "recordings",
+    "quiet_seconds": "minutes",
+    "invented_in_quiet": "words invented",
+    "invented_per_minute": "a minute",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +81,16 @@ class Plan:
     """What to run. `variants`: settings by the name they are reported under.
 
     `source`: the model as `load_model` takes it, for the offline readings; `times`: the model whose offline word
-    timestamps say where words end (None: the same). `paced_s`: of each recording, how much is also played in real
-    time. `plain`: compare lower-case words, not numbers as whisper's normaliser writes them. `kept`: the folder of the
-    offline readings (None: in the user's cache).
+    timestamps say where words end (None: the same). `whole`: loaded to read whole recordings as `streamer transcribe`
+    does, too. `paced_s`: of each recording, how much is also played in real time. `plain`: compare lower-case words,
+    not numbers as whisper's normaliser writes them. `kept`: the folder of the offline readings (None: the cache's).
     """
 
     variants: Mapping[str, Settings]
     source: str
     times: str | None = None
     peers: bool = False
+    whole: Model | None = None
     paced_s: float = 0.0
     plain: bool = False
     kept: Path | None = None
@@ -87,7 +99,9 @@ class Plan:
 def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
     """All listeners on all recordings. Raises UsageError for languages that a model does not know."""
     _check_languages(recordings, model.is_multilingual, f"--model {model.name}")
-    facts = machine.facts(torch.get_num_threads())
+    if plan.whole and not plan.whole.previous_text:
+        raise UsageError(f"--whole: {model.name} was not trained to read whole files: transcribe streams them")
+    facts = machine_facts(torch.get_num_threads())
     offline = Offline.of(plan.source, plan.kept)
     timer = offline if plan.times in (None, plan.source) else Offline.of(str(plan.times), plan.kept)
     _check_languages(recordings, timer.module.is_multilingual, f"--times {plan.times}")
@@ -101,10 +115,14 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
             if not reference.text:
                 samples = in_a_quiet_room(samples)
             read = offline.read(samples, recording.language)
-            found = [judge_text(OFFLINE, reference, read.text, read.processor_s)]
+            found = [judge(OFFLINE, reference, read.text, read.processor_s)]
             for name, settings in plan.variants.items():
                 chosen = _in_language(settings, recording.language)
                 found.append(_streamed(name, model, chosen, reference, samples, plan.paced_s))
+            if plan.whole:
+                found.append(
+                    _read_whole(plan.whole, _in_language(_first(plan), recording.language), reference, samples)
+                )
             if peer is not None:
                 found.append(_looped(peer, plan, reference, samples, recording.language))
             heard += found
@@ -119,7 +137,7 @@ def measure(model: Model, recordings: Sequence[Recording], plan: Plan, say: Say 
         "paced_s": plan.paced_s,
         "absent": absent,
         **summary(heard),
-        "load_after": machine.load(),
+        "load_after": load(),
     }
 
 
@@ -135,13 +153,21 @@ def summary(heard: Sequence[Heard]) -> dict[str, Any]:
     return {
         "listeners": {
             name: {
-                "all": figures(group, offline),
-                "sets": {part: figures(some, offline) for part, some in by_set(group).items()},
+                "all": _figures(name, group, offline),
+                "sets": {part: _figures(name, some, offline) for part, some in by_set(group).items()},
             }
             for name, group in listeners.items()
         },
         "recordings": recordings,
     }
+
+
+def _figures(name: str, heard: Sequence[Heard], offline: Mapping[str, Heard]) -> dict[str, Any]:
+    """One listener's figures; None what a reading of the whole recording has not."""
+    found = figures(heard, offline)
+    if name in (OFFLINE, WHOLE):
+        found |= dict.fromkeys((*COUNTS, "erasure"))
+    return found | {"over_offline": None} if name == OFFLINE else found
 
 
 def guard_variants(settings: Settings) -> dict[str, Settings]:
@@ -199,18 +225,35 @@ def _streamed(
         part = samples[: round(paced_s * SAMPLE_RATE)]
         engine = Engine(model, context=settings.model.context)
         engine.warm_up()
-        timed = run_streams(engine, fixed_hop(settings), [part])[0].events
+        timed = run_streams(engine, fixed_hop(settings), [part])[0]
         played = [word for word in reference.words if word.end_s <= len(part) / SAMPLE_RATE]
         real = (read_captions(timed, reference.normal), played)
-    return judge_captions(name, reference, _in_audio(events, reference), took, real)
+    return judge(name, reference, _in_audio(events, reference), took, real)
+
+
+def _first(plan: Plan) -> Settings:
+    return next(iter(plan.variants.values()))
+
+
+def _read_whole(model: Model, settings: Settings, reference: Reference, samples: Samples) -> Heard:
+    """As `streamer transcribe`: with look-ahead, 30 s at once, the text only."""
+    before = time.process_time()
+    engine = OfflineEngine(model)
+    transcription = Transcription(model, settings, iter([AudioBlock(samples)]), hears=False)
+    events: list[Event] = []
+    while (request := transcription.request()) is not None:
+        (result,) = engine.step([request])
+        events += transcription.take(result)
+    events += transcription.finish()
+    took = time.process_time() - before
+    return judge(WHOLE, reference, " ".join(event.text for event in events if isinstance(event, Transcript)), took)
 
 
 def _looped(peer: FasterTranscriber, plan: Plan, reference: Reference, samples: Samples, language: str | None) -> Heard:
-    hop_s = next(iter(plan.variants.values())).window.hop_s
     before = time.process_time()
-    events = captions_of(peer.in_language(language), samples, hop_s)
+    events = captions_of(peer.in_language(language), samples, _first(plan).window.hop_s)
     took = time.process_time() - before
-    return judge_captions(AGREEMENT_LOOP, reference, _in_audio(events, reference), took)
+    return judge(AGREEMENT_LOOP, reference, _in_audio(events, reference), took)
 
 
 def _in_audio(events: Sequence[Event], reference: Reference) -> Captions:
@@ -240,23 +283,24 @@ def _in_short(found: Sequence[Heard]) -> str:
 def report(result: Mapping[str, Any]) -> Report:
     """The report of what `speech.measure` found; `Report.brief` is its first table."""
     listeners: Mapping[str, Any] = result["listeners"]
-    spoken = [name for name, found in listeners.items() if found["all"]["words"]]
+    every = {name: found["all"] for name, found in listeners.items()}
+    spoken = [(name, row) for name, row in every.items() if row["words"]]
+    quiet = [("all", name, row) for name, row in every.items() if row["quiet_recordings"]]
+    sets = dict.fromkeys(part for found in listeners.values() for part in found["sets"])
+    by_part = [(part, name, found["sets"][part]) for part in sets for name, found in listeners.items()]
+    wrote = {part for part, _, row in by_part if row["invented_in_quiet"]}
     tables = []
     if spoken:
-        every = {name: listeners[name]["all"] for name in spoken}
-        first = every[spoken[0]]
+        first = spoken[0][1]
         caption = f"{first['recordings']} recordings with speech, {first['seconds']:.0f} s, {first['words']} words"
-        tables += [
-            Table(caption, ALL, [_all_row(name, row) for name, row in every.items()]),
-            Table("The same, counts and cost", REST, [_rest_row(name, row) for name, row in every.items()]),
-        ]
+        tables += [_table(caption, ALL, spoken), _table("The same, counts and cost", REST, spoken)]
         if result["paced_s"]:
-            rows = [[name, *_late(row, "real_")] for name, row in every.items() if row["real_commit_p50_s"] is not None]
-            tables.append(Table(f"Played live, {result['paced_s']:g} s of each: seconds by the clock", REAL, rows))
-        tables.append(Table("Set by set", SET, _set_rows(listeners)))
-    quiet = _quiet_rows(listeners)
+            rows = [(name, row) for name, row in spoken if row["real_commit_p50_s"] is not None]
+            tables.append(_table(f"Played live, {result['paced_s']:g} s of each: seconds by the clock", REAL, rows))
+        tables.append(_table("Set by set", SET, [row for row in by_part if row[2]["words"]]))
     if quiet:
-        tables.append(Table("Words written where nobody speaks", QUIET, quiet))
+        rows_of_sets = [row for row in by_part if row[0] in wrote]
+        tables.append(_table("Words written where nobody speaks", QUIET, [*quiet, *rows_of_sets]))
     return Report(
         name="speech",
         title=f"Recordings: `{result['model']}`",
@@ -265,6 +309,25 @@ def report(result: Mapping[str, Any]) -> Report:
         tables=tables,
         draw=(lambda figure: _draw(figure, listeners)) if spoken else None,
     )
+
+
+def _table(caption: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Table:
+    """Rows of names and then figures; the columns are keys of the figures behind as many names."""
+    names = len(rows[0]) - 1 if rows else 1
+    heads = [*columns[:names], *(HEADS.get(key, key) for key in columns[names:])]
+    return Table(caption, heads, [[*row[:-1], *(_cell(key, row[-1][key]) for key in columns[names:])] for row in rows])
+
+
+def _cell(key: str, value: float | None) -> object:
+    if value is None:
+        return None
+    if key in ("wer", "wer_as_written"):
+        return f"{100 * value:.1f}"
+    if key == "over_offline":
+        return f"{100 * value:+.1f}"
+    if key == "quiet_seconds":
+        return f"{value / 60:.1f}"
+    return f"{value:.2f}" if isinstance(value, float) and key != "seconds" else value
 
 
 def _about(result: Mapping[str, Any]) -> str:
@@ -279,113 +342,17 @@ def _about(result: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.1f}"
-
-
-def _points(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:+.1f}"
-
-
-def _seconds(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
-
-
-def _late(row: Mapping[str, Any], clock: str = "") -> list[str | None]:
-    return [_seconds(row[f"{clock}{what}_p{share}_s"]) for what in ("commit", "first") for share in (50, 95)]
-
-
-def _over(name: str, row: Mapping[str, Any]) -> str | None:
-    return None if name == OFFLINE else _points(row["over_offline"])
-
-
-def _all_row(name: str, row: Mapping[str, Any]) -> list[object]:
-    counts = [row["substituted"], row["lost"], row["invented"]]
-    erasure = None if name == OFFLINE else _seconds(row["erasure"])
-    return [
-        name,
-        _percent(row["wer"]),
-        _over(name, row),
-        *counts,
-        _percent(row["wer_as_written"]),
-        *_late(row),
-        erasure,
-    ]
-
-
-def _rest_row(name: str, row: Mapping[str, Any]) -> list[object]:
-    sizes = [row["recordings"], row["seconds"], row["words"]]
-    stream = ["timed_words", "retractions", "unseen", "segments", "finals"]
-    return [
-        name,
-        *sizes,
-        *(None if name == OFFLINE else row[key] for key in stream),
-        _seconds(row["processor_s_per_s"]),
-    ]
-
-
-def _set_rows(listeners: Mapping[str, Any]) -> list[list[object]]:
-    names = {part: None for found in listeners.values() for part, row in found["sets"].items() if row["words"]}
-    rows: list[list[object]] = []
-    for part in names:
-        for name, found in listeners.items():
-            row = found["sets"][part]
-            rates = [
-                _percent(row["wer"]),
-                _over(name, row),
-                row["lost"],
-                row["invented"],
-                _percent(row["wer_as_written"]),
-            ]
-            unseen = None if name == OFFLINE else row["unseen"]
-            rows.append([part, name, row["words"], *rates, *_late(row), unseen])
-    return rows
-
-
-def _quiet_rows(listeners: Mapping[str, Any]) -> list[list[object]]:
-    """All quiet recordings, then the sets on which something was written."""
-    every = {name: found["all"] for name, found in listeners.items() if found["all"]["quiet_recordings"]}
-    rows = [_quiet_row("all", name, row) for name, row in every.items()]
-    parts = {part: None for name in every for part, row in listeners[name]["sets"].items() if row["invented_in_quiet"]}
-    rows += [_quiet_row(part, name, listeners[name]["sets"][part]) for part in parts for name in every]
-    return rows
-
-
-def _quiet_row(part: str, name: str, row: Mapping[str, Any]) -> list[object]:
-    minutes = f"{row['quiet_seconds'] / 60:.1f}"
-    return [
-        part,
-        name,
-        row["quiet_recordings"],
-        minutes,
-        row["invented_in_quiet"],
-        _seconds(row["invented_per_minute"]),
-    ]
-
-
 def _draw(figure: Any, listeners: Mapping[str, Any]) -> None:
     parts = list({part: None for found in listeners.values() for part, row in found["sets"].items() if row["words"]})
     errors, late = figure.subplots(1, 2, width_ratios=(3, 2))
     width = 0.8 / len(listeners)
     for index, (name, found) in enumerate(listeners.items()):
-        places = [place + index * width for place in range(len(parts))]
-        errors.bar(places, [100 * (found["sets"][part]["wer"] or 0) for part in parts], width, label=name)
-    errors.set_xticks(
-        [place + 0.4 - width / 2 for place in range(len(parts))], parts, rotation=30, ha="right", fontsize=7
-    )
+        rates = [100 * (found["sets"][part]["wer"] or 0) for part in parts]
+        errors.bar([place + index * width for place in range(len(parts))], rates, width, label=name)
+        seconds = [found["all"][key] or 0 for key in LATE]
+        late.bar([place + index * width for place in range(len(LATE))], seconds, width)
+    for axes, names in ((errors, parts), (late, [HEADS[key] for key in LATE])):
+        axes.set_xticks([place + 0.4 - width / 2 for place in range(len(names))], names, rotation=30, ha="right")
     errors.set(ylabel="word error rate, %")
+    late.set(ylabel="seconds after the word's end")
     errors.legend(fontsize=7)
-    live = {name: found["all"] for name, found in listeners.items() if found["all"]["commit_p50_s"] is not None}
-    _draw_late(late, live)
-
-
-def _draw_late(axes: Any, live: Mapping[str, Mapping[str, Any]]) -> None:
-    keys = [f"{what}_p{share}_s" for what in ("commit", "first") for share in (50, 95)]
-    width = 0.8 / max(1, len(live))
-    for index, (name, row) in enumerate(live.items()):
-        axes.bar([place + index * width for place in range(len(keys))], [row[key] for key in keys], width, label=name)
-    middles: Sequence[float] = [place + 0.4 - width / 2 for place in range(len(keys))]
-    axes.set_xticks(middles, LATE, rotation=30, ha="right", fontsize=7)
-    axes.set(ylabel="seconds after the word's end")
-    if live:
-        axes.legend(fontsize=7)

@@ -169,20 +169,18 @@ class Reference:
         )
 
 
-def judge_text(listener: str, reference: Reference, written: str, processor_s: float) -> Heard:
-    """What an offline listener wrote."""
-    errors, cased = reference.errors(written)
-    return Heard(listener, reference.recording, reference.set, reference.seconds, written, errors, cased, processor_s)
-
-
-def judge_captions(
+def judge(
     listener: str,
     reference: Reference,
-    captions: Captions,
+    written: str | Captions,
     processor_s: float,
     real: tuple[Captions, Sequence[TrueWord]] | None = None,
 ) -> Heard:
-    """What a streaming listener committed. `real`: the same by the clock, and the words that were played."""
+    """What a listener wrote: the text of a whole recording, or captions.
+
+    `real`: the captions by the clock, and the words that were played.
+    """
+    captions = Captions((), written, 0, 0, 0, 0) if isinstance(written, str) else written
     errors, cased = reference.errors(captions.text)
     commits, firsts = lateness(captions, reference.words, reference.normal)
     real_commits, real_firsts = lateness(*real, reference.normal) if real else ([], [])

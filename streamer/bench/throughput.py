@@ -1,111 +1,71 @@
 """`streamer bench throughput`: how many live streams this machine carries.
 
-With a model: N streams of the bundled demo (two readers, an alarm), each begun elsewhere in it, paced in real time
-through the threads and the batching worker of the live program, at its defaults but a hop that never grows. A stream
-counts as carried while the 95th percentile of commit latency (real time, from a word's end as the model places it) is
-below 2 s; where one stream alone is later than that, at most half a second later than it.
+N streams of the bundled demo (two readers, an alarm), each begun elsewhere in it, paced in real time through the
+threads and the batching worker of the live program, at its defaults but a hop that never grows. A stream counts as
+carried while the 95th percentile of commit latency (real time, from a word's end as the model places it) is below 2 s;
+where one stream alone is later than that, at most half a second later than it.
 
-With a size: random weights of an official size with a random head; N streams of lively talk (about three words a
-second, hardly a pause) paced in real time through the threads and the batching worker of the live program; the
-decoder's words are given, everything is paid for; latency is from the word's true end. Beside it: decoder tokens and
-whole hops a second, batched and one after the other.
+A stream is `Pipeline` (capture and listener threads) and the shared `Worker`, as in `streamer run`, without files and
+servers. Its times are seconds since its first sample would have been recorded.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from streamer.audio.block import BLOCK_SAMPLES, AudioBlock
 from streamer.audio.files import demo_path, read_audio
-from streamer.audio.mel import MelFrames
-from streamer.bench import clock as on
-from streamer.bench.clock import Heard, run_streams
-from streamer.bench.hop import NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
-from streamer.bench.scripted import (
-    ScriptedEngine,
-    Spoken,
-    Teacher,
-    fixed_hop,
-    lively_speech,
-    random_model,
-    random_whisper,
-    settings,
-)
 from streamer.config import Settings
-from streamer.events import SAMPLE_RATE, Gap, Status, Transcript, Word
-from streamer.measure import machine
-from streamer.measure.report import Report, Table
+from streamer.errors import StreamerError
+from streamer.events import SAMPLE_RATE, Event, Gap, Status, Transcript, Word
+from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model.checkpoint import compute_target
 from streamer.model.choice import Wish, load_model
-from streamer.model.decoding.search import AudioWindow
-from streamer.model.engine import Context, Engine
-from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest
+from streamer.model.engine import Engine
+from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.shutdown import stop_all
+from streamer.runtime.stream import Hearing
+from streamer.runtime.worker import Worker
 from streamer.settings.config import SpeechSettings
 
 LIMIT_S = 2.0  # p95 of commit latency
 LATER_S = 0.5  # than one stream alone, where that takes longer
-CONTEXT_S = 10.0
-BATCHES = (1, 2, 4, 8)
+PATIENCE_S = 30.0  # after its end a stream that is so far behind is given up
+Samples = NDArray[np.float32]
+Timed = list[tuple[Event, float]]  # one stream's events, each with the second at which it came out
+
+
+def fixed_hop(settings: Settings) -> Settings:
+    """The same settings with a hop that never grows: a machine that cannot keep up is to show in the latency."""
+    return settings.model_copy(
+        update={"window": settings.window.model_copy(update={"hop_max_s": settings.window.hop_s})}
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `seconds`: of audio for each trial; `most`: streams to try at most; `repeats` of each rate."""
+    """What to run. `seconds`: of audio for each trial; `most`: streams to try at most."""
 
-    size: str = "base"
-    seconds: float = 15.0
+    model: str = "tiny.en"
+    seconds: float = 20.0
     threads: int = 1
     most: int = 128
-    repeats: int = 5
-    context: Context = "fit"
     compute: str = "auto"
     dtype: str = "auto"
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Run the plan."""
-    torch.set_num_threads(plan.threads)
-    device, dtype = compute_target(plan.compute, plan.dtype)
-    facts = machine.facts(plan.threads, on.name(device))
-    result: dict[str, Any] = {"bench": "throughput", "machine": facts, "size": plan.size}
-    model = random_model(random_whisper(plan.size), plan.size, device=device, dtype=dtype)
-    result |= {"dtype": str(dtype).removeprefix("torch."), "context": plan.context}
-    result["decoder_tokens_per_s"] = decoder_rates(model, plan.repeats)
-    say("throughput: decoder measured")
-    result["hops_per_s"] = hop_rates(model, plan.context, plan.repeats)
-    say("throughput: hops measured")
-    spoken = lively_speech(plan.seconds)
-    engine = ScriptedEngine(model, spoken, context=plan.context)
-    engine.warm_up()
-    trials = carried(lambda count: trial(engine, spoken, count), plan.most, say)
-    good = [row["streams"] for row in trials if row["carried"]]
-    result |= {"trials": trials, "streams": max(good, default=0), "load_after": machine.load()}
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class SpokenPlan:
-    """With a real model. `seconds`: of audio for each trial; `most`: streams to try at most."""
-
-    model: str = "tiny.en"
-    seconds: float = 30.0
-    threads: int = 1
-    most: int = 128
-    compute: str = "auto"
-    dtype: str = "auto"
-
-
-def measure_spoken(plan: SpokenPlan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Run the plan with a model and people's speech. Raises what loading a model raises."""
+    """Run the plan. Raises what loading a model raises."""
     torch.set_num_threads(plan.threads)
     device, _ = compute_target(plan.compute)
-    facts = machine.facts(plan.threads, on.name(device))
+    facts = machine_facts(plan.threads, device)
     wish = Wish(frozenset({"en"}))
     model = load_model(plan.model, head=None, device=plan.compute, dtype=plan.dtype, wish=wish)
     engine = Engine(model)
@@ -134,7 +94,7 @@ def measure_spoken(plan: SpokenPlan, say: Callable[[str], None] = lambda line: N
         "limit_s": round(limit_s, 2),
         "trials": trials,
         "streams": max(good, default=0),
-        "load_after": machine.load(),
+        "load_after": load(),
     }
 
 
@@ -157,21 +117,10 @@ def carried(
     return [rows[count] for count in sorted(rows)]
 
 
-def trial(engine: ScriptedEngine, spoken: Spoken, count: int) -> dict[str, Any]:
-    """One number of streams: commit latencies in real time, and how much was left out."""
-    before = engine.model.encoder_passes
-    heard = run_streams(engine, settings(), [spoken.samples] * count)
-    latencies = [value for one in heard for value in commit_latencies(one, spoken, engine.places_by_word)]
-    passes = engine.model.encoder_passes - before
-    row = _row(heard, latencies, passes, len(spoken.samples) / SAMPLE_RATE)
-    committed = row["words"] / (count * len(spoken.ends))
-    return row | {"words_committed": round(committed, 3), "carried": row["carried"] and committed >= 0.95}
-
-
 def _row(
-    heard: Sequence[Heard], latencies: Sequence[float], passes: int, seconds: float, limit_s: float = LIMIT_S
+    heard: Sequence[Timed], latencies: Sequence[float], passes: int, seconds: float, limit_s: float = LIMIT_S
 ) -> dict[str, Any]:
-    events = [event for one in heard for event, _ in one.events]
+    events = [event for one in heard for event, _ in one]
     p50, p95 = (round(float(value), 3) for value in np.percentile(latencies, (50, 95))) if latencies else (None, None)
     return {
         "streams": len(heard),
@@ -185,113 +134,78 @@ def _row(
     }
 
 
-def committed_words(heard: Heard) -> Iterator[tuple[Word, float]]:
+def committed_words(heard: Timed) -> Iterator[tuple[Word, float]]:
     """Each committed word, and when the event came out that committed it."""
     counts: dict[int, int] = {}
-    for event, at in heard.events:
+    for event, at in heard:
         if isinstance(event, Transcript):
             yield from ((word, at) for word in event.words[counts.get(event.segment, 0) :])
             counts[event.segment] = len(event.words)
 
 
-def commit_latencies(heard: Heard, spoken: Spoken, places: Mapping[str, int]) -> list[float]:
-    """Seconds from the true end of each committed word to when its event came out."""
-    return [
-        at - spoken.ends[places[word.word]] / SAMPLE_RATE for word, at in committed_words(heard) if word.word in places
-    ]
+class PacedSource:
+    """Samples in blocks of 50 ms, each when its last sample would have been recorded, whatever the consumer does."""
+
+    name, live, sample_rate = "bench", True, SAMPLE_RATE
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self._closed = threading.Event()
+        self.began_s = 0.0
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """The blocks, once."""
+        self.began_s = time.monotonic()
+        for start in range(0, len(self._samples), BLOCK_SAMPLES):
+            block = self._samples[start : start + BLOCK_SAMPLES]
+            due = self.began_s + (start + len(block)) / SAMPLE_RATE
+            if self._closed.wait(max(0.0, due - time.monotonic())):
+                return
+            yield AudioBlock(block)
+
+    def close(self) -> None:
+        """End `blocks`."""
+        self._closed.set()
 
 
-def decoder_rates(model: Model, repeats: int, batches: Sequence[int] = BATCHES) -> dict[str, float]:
-    """Tokens a second written one by one, for so many windows at once: the prefix's step is not counted."""
-    teacher, more = Teacher(model), 24
-    frames = round(CONTEXT_S * 50)
-    features = torch.randn(frames, model.dims.n_audio_state).to(model.device, model.dtype)
+def run_streams(engine: Engine, settings: Settings, recordings: Sequence[Samples]) -> list[Timed]:
+    """Run a stream of each recording at once, begun evenly over one hop; what came out of each.
 
-    def seconds(count: int, tokens: int) -> float:
-        task = DecodeTask("en", prefix=teacher.text(PREFIX_TOKENS), max_new_tokens=tokens)
-        start = time.perf_counter()
-        teacher.decode([AudioWindow(features, frames)] * count, [task] * count)
-        return time.perf_counter() - start
+    Raises StreamerError when one fails or does not end.
+    """
+    worker = Worker(engine)
+    worker.start()
+    heard: list[Timed] = [[] for _ in recordings]
+    pipelines: list[Pipeline] = []
+    for number, (found, samples) in enumerate(zip(heard, recordings, strict=True)):
+        source = PacedSource(samples)
 
-    def rate(count: int) -> float:
-        return count * more / max(seconds(count, 1 + more) - seconds(count, 1), 1e-9)
+        def emit(events: Sequence[Event], found: Timed = found, source: PacedSource = source) -> None:
+            at = time.monotonic() - source.began_s
+            found += [(event, at) for event in events]
 
-    return _medians({str(count): partial(rate, count) for count in batches}, repeats)
-
-
-def hop_rates(model: Model, context: Context, repeats: int, batches: Sequence[int] = BATCHES) -> dict[str, Any]:
-    """Whole hops a second (every second one with tags): so many streams in one step, and one after the other."""
-    teacher, engine = Teacher(model), Engine(model, context=context)
-    engine.search = teacher
-    engine.warm_up()
-    task = DecodeTask("en", prefix=teacher.text(PREFIX_TOKENS), max_new_tokens=NEW_TOKENS)
-    end = round(CONTEXT_S * SAMPLE_RATE)
-    work = []
-    for number in range(max(batches)):
-        mel = MelFrames(model.dims.n_mels)
-        mel.append(noise(np.random.default_rng(number), CONTEXT_S))
-        work.append((mel, StepRequest(0, end, SPANS_S if number % 2 else (), task)))
-
-    def together(count: int) -> float:
-        start = time.perf_counter()
-        engine.step(work[:count])
-        return count / (time.perf_counter() - start)
-
-    def alone(count: int) -> float:
-        start = time.perf_counter()
-        for item in work[:count]:
-            engine.step([item])
-        return count / (time.perf_counter() - start)
-
-    runs: dict[str, Callable[[], float]] = {}
-    for count in batches:
-        runs[f"batched {count}"] = partial(together, count)
-        runs[f"alone {count}"] = partial(alone, count)
-    rates = _medians(runs, repeats)
-    return {
-        str(count): {
-            "batched": rates[f"batched {count}"],
-            "one_after_the_other": rates[f"alone {count}"],
-            "ratio": round(rates[f"batched {count}"] / rates[f"alone {count}"], 2),
-        }
-        for count in batches
-    }
-
-
-def _medians(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of each run, all of them once a round after one to warm up."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for round_number in range(repeats + 1):
-        for name, run in runs.items():
-            value = run()
-            if round_number:
-                found[name].append(value)
-    return {name: round(float(np.median(values)), 2) for name, values in found.items()}
+        hearing = Hearing(engine.model, settings, f"s{number + 1}")
+        pipelines.append(Pipeline(source, settings, worker, hearing, emit))
+    for pipeline in pipelines:
+        pipeline.start()
+        time.sleep(settings.window.hop_s / len(recordings))
+    try:
+        end = time.monotonic() + max(map(len, recordings)) / SAMPLE_RATE + PATIENCE_S
+        for pipeline in pipelines:
+            while not pipeline.lane.done.wait(max(0.0, min(1.0, end - time.monotonic()))):
+                if time.monotonic() >= end or worker.failure:
+                    break
+    finally:
+        stop_all([pipeline for pipeline in pipelines if not pipeline.done], 0.0)
+        worker.stop(PATIENCE_S)
+    failure = worker.failure or next((pipeline.failure for pipeline in pipelines if pipeline.failure), None)
+    if failure:
+        raise StreamerError(f"bench: a stream failed: {failure}")
+    return heard
 
 
 def report(result: Mapping[str, Any]) -> Report:
-    """The page: streams, tokens, hops."""
-    trials: Sequence[Mapping[str, Any]] = result["trials"]
-    hops: Mapping[str, Any] = result["hops_per_s"]
-    return Report(
-        name=f"throughput_{result['size']}",
-        title=f"Streams on one machine: {result['size']}, {result['dtype']}, `{result['context']}` context",
-        about=" ".join((__doc__ or "").split("\n\n")[2].split()) + f" **Carried: {result['streams']} streams.**",
-        result=result,
-        tables=(
-            _paced(trials),
-            Table(
-                "Tokens and hops a second",
-                ("streams", "decoder tokens/s", "hops/s batched", "hops/s one after the other", "ratio"),
-                [[count, result["decoder_tokens_per_s"].get(count), *row.values()] for count, row in hops.items()],
-            ),
-        ),
-        draw=lambda figure: _draw(figure, trials),
-    )
-
-
-def spoken_report(result: Mapping[str, Any]) -> Report:
-    """The page of a real model."""
+    """The page: how late words are by the number of streams."""
     about = " ".join((__doc__ or "").split("\n\n")[1].split())
     return Report(
         name=f"throughput_{Path(result['model']).name}",

@@ -3,13 +3,11 @@
     streamer verify --model base --audio talk.flac --refs talk.txt --out build/verify
 
 Pulls the weights and the head and checks their hashes, compares with openai-whisper on the same float32 weights and
-audio, measures streaming against offline word errors, speed, and the largest official size that this machine runs live.
-Without --audio the bundled demo is heard.
+audio, and measures streaming against offline word errors. Without --audio the bundled demo is heard. What a hop costs
+is said by `streamer bench hop`, how many streams this machine carries by `streamer bench throughput`.
 """
 
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,34 +24,25 @@ from whisper.model import Whisper
 
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
-from streamer.bench import clock as on
 from streamer.bench import speech
-from streamer.bench.hop import CONTEXT_S, NEW_TOKENS, PREFIX_TOKENS, SPANS_S, noise
-from streamer.bench.offline import float32_module
-from streamer.bench.scripted import SIZES, random_model, random_whisper
+from streamer.bench.peers import float32_module
 from streamer.errors import InputError
-from streamer.events import SAMPLE_RATE
-from streamer.measure import machine
 from streamer.measure.recordings import Recording
-from streamer.measure.report import Report, Table, publish
+from streamer.measure.report import Report, Table, machine_facts, publish
 from streamer.model import catalog
 from streamer.model.catalog import head_of, pull_head
-from streamer.model.checkpoint import load_model, place_of
+from streamer.model.checkpoint import load_model
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.encoder import TAP_POOL
-from streamer.model.engine import Engine
+from streamer.model.formats import place_of
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest
+from streamer.plans import DecodeTask
 from streamer.settings.config import Settings
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this
 
 
-HOP_S = 0.5  # what a step of the live engine may take
-REPEATS = 5
-LIVE_SIZES = ("tiny", "base", "small", "medium", "large-v3-turbo", "large-v3")
-Clock = Callable[[], float]
 Facts = dict[str, Any]
 
 
@@ -166,7 +155,6 @@ def main(
     head: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
-    sizes: Sequence[str] = LIVE_SIZES,
     download_progress: ProgressCallback | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
@@ -182,7 +170,7 @@ def main(
     spoken = [recording for recording in recordings if recording.text]
     plan = speech.Plan({speech.STREAM: Settings()}, source=model, plain=not refs)  # the demo may be spoken digits
     heard = speech.measure(live, spoken, plan, say) if spoken else None
-    report = _report(live, files, parity, heard, speed(live), largest_live(sizes, live.device, live.dtype))
+    report = _report(live, files, parity, heard)
     publish(report, out)
     return report
 
@@ -223,77 +211,6 @@ def _file(part: str, path: Path, promised: str | None) -> Facts:
     return {"part": part, "path": str(path), "bytes": path.stat().st_size, "sha256": found, "hash": verdict}
 
 
-def speed(model: Model, clock: Clock = time.perf_counter) -> Facts:
-    """Milliseconds (medians) of one live step with a context of 10 s, and of the encoder alone for 10 and 30 s."""
-    found: Facts = {
-        "step_10s_ms": step_ms(model, clock),
-        "device": str(model.device),
-        "dtype": f"torch.{model.precision}",
-    }
-    for seconds in (10, 30):
-        mel = torch.zeros(1, model.dims.n_mels, seconds * 100)
-        found[f"encoder_{seconds}s_ms"] = _median_ms(lambda: model.encode(mel), model, clock)  # noqa: B023
-    return found
-
-
-def step_ms(model: Model, clock: Clock = time.perf_counter) -> float:
-    """Milliseconds of one hop of running speech: 10 s of audio, tags of three spans, 36 forced and 4 new tokens."""
-    frames = MelFrames(model.dims.n_mels)
-    frames.append(noise(np.random.default_rng(0), CONTEXT_S))
-    prefix = tuple(range(1000, 1000 + PREFIX_TOKENS))
-    task = DecodeTask(language="en", prefix=prefix, max_new_tokens=NEW_TOKENS)
-    spans = SPANS_S if model.head is not None else ()
-    request = StepRequest(0, round(CONTEXT_S * SAMPLE_RATE), spans, task)
-    engine = Engine(model, context="fit")
-    return _median_ms(lambda: engine.step([(frames, request)]), model, clock)
-
-
-def largest_live(
-    sizes: Sequence[str], device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter
-) -> list[Facts]:
-    """The time of a live step for random weights of the official sizes, from small to large, up to the first that takes
-    longer than a hop. The cost does not depend on the weights' values.
-    """
-    found: list[Facts] = []
-    for size in sizes:
-        needed = 2.2 * 4 * _parameters(size)
-        if device.type == "cpu" and needed > machine_memory():
-            found.append(
-                {"size": size, "step_ms": None, "live": False, "note": f"needs {needed / 2**30:.0f} GiB to try"}
-            )
-            break
-        model = random_model(random_whisper(size), size, device=device, dtype=dtype)
-        took = step_ms(model, clock)
-        found.append({"size": size, "step_ms": took, "live": took < HOP_S * 1000, "note": ""})
-        if not found[-1]["live"]:
-            break
-    return found
-
-
-def machine_memory() -> float:
-    """Bytes of memory that are free now; infinite where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return float("inf")
-
-
-def _parameters(size: str) -> int:
-    layers, width, _, text_layers, _, vocabulary = SIZES[size]
-    return 12 * layers * width**2 + 16 * text_layers * width**2 + vocabulary * width
-
-
-def _median_ms(work: Callable[[], object], model: Model, clock: Clock) -> float:
-    times = []
-    for _ in range(REPEATS + 1):
-        begin = clock()
-        work()
-        on.wait(model.device)
-        times.append(clock() - begin)
-    return 1000 * statistics.median(times[1:])  # the first one warms up
-
-
 def _recordings(audio: Sequence[Path], refs: Sequence[Path]) -> list[Recording]:
     if refs and not audio:
         raise InputError("--refs: belong to recordings: give --audio too")
@@ -323,31 +240,22 @@ def _demo_text(demo: Path) -> str:
     return " ".join(word["word"] for word in words)
 
 
-def _report(
-    model: Model, files: list[Facts], parity: Parity, heard: Facts | None, fast: Facts, live: list[Facts]
-) -> Report:
-    able = [item["size"] for item in live if item["live"]]
-    largest = able[-1] if able else None
+def _report(model: Model, files: list[Facts], parity: Parity, heard: Facts | None) -> Report:
     return Report(
         name="verify",
         title=f"{model.name} on this machine",
-        about=f"{_said(parity)} Largest official size within a hop of {HOP_S:g} s: {largest or 'none'}.",
+        about=_said(parity),
         result={
             "model": model.name,
             "head": model.head.name if model.head else None,
-            "machine": machine.facts(torch.get_num_threads()),
+            "machine": machine_facts(torch.get_num_threads()),
             "files": files,
             "parity": asdict(parity) | {"holds": parity.holds},
             "speech": heard,
-            "speed": fast,
-            "live": live,
-            "largest_live": largest,
         },
         tables=(
             _table("Files", files),
             *(speech.report(heard).tables[:2] if heard else ()),
-            _table("Speed (ms)", [fast]),
-            _table("Largest size that runs live", live),
         ),
     )
 

@@ -1,19 +1,38 @@
-"""`streamer alerts`: explain the rules, list and mark what was raised, propose thresholds from the marks."""
+"""`streamer alerts`: explain the rules, list and mark what was raised, propose thresholds from the marks; in words."""
 
 import argparse
 import json
 import re
 import sys
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
+from streamer.commands.run import settings_options
 from streamer.errors import UsageError
+from streamer.events import SAMPLE_RATE, SEVERITY_RANK
+from streamer.output.plain_text import clean
 from streamer.settings.config import Settings, resolve
+from streamer.settings.rules import AlertRule, AlertRules
+from streamer.sound.alerts import AlertEngine
+from streamer.sound.labels import groups, labels
+from streamer.sound.patterns.state import SIRENS, CadenceKind
+from streamer.sound.sound_trigger import CONSENT, CONSENT_SAMPLES, FUSED_RATIO, MISTAKEN_SAMPLES, SURE
 
 EXAMPLES = "see docs/alerts.md; --config and --set as in `streamer run`"
+WIDTH = 110  # columns
+MAX_NAMED = 8  # labels of a group
+_PATTERNS = {
+    CadenceKind.T3: "the three-beep pattern of smoke and fire alarms (T3)",
+    CadenceKind.T4: "the four-beep pattern of carbon monoxide alarms (T4)",
+    CadenceKind.WAIL: "a wailing siren",
+    CadenceKind.YELP: "a yelping siren",
+    CadenceKind.HILO: "a two-tone siren (hi-lo)",
+    CadenceKind.TONE: "a tone that keeps its pitch",
+}
 
 
 def add(subcommands: Any) -> None:
@@ -38,17 +57,13 @@ def add(subcommands: Any) -> None:
 
 def _add(below: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = below.add_parser(name, help=about, description=about, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    settings_options(parser)
     parser.set_defaults(command=command)
     return parser
 
 
 def explain(options: argparse.Namespace) -> int:
     """`streamer alerts explain [RULE…]`."""
-    from streamer.alerts.wording import explain as explain_rule
-    from streamer.sound.alerts import AlertEngine
-
     rules = _settings(options).alerts
     AlertEngine(rules)  # refuses labels that do not exist, with their path
     known = [rule.id for rule in rules.rules]
@@ -66,9 +81,6 @@ def explain(options: argparse.Namespace) -> int:
 
 def history(options: argparse.Namespace) -> int:
     """`streamer alerts history`."""
-    from streamer.alerts.parcels import SEVERITY_RANK
-    from streamer.alerts.wording import describe_entry
-
     store = _history(options)
     since = _since(options.since, datetime.now(UTC))
     entries = [
@@ -103,9 +115,6 @@ def mark(options: argparse.Namespace) -> int:
 
 def tune_rules(options: argparse.Namespace) -> int:
     """`streamer alerts tune`."""
-    from streamer.alerts.history import tune
-    from streamer.alerts.wording import describe_report, to_yaml
-
     settings = _settings(options)
     store = _history(options, settings)
     reports = tune(store.read(), settings.alerts)
@@ -124,12 +133,10 @@ def tune_rules(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return resolve([Path(path) for path in options.config], options.set, {})
+    return resolve(options.config, options.set, {})
 
 
-def _history(options: argparse.Namespace, settings: Settings | None = None) -> Any:
-    from streamer.alerts.history import AlertHistory, history_path
-
+def _history(options: argparse.Namespace, settings: Settings | None = None) -> AlertHistory:
     given = (settings or _settings(options)).delivery.history
     return AlertHistory(history_path(given), round(given.max_mb * 1e6))
 
@@ -151,3 +158,169 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"must be a whole number, is {text!r}")
     return int(text)
+
+
+def explain_rule(rule: AlertRule, rules: AlertRules) -> str:
+    """A paragraph about one rule."""
+    off = "" if rule.enabled else ", OFF"
+    lines = [f"{rule.id}: {rule.title} ({rule.severity}{off})"]
+    lines += [textwrap.fill(rule.about, WIDTH, initial_indent="  ", subsequent_indent="  ")] if rule.about else []
+    first, *others = _raised_when(rule)
+    lines += [_row("raised when", first), *(_row("", f"or {other}") for other in others)]
+    lines.append(_row("over", _over(rule)))
+    lines.append(_row("then", _then(rule)))
+    if rule.repeat_s is not None:
+        lines.append(_row("repeated", f"every {_s(rule.repeat_s)} until somebody acknowledges it"))
+    lines.append(_row("quiet hours", _quiet(rule, rules)))
+    return "\n".join(lines)
+
+
+def _row(name: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:11s}  ", subsequent_indent=" " * 17)
+
+
+def _raised_when(rule: AlertRule) -> list[str]:
+    if rule.own:
+        return [f"it sounds like {rule.own!r}, which was learned (`streamer sounds list`)"]
+    if rule.lost:
+        return ["the microphone delivers nothing"]
+    if rule.silence_dbfs is not None:
+        return [f"nothing is louder than {rule.silence_dbfs:g} dBFS for {_s(rule.min_duration_s)}"]
+    if rule.loud_dbfs is not None:
+        return [f"it is at least as loud as {rule.loud_dbfs:g} dBFS for {_s(rule.min_duration_s)}"]
+    if rule.phrases or rule.patterns:
+        return _words(rule)
+    lines = [_labels(rule) + _doubts(rule)] if rule.labels else []
+    lines += [f"the signal itself shows {_pattern(CadenceKind(kind), rule)}" for kind in rule.cadence]
+    if rule.labels and rule.cadence:
+        lines.append(
+            "such a pattern has plainly begun and one judgement is over the threshold, or two in a row over "
+            f"{FUSED_RATIO:.0%} of it: both together are sooner"
+        )
+    return lines
+
+
+def _pattern(kind: CadenceKind, rule: AlertRule) -> str:
+    if kind not in SIRENS or not rule.labels:
+        return _PATTERNS[kind]
+    within = _s(CONSENT_SAMPLES / SAMPLE_RATE)
+    return f"{_PATTERNS[kind]}, and the tagger consents: one of these had a score of {CONSENT:g} within {within}"
+
+
+def _labels(rule: AlertRule) -> str:
+    names = " or ".join(_members(name) for name in rule.labels)
+    if rule.threshold is None:
+        score, sure = "the threshold that the tagging head has for each of them", "far above it"
+    else:
+        score = f"{rule.threshold:g}"
+        sure = f"of {rule.threshold + SURE * (1 - rule.threshold):.2g} or more"
+    often = f"in {rule.confirm} of the last {rule.confirm + 1} judgements (one a second), or one {sure}"
+    if rule.confirm == 1:
+        often = "in one judgement (there is one a second)"
+    lasting = f", and it lasts at least {_s(rule.min_duration_s)}" if rule.min_duration_s else ""
+    return f"the tagger hears {names} with a score of at least {score} {often}{lasting}"
+
+
+def _doubts(rule: AlertRule) -> str:
+    """What must not speak against the tagger."""
+    signs = " or ".join(_PATTERNS[CadenceKind(kind)] for kind in rule.signs)
+    rivals, mistaken = (", ".join(map(_readable, names)) for names in (rule.rivals, rule.doubted_after))
+    doubts = [f"the signal shows at least the beginning of {signs}"] if signs else []
+    doubts += [f"none of these scores as high: {rivals}"] if rivals else []
+    lately = _s(MISTAKEN_SAMPLES / SAMPLE_RATE)
+    doubts += [f"none of these was heard in the last {lately}: {mistaken}"] if mistaken else []
+    return f", while {' and '.join(doubts)}" if doubts else ""
+
+
+def _readable(name: str) -> str:
+    return groups()[name].name if name in groups() else name
+
+
+def _members(name: str) -> str:
+    """A group with its labels, or a label."""
+    known = groups().get(name)
+    if known is None:
+        return name
+    names = [labels()[index].name for index in sorted(known.members)]
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{known.name} ({'; '.join(names[:MAX_NAMED])}{more})"
+
+
+def _words(rule: AlertRule) -> list[str]:
+    said = [f"“{phrase}”" for phrase in rule.phrases] + [f"/{pattern}/" for pattern in rule.patterns]
+    sure = "" if not rule.partial else ", also in text that may still change (if it does, the alert is taken back)"
+    return [f"somebody says {' or '.join(said)}{sure}"]
+
+
+def _over(rule: AlertRule) -> str:
+    when = "as soon as it is" if not rule.clear_after_s else f"{_s(rule.clear_after_s)} after it was last heard"
+    return when + ("; people are told" if rule.all_clear else "; notifications do not tell")
+
+
+def _then(rule: AlertRule) -> str:
+    return f"not again within {_s(rule.cooldown_s)}" if rule.cooldown_s else "at once again, if it comes back"
+
+
+def _quiet(rule: AlertRule, rules: AlertRules) -> str:
+    own = [span for span in (rule.quiet_hours,) if span]
+    if rules.quiet_hours and rule.severity != "critical":
+        own.append(f"{rules.quiet_hours} (for all rules)")
+    return f"not raised {' and '.join(own)}" if own else "none"
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:g} s"
+
+
+def describe_entry(entry: HistoryEntry) -> str:
+    """One alert of the history: a line, and below it what was heard, said and kept."""
+    alert, when = entry.latest, entry.time.astimezone()
+    lasted = "still there, or we were ended" if alert.end is None else f"{max(0.0, alert.end - alert.start):.1f} s"
+    mark = {None: "", "false": "  marked FALSE", "true": "  marked true"}[entry.verdict]
+    lines = [
+        f"{entry.number:5d}  {when:%Y-%m-%d %H:%M:%S}  {clean(alert.rule):16s} {alert.severity:8s} "
+        f"score {entry.score:.2f}  {lasted}{mark}"
+    ]
+    if alert.labels:
+        lines.append("       raised by  " + ", ".join(clean(label) for label in alert.labels))
+    if entry.first.heard:
+        lines.append(
+            "       heard      " + ", ".join(f"{clean(tag.label)} {tag.score:.2f}" for tag in entry.first.heard)
+        )
+    if text := clean(entry.first.text or alert.text):
+        lines.append(f"       said       “{text}”")
+    if entry.clip is not None:
+        lines.append(f"       sound      {entry.clip}")
+    return "\n".join(lines)
+
+
+def to_yaml(reports: Iterable[RuleReport]) -> str:
+    """The proposals as settings to paste; empty where there is none."""
+    lines = [f"    - {{id: {report.rule.id}, threshold: {report.proposal:g}}}" for report in reports if report.proposal]
+    return "\n".join(["alerts:", "  rules:", *lines, ""]) if lines else ""
+
+
+def describe_report(report: RuleReport) -> str:
+    """A paragraph about one rule."""
+    rule, marked = report.rule, report.true + report.false
+    lines = [f"{rule.id}: {report.alerts} alerts, {marked} marked ({report.true} true, {report.false} false)"]
+    if report.precision is not None:
+        low, high = wilson(report.true, marked)
+        lines.append(f"  right in {report.precision:.0%} of the marked (95 % interval {low:.0%} to {high:.0%})")
+    now = "of the tagging head for each label" if rule.threshold is None else f"{rule.threshold:g}"
+    if report.avoids_all is not None:
+        missed = (
+            f"missed {report.avoids_all_misses} of {report.true} true ones" if report.true else "no true one is marked"
+        )
+        what = f"the false ones that the score raised ({len(report.scored_false)})"
+        lines.append(f"  threshold now {now}; {report.avoids_all:g} would have avoided {what}; {missed}")
+    unscored = report.false - len(report.scored_false)
+    if unscored:
+        lines.append(f"  {unscored} false ones were not raised by the score: no threshold helps")
+    if report.proposal is not None:
+        lines.append(
+            f"  proposal: {report.proposal:g}, avoids {report.avoided} false ones and misses no marked true one"
+        )
+    else:
+        lines.append(f"  no proposal: {report.why_none}")
+    return "\n".join(lines)

@@ -1,13 +1,12 @@
 """`streamer bench …`: what it costs, how fast and how good it is. Each writes JSON, Markdown and a plot into --out."""
 
 import argparse
-import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from streamer.errors import UsageError
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from streamer.settings.config import Settings
 
 OUT = Path("build/bench")
-Plan = TypeVar("Plan")
 COMPUTE = ("auto", "cpu", "cuda")
 DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -27,10 +25,23 @@ def add(subcommands: Any) -> None:
     about = "measure cost, latency, throughput and quality on this machine"
     bench = subcommands.add_parser("bench", help=about, description=about, allow_abbrev=False)
     benches = bench.add_subparsers(dest="bench", required=True, metavar="BENCH", parser_class=type(bench))
-    _add_hop(benches)
-    _add_throughput(benches)
-    _add_ceilings(benches)
-    _add_outage(benches)
+    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper")
+    models = "names or paths, as the live program loads them, hearing people (tiny.en,base)"
+    hop.add_argument("--models", metavar="A,B", type=_names, default=("tiny.en", "base"), help=models)
+    hop.add_argument("--peers", metavar="A,B", type=_names, help="which (openai-whisper,faster-whisper)")
+    _computing(hop)
+    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries")
+    run.add_argument("--model", metavar="NAME|PATH", default="tiny.en", help="as the live program loads it (tiny.en)")
+    run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
+    run.add_argument(
+        "--streams", dest="most", metavar="N", type=_count, default=128, help="try no more than these (128)"
+    )
+    _computing(run)
+    about = "encoder and decoder beside what the device can do: its multiplications, its memory; random weights"
+    run = _add(benches, "ceilings", ceilings_bench, about)
+    run.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
+    run.add_argument("--rounds", metavar="N", type=_count, default=5, help="of all measurements in turn (5)")
+    _computing(run)
     _add_speech(benches)
     soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost, memory and word times flat?")
     _model_options(soak)
@@ -42,12 +53,16 @@ def add(subcommands: Any) -> None:
     soak.add_argument("--loop", metavar="S", type=_positive, default=300.0, help="of the manifest's speech (300)")
     busy = _add(benches, "busy", busy_bench, "the whole program on a minute of speech, alone and beside busy processes")
     busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
-    busy.add_argument("--audio", metavar="FILE", help="without: a minute of the bundled demo's words")
+    busy.add_argument("--audio", metavar="FILE", help="without: the bundled demo of two readers")
     busy.add_argument("--rounds", metavar="N", type=_count, default=2, help="the best counts (2)")
-    about = "recordings: which raise the alert that they ought to, how soon, and false alerts by the hour"
-    alerts = _add(benches, "alerts", alerts_bench, about)
-    _model_options(alerts)
-    _data_options(alerts)
+    about = "recordings: alerts that they ought to raise, how soon, false ones by the hour, and what sounds score"
+    sounds = _add(benches, "sounds", sounds_bench, about, also="alerts")
+    _model_options(sounds)
+    _data_options(sounds)
+    sounds.add_argument("--peer", metavar="FILE", type=Path, help="YAMNet, .tflite with NAME_class_map.csv beside it")
+    sounds.add_argument("--mixed", action="store_true", help="also under speech and under music, at 20, 10 and 0 dB")
+    under = "for --mixed: recordings of speech, and sets of music (…music); repeatable"
+    sounds.add_argument("--under", metavar="MANIFEST", type=Path, action="append", default=[], help=under)
 
 
 def _add_speech(benches: Any) -> None:
@@ -61,67 +76,24 @@ def _add_speech(benches: Any) -> None:
     speech.add_argument("--variant", metavar="NAME=JSON", action="append", default=[], help=variant)
     speech.add_argument("--guards", action="store_true", help="variants: no guards, each alone, all but each")
     speech.add_argument("--peers", action="store_true", help="a LocalAgreement loop over faster-whisper too")
+    speech.add_argument("--whole", action="store_true", help="as `streamer transcribe` reads whole files, too")
     speech.add_argument("--plain", action="store_true", help="compare lower-case words; for spoken digits")
     speech.add_argument("--paced", metavar="S", type=_positive, default=0.0, help="of each, also played live (none)")
 
 
-def _add_outage(benches: Any) -> None:
-    outage = _add(benches, "outage", outage_bench, "a killed broker, a failing web server, a hanging push service")
-    outage.add_argument(
-        "--broker", dest="broker_s", metavar="S", type=_positive, default=30.0, help="mosquitto is away so long (30)"
-    )
-    outage.add_argument(
-        "--webhook", dest="webhook_s", metavar="S", type=_positive, default=60.0, help="the server answers 500 (60)"
-    )
-    outage.add_argument(
-        "--push", dest="push_s", metavar="S", type=_positive, default=60.0, help="the push service hangs (60)"
-    )
-    outage.add_argument("--rate", metavar="N", type=_positive, default=2.0, help="alerts a second (2)")
-
-
-def _add_hop(benches: Any) -> None:
-    hop = _add(benches, "hop", hop_bench, "cost of one hop beside openai-whisper and faster-whisper")
-    which = hop.add_mutually_exclusive_group()
-    models = "names or paths, as the live program loads them, hearing people (tiny.en,base)"
-    which.add_argument("--models", metavar="A,B", type=_names, default=("tiny.en", "base"), help=models)
-    which.add_argument("--sizes", metavar="A,B", type=_names, help="instead: random weights of official sizes, noise")
-    hop.add_argument("--rounds", metavar="N", type=_count, default=7, help="--sizes: of all programs in turn (7)")
-    busy_rounds = "--sizes: beside a process that spins (3)"
-    hop.add_argument("--busy-rounds", metavar="N", type=_count, default=3, help=busy_rounds)
-    hop.add_argument("--threads", metavar="N", type=_count, default=1, help="for all programs (1)")
-    hop.add_argument("--peers", metavar="A,B", type=_names, default=("openai-whisper", "faster-whisper"), help="which")
-    hop.add_argument("--compute", choices=COMPUTE, default="auto", help="where, all programs (auto)")
-
-
-def _add_throughput(benches: Any) -> None:
-    run = _add(benches, "throughput", throughput_bench, "how many live streams this machine carries")
-    which = run.add_mutually_exclusive_group()
-    model = "a name or path, as the live program loads it, hearing people (tiny.en)"
-    which.add_argument("--model", metavar="NAME|PATH", default="tiny.en", help=model)
-    which.add_argument("--size", help="instead: random weights of an official size, which write given words")
-    run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of audio in each trial (20)")
-    run.add_argument(
-        "--streams", dest="most", metavar="N", type=_count, default=128, help="try no more than these (128)"
-    )
-    run.add_argument("--repeats", metavar="N", type=_count, default=5, help="--size: of each rate (5)")
-    run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the model (1)")
-    run.add_argument("--context", choices=("fit", "padded"), default="fit", help="--size: windows (fit)")
-    run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
-    run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
-
-
-def _add_ceilings(benches: Any) -> None:
-    about = "encoder and decoder beside what the device can do: its multiplications, its memory; random weights"
-    run = _add(benches, "ceilings", ceilings_bench, about)
-    run.add_argument("--sizes", metavar="A,B", type=_names, default=("tiny", "base", "small"), help="official sizes")
-    run.add_argument("--rounds", metavar="N", type=_count, default=5, help="of all measurements in turn (5)")
+def _computing(run: argparse.ArgumentParser) -> None:
     run.add_argument("--threads", metavar="N", type=_count, default=1, help="of the processor (1)")
     run.add_argument("--compute", choices=COMPUTE, default="auto", help="where (auto)")
     run.add_argument("--dtype", choices=DTYPE, default="auto", help="precision")
 
 
-def _add(benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about, allow_abbrev=False)
+def _add(
+    benches: Any, name: str, command: Callable[[argparse.Namespace], int], about: str, also: str | None = None
+) -> argparse.ArgumentParser:
+    """A bench's parser with the options of all; `also`: another name of it."""
+    parser: argparse.ArgumentParser = benches.add_parser(
+        name, help=about, description=about, allow_abbrev=False, aliases=[also] if also else []
+    )
     parser.add_argument("--json", metavar="FILE|-", help="the findings as one JSON object; - is stdout")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help=f"JSON, Markdown and plot ({OUT})")
     page = "a Markdown page: put the report in the place of its section of the same title, or at the end"
@@ -147,15 +119,13 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 def hop_bench(options: argparse.Namespace) -> int:
     """`streamer bench hop`."""
     _settle_threads()
-    if not options.sizes:
-        from streamer.bench import spoken_hop
-
-        spoken = _plan(spoken_hop.Plan, options)
-        return _publish(options, spoken_hop.report(spoken_hop.measure(spoken, _say)))
-    _check_sizes("--sizes", options.sizes)
     from streamer.bench import hop
+    from streamer.bench.peers import PEERS
 
-    return _publish(options, hop.report(hop.measure(_plan(hop.Plan, options), _say)))
+    peers = PEERS if options.peers is None else options.peers
+    _check_among("--peers", peers, PEERS)
+    plan = hop.Plan(options.models, options.threads, peers, options.compute, options.dtype)
+    return _publish(options, hop.report(hop.measure(plan, _say)))
 
 
 def throughput_bench(options: argparse.Namespace) -> int:
@@ -163,20 +133,20 @@ def throughput_bench(options: argparse.Namespace) -> int:
     _settle_threads()
     from streamer.bench import throughput
 
-    if not options.size:
-        spoken = _plan(throughput.SpokenPlan, options)
-        return _publish(options, throughput.spoken_report(throughput.measure_spoken(spoken, _say)))
-    _check_sizes("--size", [options.size])
-    return _publish(options, throughput.report(throughput.measure(_plan(throughput.Plan, options), _say)))
+    plan = throughput.Plan(
+        options.model, options.seconds, options.threads, options.most, options.compute, options.dtype
+    )
+    return _publish(options, throughput.report(throughput.measure(plan, _say)))
 
 
 def ceilings_bench(options: argparse.Namespace) -> int:
     """`streamer bench ceilings`."""
     _settle_threads()
-    _check_sizes("--sizes", options.sizes)
     from streamer.bench import ceilings
 
-    return _publish(options, ceilings.report(ceilings.measure(_plan(ceilings.Plan, options), _say)))
+    _check_among("--sizes", options.sizes, ceilings.SIZES)
+    plan = ceilings.Plan(options.sizes, options.rounds, options.threads, options.compute, options.dtype)
+    return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
 
 
 def speech_bench(options: argparse.Namespace) -> int:
@@ -195,6 +165,7 @@ def speech_bench(options: argparse.Namespace) -> int:
         source=settings.model.name,
         times=options.times,
         peers=options.peers,
+        whole=_load(settings, live=False) if options.whole else None,
         paced_s=options.paced,
         plain=options.plain,
     )
@@ -220,36 +191,30 @@ def soak_bench(options: argparse.Namespace) -> int:
 
 def busy_bench(options: argparse.Namespace) -> int:
     """`streamer bench busy`."""
-    from streamer.audio.files import read_audio
+    from streamer.audio.files import demo_path, read_audio
     from streamer.bench import busy
-    from streamer.bench.scripted import lively_speech
 
-    audio = read_audio(options.audio) if options.audio else lively_speech(60.0).samples
+    audio = read_audio(options.audio or demo_path("voices"))
     return _publish(options, busy.report(busy.measure(options.models, audio, options.rounds, _say)))
 
 
-def alerts_bench(options: argparse.Namespace) -> int:
-    """`streamer bench alerts`."""
+def sounds_bench(options: argparse.Namespace) -> int:
+    """`streamer bench sounds`, which was `bench alerts`."""
+    if options.data.is_dir():
+        raise UsageError(
+            f"--data {options.data}: must be a manifest of recordings; composed scenes tell little of sounds"
+        )
+    if options.mixed != bool(options.under):
+        raise UsageError("--mixed and --under MANIFEST: each needs the other")
     _settle_threads()
-    from streamer.bench import alerts
-    from streamer.measure import recordings
+    from streamer.bench import sound_scores, sounds
+    from streamer.measure.recordings import chosen, read_recordings
 
-    data = recordings.chosen(recordings.read_recordings(options.data, untold=True), options.sets, options.limit)
+    data = chosen(read_recordings(options.data, untold=True), options.sets, options.limit)
+    beds = [each for path in options.under for each in read_recordings(path, untold=True, option="--under")]
     settings = _settings(options)
-    return _publish(options, alerts.report(alerts.measure(_load(settings), settings, data, _say)))
-
-
-def outage_bench(options: argparse.Namespace) -> int:
-    """`streamer bench outage`."""
-    from streamer.bench import outage
-
-    return _publish(options, outage.report(outage.measure(_plan(outage.Plan, options), _say)))
-
-
-def _plan(kind: Callable[..., Plan], options: argparse.Namespace) -> Plan:
-    """A bench's plan: what its fields are called, the options are."""
-    names = inspect.signature(kind).parameters
-    return kind(**{name: value for name, value in vars(options).items() if name in names})
+    found = sounds.measure(_load(settings), settings, data, options.peer, beds, _say)
+    return _publish(options, sound_scores.report(found))
 
 
 def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
@@ -278,13 +243,11 @@ def _settle_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def _check_sizes(option: str, sizes: Iterable[str]) -> None:
+def _check_among(option: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Before anything is measured."""
-    from streamer.bench.scripted import SIZES
-
-    for size in sizes:
-        if size not in SIZES:
-            raise UsageError(f"{option}: must be among {', '.join(SIZES)}, is {size!r}")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option}: must be among {', '.join(known)}, is {name!r}")
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
@@ -296,10 +259,10 @@ def _settings(options: argparse.Namespace) -> "Settings":
     return resolve([Path(path) for path in options.config], options.set, given)
 
 
-def _load(settings: "Settings") -> "Model":
+def _load(settings: "Settings", *, live: bool = True) -> "Model":
     from streamer.commands.run import load
 
-    return load(settings)
+    return load(settings, live=live)
 
 
 def _named(text: str) -> tuple[str, dict[str, Any]]:

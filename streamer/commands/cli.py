@@ -101,8 +101,7 @@ def parser() -> Parser:
     for option in ("model", "head", "language", "task", "prompt", "compute", "dtype"):
         files.add_argument(f"--{option}", help="as in `streamer run`")
     files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
-    files.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
-    files.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    run.settings_options(files)
     alerts.add(subcommands)
     sounds.add(subcommands)
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
@@ -154,10 +153,10 @@ def schema(options: argparse.Namespace) -> int:
 
 def pull(options: argparse.Namespace) -> int:
     """`streamer pull NAME`: fetch and verify; the file's path is the last line."""
-    from streamer.commands.run import DownloadBar
+    from streamer.commands.run import downloading
     from streamer.model import catalog
 
-    with DownloadBar() as progress:
+    with downloading() as progress:
         path = catalog.pull(options.name, progress=progress)
     sys.stdout.write(f"{path}\n")
     return 0
@@ -173,8 +172,7 @@ def transcribe(options: argparse.Namespace) -> int:
     from streamer.commands.transcribe import transcribe as transcribe_files
     from streamer.settings.config import resolve
 
-    given = {path: found for name, path in run.SETTINGS.items() if (found := getattr(options, name, None)) is not None}
-    settings = run.with_known_language(resolve([Path(path) for path in options.config], options.set, given))
+    settings = run.with_known_language(resolve(options.config, options.set, run.given_settings(options)))
     check_targets(options.files, options.format, options.output, resume=options.resume)
     files = [
         file

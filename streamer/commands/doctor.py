@@ -1,4 +1,4 @@
-"""What this machine has and lacks for Streamer, and the command that mends each thing; the list of microphones.
+"""What this machine has and lacks for Streamer, and the command that mends each thing.
 
 The heavy packages are tried in processes of their own: one that is broken can fail or hang without taking us along.
 """
@@ -15,10 +15,9 @@ from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
-from streamer.audio.portaudio import PortAudio, list_devices
+from streamer.audio.portaudio import PortAudio
 from streamer.errors import DeviceLost, InputError
-
-__all__ = ["Check", "Verdict", "checks", "list_devices"]
+from streamer.model.download import cache_root
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 2.0  # enough for openai-whisper's `small` and room to spare
@@ -87,11 +86,6 @@ def checks() -> list[Check]:
         return list(pool.map(lambda look: look(), looks))
 
 
-def cache_directory() -> Path:
-    """Where downloaded models are kept: $XDG_CACHE_HOME/streamer, else ~/.cache/streamer (as `model.catalog` does)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamer"
-
-
 def _python() -> Check:
     found = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info[:2] < MIN_PYTHON:
@@ -121,17 +115,18 @@ def _torch() -> Check:
 
 
 def _whisper() -> Check:
-    found = _probe(_PROBE_WHISPER)
-    if isinstance(found, str):
-        return Check(Verdict.MISSING, "openai-whisper", found, _pip("openai-whisper"))
-    return Check(Verdict.OK, "openai-whisper", found["version"])
+    return _works("openai-whisper", "openai-whisper", _PROBE_WHISPER)
 
 
 def _webrtcvad() -> Check:
-    found = _probe(_PROBE_VAD)
+    return _works("webrtcvad", "webrtcvad-wheels", _PROBE_VAD)
+
+
+def _works(what: str, package: str, probe: str) -> Check:
+    found = _probe(probe)
     if isinstance(found, str):
-        return Check(Verdict.MISSING, "webrtcvad", found, _pip("webrtcvad-wheels"))
-    return Check(Verdict.OK, "webrtcvad", "works")
+        return Check(Verdict.MISSING, what, found, _pip(package))
+    return Check(Verdict.OK, what, found.get("version", "works"))
 
 
 def _portaudio() -> Check:
@@ -172,7 +167,7 @@ def _nano() -> Check:
 
 
 def _disk() -> Check:
-    cache = cache_directory()
+    cache = cache_root()
     there = next(path for path in (cache, *cache.parents) if path.exists())
     try:
         free_gb = shutil.disk_usage(there).free / 1e9

@@ -4,19 +4,20 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from streamer.errors import UsageError
 from streamer.model.download import LoadStep, Tell
-from streamer.settings.config import ModelSettings, Settings, SourcePlan, resolve
+from streamer.settings.config import Compute, Dtype, ModelSettings, Settings, SourcePlan, Task, resolve
 from streamer.settings.own_sounds import with_own_rules
 
 if TYPE_CHECKING:
     from streamer.model.choice import Wish
-    from streamer.model.download import Progress
+    from streamer.model.download import ProgressCallback
     from streamer.model.whisper import Model
 
 log = logging.getLogger(__name__)
@@ -45,21 +46,24 @@ SETTINGS = {
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
 }
-CHOICES = {
-    "task": ("transcribe", "translate"),
-    "compute": ("auto", "cpu", "cuda"),
-    "dtype": ("auto", "float32", "bfloat16", "float16", "int8"),
-}
+
+
+def settings_options(parser: Any) -> None:
+    """`--config` and `--set`, of every command that has settings."""
+    parser.add_argument("--config", metavar="FILE", type=Path, action="append", default=[], help="YAML settings")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
 
 
 def run_options(run: argparse.ArgumentParser) -> None:
     """The options of `run`, as DESIGN's table has them."""
     sound = run.add_argument_group("sound", "one source; several at once stand under `sources:` in --config FILE")
-    sound.add_argument("--device", metavar="N|NAME", help="capture device by index or by a part of its name")
+    sound.add_argument(
+        "--device", metavar="N|NAME", type=_index_or_name, help="capture device by index or by a part of its name"
+    )
     sound.add_argument("--list-devices", action="store_true", help="list the capture devices and leave")
     sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM or a file on stdin, or the demo")
-    sound.add_argument("--track", metavar="N", help="which audio track of the file, from 1; else the default one")
-    sound.add_argument("--speed", metavar="1|0", help="files in real time (1) or as fast as it goes (0)")
+    sound.add_argument("--track", metavar="N", type=int, help="which audio track of the file, from 1; else the default")
+    sound.add_argument("--speed", type=int, choices=(1, 0), help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -68,13 +72,12 @@ def run_options(run: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--head", metavar="PATH|auto|none", help="tagging head; none: captions only")
     model.add_argument("--language", metavar="CODE[,CODE]", help="spoken language (en), or those that may be (en,de)")
-    model.add_argument("--task", metavar="transcribe|translate", help="translate: into English")
+    model.add_argument("--task", choices=get_args(Task), help="translate: into English")
     model.add_argument("--prompt", metavar="TEXT", help="names and jargon that may be said")
-    model.add_argument("--compute", metavar="auto|cpu|cuda", help="where to compute")
-    model.add_argument("--dtype", metavar="auto|float32|bfloat16|float16|int8", help="in which precision")
+    model.add_argument("--compute", choices=get_args(Compute), help="where to compute")
+    model.add_argument("--dtype", choices=get_args(Dtype), help="in which precision")
     settings = run.add_argument_group("settings")
-    settings.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
-    settings.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    settings_options(settings)
     settings.add_argument("--print-config", action="store_true", help="print the settings in force and leave")
     out = run.add_argument_group("output")
     out.add_argument("--jsonl", metavar="PATH|-", help="write events; - is stdout")
@@ -84,7 +87,7 @@ def run_options(run: argparse.ArgumentParser) -> None:
     out.add_argument("--quiet", action="store_true", default=None, help="no terminal view")
     server = run.add_argument_group("server")
     server.add_argument("--host", help="address to listen on (127.0.0.1)")
-    server.add_argument("--port", help="port to listen on (8765)")
+    server.add_argument("--port", type=int, help="port to listen on (8765)")
     server.add_argument("--token", help="what clients must present; demanded when others can reach the address")
     server.add_argument("--tls-cert", metavar="PATH", help="certificate (PEM)")
     server.add_argument("--tls-key", metavar="PATH", help="its key (PEM)")
@@ -96,17 +99,19 @@ def run(options: argparse.Namespace) -> int:
     began_s = time.monotonic()
     if options.list_devices:
         return devices(options)
-    given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name)) is not None}
-    settings = resolve([Path(path) for path in options.config], options.set, _typed(given, options))
+    given = given_settings(options) | ({"server.enabled": False} if options.no_server else {})
+    settings = resolve(options.config, options.set, given)
     if options.print_config:
         sys.stdout.write(settings.to_yaml())
         return 0
     from streamer.runtime.inputs import named_senders, open_inputs
     from streamer.runtime.supervisor import Program
-    from streamer.training import own_sounds
 
     settings = with_own_sounds(with_known_language(settings))
-    plans = [replace(plan, settings=with_known_language(plan.settings, plan.path)) for plan in settings.plans()]
+    plans = [
+        replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
+        for plan in settings.plans()
+    ]
     inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
@@ -117,20 +122,19 @@ def run(options: argparse.Namespace) -> int:
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
-        teacher=own_sounds,
     )
     return program.run()
 
 
 def with_own_sounds(settings: Settings) -> Settings:
-    """The settings with a rule for each learned sound that no rule is about, so that deliveries know it, too."""
+    """The settings with a rule for each learned sound that no rule is about."""
     from streamer.model.own_sounds import OwnSoundFiles
 
     if not settings.own_sounds.enabled:
         return settings
     known = OwnSoundFiles(settings.own_sounds.place()).read()
-    sounds = [(sound.name, sound.severity) for sound in known if sound.learned]
-    return settings.model_copy(update={"alerts": with_own_rules(settings.alerts, sounds)})
+    rules = with_own_rules(settings.alerts, [(sound.name, sound.severity) for sound in known])
+    return settings.model_copy(update={"alerts": rules})
 
 
 def devices(options: argparse.Namespace) -> int:
@@ -148,28 +152,13 @@ def devices(options: argparse.Namespace) -> int:
     return 0
 
 
-def _typed(given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Numbers where settings are numbers; a wrong one is refused with the option's own name."""
-    for option, path in SETTINGS.items():
-        value = given.get(path)
-        if value is None:
-            continue
-        if option in ("speed", "port"):
-            if not (value.isascii() and value.isdigit()) or (option == "speed" and value not in ("0", "1")):
-                right = "1 (real time) or 0 (as fast as it goes)" if option == "speed" else "a number from 0 to 65535"
-                raise UsageError(f"--{option}: must be {right}, is {value!r}")
-            given[path] = int(value)
-        elif option == "track":
-            if not (value.isascii() and value.isdigit() and int(value)):
-                raise UsageError(f"--track: must be the number of an audio track, from 1, is {value!r}")
-            given[path] = int(value)
-        elif option == "device" and value.isascii() and value.isdigit():
-            given[path] = int(value)
-        elif option in CHOICES and value not in CHOICES[option]:
-            raise UsageError(f"--{option}: must be one of {', '.join(CHOICES[option])}, is {value!r}")
-    if options.no_server:
-        given["server.enabled"] = False
-    return given
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Path of the setting -> value, of the options that were given."""
+    return {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
+
+
+def _index_or_name(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def load(
@@ -191,7 +180,7 @@ def load(
     head = None if given.head == "none" else given.head
     notes: list[str] = []
     wish = _wish([settings, *(plan.settings for plan in plans)])
-    view = LoadingView(sys.stderr, brief=True) if tell is None else None
+    view = LoadingView(sys.stderr, brief=True)  # shows nothing where another view is told
     try:
         model = load_model(
             given.name,
@@ -200,12 +189,11 @@ def load(
             dtype=given.dtype if live else _unrounded(given),
             short_windows=live and given.context != "padded",
             wish=wish,
-            tell=view.show if view else tell or _silently,
+            tell=tell or view.show,
             note=notes.append,
         )
     finally:
-        if view:
-            view.close()
+        view.close()
         for note in notes:
             log.warning("streamer: %s", note)
     _check_language(settings, model)
@@ -222,10 +210,6 @@ def _unrounded(given: ModelSettings) -> str:
 
     rounded = given.dtype == "auto" and compute_target(given.compute)[1] == torch.int8
     return "float32" if rounded else given.dtype
-
-
-def _silently(step: LoadStep) -> None:
-    return
 
 
 def _wish(given: Sequence[Settings]) -> "Wish":
@@ -260,31 +244,13 @@ def _option(name: str, path: str) -> str:
     return f"{path}.settings.speech.{name}" if path else f"--{name}"
 
 
-class DownloadBar:
-    """A progress bar on stderr that appears with the first progress of a download."""
+@contextmanager
+def downloading() -> Iterator["ProgressCallback"]:
+    """Show on stderr how far downloads are."""
+    from streamer.output.terminal import LoadingView
 
-    def __enter__(self) -> Callable[["Progress"], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bar
-
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=Console(stderr=True),
-        )
-        self._tasks: dict[str, Any] = {}
-        return self._show
-
-    def __exit__(self, *error: object) -> None:
-        if self._tasks:
-            self._bar.stop()
-
-    def _show(self, progress: "Progress") -> None:
-        if not self._tasks:
-            self._bar.start()
-        if progress.name not in self._tasks:
-            self._tasks[progress.name] = self._bar.add_task(progress.name, total=progress.total_bytes)
-        self._bar.update(self._tasks[progress.name], completed=progress.received_bytes, total=progress.total_bytes)
+    view = LoadingView(sys.stderr)
+    try:
+        yield lambda one: view.show(LoadStep(f"fetching {one.name}", True, one.received_bytes, one.total_bytes))
+    finally:
+        view.close()

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from streamer.model.own_sounds import OwnSound, OwnSoundFiles
 
 ABOUT = "your own bell, microwave or washing machine, learned from three to ten clips"
-KEPT = "What is kept of clips are vectors of the model's, no audio, unless --keep-clips is given; see docs/alerts.md."
 
 
 def add(subcommands: Any) -> None:
     """Add `sounds` and what stands below it to argparse's subparsers."""
-    sounds = subcommands.add_parser("sounds", help=ABOUT, description=ABOUT, epilog=KEPT, allow_abbrev=False)
+    sounds = subcommands.add_parser(
+        "sounds", help=ABOUT, description=ABOUT, epilog="Nothing is kept of the clips' audio.", allow_abbrev=False
+    )
     below = sounds.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=type(sounds))
-    taught = _add(below, "learn", learn, "learn a sound, or learn it better from more clips")
+    taught = _add(below, "learn", learn, "learn a sound, in place of what was learned under this name")
     taught.add_argument("name", metavar="NAME", help="what people read, for example 'my doorbell'")
-    taught.add_argument("clips", nargs="*", metavar="CLIP", type=Path, help="recordings; without: those that were kept")
+    taught.add_argument("clips", nargs="+", metavar="CLIP", type=Path, help="a recording of it")
     taught.add_argument("--model", metavar="NAME|PATH", help="as in `streamer run`, with which it will be listened for")
     taught.add_argument("--severity", choices=("info", "warning", "critical"), help=f"of its alert ({SEVERITY})")
-    taught.add_argument("--keep-clips", action="store_true", help="keep the clips too, to learn with other models")
     _add(below, "list", show, "what was learned, from how many clips, and how often it errs")
-    gone = _add(below, "forget", forget, "delete what was learned of a sound, and its clips")
+    gone = _add(below, "forget", forget, "delete what was learned of a sound")
     gone.add_argument("name", metavar="NAME")
 
 
@@ -43,10 +43,9 @@ def _add(below: Any, name: str, command: Any, about: str) -> argparse.ArgumentPa
 
 def learn(options: argparse.Namespace) -> int:
     """`streamer sounds learn NAME CLIP…`: nothing is kept unless it is learned."""
-    from streamer.alerts.recorder import write_wav
     from streamer.audio.files import read_audio
     from streamer.commands.run import load
-    from streamer.model.own_sounds import CLIPS_KEPT, CLIPS_NEEDED, bundled_background, encoder_identity
+    from streamer.model.own_sounds import CLIPS_NEEDED, CLIPS_TAKEN, bundled_background
     from streamer.training import own_sounds
 
     settings, files = _opened(options, **({"model.name": options.model} if options.model else {}))
@@ -54,30 +53,14 @@ def learn(options: argparse.Namespace) -> int:
         name = checked_name(options.name)
     except ValueError as error:
         raise UsageError(f"NAME: {error}") from None
-    paths = options.clips or sorted(files.clips(name).glob("*.wav"))
-    known = files.find(name)
-    if not paths:
-        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_KEPT} recordings of {name!r}; none are kept of it")
-    clips = [(str(path), read_audio(str(path))) for path in paths]
+    if not CLIPS_NEEDED <= len(options.clips) <= CLIPS_TAKEN:
+        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, not {len(options.clips)}")
+    clips = [(str(path), read_audio(str(path))) for path in options.clips]
     model = load(settings)
-    if known is not None and (not options.clips or known.encoder != encoder_identity(model)):
-        _say(f"{known.name}: learned anew with {model.name}, from these clips alone")
-        known = None
-    count = len(clips) + (len(known.clips) if known else 0)
-    if count < CLIPS_NEEDED:
-        raise UsageError(
-            f"CLIP: {count} of {name!r} {'is' if count == 1 else 'are'} too few: give at least {CLIPS_NEEDED}"
-        )
-    if len(clips) > CLIPS_KEPT:
-        raise UsageError(f"CLIP: {len(clips)} are too many: give the {CLIPS_KEPT} that differ most")
-    background, encode = bundled_background(model), own_sounds.encoder_of(model)
-    severity = options.severity or (known.severity if known else SEVERITY)
-    sound = own_sounds.learn(known, name, severity, clips, encode, background, _say)
+    encode = own_sounds.encoder_of(model)
+    severity = options.severity or SEVERITY
+    sound = own_sounds.learn(name, severity, clips, encode, bundled_background(model), _say)
     files.write(sound)
-    if options.keep_clips and options.clips:
-        before = len(list(files.clips(name).glob("*.wav")))
-        for number, (_, samples) in enumerate(clips):
-            write_wav(files.clips(name) / f"{before + number:03d}.wav", samples)
     sys.stdout.write(described(sound) + "\n")
     return 0
 
@@ -89,11 +72,12 @@ def show(options: argparse.Namespace) -> int:
     settings, files = _opened(options)
     raised = AlertHistory(history_path(settings.delivery.history)).read()
     rules = {rule.own: rule.id for rule in settings.alerts.rules if rule.own}
-    for sound in files.read():
+    sounds = files.read()
+    for sound in sounds:
         mine = [entry for entry in raised if entry.first.rule == rules.get(sound.name, rule_id(sound.name))]
         false = sum(entry.verdict == "false" for entry in mine)
         sys.stdout.write(f"{described(sound)}; raised {len(mine)} times here, {false} marked as false alarms\n")
-    if not files.read():
+    if not sounds:
         _say(f"nothing was learned yet in {files.folder}; `streamer sounds learn NAME CLIP…` does")
     return 0
 
@@ -108,14 +92,11 @@ def forget(options: argparse.Namespace) -> int:
 
 def described(sound: "OwnSound") -> str:
     """A line about a sound: an honest estimate is a bound, where few hours were heard."""
-    head = f"{sound.name} ({sound.severity}), {len(sound.clips)} clips, {sound.model}"
-    if not sound.learned:
-        return f"{head}: not learned yet: more clips are needed"
     most = upper_rate(sound.false_alarms, sound.false_hours)
     return (
-        f"{head}: recognised in {100 * sound.heard_again:.0f} % of scenes of a clip that it was not taught; took "
-        f"{sound.false_alarms} moments of {sound.false_hours:.1f} h of other sounds for it "
-        f"(hardly more than {most:.1f} an hour)"
+        f"{sound.name} ({sound.severity}), {sound.clips} clips, {sound.model}: recognised in "
+        f"{100 * sound.recall:.0f} % of a clip that it was not taught; took {sound.false_alarms} moments of "
+        f"{sound.false_hours:.1f} h of other sounds for it (hardly more than {most:.1f} an hour)"
     )
 
 

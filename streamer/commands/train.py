@@ -209,9 +209,9 @@ def _evaluated(options: argparse.Namespace) -> dict[str, Any]:
 def verify(options: argparse.Namespace) -> int:
     """`streamer verify`."""
     from streamer.bench import verify as proof
-    from streamer.commands.run import DownloadBar
+    from streamer.commands.run import downloading
 
-    with DownloadBar() as progress:
+    with downloading() as progress:
         report = proof.main(
             options.model,
             options.out,

@@ -8,32 +8,25 @@ trained to go on from earlier text (nano) hear a file as they hear a room: throu
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from streamer.audio.files import FileSource
 from streamer.errors import UsageError
-from streamer.events import SAMPLE_RATE, Event, State
+from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
-from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, TextWriter, VttWriter
+from streamer.output.captions import Format
+from streamer.output.outlet import EventFile
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
-from streamer.runtime.stream import Stream, heard
+from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
 
-Format = Literal["text", "srt", "vtt", "jsonl"]
 SUFFIXES: dict[Format, str] = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
 Progress = Callable[[Path, float, float | None], None]
 AT_ONCE = 4  # files whose windows share each reading of the decoder's weights: 40 % less processor time a token
-
-WRITERS: dict[Format, Callable[[str, str], EventWriter]] = {
-    "text": TextWriter,
-    "srt": SrtWriter,
-    "vtt": VttWriter,
-    "jsonl": JsonlWriter,
-}
 
 
 def target_of(file: Path, kind: Format, folder: Path | None) -> Path | None:
@@ -181,23 +174,23 @@ class _Result:
     def __init__(self, target: Path | None, kind: Format) -> None:
         self._target = target
         self._beside = None if target is None else target.with_name(f".{target.name}.part")
-        self._writer = WRITERS[kind](str(self._beside or "-"), "--output")
-        self._writer.begin()
+        self._file = EventFile(str(self._beside or "-"), kind, "--output")
+        self._file.begin()
 
     def write(self, events: Sequence[Event]) -> None:
         """Append events."""
         for event in events:
-            self._writer.write(event)
+            self._file.write(event)
 
     def finish(self) -> None:
         """Give the result its name."""
-        self._writer.close()
+        self._file.close()
         if self._beside is not None and self._target is not None:
             os.replace(self._beside, self._target)
 
     def leave(self) -> None:
         """Throw away what is not complete."""
-        self._writer.close()
+        self._file.close()
         if self._beside is not None:
             with suppress(OSError):
                 self._beside.unlink()
@@ -207,26 +200,18 @@ def _stream(
     model: Model, settings: Settings, path: Path, kind: Format, target: Path | None, progress: Progress
 ) -> None:
     source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
-    result = _Result(target, kind)
+    result, stream = _Result(target, kind), Stream(model, settings)
+    done = 0
     try:
-        done = 0
-        for events, samples in _streamed(Stream(model, settings), source):
-            result.write(events)
-            done += samples
+        for block in source.blocks():
+            result.write(stream.hear(block))
+            done += block.lost_samples + len(block.samples)
             progress(path, done / SAMPLE_RATE, source.duration_s)
+        result.write(stream.finish())
         result.finish()
     except BaseException:
         result.leave()
         raise
-
-
-def _streamed(stream: Stream, source: FileSource) -> Iterator[tuple[list[Event], int]]:
-    state: State = "listening"
-    for block in source.blocks():
-        events = [event for found in heard(stream, block, state) for event in found]
-        state = block.state
-        yield events, block.lost_samples + len(block.samples)
-    yield stream.finish(), 0
 
 
 def _header(path: Path, model: Model, settings: Settings, hears: bool) -> dict[str, Any]:

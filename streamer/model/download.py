@@ -1,7 +1,7 @@
 """Fetching a file over HTTP so that what lies under its name is always whole and what its publisher promised.
 
-Bytes go to `NAME.part`, which a later call continues (Range, guarded by the server's ETag); the file appears under its
-own name by one rename, after its size and its sha256 have been checked. Runs on whatever thread calls it.
+Bytes go to `NAME.part`, which a later call continues where the sha256 is known; the file appears under its own name by
+one rename, after its size and its sha256 have been checked. Runs on whatever thread calls it.
 
 Whether a large file is still the one whose sha256 was once checked need not be read out of it at every start: a record
 beside the downloads remembers size and modification time of each file that was hashed; while both stay, so does the
@@ -13,12 +13,12 @@ import http.client
 import json
 import os
 import ssl
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,25 +68,84 @@ def fetch(
     progress: ProgressCallback | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> str:
-    """Fetch `url` to `target`, continuing what an earlier call began, and return its sha256.
+    """Fetch `url` to `target` and return its sha256.
 
-    `sha256`: what it has to be. Raises DownloadError: not reachable, refused (404), cut off or stalled more often than
-    `patience` allows, or not what was promised (the bytes are thrown away then).
+    `sha256`: what it has to be; where it is known, what an earlier call began is continued. Raises DownloadError: not
+    reachable, refused (404), cut off or stalled more often than `patience` allows, or not what was promised (the bytes
+    are thrown away then).
     """
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url} is no web address: http:// or https:// is needed")
-    part = _Part(target)
+    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _receive_all(url, part, progress, patience)
-        found = file_sha256(part.path)
-        if sha256 is not None and found != sha256:
-            part.remove()
+        if sha256 is None:
+            part.unlink(missing_ok=True)  # nothing would tell whether it is of the same file
+        continued = part.exists()
+        found = _receive(url, part, target.name, progress, patience)
+        if continued and found != sha256:  # what was begun was another version
+            part.unlink()
+            found = _receive(url, part, target.name, progress, patience)
+        if sha256 not in (None, found):
+            part.unlink()
             raise DownloadError(f"{url} is not what its publisher promised: sha256 {found}, {sha256} was promised")
-        part.rename()
+        os.replace(part, target)
     except OSError as error:
         raise DownloadError(f"{target} cannot be written: {error.strerror or error}") from error
     return found
+
+
+def _receive(url: str, part: Path, name: str, progress: ProgressCallback | None, patience: Patience) -> str:
+    """The rest of what is begun in `part`, and the sha256 of all of it. Only what another attempt may mend is tried
+    again.
+    """
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            _receive_once(url, part, name, progress, patience.timeout_s)
+        except _InterruptedError as interruption:
+            if attempt == patience.attempts:
+                raise DownloadError(f"{url}: {interruption} ({attempt} attempts); another call continues it") from None
+            time.sleep(patience.pause_s)
+        else:
+            break
+    return file_sha256(part)
+
+
+def _receive_once(url: str, part: Path, name: str, progress: ProgressCallback | None, timeout_s: float) -> None:
+    received = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "streamer", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers | ({"Range": f"bytes={received}-"} if received else {}))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response, part.open("ab") as file:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                received = 0
+                file.truncate(0)
+            length = response.headers.get("Content-Length", "")
+            total = received + int(length) if length.isdigit() else None
+            while chunk := response.read1(CHUNK_BYTES):
+                file.write(chunk)
+                received += len(chunk)
+                if progress is not None:
+                    progress(Progress(name, received, total))
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)  # it is longer than what is published
+        elif error.code not in RETRIED_STATUSES:
+            raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
+        raise _InterruptedError(f"the server answered {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _InterruptedError(f"no answer within {timeout_s:g} s") from None
+        raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
+    except TimeoutError:
+        raise _InterruptedError(f"nothing more came within {timeout_s:g} s") from None
+    except (http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
+        raise _InterruptedError(f"the connection broke ({type(error).__name__})") from None
+    if total is not None and received < total:
+        raise _InterruptedError(f"the connection ended after {received} of {total} bytes")
+    if received == 0:
+        raise DownloadError(f"{url}: the file is empty")
 
 
 def unreachable(url: str, within_s: float) -> str | None:
@@ -99,7 +158,7 @@ def unreachable(url: str, within_s: float) -> str | None:
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "streamer"})
         try:
-            urllib.request.build_opener(_NoRedirects).open(request, timeout=within_s).close()
+            urllib.request.urlopen(request, timeout=within_s).close()
         except urllib.error.HTTPError as error:
             error.close()
         except (OSError, http.client.HTTPException) as error:
@@ -115,117 +174,10 @@ def unreachable(url: str, within_s: float) -> str | None:
     return found[0] if found else f"no answer within {within_s:g} s"
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Whoever sends us on has answered."""
-
-    def redirect_request(self, *args: Any) -> None:
-        return None
-
-
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, as hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Part:
-    """The unfinished download of one target, and the ETag of what it is a part of."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self._etag_path = target.with_name(f"{target.name}.part.etag")
-
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def etag(self) -> str | None:
-        """The strong ETag under which the part may be continued."""
-        return self._etag_path.read_text(encoding="ascii") if self._etag_path.exists() else None
-
-    def begin(self, etag: str | None) -> None:
-        self.path.write_bytes(b"")
-        if etag is not None and etag.startswith('"') and etag.isascii():
-            self._etag_path.write_text(etag, encoding="ascii")
-        else:
-            self._etag_path.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._etag_path.unlink(missing_ok=True)
-
-    def rename(self) -> None:
-        os.replace(self.path, self.target)
-        self._etag_path.unlink(missing_ok=True)
-
-
-def _receive_all(url: str, part: _Part, progress: ProgressCallback | None, patience: Patience) -> None:
-    """Try until the part is whole. Only what made progress or is worth another try is tried again."""
-    for attempt in range(1, patience.attempts + 1):
-        try:
-            return _receive(url, part, progress, patience.timeout_s)
-        except _InterruptedError as interruption:
-            if attempt == patience.attempts:
-                raise DownloadError(f"{url}: {interruption} ({attempt} attempts); another call continues it") from None
-            time.sleep(patience.pause_s)
-
-
-def _receive(url: str, part: _Part, progress: ProgressCallback | None, timeout_s: float) -> None:
-    """One request: continue the part if the server agrees, begin again otherwise."""
-    request = urllib.request.Request(url, headers={"User-Agent": "streamer", "Accept-Encoding": "identity"})
-    offset, etag = part.size(), part.etag()
-    if offset and etag is not None:
-        request.add_header("Range", f"bytes={offset}-")
-        request.add_header("If-Range", etag)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            if response.status == http.HTTPStatus.PARTIAL_CONTENT and _starts_at(response, offset):
-                total = _length(response, offset)
-            else:
-                offset, total = 0, _length(response, 0)
-                part.begin(response.headers.get("ETag"))
-            _copy(response, part, offset, total, progress)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            part.remove()  # what is published has changed, or the part is longer than it
-            raise _InterruptedError("the server could not continue what was begun") from None
-        if error.code in RETRIED_STATUSES:
-            raise _InterruptedError(f"the server answered {error.code} {error.reason}") from None
-        raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise _InterruptedError(f"no answer within {timeout_s:g} s") from None
-        raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
-    except TimeoutError:
-        raise _InterruptedError(f"nothing more came within {timeout_s:g} s") from None
-    except (http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
-        raise _InterruptedError(f"the connection broke ({type(error).__name__})") from None
-
-
-def _copy(response: Any, part: _Part, offset: int, total: int | None, progress: ProgressCallback | None) -> None:
-    received = offset
-    with part.path.open("r+b") as file:
-        file.seek(offset)
-        while chunk := response.read1(CHUNK_BYTES):
-            file.write(chunk)
-            received += len(chunk)
-            if progress is not None:
-                progress(Progress(part.target.name, received, total))
-        file.truncate()
-    if total is not None and received < total:
-        raise _InterruptedError(f"the connection ended after {received} of {total} bytes")
-    if received == 0:
-        raise DownloadError(f"{response.url}: the file is empty")
-
-
-def _starts_at(response: Any, offset: int) -> bool:
-    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {offset}-")
-
-
-def _length(response: Any, offset: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return offset + int(length) if length.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,33 +210,32 @@ def is_verified(path: Path, sha256: str, root: Path) -> bool:
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         name = str(path.resolve())
-        if (known := _read(root)).get(name) == [*stamp, sha256]:
+        if (known := read_json(root / RECORD)).get(name) == [*stamp, sha256]:
             return True
         found = file_sha256(path)
     except OSError:
         return False
-    _write(root, known | {name: [*stamp, found]})
+    kept = {name: fact for name, fact in known.items() if Path(name).exists()}
+    with suppress(OSError):
+        write_json(root / RECORD, kept | {name: [*stamp, found]})
     return found == sha256
 
 
-def _read(root: Path) -> dict[str, list[object]]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, or where the file is damaged."""
     try:
-        content = json.loads((root / RECORD).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _write(root: Path, content: dict[str, list[object]]) -> None:
-    kept = {name: found for name, found in content.items() if Path(name).exists()}
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(prefix=RECORD, dir=root)  # several programs may write at once
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(kept, file, indent=1)
-        os.replace(fresh, root / RECORD)
-    except OSError:
-        return
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Replace a file, and make its folder; several programs may write at once. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ LayerNorm keeps float32 weights, since bfloat16 ones fail there on CPUs. On CPUs
 once (`affine.Affine`), and GELU and the residual sums happen in the product's own pass.
 """
 
+import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -133,3 +134,12 @@ def additive_mask(where: Tensor, dtype: torch.dtype) -> Tensor:
 def key_padding_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
     """The mask [rows, 1, 1, frames] of rows that may attend their first `lengths` [rows] frames."""
     return additive_mask(torch.arange(frames, device=lengths.device) >= lengths[:, None, None, None], dtype)
+
+
+def encoder_sha256(encoder: AudioEncoder) -> str:
+    """What tells an encoder's weights from all others, whatever the precision and the format that they came in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.to("cpu", torch.float16).contiguous().numpy().tobytes())
+    return digest.hexdigest()

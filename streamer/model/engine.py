@@ -60,13 +60,13 @@ class Engine:
 
     `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` (and `auto`) encodes
     the audio there is: alone on checkpoints that were trained on variable context, with the model's margin of zeros on
-    others. `own`: the sounds of one's own that are judged beside the head, or None; replaced between two steps.
+    others. `own`: the sounds of one's own that are judged beside the head.
     """
 
-    def __init__(self, model: Model, *, context: Context = "auto"):
+    def __init__(self, model: Model, *, context: Context = "auto", own: OwnLayer | None = None):
         one_blas_thread()
         self.model = model
-        self.own: OwnLayer | None = None
+        self.own = own
         with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)
         self._fits = context != "padded"

@@ -8,22 +8,26 @@ A head file `X.pth` may have a description `X.json` beside it:
 
     {"kind": "tl_tr", "backbone": "base", "thresholds": [527 scores], "calibration": {"scale": [527], "offset": [527]}}
 
-All fields are optional and others are allowed. A calibrated score is 1 / (1 + exp(-(scale * logit + offset))) per class
-(Platt, 1999); without a calibration scale is 1 and offset 0.
+`rules` holds fields of alert rules by the rule's id (`{"siren": {"threshold": 0.6}}`), for thresholds belong to a head;
+`trained_classes` the indices that training had examples of; `shape` (layers, d) and `encoder_sha256` say for which
+encoder a bundled head was taught. All fields are optional and others are allowed. A calibrated score is
+1 / (1 + exp(-(scale * logit + offset))) per class (Platt, 1999); without a calibration scale is 1 and offset 0.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from whisper.model import LayerNorm, Linear, ResidualAttentionBlock
+from whisper.model import AudioEncoder, LayerNorm, Linear, ResidualAttentionBlock
 
 from streamer.errors import CheckpointError
-from streamer.model.encoder import Block
+from streamer.model.encoder import Block, encoder_sha256
 from streamer.model.memory import send
 from streamer.model.tensor_files import cast_weights, check_tensors, read_description, read_tensors
 
@@ -218,6 +222,10 @@ class HeadDescription(BaseModel):
     thresholds: tuple[float, ...] | None = Field(None, min_length=CLASSES, max_length=CLASSES)
     calibration: Calibration | None = None
     trained_spans_s: tuple[float, ...] | None = Field(None, min_length=1)
+    trained_classes: tuple[int, ...] | None = None
+    shape: tuple[int, int] | None = None
+    encoder_sha256: str | None = None
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +264,20 @@ def load_head(path: Path) -> TaggingHead:
     if shape.classes != CLASSES:
         raise CheckpointError(f"{path} judges {shape.classes} classes: a head over AudioSet's {CLASSES} is needed")
     return TaggingHead(path.stem, build_head(tensors, shape, str(path)), description)
+
+
+def bundled_head(encoder: AudioEncoder) -> TaggingHead | None:
+    """The head that comes with Streamer for these weights (`data/heads`, made by `streamer train head`), or None.
+
+    It says by a hash for which encoder it was taught, whatever format the weights came in.
+    """
+    folder = files("streamer") / "data" / "heads"
+    shape = (len(encoder.blocks), encoder.ln_post.weight.shape[0])
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if not item.name.endswith(".pth"):
+            continue
+        with as_file(item) as path, as_file(folder / f"{item.name.removesuffix('.pth')}.json"):
+            described = read_description(path.with_suffix(".json"), HeadDescription)
+            if described.shape == shape and described.encoder_sha256 == encoder_sha256(encoder):
+                return load_head(path)
+    return None

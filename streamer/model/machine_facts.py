@@ -3,7 +3,6 @@
 One JSON file for all: under what was measured, on which processor and with which torch, its value and when that was.
 """
 
-import json
 import logging
 import os
 import platform
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from streamer.model.download import cache_root
+from streamer.model.download import cache_root, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -44,24 +43,18 @@ class MachineFacts:
             return known
         value = round(float(measure()), 4)
         log.debug("measured here: %s: %g", what, value)
-        self._write(self._read() | {_key(what): {"value": value, "at": round(self.now())}})
+        try:
+            write_json(self.path, self._read() | {_key(what): {"value": value, "at": round(self.now())}})
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self.path, error)
         return value
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(key): {"value": float(one["value"]), "at": float(one["at"])} for key, one in content.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            content = read_json(self.path)
+            return {key: {"value": float(one["value"]), "at": float(one["at"])} for key, one in content.items()}
+        except (ValueError, TypeError, KeyError):
             return {}
-
-    def _write(self, facts: dict[str, dict[str, float]]) -> None:
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            os.replace(fresh, self.path)
-        except OSError as error:
-            log.debug("%s cannot be written: %s", self.path, error)
 
 
 def remembered() -> MachineFacts:

@@ -7,9 +7,8 @@ directions in which sounds differ and the same sound elsewhere does not (linear 
 With it come the vectors of other sounds and speech, which every layer is taught to leave alone. How a layer is
 learned: `streamer.training.own_sounds`.
 
-What is kept of a sound (`OwnSoundFiles`): vectors of its clips, no audio, and the layer that they led to. Both mean
-something to the encoder that they were made with only, which is told by its LayerNorms: neither precision nor file
-format nor a context adapter changes those.
+What is kept of a sound (`OwnSoundFiles`) is the layer, no audio. It means something only to the encoder that it was
+learned with, which is told by its LayerNorms: neither precision nor file format nor a context adapter changes those.
 """
 
 import hashlib
@@ -17,11 +16,9 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -39,7 +36,7 @@ JUDGED_STEPS = 5  # the last 2 s are judged, every second
 SPAN_S = JUDGED_STEPS * 0.4
 LENGTH = 127  # of a unit vector as it is stored, in 8-bit integers
 CLIPS_NEEDED = 3
-CLIPS_KEPT = 10  # of one sound; the oldest go
+CLIPS_TAKEN = 10  # at most
 
 Vectors = NDArray[np.float32]
 Packed = NDArray[np.int8]
@@ -80,31 +77,25 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class OwnSound:
-    """One sound: what was learned of it, with `model`, whose encoder is `encoder`.
+    """One sound: the layer `weight` [k], `bias` that was learned from so many `clips` with a model and its encoder.
 
-    `clips`: packed vectors [n, k] of each clip, of steps in which it sounds. With fewer than CLIPS_NEEDED clips there
-    is no layer yet: `weight` is empty. A run of `run` steps sounds like it from a mean logit of `threshold` on.
-    `false_hours`, `false_alarms`: so much other sound the layer was tried on without having been taught it, and how
-    often it would have taken that for the sound.
+    A run of `run` steps sounds like it from a mean logit of `threshold` on. `false_hours`, `false_alarms`: so much
+    other sound the layer was tried on without having been taught it, and how often it would have taken that for the
+    sound. `recall`: the share of sounding steps of a clip that it takes for the sound without having been taught it.
     """
 
     name: str
     severity: Severity
     encoder: str
     model: str
-    clips: tuple[Packed, ...]
+    clips: int
     weight: Vectors
-    bias: float = 0.0
-    threshold: float = 0.0
-    run: int = 1
-    false_alarms: int = 0
-    false_hours: float = 0.0
-    heard_again: float = 0.0  # the share of windows with the sound in which the layer takes it for the sound
-
-    @property
-    def learned(self) -> bool:
-        """Whether there are clips enough."""
-        return self.weight.size > 0
+    bias: float
+    threshold: float
+    run: int
+    false_alarms: int
+    false_hours: float
+    recall: float
 
     def logits(self, vectors: Vectors) -> Vectors:
         """Mean logits over each run of steps, [..., steps - run + 1], for vectors [..., steps, k]."""
@@ -207,20 +198,20 @@ class OwnSoundFiles:
 
     def write(self, sound: OwnSound) -> None:
         """Keep a sound, in place of what was known of it. Raises InputError."""
-        facts = {key: value for key, value in asdict(sound).items() if key not in ("clips", "weight")}
-        arrays: dict[str, Any] = {f"clip{index}": clip for index, clip in enumerate(sound.clips)}
+        facts = asdict(sound)
+        del facts["weight"]
         path = self._path(sound.name)
         fresh = path.with_suffix(".part")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                np.savez_compressed(file, facts=np.array(json.dumps(facts)), weight=sound.weight, **arrays)
+                np.savez_compressed(file, facts=np.array(json.dumps(facts)), weight=sound.weight)
             os.replace(fresh, path)
         except OSError as error:
             raise InputError(f"own_sounds.folder: {path}: cannot be written: {error.strerror}") from None
 
     def forget(self, name: str) -> OwnSound:
-        """Delete what was learned of a sound, its clips too. UsageError: there is none of this name."""
+        """Delete what was learned of a sound. UsageError: there is none of this name."""
         sound = self.find(name)
         if sound is None:
             known = ", ".join(item.name for item in self.read()) or "none yet"
@@ -228,35 +219,30 @@ class OwnSoundFiles:
         path = self._path(sound.name)
         try:
             path.unlink()
-            for clip in self.clips(sound.name).glob("*.wav"):
-                clip.unlink()
         except OSError as error:
             raise InputError(f"own_sounds.folder: {path}: cannot be deleted: {error.strerror}") from None
         return sound
-
-    def clips(self, name: str) -> Path:
-        """The folder of a sound's clips, where those are kept."""
-        return self._path(name).with_suffix("")
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{quote(name.casefold(), safe=' ')}.npz"
 
 
-def fitting(background: Background, sounds: Sequence[OwnSound]) -> tuple[OwnLayer, tuple[str, ...]]:
-    """The layer of those sounds that were learned with this encoder, and a line about each that was not."""
-    other = [
-        f"the sound {sound.name!r} was learned with {sound.model} and is not listened for with {background.model}: "
-        f"learn it again from its clips, or run with --model {sound.model}"
-        for sound in sounds
-        if sound.learned and sound.encoder != background.encoder
-    ]
-    known = tuple(sound for sound in sounds if sound.learned and sound.encoder == background.encoder)
-    return OwnLayer(background, known), tuple(other)
+def own_layer(model: Model, folder: Path) -> OwnLayer | None:
+    """The layer of what was learned with this model, None without; a line in the log for what was with another."""
+    known = OwnSoundFiles(folder).read()
+    if not known:
+        return None
+    encoder = encoder_identity(model)
+    for sound in known:
+        if sound.encoder != encoder:
+            log.warning(
+                f"streamer: {sound.name!r} was learned with {sound.model} and is not listened for with {model.name}: "
+                f"learn it again from its clips with --model {model.name}, or run with --model {sound.model}"
+            )
+    mine = tuple(sound for sound in known if sound.encoder == encoder)
+    return OwnLayer(bundled_background(model), mine) if mine else None
 
 
 def _read(path: Path) -> OwnSound:
     with np.load(path) as stored:
-        facts = json.loads(str(stored["facts"]))
-        count = sum(key.startswith("clip") for key in stored.files)
-        clips = tuple(stored[f"clip{index}"] for index in range(count))
-        return OwnSound(**facts, clips=clips, weight=stored["weight"].astype(np.float32))
+        return OwnSound(**json.loads(str(stored["facts"])), weight=stored["weight"].astype(np.float32))

@@ -1,255 +1,328 @@
-"""Files that are written while the session runs and are valid at every moment: JSONL, SubRip (SRT), WebVTT and text.
+"""From events to what stands in a file: JSON lines, plain text, SubRip (SRT) and WebVTT (W3C recommendation of 2019).
 
-Whole lines and whole cues are appended, each in one write, and only when nothing in them can change any more. When the
-disk is full, what was begun is taken back and an OutputError names the option. WebVTT: W3C recommendation of 2019.
+Pure: no files, no clock; the time is the events' own. Each layout gives out whole lines and whole cues, and only when
+nothing in them can change any more, so that a file to which they are appended is valid at every moment.
+
+A cue is given out once, whole, in order of time, and never overlaps another: at most 2 lines of 42 columns, broken
+where the speaker pauses or a sentence ends, at least 1 s on screen (it may come up to `MAX_LATE_MS` late for that when
+people speak in many short pieces). Sounds, and what was said and could not be written down, have cues of their own, in
+brackets.
 """
 
-import os
-import stat
-import sys
-from typing import Protocol
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from streamer.errors import StreamerError, UsageError
-from streamer.events import UNCLEAR, Event, Sound, Transcript
-from streamer.output.cues import Cue, CueMaker
+from rich.cells import cell_len
+
+from streamer.events import UNCLEAR, Event, Sound, Span, Transcript, Word
 from streamer.output.plain_text import clean
 
-
-class OutputError(StreamerError):
-    """A file that was being written cannot be written any more; the message starts with its option."""
-
-
-class EventWriter(Protocol):
-    """A sink of events. Raises OutputError."""
-
-    def begin(self) -> None:
-        """Empty the file; until then its old content stays. The first event does it too."""
-
-    def write(self, event: Event) -> None:
-        """Take one event."""
-
-    def close(self) -> None:
-        """Write what is left and close; any number of times."""
+LINE_CELLS = 42
+MAX_LINES = 2
+MIN_MS = 1_000
+MAX_MS = 7_000
+SOUND_MS = 1_500
+PAUSE_MS = 1_500  # a pause between words that ends a cue
+SENTENCE_MS = 2_000  # a cue of at least this length ends with its sentence
+MAX_LATE_MS = 2_500
+HURRIED_MS = 500  # how short a cue may be that would otherwise come later than that
+SPLIT_MS = 1_500  # a cue that is at least this long ends for a sound; a shorter one is not torn apart
+SETTLE_MS = 3_000  # a sound's cue waits this long for words that were spoken before it
+MAX_SETTLE_MS = 8_000  # and this long while such words are known to be decoded, but not committed yet
+_SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…")
 
 
-class JsonlWriter:
-    """Every event as one line of JSON; `-` is stdout; when its reader goes away, `broken` turns True."""
+Format = Literal["text", "srt", "vtt", "jsonl"]
 
-    def __init__(self, path: str, option: str = "--jsonl") -> None:
-        """Open the file as it is. Raises UsageError."""
-        self.broken = False
-        self._file = _AppendedFile(path, option)
 
-    def begin(self) -> None:
-        """Empty the file."""
-        self._file.begin()
+@dataclass(frozen=True, slots=True, order=True)
+class Cue:
+    """One caption: `start_ms` < `end_ms` on the capture clock; one or two non-empty lines of plain text.
 
-    def write(self, event: Event) -> None:
-        """Append one event."""
-        if self.broken:
+    `aside`: in brackets; words go before it.
+    """
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    aside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A word with the space that stands before it in the text."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class CueMaker:
+    """`step(event)` returns the cues that became final with it, `finish()` the rest."""
+
+    def __init__(self) -> None:
+        self._segment: int | None = None
+        self._used = 0  # words of the open segment that were taken in
+        self._searched = 0  # position in its text behind the last of them
+        self._open: list[_Piece] = []
+        self._waiting: list[Cue] = []  # a heap by start: closed, but not given out yet
+        self._now_ms = 0
+        self._spoken_ms = -1  # start of the newest word
+        self._partial_ms: int | None = None  # start of the open segment while it has uncommitted words
+        self._last_end_ms = 0
+
+    def step(self, event: Event) -> list[Cue]:
+        """Take one event in."""
+        if isinstance(event, Transcript):
+            self._take(event)
+        elif isinstance(event, Sound) and event.state == "start" and clean(event.label):
+            self._hear(clean(event.label), max(0, round(event.start * 1000)))
+        self._now_ms = max(self._now_ms, round(event.audio_t * 1000))
+        return list(self._ready(final=False))
+
+    def finish(self) -> list[Cue]:
+        """Everything that is left, at the end of the session."""
+        self._close_cue()
+        return list(self._ready(final=True))
+
+    def _take(self, event: Transcript) -> None:
+        if event.segment != self._segment:
+            self._close_cue()
+            self._segment, self._used, self._searched = event.segment, 0, 0
+        words = event.words
+        if event.final and not words and event.text:
+            words = (Word(event.text, event.start, event.end, 0.0),)
+        for word in words[self._used :]:
+            self._add(self._piece(word, event.text))
+        self._used = max(self._used, len(words))
+        self._partial_ms = round(event.start * 1000) if event.partial and not event.final else None
+        if event.final:
+            self._close_cue()
+            self._mark(event.unclear)
+
+    def _mark(self, unclear: Sequence[Span]) -> None:
+        """Cues for what was not written down; what lies before cues that are out already comes behind them, once."""
+        marks: list[Cue] = []
+        for span in unclear:
+            start = max(round(span.start * 1000), self._last_end_ms)
+            end = max(round(span.end * 1000), start + 1)
+            if marks and start <= marks[-1].end_ms:
+                marks[-1] = replace(marks[-1], end_ms=max(end, marks[-1].end_ms))
+            else:
+                marks.append(Cue(start, end, (UNCLEAR,), aside=True))
+        for mark in marks:
+            heapq.heappush(self._waiting, mark)
+
+    def _hear(self, label: str, start_ms: int) -> None:
+        heapq.heappush(self._waiting, Cue(start_ms, start_ms + SOUND_MS, _lines(f"[{label}]")[:MAX_LINES], True))
+        pieces, self._open = self._open, []
+        for piece in pieces:
+            self._add(piece)
+
+    def _piece(self, word: Word, text: str) -> _Piece:
+        """The word with the space before it: languages that write without spaces keep doing so."""
+        found, space = text.find(word.word, self._searched), " "
+        if found >= 0:
+            space = "" if found == self._searched and found > 0 else " "
+            self._searched = found + len(word.word)
+        start = max(0, round(word.start * 1000))
+        return _Piece(space + clean(word.word), start, max(start, round(word.end * 1000)))
+
+    def _add(self, piece: _Piece) -> None:
+        if not piece.text.strip():
             return
-        try:
-            self._file.append(event.to_json() + "\n")
-        except BrokenPipeError:
-            self.broken = True
-            self._file.detach()
+        if self._open:
+            start, last = self._open[0].start_ms, self._open[-1]
+            text = _joined([*self._open, piece])
+            if (
+                len(_lines(text)) > MAX_LINES
+                or piece.start_ms - last.end_ms >= PAUSE_MS
+                or piece.end_ms - start > MAX_MS
+                or (piece.start_ms - start >= SPLIT_MS and self._interrupted(start, piece.start_ms))
+                or (last.text.endswith(_SENTENCE_ENDS) and last.end_ms - start >= SENTENCE_MS)
+            ):
+                self._close_cue()
+        self._open.append(piece)
+        self._spoken_ms = max(self._spoken_ms, piece.start_ms)
 
-    def close(self) -> None:
-        """Close the file; stdout stays open."""
-        self._file.close()
+    def _interrupted(self, start_ms: int, end_ms: int) -> bool:
+        return any(cue.aside and start_ms < cue.start_ms <= end_ms for cue in self._waiting)
 
+    def _close_cue(self) -> None:
+        """Close the open cue; text too long for one (a single endless word) becomes several."""
+        if not self._open:
+            return
+        start, end = self._open[0].start_ms, max(piece.end_ms for piece in self._open)
+        lines = _lines(_joined(self._open))
+        self._open = []
+        pages = [lines[index : index + MAX_LINES] for index in range(0, len(lines), MAX_LINES)]
+        for number, page in enumerate(pages):
+            first = start + (end - start) * number // len(pages)
+            last = start + (end - start) * (number + 1) // len(pages)
+            heapq.heappush(self._waiting, Cue(first, last, page))
 
-class SrtWriter:
-    """Captions as SubRip."""
+    def _ready(self, final: bool) -> Iterator[Cue]:
+        while self._waiting and (final or self._may_go(self._waiting[0])):
+            cue = heapq.heappop(self._waiting)
+            start = max(cue.start_ms, self._last_end_ms)
+            shortest = MIN_MS if start - cue.start_ms <= MAX_LATE_MS else HURRIED_MS
+            end = cue.end_ms
+            if cue.aside:
+                end = min([end, *(waiting.start_ms for waiting in self._waiting[:1]), *self._coming()])
+            self._last_end_ms = end = max(end, start + shortest)
+            yield replace(cue, start_ms=start, end_ms=end)
 
-    def __init__(self, path: str, option: str = "--srt") -> None:
-        """Open the file as it is. Raises UsageError."""
-        self._file = _AppendedFile(path, option)
-        self._cues = CueMaker()
-        self._count = 0
+    def _may_go(self, cue: Cue) -> bool:
+        """Whether nothing that belongs before it is to be expected any more."""
+        if not cue.aside:
+            return True
+        if self._open and self._open[0].start_ms <= cue.start_ms:
+            return False
+        behind = self._partial_ms is not None and self._partial_ms <= cue.start_ms
+        patience_ms = MAX_SETTLE_MS if behind else SETTLE_MS
+        return self._spoken_ms >= cue.start_ms or self._now_ms >= cue.start_ms + patience_ms
 
-    def begin(self) -> None:
-        """Empty the file."""
-        self._file.begin()
-
-    def write(self, event: Event) -> None:
-        """Append the cues that became final with this event."""
-        for cue in self._cues.step(event):
-            self._append(cue)
-
-    def close(self) -> None:
-        """Write the last cues and close."""
-        for cue in self._cues.finish():
-            self._append(cue)
-        self._file.close()
-
-    def _append(self, cue: Cue) -> None:
-        self._count += 1
-        self._file.append(srt_cue(cue, self._count))
-
-
-class VttWriter:
-    """Captions as WebVTT; the header is there from `begin` on."""
-
-    def __init__(self, path: str, option: str = "--vtt") -> None:
-        """Open the file as it is. Raises UsageError."""
-        self._file = _AppendedFile(path, option)
-        self._cues = CueMaker()
-        self._begun = False
-
-    def begin(self) -> None:
-        """Empty the file and write the header."""
-        if not self._begun:
-            self._begun = True
-            self._file.append("WEBVTT\n\n")
-
-    def write(self, event: Event) -> None:
-        """Append the cues that became final with this event."""
-        self.begin()
-        for cue in self._cues.step(event):
-            self._file.append(vtt_cue(cue))
-
-    def close(self) -> None:
-        """Write the last cues and close."""
-        self.begin()
-        for cue in self._cues.finish():
-            self._file.append(vtt_cue(cue))
-        self._file.close()
+    def _coming(self) -> Iterator[int]:
+        """Where speech that is not in a cue yet begins."""
+        if self._open:
+            yield self._open[0].start_ms
+        elif self._partial_ms is not None:
+            yield max(self._partial_ms, self._spoken_ms)
 
 
-class TextWriter:
+def _joined(pieces: Sequence[_Piece]) -> str:
+    return "".join(piece.text for piece in pieces).strip()
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Lines of at most 42 columns; two are made about equally long. Words longer than a line are cut."""
+    lines = _fill(text, LINE_CELLS)
+    if len(lines) == 2:
+        for width in range((cell_len(text) + 1) // 2, LINE_CELLS):
+            balanced = _fill(text, width)
+            if len(balanced) == 2 and all(cell_len(line) <= LINE_CELLS for line in balanced):
+                return balanced
+    return lines
+
+
+def _fill(text: str, width: int) -> tuple[str, ...]:
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for char in word:
+            if cell_len(lines[-1] + char) > width:
+                lines.append("")
+            lines[-1] += char
+    return tuple(line for line in lines if line)
+
+
+class Layout(Protocol):
+    """How one file is written."""
+
+    header: str
+
+    def step(self, event: Event) -> str:
+        """What can be appended once this event is there."""
+
+    def finish(self) -> str:
+        """What is left, at the end of the session."""
+
+
+def layout_of(kind: Format) -> Layout:
+    """A fresh layout for one file."""
+    match kind:
+        case "jsonl":
+            return JsonLines()
+        case "text":
+            return PlainLines()
+        case "srt":
+            return Subtitles("", srt_cue)
+        case "vtt":
+            return Subtitles("WEBVTT\n\n", vtt_cue)
+
+
+class JsonLines:
+    """Every event as one line of JSON."""
+
+    header = ""
+
+    def step(self, event: Event) -> str:
+        """The event's line."""
+        return event.to_json() + "\n"
+
+    def finish(self) -> str:
+        """Nothing waits."""
+        return ""
+
+
+class PlainLines:
     """A line for each segment, and one in brackets for each sound; those decided at one time in order of start."""
 
-    def __init__(self, path: str, option: str) -> None:
-        """Open the file as it is. Raises UsageError."""
-        self._file = _AppendedFile(path, option)
+    header = ""
+
+    def __init__(self) -> None:
         self._lines: list[tuple[float, int, str]] = []
         self._decided = 0.0
 
-    def begin(self) -> None:
-        """Empty the file."""
-        self._file.begin()
-
-    def write(self, event: Event) -> None:
-        """Take one event; what was decided before it is appended."""
+    def step(self, event: Event) -> str:
+        """The lines of what was decided before this event."""
+        settled = ""
         if event.audio_t != self._decided:
-            self._append()
-            self._decided = event.audio_t
+            settled, self._decided = self.finish(), event.audio_t
         if isinstance(event, Transcript) and event.final:
             if event.text:
                 self._lines.append((event.start, event.seq, clean(event.text)))
             self._lines += [(span.start, event.seq, UNCLEAR) for span in event.unclear]
         elif isinstance(event, Sound) and event.state == "start":
             self._lines.append((event.start, event.seq, f"[{clean(event.label)}]"))
+        return settled
 
-    def close(self) -> None:
-        """Append what is left and close."""
-        self._append()
-        self._file.close()
-
-    def _append(self) -> None:
+    def finish(self) -> str:
+        """The lines that are left."""
         lines, self._lines = self._lines, []
-        if lines:
-            self._file.append("".join(f"{line}\n" for _, _, line in sorted(lines)))
+        return "".join(f"{line}\n" for _, _, line in sorted(lines))
+
+
+class Subtitles:
+    """Captions as cues. `block`: the text of a cue and its number, counted from 1."""
+
+    def __init__(self, header: str, block: Callable[[Cue, int], str]) -> None:
+        self.header = header
+        self._block = block
+        self._cues = CueMaker()
+        self._count = 0
+
+    def step(self, event: Event) -> str:
+        """The cues that became final with this event."""
+        return self._blocks(self._cues.step(event))
+
+    def finish(self) -> str:
+        """The last cues."""
+        return self._blocks(self._cues.finish())
+
+    def _blocks(self, cues: Sequence[Cue]) -> str:
+        first, self._count = self._count + 1, self._count + len(cues)
+        return "".join(self._block(cue, number) for number, cue in enumerate(cues, first))
 
 
 def srt_cue(cue: Cue, number: int) -> str:
-    """One SubRip block, counted from 1; an arrow in the text would be taken for a time line."""
+    """One SubRip block; an arrow in the text would be taken for a time line."""
     text = "\n".join(line.replace("-->", "→") for line in cue.lines)
     return f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n\n"
 
 
-def vtt_cue(cue: Cue) -> str:
-    """One WebVTT block, its text escaped."""
+def vtt_cue(cue: Cue, number: int) -> str:
+    """One WebVTT block, its text escaped; it needs no number."""
     text = "\n".join(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines)
     return f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n\n"
 
 
 def _clock(ms: int, point: str) -> str:
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{point}{ms % 1000:03d}"
-
-
-def _stdout_descriptor() -> int:
-    try:
-        return sys.stdout.fileno()
-    except OSError:
-        raise UsageError("--jsonl -: stdout is no file here; give a path") from None
-
-
-class _AppendedFile:
-    """An unbuffered file that only grows by whole pieces; `-` is stdout, which is flushed first and never closed."""
-
-    def __init__(self, path: str, option: str) -> None:
-        self._where = f"{option} {path}"
-        self._own = path != "-"
-        self._fd: int | None
-        if not self._own:
-            sys.stdout.flush()
-            self._fd = _stdout_descriptor()
-        else:
-            try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except (OSError, ValueError) as exc:
-                why = exc.strerror if isinstance(exc, OSError) else str(exc)
-                raise UsageError(f"{self._where}: cannot be written: {why}; give the path of a file") from None
-        self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
-        if self._regular:
-            self._lock()
-        self._size = 0
-        self._begun = False
-
-    def begin(self) -> None:
-        """Empty the file; what was in it before is kept until then. Later calls do nothing."""
-        if not self._begun and self._regular and self._fd is not None:
-            os.ftruncate(self._fd, 0)
-        self._begun = True
-
-    def append(self, text: str) -> None:
-        """Write one whole piece. Raises BrokenPipeError for a pipe without reader, else OutputError."""
-        self.begin()
-        if self._fd is None:
-            return
-        data = memoryview(text.encode("utf-8", "replace"))
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-        except OSError as exc:
-            if isinstance(exc, BrokenPipeError) and not self._own:
-                raise
-            self._take_back(written)
-            raise OutputError(f"{self._where}: cannot be written any more: {exc.strerror}") from None
-        self._size += written
-
-    def detach(self) -> None:
-        """Stop writing to a pipe whose reader is gone, also when Python flushes stdout at its end."""
-        if not self._own and self._fd is not None:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._fd)
-            os.close(nowhere)
-        self.close()
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None and self._own:
-            os.close(fd)
-
-    def _lock(self) -> None:
-        """Two programs must not write one file. Where there are no locks, there are none."""
-        assert self._fd is not None
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise UsageError(f"{self._where}: another program is writing it; give another path") from None
-        except OSError:
-            return
-
-    def _take_back(self, written: int) -> None:
-        if written and self._regular and self._fd is not None:
-            os.ftruncate(self._fd, self._size)
-            os.lseek(self._fd, self._size, os.SEEK_SET)

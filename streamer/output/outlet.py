@@ -5,30 +5,125 @@ once, on stderr; the other sinks go on. Where several sources share the view, ea
 """
 
 import logging
+import os
 import queue
+import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from streamer.errors import StreamerError, UsageError
 from streamer.events import Alert, Event, Gap, Sound, State, Status, Transcript
-from streamer.output.captions import EventWriter, JsonlWriter, SrtWriter, VttWriter
+from streamer.output.captions import Format, layout_of
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import OutputSettings
 
 log = logging.getLogger(__name__)
 
 LIMIT_EVENTS = 10_000
-_WRITERS: Mapping[str, Callable[[str, str], EventWriter]] = {
-    "--jsonl": JsonlWriter,
-    "--srt": SrtWriter,
-    "--vtt": VttWriter,
-}
 _GRAVITY: Mapping[State, int] = {"stopped": 0, "listening": 1, "starting": 2, "degraded": 3, "no_audio": 3}
-_Target = tuple[str, str | None, str]  # option, session (None: all), path
+_Target = tuple[Format, str | None, str]  # what, session (None: all), path
+
+
+class OutputError(StreamerError):
+    """A file that was being written cannot be written any more; the message starts with its option."""
+
+
+class EventFile:
+    """Events in one file, valid at every moment: it only grows, by whole pieces. `-` is stdout, which is not closed.
+
+    When the disk is full, what was begun is taken back. `write` and `close` raise OutputError, which names the option,
+    and BrokenPipeError where whoever read our stdout went away; then nothing more is written.
+    """
+
+    def __init__(self, path: str, kind: Format, option: str = "") -> None:
+        """Open the file as it is: what is in it stays until `begin`. `option`: "" for `--KIND`. Raises UsageError."""
+        self._where = f"{option or f'--{kind}'} {path}"
+        self._layout = layout_of(kind)
+        self._own = path != "-"
+        self._fd: int | None = self._open(path)
+        self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._size = 0
+        self._begun = False
+        if self._regular:
+            self._lock()
+
+    def begin(self) -> None:
+        """Empty the file. The first event does it too; later calls do nothing."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._regular and self._fd is not None:
+            os.ftruncate(self._fd, 0)
+        self._append(self._layout.header)
+
+    def write(self, event: Event) -> None:
+        """Append what is settled with this event."""
+        self.begin()
+        self._append(self._layout.step(event))
+
+    def close(self) -> None:
+        """Append what is left and close; any number of times."""
+        if self._begun:
+            self._append(self._layout.finish())
+        fd, self._fd = self._fd, None
+        if fd is not None and self._own:
+            os.close(fd)
+
+    def _open(self, path: str) -> int:
+        if not self._own:
+            sys.stdout.flush()
+            try:
+                return sys.stdout.fileno()
+            except OSError:
+                raise UsageError(f"{self._where}: stdout is no file here; give a path") from None
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            raise UsageError(f"{self._where}: cannot be written: {why}; give the path of a file") from None
+
+    def _append(self, text: str) -> None:
+        """Write one whole piece."""
+        if self._fd is None or not text:
+            return
+        data = memoryview(text.encode("utf-8", "replace"))
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError as exc:
+            if isinstance(exc, BrokenPipeError) and not self._own:
+                self._detach(self._fd)
+                raise
+            if written and self._regular:
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise OutputError(f"{self._where}: cannot be written any more: {exc.strerror}") from None
+        self._size += written
+
+    def _detach(self, fd: int) -> None:
+        """Stop writing to a pipe whose reader is gone, also when Python flushes stdout at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
+        self._fd = None
+
+    def _lock(self) -> None:
+        """Two programs must not write one file. Where there are no locks, there are none."""
+        assert self._fd is not None
+        try:
+            import fcntl
+
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise UsageError(f"{self._where}: another program is writing it; give another path") from None
+        except (ImportError, OSError):
+            return
 
 
 def screen(output: OutputSettings) -> TextIO | None:
@@ -50,24 +145,17 @@ class Sinks:
         """
         self.view: TerminalView | None = None
         self.failed = False
+        self.reader_gone = False  # whoever read our stdout went away
         self._naming = Naming(sessions)
-        targets: list[_Target] = [("--jsonl", None, output.jsonl)] if output.jsonl else []
-        targets += _caption_targets("--srt", output.srt, sessions) + _caption_targets("--vtt", output.vtt, sessions)
-        self._writers: list[tuple[str | None, EventWriter]] = [
-            (session, _WRITERS[option](path, option)) for option, session, path in targets
-        ]
-        self._jsonl = next((one for _, one in self._writers if isinstance(one, JsonlWriter)), None)
+        targets: list[_Target] = [("jsonl", None, output.jsonl)] if output.jsonl else []
+        targets += _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
+        self._files = [(session, EventFile(path, kind)) for kind, session, path in targets]
         _check_distinct(targets, inputs)
-
-    @property
-    def reader_gone(self) -> bool:
-        """Whether whoever read our JSONL on stdout went away."""
-        return self._jsonl is not None and self._jsonl.broken
 
     def begin(self) -> None:
         """Everything else works: empty the files."""
-        for _, writer in self._writers:
-            writer.begin()
+        for _, file in self._files:
+            file.begin()
 
     def show_on(self, screen: TextIO | None) -> None:
         """Show the terminal view on `screen`."""
@@ -75,24 +163,29 @@ class Sinks:
 
     def write(self, event: Event) -> None:
         """Give one event to every sink."""
-        for session, writer in list(self._writers):
+        for session, file in list(self._files):
             if session not in (None, event.session):
                 continue
             try:
-                writer.write(event)
-            except StreamerError as error:
+                file.write(event)
+            except BrokenPipeError:
+                self.reader_gone = True
+                self._files.remove((session, file))
+            except OutputError as error:
                 log.error("%s", error)
                 self.failed = True
-                self._writers.remove((session, writer))
+                self._files.remove((session, file))
         if self.view and (shown := self._naming.step(event)):
             self.view.show(shown)
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
-        for _, writer in self._writers:
+        for _, file in self._files:
             try:
-                writer.close()
-            except StreamerError as error:
+                file.close()
+            except BrokenPipeError:
+                self.reader_gone = True
+            except OutputError as error:
                 log.error("%s", error)
                 self.failed = True
         if self.view:
@@ -214,27 +307,23 @@ def caption_path(path: str, name: str) -> str:
     return str(given.with_name(f"{given.stem}.{name}{given.suffix}"))
 
 
-def _caption_targets(option: str, path: str | None, sessions: Sequence[str]) -> list[_Target]:
+def _caption_targets(kind: Format, path: str | None, sessions: Sequence[str]) -> list[_Target]:
     if path is None:
         return []
     if not sessions:
-        raise UsageError(f"{option} {path}: there are only senders, whose events stand in --jsonl")
+        raise UsageError(f"--{kind} {path}: there are only senders, whose events stand in --jsonl")
     if len(sessions) == 1:
-        return [(option, sessions[0], path)]
+        return [(kind, sessions[0], path)]
     if path == "-" or not Path(path).name:
-        raise UsageError(f"{option} {path}: there are several sources, each with a file of its own; give a path")
-    return [(option, name, caption_path(path, name)) for name in sessions]
+        raise UsageError(f"--{kind} {path}: there are several sources, each with a file of its own; give a path")
+    return [(kind, name, caption_path(path, name)) for name in sessions]
 
 
 def _check_distinct(targets: Sequence[_Target], inputs: Iterable[str | None]) -> None:
     """Refuse to write two things into one file, or captions over the recording."""
-    taken: dict[Path, str] = {}
-    for source in inputs:
-        if source and Path(source).is_file():
-            taken[Path(source).resolve()] = "--input"
-    for option, session, path in targets:
-        if path == "-" or not Path(path).is_file():
-            continue
-        other = taken.setdefault(Path(path).resolve(), f"{option} {session}")
-        if other != f"{option} {session}":
-            raise UsageError(f"{option} {path}: is what {other} names too; give each a file of its own")
+    taken = {Path(source).resolve(): "--input" for source in inputs if source and Path(source).is_file()}
+    for kind, _, path in targets:
+        if path != "-" and Path(path).is_file():
+            if (other := taken.get(Path(path).resolve())) is not None:
+                raise UsageError(f"--{kind} {path}: is what {other} names too; give each a file of its own")
+            taken[Path(path).resolve()] = f"--{kind}"

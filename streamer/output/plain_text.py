@@ -12,18 +12,5 @@ def clean(text: str) -> str:
     return " ".join(kept.split())
 
 
-def cells(text: str) -> int:
-    """The width of `text` in columns: two for East Asian wide characters, none for combining marks (UAX #11)."""
-    return sum(_cells(char) for char in text)
-
-
 def _unwanted(char: str) -> bool:
     return not (" " <= char <= "~") and unicodedata.category(char) in _UNWANTED and char not in _WANTED_FORMATS
-
-
-def _cells(char: str) -> int:
-    if " " <= char <= "~":
-        return 1
-    if unicodedata.combining(char) or char in _WANTED_FORMATS:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

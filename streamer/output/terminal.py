@@ -17,7 +17,7 @@ from rich.text import Text
 
 from streamer.events import UNCLEAR, Alert, Event, Gap, Sound, Status, Transcript
 from streamer.model.download import LoadStep
-from streamer.output.plain_text import cells, clean
+from streamer.output.plain_text import clean
 
 PARTIAL_LINES = 3  # of the segment that is being spoken; its end is what counts
 MAX_SPOKEN = 2_000  # characters of it that are looked at
@@ -171,7 +171,7 @@ class TerminalView:
         for alert in list(self._alerts.values())[-MAX_SHOWN:]:
             seen = ", seen" if alert.state == "acknowledged" else ""
             banner = f" ALERT {_rule(alert)} ({alert.severity}) since {_clock(alert.start)}{seen} "
-            yield Text(_cut(banner, width), _BANNERS[alert.severity])
+            yield _cut(banner, width, _BANNERS[alert.severity])
         spoken = Text()
         spoken.append(picture.committed[-MAX_SPOKEN:], "bold")
         if picture.partial:
@@ -179,7 +179,7 @@ class TerminalView:
         if spoken:
             yield from spoken.wrap(self._console, width)[-PARTIAL_LINES:]
         sounds = " ".join(f"[{label}]" for label in list(self._sounds.values())[-MAX_SHOWN:])
-        yield Text(_cut("  ".join(filter(None, (_status(picture, width), sounds))), width), "dim")
+        yield _cut("  ".join(filter(None, (_status(picture, width), sounds))), width, "dim")
 
     def _try(self, write: Callable[[], object]) -> None:
         """Write; when nobody reads any more, show nothing from now on and say nothing."""
@@ -256,16 +256,11 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{whole % 60:02d}"
 
 
-def _cut(text: str, width: int) -> str:
-    """`text` in at most `width` columns, with an ellipsis where something is left out."""
-    if cells(text) <= width:
-        return text
-    kept = ""
-    for char in text:
-        if cells(kept + char) >= width:
-            break
-        kept += char
-    return kept + "…"
+def _cut(line: str, width: int, style: str) -> Text:
+    """`line` in at most `width` columns, with an ellipsis where something is left out."""
+    text = Text(line, style)
+    text.truncate(width, overflow="ellipsis")
+    return text
 
 
 def _size(step: LoadStep) -> str:

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from streamer.events import SAMPLE_RATE
 from streamer.plans import Hypothesis, HypothesisWord
 from streamer.policy.policies import Words, bare
-from streamer.policy.voiced import VoicedTrack
 from streamer.settings.config import GuardSettings
 
 log = logging.getLogger(__name__)
 
 BACK_SAMPLES = SAMPLE_RATE // 2  # attention that falls back further has lost its place
 CROWD, CROWD_SAMPLES = 4, SAMPLE_RATE // 5  # nobody says four more words within 0.2 s
-VOICE_MARGIN_SAMPLES = SAMPLE_RATE // 5  # word times are good to about 0.2 s
 MANY_WORDS = 8  # what is invented where nobody speaks is shorter: so many need not be as likely to be believed
 AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the decoder reads it again
 
@@ -27,14 +25,11 @@ AGAIN_SAMPLES = 7 * SAMPLE_RATE // 50  # nobody says a word again in 0.14 s: the
 class Surroundings:
     """What is known about the window beside the hypothesis.
 
-    `committed_end`: end of the last committed word; `end_sample`: end of the window; `voiced`: whether the gate heard
-    any voice in a range of samples; `speech_score`: the newest Speech score of the head, None without a head; `last`:
+    `end_sample`: end of the window; `speech_score`: the newest Speech score of the head, None without a head; `last`:
     the last committed word, None where the window cannot hold one.
     """
 
-    committed_end: int
     end_sample: int
-    voiced: VoicedTrack
     speech_score: float | None
     last: HypothesisWord | None = None
 
@@ -73,10 +68,6 @@ class Guards:
             self.lost = self.lost + 1 if len(words) < count else 0
         if self._settings.past:
             words = self._behind(words, around)
-        if self._settings.budget:
-            words = self._cut(words, self._affordable(words, around), "budget", around.end_sample)
-        if self._settings.voice:
-            words = self._cut(words, _unvoiced_start(words, around), "unvoiced", around.end_sample)
         return words
 
     def _objection(self, hypothesis: Hypothesis, around: Surroundings) -> str:
@@ -123,16 +114,6 @@ class Guards:
             self._withhold(tuple(word for word in words if word not in kept), "past", around.end_sample)
         return tuple(kept)
 
-    def _affordable(self, words: Words, around: Surroundings) -> int:
-        seconds = max(0, around.end_sample - around.committed_end) / SAMPLE_RATE
-        budget = token_budget(seconds, self._settings.tokens_per_second)
-        count = 0
-        for count, word in enumerate(words):
-            budget -= len(word.tokens)
-            if budget < 0:
-                return count
-        return len(words)
-
     def _cut(self, words: Words, count: int, reason: str, at_sample: int) -> Words:
         if count < len(words):
             self._withhold(words[count:], reason, at_sample)
@@ -142,11 +123,6 @@ class Guards:
         self.suppressed[reason] += 1
         text = "".join(word.text for word in words)
         log.debug("guard %s withholds %r at sample %d", reason, text, at_sample)
-
-
-def token_budget(seconds: float, tokens_per_second: float) -> int:
-    """How many tokens so many seconds of new audio may hold, with room for a fast start."""
-    return int(seconds * tokens_per_second) + 8
 
 
 def _adds_nothing(word: HypothesisWord, last: HypothesisWord) -> bool:
@@ -170,13 +146,3 @@ def _lost_at(words: Words) -> int:
         if count >= CROWD and attended[count] - attended[count - CROWD] < CROWD_SAMPLES:
             return places[count - CROWD + 1]
     return len(words)
-
-
-def _unvoiced_start(words: Words, around: Surroundings) -> int:
-    """Index behind the last word in whose time the gate heard any voice; a mark belongs to the word before it."""
-    for count in range(len(words), 0, -1):
-        word = words[count - 1]
-        start, end = word.start_sample - VOICE_MARGIN_SAMPLES, word.end_sample + VOICE_MARGIN_SAMPLES
-        if word.is_mark or around.voiced.any(start, end):
-            return count
-    return 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
-from streamer.policy.hallucination import Guards, Surroundings, token_budget
+from streamer.policy.hallucination import Guards, Surroundings
 from streamer.policy.language import LanguageHold
 from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark
 from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt, TextModel
@@ -30,7 +30,7 @@ PAUSE_SAMPLES = SAMPLE_RATE // 5  # so long without voice is a good place for a 
 PAUSE_SEARCH_SAMPLES = 3 * SAMPLE_RATE // 2  # and is worth so much more audio
 UNCOMMITTED_MAX_SAMPLES = 15 * SAMPLE_RATE  # audio that waits longer for an agreement is committed or given up
 UNCOMMITTED_KEEP_SAMPLES = 5 * SAMPLE_RATE  # of which the newest stays open
-NEW_TOKENS = 224  # most that a window may add where no guard says how many
+FAST_START_TOKENS = 8  # that a window may add beyond `guards.tokens_per_second`
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
@@ -94,11 +94,6 @@ class TextSession:
         self._segment: _Segment | None = None
         self._numbers = 0
 
-    @property
-    def segment_text(self) -> tuple[str, str]:
-        """Committed and partial text of the open segment, empty when there is none."""
-        return self._segment.shown if self._segment else ("", "")
-
     def hear(self, hop: Hop) -> None:
         """Note which frames of the hop are voiced; call it for every hop, in order."""
         self._voiced.append(hop.voiced)
@@ -127,8 +122,7 @@ class TextSession:
         prefix = tuple(token for word in self._recent if word.end_sample > start for token in word.tokens)
         speech = self._settings.speech
         waiting_s = (end_sample - self._committed_end) / SAMPLE_RATE
-        guards = self._settings.guards
-        budget = token_budget(waiting_s, guards.tokens_per_second) if guards.budget else NEW_TOKENS
+        budget = int(waiting_s * self._settings.guards.tokens_per_second) + FAST_START_TOKENS
         return start, DecodeTask(
             language=self._language.forced,
             detect=self._language.prepare(end_sample),
@@ -149,7 +143,7 @@ class TextSession:
             return self._change_language(spoken_language[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
-        around = Surroundings(self._committed_end, end_sample, self._voiced, speech_score, last)
+        around = Surroundings(end_sample, speech_score, last)
         words = self.guards.keep(hypothesis, around)
         if not words and self._voiced.samples(self._committed_end, end_sample) >= MUTE_SAMPLES:
             self.guards.lost += 1

@@ -1,6 +1,6 @@
 """Which 20 ms frames the gate took for a voice, and which audio the words of a hypothesis lie over (pure).
 
-The frames are for guards, for word times, and for where a window may begin. Word times come from a warp of the
+The frames are for word times, and for where a window may begin. Word times come from a warp of the
 attention over all of the window (`streamer.model.decoding.alignment`). Behind a forced prefix a hypothesis is often one
 or two words long; the warp then knows the order but hardly the place, while the frame that a word's last token attended
 most is still right. So each word reaches to that frame, and none beyond the next word's.
@@ -35,12 +35,6 @@ class VoicedTrack:
         """End of the last voiced frame; where the kept frames begin, or 0, when none of them is voiced."""
         last = next((index for index in range(len(self._flags), 0, -1) if self._flags[index - 1]), 0)
         return (self._first + last) * self._frame_samples
-
-    def any(self, start_sample: int, end_sample: int) -> bool:
-        """Whether a frame that touches [start_sample, end_sample) is voiced; True for what is not kept any more."""
-        first = start_sample // self._frame_samples - self._first
-        last = -(-end_sample // self._frame_samples) - self._first
-        return first < 0 or any(self._flags[first:last])
 
     def samples(self, start_sample: int, end_sample: int) -> int:
         """How many samples of the frames in [start_sample, end_sample) are voiced, of those that are kept."""

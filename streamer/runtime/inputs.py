@@ -13,16 +13,16 @@ from datetime import datetime
 import numpy as np
 
 from streamer.audio.block import AudioBlock, Source, empty
-from streamer.audio.files import FileSource, demo_path
+from streamer.audio.files import FileSource, demo_path, open_source
 from streamer.audio.microphone import Microphone
 from streamer.audio.portaudio import SharedAudio, choose_device
-from streamer.audio.resample import BlockMaker, Mixer
-from streamer.audio.source import StdinSource, is_pipe, open_source
+from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.model.catalog import BUNDLED
 from streamer.runtime.pipeline import Pipeline
-from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart, PcmQueue
+from streamer.server.ingest import MAX_SENDERS, PcmQueue
+from streamer.server.messages import IngestFullError, IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
@@ -61,7 +61,12 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
             if plan.settings.audio.input == SENDER:
                 _check_sender(plan, at_once, server)
                 continue
-            source = microphones.open(plan, at_once) if plan.settings.audio.input is None else _open(plan, at_once)
+            given = plan.settings.audio
+            if given.input is None:
+                source = microphones.open(plan, at_once)
+            else:
+                label = f"{plan.path}.input:"
+                source = open_source(input=given.input, realtime=not at_once, track=given.track, label=label)
             when_refused.callback(source.close)
             opened.append(Input(plan.name, source, plan.settings, plan.path))
         when_refused.pop_all()
@@ -97,13 +102,12 @@ class IngestSource:
     def __init__(self, queue: PcmQueue, stall_s: float) -> None:
         self.name = queue.session
         self.live = False  # a sender can be made to wait
-        self.sample_rate = queue.start.sample_rate
         self._queue, self._stall_s = queue, stall_s
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks until the sender stops or goes away."""
         start = self._queue.start
-        maker, mixer = BlockMaker(start.sample_rate), Mixer(start.sample_rate)
+        maker = BlockMaker(start.sample_rate)
         heard_s, silent = time.monotonic(), False
         while not self._queue.ended:
             piece = self._queue.read(READ_S)
@@ -115,15 +119,12 @@ class IngestSource:
             heard_s, silent = time.monotonic(), False
             if piece.lost_frames:
                 yield from maker.lost(piece.lost_frames, LOST)
-            mono = mixer.push(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels))
-            if notice := mixer.take_notice():
-                yield AudioBlock(empty(), notice=notice)
-            yield from maker.push(mono)
+            yield from maker.mix(np.frombuffer(piece.pcm, "<i2").reshape(-1, start.channels))
         yield from maker.finish()
 
     def waiting_samples(self) -> int:
         """What the sender sent and nobody has read, as samples of 16 kHz."""
-        return self._queue.held_frames * SAMPLE_RATE // self.sample_rate
+        return self._queue.held_frames * SAMPLE_RATE // self._queue.start.sample_rate
 
     def close(self) -> None:
         """Take no more; `blocks` ends with what was received."""
@@ -195,20 +196,3 @@ def _check_sender(plan: SourcePlan, at_once: bool, server: bool) -> None:
         raise UsageError(f"{plan.path}.input: senders cannot be heard at --speed 0; leave --speed at 1, or give files")
     if not server:
         raise UsageError(f"{plan.path}.input: senders need the server; leave --no-server out")
-
-
-def _open(plan: SourcePlan, at_once: bool) -> Source:
-    """The file or standard input of an entry."""
-    given, track, where = plan.settings.audio.input, plan.settings.audio.track, f"{plan.path}.input"
-    realtime, label = not at_once, f"{where}:"
-    if given == "-":
-        return StdinSource(realtime=realtime, label=label, track=track)
-    if not given:
-        raise InputError(f"{where}: is empty; give an audio or video file, - for standard input, or demo")
-    try:
-        path = demo_path("") if given == "demo" else given
-    except InputError as error:
-        raise InputError(str(error).replace("--input demo", where, 1)) from None
-    if is_pipe(path):
-        return StdinSource.named(path, realtime=realtime, label=label, track=track)
-    return FileSource(path, realtime=realtime, label=label, track=track)

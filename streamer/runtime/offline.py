@@ -12,10 +12,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
-from streamer.audio.mel import WINDOW_FRAMES, RecordingMel
+from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, RecordingMel
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
 from streamer.model.batch_limit import BatchLimit
@@ -122,6 +121,13 @@ class _Row:
     decoded: Decoded | None = None
     text: WindowText | None = None
 
+    @property
+    def audio(self) -> AudioWindow:
+        """What the decoder attends."""
+        assert self.features is not None
+        window = self.request.window
+        return AudioWindow(self.features, max(-(-(window.end - window.start) // 2), 1))
+
 
 @dataclass(slots=True)
 class _Judgement:
@@ -206,7 +212,9 @@ class OfflineEngine:
             if not np.isfinite(scores).all():
                 raise EngineError("the tagging head's scores are not finite: the model or its head is damaged")
             for one, row_scores in zip(batch, scores, strict=True):
-                found[id(one.row), one.second].append(SpanScores(*_span_samples(one.second, steps), row_scores))
+                end = one.second * SAMPLE_RATE
+                span = SpanScores(max(end - steps * STEP_SAMPLES, 0), end, row_scores)
+                found[id(one.row), one.second].append(span)
 
         for steps, batch in sorted(due.items()):
             self._limit.run(batch, partial(judge, steps))
@@ -216,7 +224,7 @@ class OfflineEngine:
                 row.request.track.trim()
 
     def _decode(self, number: int, temperature: float, rows: Sequence[_Row]) -> None:
-        audio = [_audio(row) for row in rows]
+        audio = [row.audio for row in rows]
         tasks = [
             replace(row.task, temperature=temperature, seed=row.request.window.start * len(TEMPERATURES) + number)
             for row in rows
@@ -225,7 +233,7 @@ class OfflineEngine:
         for row, one in zip(rows, decoded, strict=True):
             if row.task.language is None and not self._agrees(row, one):
                 row.task = replace(row.task, language=self._spoken(row))
-                (one,) = self.search.decode([_audio(row)], [replace(row.task, temperature=temperature)])
+                (one,) = self.search.decode([row.audio], [replace(row.task, temperature=temperature)])
             row.task = replace(row.task, language=one.language)
             row.decoded, row.text = one, self._text(one, row.task, temperature)
 
@@ -259,17 +267,5 @@ class OfflineEngine:
         window = row.request.window
         cuts = [(one.first, one.last) for one in slices(row.text.tokens, self._first_mark)[0]]
         tokenizer = self.model.tokenizer(row.decoded.language, row.task.task)
-        words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_LENGTH, window.end * HOP_LENGTH)
+        words = slice_words(row.decoded, tokenizer, cuts, window.start * HOP_SAMPLES, window.end * HOP_SAMPLES)
         return WindowResult(row.text, row.decoded.language, words, row.judgements)
-
-
-def _audio(row: _Row) -> AudioWindow:
-    assert row.features is not None
-    window = row.request.window
-    return AudioWindow(row.features, max(-(-(window.end - window.start) // 2), 1))
-
-
-def _span_samples(second: int, steps: int) -> tuple[int, int]:
-    """The samples that so many tap steps before the end of a second stand for."""
-    end = second * SAMPLE_RATE
-    return max(end - steps * STEP_SAMPLES, 0), end

@@ -14,15 +14,16 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from streamer.audio.block import AudioBlock
-from streamer.audio.mel import RecordingMel
+from streamer.audio.mel import HOP_SAMPLES, RecordingMel
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
@@ -41,14 +42,12 @@ from streamer.plans import (
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker, WindowText
 from streamer.policy.text_session import TextChange
-from streamer.runtime.listener import Listener
 from streamer.runtime.offline import HALF_STEP_FRAMES, KEPT, OfflineEngine, TapTrack, WindowRequest, WindowResult
 from streamer.runtime.session import Session
-from streamer.runtime.stream import head_facts, text_model
+from streamer.runtime.stream import Listener, head_facts, text_model
 from streamer.settings.config import Settings
 from streamer.sound.labels import LABEL_COUNT
 
-FRAME_SAMPLES = 160  # one mel frame: 10 ms
 Header = Mapping[str, Any]
 
 
@@ -100,7 +99,7 @@ class Recording:
     @property
     def settled_samples(self) -> int:
         """How far it is done."""
-        return min(self._seeker.seek * FRAME_SAMPLES, self._samples)
+        return min(self._seeker.seek * HOP_SAMPLES, self._samples)
 
     def request(self) -> WindowRequest | None:
         """The next window for the model; None when there is none left."""
@@ -125,7 +124,7 @@ class Recording:
         passages = self._seeker.step(result.text)
         self._no_speech_probability = result.text.no_speech_probability
         events = self._start()
-        self._session.look_ahead(min(window.end * FRAME_SAMPLES, self._samples))
+        self._session.look_ahead(min(window.end * HOP_SAMPLES, self._samples))
         self._said = [self._change(one, result.words[one.number], result.language) for one in passages]
         return events + self._follow(self.settled_samples)
 
@@ -151,12 +150,12 @@ class Recording:
         return events + self._session.finish()
 
     def _read(self, blocks: Iterable[AudioBlock], hears: bool) -> Iterable[NDArray[np.float32]]:
-        state: State = "listening"
+        told: tuple[State, str] = ("listening", "")
         for block in blocks:
             if hears:
                 self._blocks.append(block)
-            self._states += [(self._samples, *told) for told in block.news(state)]
-            state = block.state
+            self._states += [(self._samples, *news) for news in block.news(told)]
+            told = (block.state, block.trouble)
             self._samples += block.lost_samples + len(block.samples)
             if block.lost_samples:
                 yield np.zeros(block.lost_samples, np.float32)
@@ -168,7 +167,7 @@ class Recording:
 
     def _change(self, passage: Passage, words: Sequence[HypothesisWord], language: str) -> TextChange:
         """A segment of the words' times, which stay behind those of the passage before and inside what is settled."""
-        settled, end = self.settled_samples, min(passage.end * FRAME_SAMPLES, self.settled_samples)
+        settled, end = self.settled_samples, min(passage.end * HOP_SAMPLES, self.settled_samples)
         placed = []
         for word in words:
             start = min(max(word.start_sample, self._spoken_until), settled)
@@ -177,9 +176,7 @@ class Recording:
         if placed and placed[-1].start_sample < end < placed[-1].end_sample:  # the pause behind it is not the word's
             placed[-1] = replace(placed[-1], end_sample=end)
             self._spoken_until = end
-        start = (
-            placed[0].start_sample if placed else min(max(passage.start * FRAME_SAMPLES, self._spoken_until), settled)
-        )
+        start = placed[0].start_sample if placed else min(max(passage.start * HOP_SAMPLES, self._spoken_until), settled)
         self._spoken_until = placed[-1].end_sample if placed else max(end, start)
         self._segments += 1
         return TextChange(
@@ -200,7 +197,9 @@ class Recording:
             _, state, detail = self._states.popleft()
             events += self._session.status(state, detail)
         while self._listener is not None and self._listener.position < until and self._blocks:
-            self._plans += _heard(self._listener, self._blocks.popleft())
+            block = self._blocks.popleft()
+            self._plans += self._listener.lost(block.lost_samples, block.reason)
+            self._plans += self._listener.step(block.samples)
         while self._plans and self._plans[0].end_sample <= until:
             events += self._complete(self._plans.popleft())
         return events + self._write(until)
@@ -259,14 +258,10 @@ class WindowLog:
 
     def append(self, result: WindowResult) -> None:
         """Keep the result of the next window. Raises UsageError where the disk is full."""
-        record = {
-            "text": asdict(result.text),
-            "language": result.language,
-            "words": [[asdict(word) for word in words] for words in result.words],
-            "judgements": [[_packed(span) for span in spans] for spans in result.judgements],
-        }
+        judgements = tuple(tuple(map(_packed, spans)) for spans in result.judgements)
+        line = _LINES.dump_json(_Line(result.text, result.language, result.words, judgements)).decode()
         try:
-            self._write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._write(line + "\n")
         except OSError as error:
             raise UsageError(f"--output {self._path.parent}: cannot be written any more: {error.strerror}") from None
 
@@ -282,43 +277,39 @@ class WindowLog:
         os.fsync(self._file.fileno())
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A `WindowResult` whose judgements are first and last sample, and scores as base64."""
+
+    text: WindowText
+    language: str
+    words: tuple[tuple[HypothesisWord, ...], ...]
+    judgements: tuple[tuple[tuple[int, int, str], ...], ...]
+
+
+_LINES = TypeAdapter(_Line)
+
+
 def _results(lines: list[str]) -> list[WindowResult]:
     """The results of all lines up to the first that is cut off or damaged."""
-    found = []
+    found: list[WindowResult] = []
     for line in lines:
         try:
-            record = json.loads(line)
-            found.append(
-                WindowResult(
-                    text=WindowText(**{**record["text"], "tokens": tuple(record["text"]["tokens"])}),
-                    language=str(record["language"]),
-                    words=tuple(tuple(_word(word) for word in words) for words in record["words"]),
-                    judgements=tuple(tuple(_unpacked(span) for span in spans) for spans in record["judgements"]),
-                )
-            )
-        except (ValueError, TypeError, KeyError):
+            read = _LINES.validate_json(line)
+            judgements = tuple(tuple(_unpacked(*span) for span in spans) for spans in read.judgements)
+        except ValueError:
             break
-        if not line.endswith("\n"):
-            found.pop()
+        if line.endswith("\n"):
+            found.append(WindowResult(read.text, read.language, read.words, judgements))
     return found
 
 
-def _word(record: dict[str, Any]) -> HypothesisWord:
-    return HypothesisWord(**{**record, "tokens": tuple(record["tokens"])})
+def _packed(span: SpanScores) -> tuple[int, int, str]:
+    return span.start_sample, span.end_sample, base64.b64encode(span.scores.astype("<f4").tobytes()).decode()
 
 
-def _packed(span: SpanScores) -> list[Any]:
-    return [span.start_sample, span.end_sample, base64.b64encode(span.scores.astype("<f4").tobytes()).decode()]
-
-
-def _unpacked(record: list[Any]) -> SpanScores:
-    start, end, packed = record
+def _unpacked(start: int, end: int, packed: str) -> SpanScores:
     scores = np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)
     if scores.shape != (LABEL_COUNT,):
         raise ValueError("scores were cut off")
     return SpanScores(start, end, scores)
-
-
-def _heard(listener: Listener, block: AudioBlock) -> list[Plan]:
-    plans: list[Plan] = listener.lost(block.lost_samples, block.reason) if block.lost_samples else []
-    return plans + listener.step(block.samples)

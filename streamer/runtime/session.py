@@ -8,22 +8,22 @@
 Every event's `audio_t` is the end of the audio that was known when it was decided: the end of the plan's audio.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.audio.block import dbfs
 from streamer.audio.conditioning import Trouble
-from streamer.audio.loudness import dbfs
-from streamer.events import SAMPLE_RATE, Event, State, Tag
+from streamer.events import SAMPLE_RATE, Event, Gap, Span, Stamp, State, Status, Tag, Tags, Transcript, Word, seconds
 from streamer.plans import (
     AudioLost,
     Beat,
     Hop,
     Noticed,
-    OwnScore,
     Plan,
     SegmentClosed,
     SegmentOpened,
@@ -36,14 +36,11 @@ from streamer.plans import (
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
-from streamer.runtime.event_maker import EventMaker, alert_text
 from streamer.settings.config import Settings
-from streamer.settings.rules import AlertRule
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
-from streamer.sound.events import SoundChange, SoundEvents
-from streamer.sound.judgement import TRAINED_SPANS_S
-from streamer.sound.labels import group, labels
+from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
+from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.own_sounds import OwnSoundEvents
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
@@ -56,10 +53,14 @@ HEARD_TAGS = 5  # of the top tags an alert carries
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """What a session must know of the tagging head: calibrated thresholds [527] (None: none) and its training spans."""
+    """What a session must know of the tagging head: calibrated thresholds [527] (None: none), its training spans, the
+    classes that it was taught (None: all), and the fields of alert rules that belong to it, by the rule's id.
+    """
 
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
+    trained_classes: frozenset[int] | None = None
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Session:
@@ -86,35 +87,33 @@ class Session:
         ids = count(1)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s, ids) if head else None
         self._own = OwnSoundEvents(ids)
+        self._judges = head is not None or any(rule.own for rule in settings.alerts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
         alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
         self._cadence = CadenceDetector(sirens=head is not None or alone)
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts, facts.thresholds, facts.trained_spans_s)
+        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self._events = EventMaker(name, Mask(masked_words(settings.speech.mask), spoken), begun)
+        self.name, self._last_seq = name, begun  # number of the newest event
+        self._audio_sample = 0  # end of the audio that is known
+        self._looked_ahead = 0  # to here, where that is further than the events are
+        self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
-        self._state: State = "listening"
         self._troubled_until: int | None = None
         self._told_of_offset = False
         self._speech_indices = sorted(group("speech"))
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
-
-    @property
-    def name(self) -> str:
-        """What its events carry as `session`."""
-        return self._events.name
+        self._spans = np.zeros(LABEL_COUNT, np.float32)  # by which span each was judged, in seconds
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
         if not isinstance(plan, Hop):
             return None
         self.text.hear(plan)
-        listens = self._sounds is not None or self._own.names
-        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and listens else ()
+        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._judges else ()
         start, decode = self.text.prepare(plan.end_sample, plan.text and text)
         if not spans and decode is None:
             return None
@@ -123,7 +122,7 @@ class Session:
     def complete(self, plan: Plan, result: StepResult | None) -> list[Event]:
         """The events of this plan, given what the model found."""
         at = plan.end_sample
-        self._events.advance(at)
+        self._audio_sample = max(self._audio_sample, at)
         match plan:
             case Hop():
                 return self._hop(plan, result)
@@ -145,35 +144,22 @@ class Session:
 
     def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
         """A `status` event, and the alerts that hang on it (a lost microphone)."""
-        at = self._events.audio_sample if at_sample is None else at_sample
+        at = self._audio_sample if at_sample is None else at_sample
         self._lost = state == "no_audio"
-        self._state = state
-        return [self._events.status(at, state, detail), *self._alerts(at)]
-
-    def note(self, detail: str) -> list[Event]:
-        """Tell people something; the state stays as it is."""
-        return self.status(self._state, detail)
+        return [Status(**self._stamp(at), state=state, detail=detail), *self._alerts(at)]
 
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         return self._transcripts(self.text.flush(at), at)
 
     def set_language(self, languages: tuple[str, ...]) -> list[Event]:
         """A client says which languages come into question from the next window on, as codes; empty: any."""
-        return self._transcripts(
-            self.text.set_language(languages, self._events.audio_sample), self._events.audio_sample
-        )
-
-    def listen_for(self, names: Sequence[str], rules: Sequence[AlertRule] = ()) -> None:
-        """The sounds of one's own that the model judges from now on, and rules for those that have none yet."""
-        self._own.names = tuple(names)
-        for rule in rules:
-            self.alerts.watch(rule)
+        return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
 
     def look_ahead(self, sample: int) -> None:
         """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""
-        self._events.look_ahead(sample)
+        self._looked_ahead = max(self._looked_ahead, sample)
 
     def write(self, changes: Sequence[TextChange], at_sample: int, no_speech_probability: float) -> list[Event]:
         """The events of text that was not decided on here, but in windows of a whole recording."""
@@ -182,21 +168,28 @@ class Session:
 
     def acknowledge(self, alert_id: int) -> list[Event]:
         """Somebody has seen this alert."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         return self._alert_events(self.alerts.acknowledge(alert_id, at), at)
 
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
-        at = self._events.audio_sample
+        at = self._audio_sample
         events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
         events += self._sound_events(self._own.finish(at), at)
         events += self._alert_events(self.alerts.finish(at), at)
-        return [*events, self._events.status(at, "stopped", detail)]
+        return [*events, Status(**self._stamp(at), state="stopped", detail=detail)]
+
+    def _stamp(self, at: int) -> Stamp:
+        """The next event's, decided when the audio up to sample `at` was known: the one place that numbers events."""
+        self._audio_sample = max(self._audio_sample, at)
+        self._last_seq += 1
+        known = max(self._audio_sample, self._looked_ahead)
+        return Stamp(session=self.name, seq=self._last_seq, audio_t=seconds(known))
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
-        at = self._events.audio_sample  # an empty hop, of text that was put off, may end earlier
+        at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
@@ -208,9 +201,14 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
-            events.append(self._tags(judgement, at))
-            events += self._sound_events(self._sounded(judgement, hop), at)
-        own: tuple[OwnScore, ...] = result.own if result else ()
+            self._spans = self._sounds.deciding_spans(judgement)
+            start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+            tags = self._top(self._settings.tags.limit)
+            events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
+            patterns = self.alerts.patterns  # as of the beat before
+            sounds = self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
+            events += self._sound_events(sounds, at)
+        own = result.own if result else ()
         if hop.judge:
             events += self._sound_events(self._own.step(own, at), at)
         given = AlertInput(
@@ -228,22 +226,12 @@ class Session:
 
     def _patterns(self, plan: Hop | Beat) -> tuple[CadenceState, ...] | None:
         """The alarm patterns after what is new in this plan; None: nothing is."""
-        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._events.audio_sample
+        fresh, self._cadence_sample = plan.end_sample - self._cadence_sample, self._audio_sample
         return tuple(self._cadence.step(plan.samples[-fresh:], plan.end_sample)) if fresh > 0 else None
-
-    def _sounded(self, judgement: tuple[SpanScores, ...], hop: Hop) -> list[SoundChange]:
-        assert self._sounds is not None
-        patterns = self.alerts.patterns  # as of the beat before
-        return self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
 
     def _speech(self, judgement: Sequence[SpanScores]) -> float:
         spans = [span for span in judgement if span.end_sample - span.start_sample <= SPEECH_SPAN_S * SAMPLE_RATE]
         return max(float(span.scores[self._speech_indices].max()) for span in spans or judgement[:1])
-
-    def _tags(self, judgement: Sequence[SpanScores], at: int) -> Event:
-        assert self._scores is not None
-        start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
-        return self._events.tags(at, start, self._top(self._settings.tags.limit))
 
     def _top(self, limit: int) -> tuple[Tag, ...]:
         """The best tags now, of at least the least score."""
@@ -252,7 +240,12 @@ class Session:
         order = np.argsort(-self._scores, kind="stable")[:limit]
         names = labels()
         return tuple(
-            Tag(int(index), names[int(index)].name, round(float(self._scores[index]), 4))
+            Tag(
+                int(index),
+                names[int(index)].name,
+                round(float(self._scores[index]), 4),
+                round(float(self._spans[index]), 2),
+            )
             for index in order
             if self._scores[index] >= self._settings.tags.min_score
         )
@@ -266,20 +259,19 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._events.alert(at, change) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at))) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
-        self._texts += [alert_text(change) for change in changes]
-        return [self._events.transcript(at, change, self._speech_probability()) for change in changes]
-
-    def _speech_probability(self) -> float:
-        return 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
+        """The events of text: what people read is masked, the policy and the rules see what was really said."""
+        self._texts += [_alert_text(change) for change in changes]
+        speech = 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
+        return [self._mask.event(_transcript(change, self._stamp(at), speech)) for change in changes]
 
     def _sound_events(self, changes: Iterable[SoundChange], at: int) -> list[Event]:
-        return [self._events.sound(at, change) for change in changes]
+        return [change.event(self._stamp(at)) for change in changes]
 
     def _gap(self, at: int, start_sample: int, end_sample: int, reason: str) -> list[Event]:
-        gap = self._events.gap(at, start_sample, end_sample, reason)
+        gap = Gap(**self._stamp(at), start=seconds(start_sample), end=seconds(end_sample), reason=reason)
         return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
     def _noticed(self, plan: Noticed) -> list[Event]:
@@ -298,3 +290,34 @@ class Session:
             return []
         self._troubled_until = None
         return self.status("listening", at_sample=at)
+
+
+def _transcript(change: TextChange, stamp: Stamp, speech_probability: float) -> Transcript:
+    """A segment's text as the protocol has it, in seconds."""
+    return Transcript(
+        **stamp,
+        segment=change.segment,
+        start=seconds(change.start_sample),
+        end=seconds(change.end_sample),
+        text=change.text,
+        partial=change.partial,
+        final=change.final,
+        words=tuple(
+            Word(one.text.strip(), seconds(one.start_sample), seconds(one.end_sample), round(one.probability, 4))
+            for one in change.words
+        ),
+        language=change.language,
+        speech_probability=round(speech_probability, 4),
+        unclear=tuple(Span(seconds(start), seconds(end)) for start, end in change.unclear),
+    )
+
+
+def _alert_text(change: TextChange) -> AlertText:
+    """A segment's text as the rules for spoken phrases see it."""
+    spans: list[tuple[int, int]] = []  # of each word as spaces part them: what has none before it goes on
+    for word in change.words:
+        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
+        spans.append((start, word.end_sample))
+    return AlertText(
+        change.segment, change.text, change.partial, change.start_sample, change.end_sample, change.final, tuple(spans)
+    )

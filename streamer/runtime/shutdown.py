@@ -102,8 +102,7 @@ class Interruption:
         try:
             yield
         finally:
-            if hasattr(signal, "setitimer"):
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -111,9 +110,8 @@ class Interruption:
         if self.asked or not self.clean:
             raise KeyboardInterrupt
         self.ask()
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, _leave)
-            signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
+        signal.signal(signal.SIGALRM, _leave)
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

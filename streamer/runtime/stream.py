@@ -1,32 +1,123 @@
 """The whole engine without threads, devices or clocks: samples in, events out.
 
 `Stream` is what the live program, `--speed 0`, `streamer transcribe` and other people's programs run. Its two halves
-are the listener (samples → plans) and the `Hearing` (plans + model → events); the live program runs them on two
+are the `Listener` (audio → plans) and the `Hearing` (plans + model → events); the live program runs them on two
 threads.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamer.audio.block import AudioBlock, Source
+from streamer.audio.conditioning import Conditioner
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError, StreamerError
-from streamer.events import SAMPLE_RATE, Event, State
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, Event, State
 from streamer.model.engine import Engine
+from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
-from streamer.plans import Hop, Plan, StepRequest, StepResult
+from streamer.plans import AudioLost, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
-from streamer.runtime.listener import Listener
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import Settings
-from streamer.sound.judgement import TRAINED_SPANS_S
+from streamer.sound.events import TRAINED_SPANS_S
+from streamer.vad.planner import Planner
+from streamer.vad.voice import VoiceDetector
 
 Emit = Callable[[Sequence[Event]], None]
 
 MEL_KEPT_SAMPLES = 31 * SAMPLE_RATE  # the longest window and its edges
+LOST_PIECE = 50 * FRAME_SAMPLES  # zeros that are planned at once: a loss may be as long as a night
+
+
+class Listener:
+    """One stream's conditioner, voice detector and planner: audio in, plans out (pure; one thread owns it).
+
+    Whatever the chunks, samples are conditioned, judged and planned in frames of 20 ms, so the plans are the same.
+    `told`: the state of the source that people know already.
+    """
+
+    def __init__(self, settings: Settings, told: State = "listening") -> None:
+        self._told = (told, "")
+        self._conditioner = Conditioner()
+        self._detector = VoiceDetector(settings.vad)
+        self._planner = Planner(settings)
+        self._rest = np.zeros(0, np.float32)
+        self._framed = 0  # samples that went through the planner
+        self._lost: list[AudioLost] = []  # announced once the frames that hold them are planned
+
+    @property
+    def position(self) -> int:
+        """End of the audio taken so far."""
+        return self._framed + len(self._rest)
+
+    @property
+    def level_db(self) -> float | None:
+        """Level of the last hop, None before the first."""
+        return self._planner.level_db
+
+    def hear(self, block: AudioBlock) -> Iterator[Plan]:
+        """Take a block of a source; what is due by now, in order: what is new of the source, then its audio."""
+        for state, detail in block.news(self._told):
+            yield self.state(state, detail)
+        self._told = (block.state, block.trouble)
+        yield from self.lost(block.lost_samples, block.reason)
+        yield from self.step(block.samples)
+
+    def step(self, samples: NDArray[np.float32]) -> list[Plan]:
+        """Take float32 [n], 16 kHz mono, any n; what is due by now, in order."""
+        samples = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
+        whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = samples[whole:]
+        plans: list[Plan] = []
+        for frame in samples[:whole].reshape(-1, FRAME_SAMPLES):
+            plans += self._frame(frame)
+        return plans
+
+    def lost(self, count: int, reason: str) -> Iterator[Plan]:
+        """`count` samples went missing: zeros take their place and a gap is announced with the exact samples."""
+        start = self.position
+        if count:
+            self._lost.append(AudioLost(start + count, start, start + count, reason))
+        for at in range(0, count, LOST_PIECE):
+            for plan in self.step(np.zeros(min(count - at, LOST_PIECE), np.float32)):
+                if isinstance(plan, Hop) and plan.end_sample - plan.new_samples >= start:
+                    plan = replace(plan, lost=True)
+                yield plan
+
+    def state(self, state: State, detail: str) -> StateChanged:
+        """The plan that passes on a change of the source's state, in its place among the others."""
+        return StateChanged(self._framed, state, detail)
+
+    def finish(self) -> list[Plan]:
+        """The input ended: the rest of the audio, then the end of an open segment."""
+        rest, self._rest = self._rest, np.zeros(0, np.float32)
+        plans: list[Plan] = []
+        if len(rest):
+            frame = np.zeros(FRAME_SAMPLES, np.float32)
+            frame[: len(rest)] = rest
+            conditioned, reports = self._conditioner.step(frame)
+            self._framed += len(rest)
+            plans += [Noticed(self._framed, report) for report in reports]
+            rest = conditioned[: len(rest)]
+        plans += [Noticed(self._framed, report) for report in self._conditioner.finish()]
+        plans += self._announced()
+        return plans + list(self._planner.finish(rest))
+
+    def _frame(self, frame: NDArray[np.float32]) -> list[Plan]:
+        conditioned, reports = self._conditioner.step(frame)
+        self._framed += FRAME_SAMPLES
+        plans: list[Plan] = [Noticed(self._framed, report) for report in reports]
+        plans += self._announced()
+        return plans + list(self._planner.step(conditioned, self._detector.step(conditioned)))
+
+    def _announced(self) -> list[Plan]:
+        due = [replace(lost, end_sample=self._framed) for lost in self._lost if lost.lost_to <= self._framed]
+        self._lost = [lost for lost in self._lost if lost.lost_to > self._framed]
+        return list(due)
 
 
 class Hearing:
@@ -70,12 +161,15 @@ class Hearing:
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
-    `settings` None: the defaults. Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
+    `settings` None: the defaults. `own`: sounds of one's own. Not for several threads at once.
+    `DESIGN`: one encoder pass per hop at most.
     """
 
-    def __init__(self, model: Model, settings: Settings | None = None, *, name: str = "s1") -> None:
+    def __init__(
+        self, model: Model, settings: Settings | None = None, *, name: str = "s1", own: OwnLayer | None = None
+    ) -> None:
         settings = settings or Settings()
-        self._engine = Engine(model, context=settings.model.context)
+        self._engine = Engine(model, context=settings.model.context, own=own)
         self._listener = Listener(settings)
         self._hearing = Hearing(model, settings, name)
         self._state: State = "starting"
@@ -90,12 +184,21 @@ class Stream:
         """The session, for acknowledging alerts and flushing text."""
         return self._hearing.session
 
+    @property
+    def position(self) -> int:
+        """End of the audio taken so far, in samples; what was lost counts."""
+        return self._listener.position
+
     def push(self, samples: ArrayLike) -> list[Event]:
         """Take samples, float32 [n] in -1..1, 16 kHz mono, any n; the events that are due by now.
 
         Raises InputError for arrays of another shape or kind, and after `finish`.
         """
         return self._begun() + self._carry_out(self._listener.step(_mono(samples)))
+
+    def hear(self, block: AudioBlock) -> list[Event]:
+        """Take a block of a source, and what is known about its way here; the events that are due by now."""
+        return self._begun() + self._carry_out(self._listener.hear(block))
 
     def lost(self, count: int, reason: str) -> list[Event]:
         """`count` samples were lost before the next ones: a `gap` says so and the clock goes on."""
@@ -119,23 +222,13 @@ class Stream:
         self._state = "listening"
         return self._hearing.session.status("listening")
 
-    def _carry_out(self, plans: Sequence[Plan]) -> list[Event]:
+    def _carry_out(self, plans: Iterable[Plan]) -> list[Event]:
         events: list[Event] = []
         for plan in plans:
             request = self._hearing.begin(plan)
             result = self._engine.step([(self._hearing.mel, request)])[0] if request else None
             events += self._hearing.complete(plan, result)
         return events
-
-
-@dataclass(slots=True)
-class _Reader:
-    """One source on its way: how far it was heard, in samples."""
-
-    stream: Stream
-    blocks: Iterator[AudioBlock]
-    position: int = 0
-    state: State = "listening"
 
 
 def hear_at_once(
@@ -147,42 +240,23 @@ def hear_at_once(
     step of the model, so the events of each are those that it has alone, in the same order in every run. A source that
     fails or ends leaves the others alone. `asked_to_end`: the last words are committed, then all is over.
     """
-    readers = [_Reader(stream, iter(source.blocks())) for source, stream in zip(sources, streams, strict=True)]
+    waiting = {stream: iter(source.blocks()) for source, stream in zip(sources, streams, strict=True)}
     failures: dict[str, Exception] = {}
-    while readers and not asked_to_end():
-        reader = min(readers, key=lambda one: one.position)
+    while waiting and not asked_to_end():
+        stream = min(waiting, key=lambda one: one.position)
         try:
-            if _step(reader, emit):
+            block = next(waiting[stream], None)
+            if block is not None:
+                emit(stream.hear(block))
                 continue
         except StreamerError as error:
-            failures[reader.stream.session.name] = error
-            emit(reader.stream.status("degraded", str(error)))
-        readers.remove(reader)
-        emit(reader.stream.finish())
-    for reader in readers:
-        emit(reader.stream.finish())
+            failures[stream.session.name] = error
+            emit(stream.status("degraded", str(error)))
+        del waiting[stream]
+        emit(stream.finish())
+    for stream in waiting:
+        emit(stream.finish())
     return failures
-
-
-def _step(reader: _Reader, emit: Emit) -> bool:
-    """Hear one block; False at the end."""
-    block = next(reader.blocks, None)
-    if block is None:
-        return False
-    for events in heard(reader.stream, block, reader.state):
-        emit(events)
-    reader.state = block.state
-    reader.position += block.lost_samples + len(block.samples)
-    return True
-
-
-def heard(stream: Stream, block: AudioBlock, before: State) -> Iterator[list[Event]]:
-    """The events of a block, of what is known about its way here too; `before`: the state of the source so far."""
-    if block.lost_samples:
-        yield stream.lost(block.lost_samples, block.reason)
-    for state, detail in block.news(before):
-        yield stream.status(state, detail)
-    yield stream.push(block.samples)
 
 
 def text_model(model: Model) -> TextModel:
@@ -204,7 +278,8 @@ def head_facts(model: Model) -> HeadFacts | None:
         return None
     described = model.head.description
     thresholds = None if described.thresholds is None else np.array(described.thresholds, np.float32)
-    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S)
+    trained = None if described.trained_classes is None else frozenset(described.trained_classes)
+    return HeadFacts(thresholds, described.trained_spans_s or TRAINED_SPANS_S, trained, described.rules)
 
 
 def _mono(samples: ArrayLike) -> NDArray[np.float32]:

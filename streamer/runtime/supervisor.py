@@ -18,15 +18,14 @@ import torch
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
-from streamer.events import SAMPLE_RATE, Event
+from streamer.events import SAMPLE_RATE, Event, Status
 from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
+from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.event_maker import Opening
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
-from streamer.runtime.own_sounds import OwnSounds, Teacher
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import (
     DELIVERIES_S,
@@ -37,25 +36,62 @@ from streamer.runtime.shutdown import (
     end_sessions,
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
-from streamer.runtime.worker import Action, Lane, Worker
-from streamer.server.ingest import IngestFullError, IngestStart, PcmQueue
-from streamer.server.listening import Actions, ServerOptions
-from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
-from streamer.server.server_thread import ServerThread
+from streamer.runtime.worker import Action, Worker
+from streamer.server.ingest import PcmQueue
+from streamer.server.messages import (
+    Ack,
+    Actions,
+    Flush,
+    IngestFullError,
+    IngestStart,
+    MessageError,
+    SessionHealth,
+    SessionInfo,
+    SetLanguage,
+)
+from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
+PARTS = 10  # how often a download is told of
 LoadModel = Callable[[Tell], Model]
 Made = TypeVar("Made")
+
+
+class Opening:
+    """What the sessions `names` say before there is a model: `status` `starting`, with what is being done, from 1 on.
+
+    Who is connected gets it at once, by `publish`; files and other programs first of all when they are opened.
+    """
+
+    def __init__(self, names: Sequence[str], publish: Callable[[Event], None]) -> None:
+        self._names, self._publish = tuple(names), publish
+        self._said: tuple[str, int] | None = None
+        self.events: list[Event] = []
+        self.begun = 0  # events of each session
+
+    def tell(self, step: LoadStep) -> None:
+        """Say what is being done; of a download now and then how far it is."""
+        total, received = step.total_bytes, step.received_bytes or 0
+        part = PARTS * received // total if total else 0
+        if self._said == (step.what, part):
+            return
+        self._said = step.what, part
+        self.begun += 1
+        detail = f"{step.what}, {100 * part // PARTS} %" if total else step.what
+        for name in self._names:
+            event = Status(session=name, seq=self.begun, audio_t=0.0, state="starting", detail=detail)
+            self.events.append(event)
+            self._publish(event)
 
 
 class Program:
     """One run of `streamer run`. `load` loads the model when the sources and the outputs are known to work.
 
     Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
-    the program, for telling people how long they waited (None: that is not told). `teacher`: what learns sounds.
+    the program, for telling people how long they waited (None: that is not told).
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -70,61 +106,80 @@ class Program:
         senders: Mapping[str, Settings] | None = None,
         port_given: bool = True,
         began_s: float | None = None,
-        teacher: Teacher | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
+        self._live = settings.audio.speed == 1
         self._interruption = Interruption()
-        self._pipelines: dict[str, Pipeline] = {}
-        self._ingests: Ingests | None = None
+        self._deliveries = Deliveries(())
+        self._server: ServerThread | None = None
         self._model: Model | None = None  # once it is loaded
-        learns = settings.server.enabled and settings.server.allow_learn and settings.audio.speed == 1
-        self._own = OwnSounds(settings.own_sounds, teacher if learns else None, self._lanes)
+        self._pipelines: dict[str, Pipeline] = {}
+        self._ingests: Ingests | None = None  # while senders are taken
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
 
     def run(self) -> int:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
-        output, at_once = self._settings.output, self._settings.audio.speed == 0
+        output = self._settings.output
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
-        deliveries = self._deliveries(live=not at_once)
+        self._deliveries = self._open_deliveries()
         with self._interruption.handled():
-            server = self._server(deliveries, early=not at_once)
             try:
-                opening = self._opening(server, early=not at_once)
-                engine = self._engine(opening, None if at_once else server)
+                self._server = self._open_server()
+                opening = Opening(self._names if self._live else (), self._publish)
+                if self._live:  # who comes while the model is loaded learns how far it is
+                    self._open_sessions()
+                engine = self._engine(opening)
+                if not self._live:
+                    self._open_sessions()
+                if self._server:
+                    for name in self._names:
+                        self._server.describe(self._info(name))
                 sinks.begin()
                 outlet = Outlet(sinks)
                 self._interruption.clean = True
-                deliveries.start()
-                if at_once:
-                    self._run_at_once(engine, outlet, server, deliveries)
+                self._deliveries.start()
+                if self._live:
+                    self._run_live(engine, outlet, opening)
                 else:
-                    self._run_live(engine, outlet, server, deliveries, opening)
+                    self._run_at_once(engine, outlet)
                 deadline = self._interruption.deadline
-                deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
+                self._deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
                 outlet.stop(deadline.within(FILES_S) if deadline.hurried else None)
-                if output.stay and server and not (self._failure or self._failures):
+                if output.stay and self._server and not (self._failure or self._failures):
                     self._interruption.wait()
             finally:
                 self._close_inputs()
-                if server:
-                    server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
+                if self._server:
+                    self._server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
         return self._status(sinks)
 
-    def _opening(self, server: ServerThread | None, *, early: bool) -> Opening:
-        """The first events of the live sessions, of which those who are connected learn while the model is loaded."""
-        if server is None or not early:
-            return Opening(self._names if early else (), lambda event: None)
-        for name in self._names:
-            server.open_session(SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE))
-        self._announce(server)
-        return Opening(self._names, server.publish)
+    def _publish(self, event: Event) -> None:
+        if self._server:
+            self._server.publish(event)
 
-    def _engine(self, opening: Opening, server: ServerThread | None) -> Engine:
+    def _open_sessions(self) -> None:
+        """Open the sessions of the program's own inputs, and say where their pages are."""
+        if not self._server:
+            return
+        for name in self._names:
+            self._server.open_session(self._info(name))
+        if not self._settings.output.quiet:
+            url, token = self._server.url, "" if self._settings.server.token is None else "?token=…"
+            log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s%s", url, token, url, token, self._after())
+
+    def _info(self, name: str) -> SessionInfo:
+        """What clients are told of a session; as long as there is no model, the one that was asked for."""
+        model = self._model
+        if model is None:
+            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE)
+        head = model.head.name if model.head else None
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None)
+
+    def _engine(self, opening: Opening) -> Engine:
         """The model, loaded and warmed up; says what is done."""
-        quiet, live = self._settings.output.quiet, self._settings.audio.speed == 1
-        view = None if quiet else LoadingView(sys.stderr, brief=not live)
+        view = None if self._settings.output.quiet else LoadingView(sys.stderr, brief=not self._live)
 
         def tell(step: LoadStep) -> None:
             opening.tell(step)
@@ -133,17 +188,14 @@ class Program:
 
         try:
             model = self._model = self._load(tell)
+            own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
             tell(LoadStep(f"warming up {model.name}"))
-            engine = Engine(model, context=self._settings.model.context)
+            engine = Engine(model, context=self._settings.model.context, own=own)
             engine.warm_up()
-            self._own.load(engine)
         finally:
             if view:
                 view.close()
         self._inputs = tuple(for_model(item, model.name) for item in self._inputs)
-        if server is not None:
-            for name in self._names:
-                server.describe(_info(name, model, time.time()))
         return engine
 
     def _after(self) -> str:
@@ -152,10 +204,8 @@ class Program:
 
     def _to(self) -> str:
         """What is listened to, for people."""
-        names = [
-            item.source.name if item.settings.audio.input else f"microphone {item.source.name}" for item in self._inputs
-        ]
-        return f", to {', '.join(names)}" if names else ", to senders"
+        names = [("" if one.settings.audio.input else "microphone ") + one.source.name for one in self._inputs]
+        return f", to {', '.join(names) or 'senders'}"
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -172,73 +222,63 @@ class Program:
             return 2 if isinstance(self._failure, UsageError) else 1
         return 1 if sinks.failed or self._failures else 0
 
-    def _deliveries(self, live: bool) -> Deliveries:
+    def _open_deliveries(self) -> Deliveries:
         """The deliveries know the rules of all sources, and each run from every other."""
-        named = not live or bool(self._settings.sources)
+        named = not self._live or bool(self._settings.sources)
         alerts = self._settings.alerts.model_copy(update={"rules": self._settings.all_rules()})
         settings = self._settings.model_copy(update={"alerts": alerts})
-        return open_deliveries(settings, live=live, run=session_name("s1") if named else None)
+        return open_deliveries(settings, live=self._live, run=session_name("s1") if named else None)
 
-    def _emitter(self, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> Emit:
+    def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
-            deliveries.put(events)
+            self._deliveries.put(events)
             for event in events:
-                if server:
-                    server.publish(event)
+                self._publish(event)
             outlet.put(events)
 
         return emit
 
-    def _run_at_once(self, engine: Engine, outlet: Outlet, server: ServerThread | None, deliveries: Deliveries) -> None:
+    def _run_at_once(self, engine: Engine, outlet: Outlet) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
         streams = [
-            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
+            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name, own=engine.own))
             for item in self._inputs
         ]
-        for stream in streams:
-            self._own.tell(stream.session, stream.engine)
-        self._open(server, engine.model, *self._names)
-        if server:
-            for name in self._names:  # to those who came while the model was loaded
-                server.describe(_info(name, engine.model, None))
-        self._announce(server)
-        emit = self._emitter(outlet, server, deliveries)
-        threading.Thread(target=self._close_when_asked, name="closer", daemon=True).start()
-        sources = [item.source for item in self._inputs]
-        self._failures |= hear_at_once(sources, streams, emit, lambda: self._interruption.asked or outlet.reader_gone)
 
-    def _run_live(
-        self,
-        engine: Engine,
-        outlet: Outlet,
-        server: ServerThread | None,
-        deliveries: Deliveries,
-        opening: Opening,
-    ) -> None:
-        worker = Worker(engine)
-        emit = self._emitter(outlet, server, deliveries)
-        deliveries.put(opening.events)
+        def close_when_asked() -> None:
+            self._interruption.wait()
+            self._close_inputs()
+
+        threading.Thread(target=close_when_asked, name="closer", daemon=True).start()
+        sources = [item.source for item in self._inputs]
+        self._failures |= hear_at_once(
+            sources, streams, self._emitter(outlet), lambda: self._interruption.asked or outlet.reader_gone
+        )
+
+    def _run_live(self, engine: Engine, outlet: Outlet, opening: Opening) -> None:
+        worker, emit = Worker(engine), self._emitter(outlet)
+        self._deliveries.put(opening.events)
         outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
             begun = opening.begun if item.name in self._names else 0
             hearing = Hearing(engine.model, item.settings, item.name, seconds_after_midnight, begun=begun)
-            self._own.tell(hearing.session, engine)
-            source = self._own.tap(item.name, deliveries.tap(item.name, item.source))
-            pipeline = Pipeline(source, item.settings, worker, hearing, emit, item.waiting_samples)
+            clips = self._deliveries.clips(item.name)
+            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
             self._pipelines[item.name] = pipeline
             return pipeline
 
         def take_sender(item: Input) -> Pipeline:
             pipeline = make(item)
-            self._open(server, engine.model, pipeline.name)
+            if self._server:
+                self._server.open_session(self._info(item.name))
             return pipeline
 
         def closed(name: str) -> None:
             self._pipelines.pop(name, None)
-            if server:
-                server.close_session(name)
+            if self._server:
+                self._server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
@@ -248,19 +288,17 @@ class Program:
         outlet.start(screen(self._settings.output))
         for pipeline in own:
             pipeline.start()
-        stays = server is not None and (self._settings.output.stay or bool(self._senders))
-        self._watch(own, worker, outlet, stays=stays)
+        self._watch(own, worker, outlet)
         self._ingests = None  # no more senders
-        self._own.stop()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
-            self._failure = self._failure or EngineError(
-                "the end came while events waited to be written: some are lost"
-            )
+            lost = EngineError("the end came while events waited to be written: some are lost")
+            self._failure = self._failure or lost
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
-    def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet, *, stays: bool) -> None:
+    def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
+        stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
             live = [pipeline for pipeline in own if not pipeline.done]
             if not live and not stays:
@@ -281,48 +319,29 @@ class Program:
         for item in self._inputs:
             item.source.close()
 
-    def _close_when_asked(self) -> None:
-        self._interruption.wait()
-        self._close_inputs()
-
-    def _server(self, deliveries: Deliveries, *, early: bool) -> ServerThread | None:
+    def _open_server(self) -> ServerThread | None:
         """A server that listens; without it, speed 0 goes on where nobody asked for this port."""
         given = self._settings.server
         if not given.enabled:
             return None
-        options = ServerOptions(**given.model_dump(exclude={"enabled"}))
         actions = Actions(
             ack=self._ack,
             flush=self._flush,
-            mark=deliveries.mark,
+            mark=self._deliveries.mark,
             set_language=self._set_language,
-            learn=self._own.learn,
             health=self._health,
             open_ingest=self._open_ingest,
         )
-        server = ServerThread(options, actions, on_failure=self._server_failed)
-        deliveries.tell_marks(server.show_marks)
+        server = ServerThread(given, actions, on_failure=self._server_failed)
+        self._deliveries.tell_marks(server.show_marks)
         try:
             server.start()
         except ConfigError as error:
-            if early or self._port_given:
+            if self._live or self._port_given:
                 raise
             log.warning("streamer: %s; going on without the server", error)
             return None
         return server
-
-    def _announce(self, server: ServerThread | None) -> None:
-        if server and not self._settings.output.quiet:
-            token = "" if self._settings.server.token is None else "?token=…"
-            pages = f"{server.url}/{token}   overlay: {server.url}/overlay{token}"
-            log.warning("captions and sounds: %s%s", pages, self._after())
-
-    def _open(self, server: ServerThread | None, model: Model, *names: str) -> None:
-        if not server:
-            return
-        opened_at = None if self._settings.audio.speed == 0 else time.time()
-        for name in names:
-            server.open_session(_info(name, model, opened_at))
 
     def _server_failed(self, error: Exception) -> None:
         self._failure = error
@@ -337,9 +356,6 @@ class Program:
         if pipeline is None or not pipeline.lane.ask(action):
             raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
         return name
-
-    def _lanes(self) -> Mapping[str, Lane]:
-        return {name: pipeline.lane for name, pipeline in list(self._pipelines.items())}
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
@@ -363,15 +379,15 @@ class Program:
         if self._model is None:
             raise MessageError("language: the model is still being loaded; ask again when the state is listening")
         try:
-            languages = language_codes(message.languages, "language")
+            languages = language_codes(message.language, "language")
             check_languages(languages, self._model, "language")
         except UsageError as error:
             raise MessageError(str(error)) from None
         name = self._asked(message.session, "set", lambda session: session.set_language(languages))
-        return SetLanguage(name, languages)
+        return SetLanguage(languages, name)
 
     def _health(self) -> Mapping[str, SessionHealth]:
-        if self._settings.audio.speed == 0:  # never behind, never without sound
+        if not self._live:  # never behind, never without sound
             return {name: SessionHealth(0.0, 0.0) for name in self._names}
         return {
             name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
@@ -381,15 +397,10 @@ class Program:
 
 def described(model: Model) -> str:
     """A model for people: name, precision, threads or device, head."""
-    number = model.precision
     threads = torch.get_num_threads()
     on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
     head = model.head.name if model.head else "none (captions only)"
-    return f"{model.name} ({number}, {on}), head: {head}"
-
-
-def _info(name: str, model: Model, opened_at: float | None) -> SessionInfo:
-    return SessionInfo(name, model.name, model.head.name if model.head else None, SAMPLE_RATE, opened_at)
+    return f"{model.name} ({model.precision}, {on}), head: {head}"
 
 
 def seconds_after_midnight() -> float:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -68,10 +68,10 @@ class Lane:
         unread = self._unread_samples() if self.backlog.drain is Drain.OVER else 0
         return self.backlog.left_out_samples + unread
 
-    def put(self, plans: Sequence[Plan]) -> None:
-        """Append plans (listener thread); waits while more than 10 s of audio are queued."""
-        with self._ready:
-            for plan in plans:
+    def put(self, plans: Iterable[Plan]) -> None:
+        """Append plans as they come (listener thread); waits while more than 10 s of audio are queued."""
+        for plan in plans:
+            with self._ready:
                 self._ready.wait_for(lambda: not self.backlog.full or self.done.is_set())
                 self.backlog.put(plan, self._clock())
                 self._ready.notify_all()

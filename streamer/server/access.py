@@ -1,36 +1,26 @@
-"""Who may use the server (pure decisions on hosts, origins and tokens), how much one client may say, and the pages.
+"""Where the server listens and who may use it (hosts, origins, tokens, TLS), and how much one client may say.
 
 Any web page can open `ws://localhost` (so the Origin is checked) or point a name of its own at 127.0.0.1 (DNS
-rebinding, so the Host is checked); on other interfaces than loopback a token is demanded. Pages are read once from the
-package.
+rebinding, so the Host is checked); on other interfaces than loopback a token is demanded.
 """
 
+import errno
 import hmac
 import ipaddress
 import re
+import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 from streamer.errors import ConfigError
+from streamer.settings.config import ServerSettings
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")  # RFC 9110, without what nobody uses
 _DEFAULT_PORT = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
-_SCRIPTS = (
-    *("dom.js", "feed.js", "marks.js", "learn.js", "alerts.js"),
-    *("condition.js", "timeline.js", "viewer.js", "overlay.js"),
-)
-_ASSETS = (*_SCRIPTS, "viewer.css", "overlay.css", "icon.svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +43,6 @@ class Access:
     def __init__(
         self, host: str, token: str | None = None, names: Sequence[str] = (), origins: Sequence[str] = ()
     ) -> None:
-        if token is not None and not token:
-            raise ConfigError("--token: must not be empty; leave it out or give a long random word")
         if not is_loopback(host) and token is None:
             shown = host or "(all interfaces)"
             raise ConfigError(
@@ -128,48 +116,24 @@ class Allowance:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token."""
-
-    body: bytes
-    content_type: str
-    open: bool = False
-
-
-def load_pages() -> dict[str, Page]:
-    """Path on the server -> page, from the installed package."""
-    folder = files("streamer") / "web"
-    named = {path: (name, False) for path, name in _PAGES.items()}
-    named |= {f"/static/{name}": (name, True) for name in _ASSETS}
-    return {
-        path: Page((folder / name).read_bytes(), _TYPES[name[name.rindex(".") :]], is_open)
-        for path, (name, is_open) in named.items()
-    }
-
-
-def headers(content_type: str, length: int, host: str) -> dict[str, str]:
-    """Headers of every answer. `host` is the request's Host, already found to be ours; it may open websockets to it.
-
-    Nothing may be loaded from elsewhere, nothing inline runs, and the address with its token is told to nobody.
-    """
-    policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    )
-    return {
-        "Content-Type": content_type,
-        "Content-Length": str(length),
-        "Cache-Control": "no-store",
-        "Connection": "close",
-        "Content-Security-Policy": policy,
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "SAMEORIGIN",
-    }
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """The TLS context of the settings, None without a certificate. Raises ConfigError that names the option."""
+    if settings.tls_cert is None or settings.tls_key is None:  # the settings hold both or neither
+        return None
+    for option, path in (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key)):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as exc:
+            raise ConfigError(f"{option}: cannot read {path!r}: {exc.strerror}; give a PEM file") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: b"")
+    except (ssl.SSLError, OSError):
+        raise ConfigError(
+            f"--tls-cert: {settings.tls_cert!r} and --tls-key: {settings.tls_key!r} are no PEM certificate and its key"
+        ) from None
+    return context
 
 
 def is_loopback(host: str) -> bool:
@@ -181,6 +145,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def cannot_listen(host: str, port: int, exc: OSError) -> ConfigError:
+    """The one line that says why the address cannot be listened on."""
+    if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+        return ConfigError(f"--host: {host!r} is no address of this machine; try 127.0.0.1")
+    if exc.errno == errno.EADDRINUSE:
+        return ConfigError(f"--port: {port} is in use by another program; choose another one, or --no-server")
+    if exc.errno == errno.EACCES:
+        return ConfigError(f"--port: {port} needs more rights; choose one above 1023")
+    return ConfigError(f"--port: cannot listen on {host}:{port}: {exc.strerror or exc}")
 
 
 def _is_address(name: str) -> bool:

@@ -4,7 +4,8 @@ Pure: no threads, no sockets, no clock. The shell (`streamer.server.websocket`) 
 
     publish(event) ──► Replay of the session (bounded, one copy) ◄── positions of the connections ──► drain(connection)
 
-A connection holds no events, only its position in each session's replay: a slow one costs nothing and delays nobody.
+A connection holds no events, only its position in each session's replay and a byte for each event of it that was sent:
+a slow one costs next to nothing and delays nobody.
 Rules when it falls behind:
 - transcripts that a newer one of the same segment superseded are skipped (the newer says everything they said);
 - what the bounded replay no longer holds is announced by a `gap` of kind `events`, never skipped in silence: over its
@@ -23,9 +24,8 @@ from typing import Any
 
 from streamer.events import Event, Transcript
 from streamer.server import messages
-from streamer.server.messages import MessageError, SessionHealth, SessionInfo, Subscribe
+from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 
-MAX_EPOCHS = 32  # how often a connection may go back in one session
 _SHRINK_TO = 0.75  # of a bound: shrinking is rare and then worth its while
 _SEQ = attrgetter("seq")
 
@@ -128,57 +128,41 @@ class Replay:
         self._newest_of = {entry.segment: entry.seq for entry in self._entries if entry.segment is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class _Epoch:
-    """Events with `after` < seq <= `upto` of the `types` (None: all) were dealt with."""
-
-    after: int
-    upto: int
-    types: frozenset[str] | None
-
-
 @dataclass(slots=True)
 class _Position:
-    """Where a connection is in one session: everything up to `seq` is dealt with, since `began` with its present types.
+    """Where a connection is in one session: everything up to `seq` is dealt with.
 
-    Between `early` and `began` only the `complete` types are dealt with. `live_from`: the newest number when it
-    subscribed; what is older is replay and does not count as being behind.
+    `since`: up to here only the `complete` types are wanted. `live_from`: the newest number when it subscribed; what is
+    older is replay and does not count as being behind. `sent`: a byte for each number from `base` on, 1 where it went
+    out, so that a client which goes back gets nothing twice.
     """
 
     seq: int
-    began: int
+    since: int
     live_from: int
-    early: int = 0
     complete: frozenset[str] = frozenset()
-    past: list[_Epoch] = field(default_factory=list)
-
-    def end_epoch(self, types: frozenset[str] | None, oldest_seq: int) -> None:
-        """Remember what was dealt with, for a client that goes back. Raises MessageError when it does so too often."""
-        if self.complete and min(self.seq, self.began) > self.early:
-            early_types = self.complete if types is None else self.complete & types
-            self.past.append(_Epoch(self.early, min(self.seq, self.began), early_types))
-        if self.seq > self.began:
-            self.past.append(_Epoch(self.began, self.seq, types))
-        self.past = [epoch for epoch in self.past if epoch.upto >= oldest_seq]
-        if len(self.past) > MAX_EPOCHS:
-            raise MessageError("subscribe: too often on one connection; open a new one")
-        self.early, self.began = self.seq, max(self.seq, self.began)
+    sent: bytearray = field(default_factory=bytearray)
+    base: int = 0
 
     def go_to(self, seq: int, complete: frozenset[str], oldest_seq: int) -> None:
         """Read on after `seq`; of the `complete` types from the oldest event on."""
-        self.seq = self.early = min(seq, oldest_seq - 1) if complete else seq
-        self.began, self.complete = seq, complete
+        self.seq = min(seq, oldest_seq - 1) if complete else seq
+        self.since, self.complete = seq, complete
 
-    def left_out(self, entry: Entry) -> bool:
-        """Whether `entry` is older than what is wanted of its type."""
-        return entry.seq <= self.began and entry.type not in self.complete
+    def wants(self, entry: Entry) -> bool:
+        """Whether `entry` is not older than what is wanted of its type, and was never sent."""
+        index = entry.seq - self.base
+        sent = 0 <= index < len(self.sent) and self.sent[index]
+        return not sent and (entry.seq > self.since or entry.type in self.complete)
 
-    def had(self, entry: Entry) -> bool:
-        """Whether an earlier subscription of this connection already dealt with `entry`."""
-        return any(
-            epoch.after < entry.seq <= epoch.upto and (epoch.types is None or entry.type in epoch.types)
-            for epoch in self.past
-        )
+    def note_sent(self, entry: Entry, oldest_seq: int) -> None:
+        """It went out; numbers that the replay no longer holds are forgotten."""
+        if self.base < oldest_seq:
+            del self.sent[: oldest_seq - self.base]
+            self.base = oldest_seq
+        index = entry.seq - self.base
+        self.sent.extend(bytes(max(0, index + 1 - len(self.sent))))
+        self.sent[index] = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -224,11 +208,6 @@ class Hub:
         self._sessions: dict[str, _Session] = {}
         self._connections: set[Connection] = set()
 
-    @property
-    def connections(self) -> tuple[Connection, ...]:
-        """All that are connected."""
-        return tuple(self._connections)
-
     def open_session(self, info: SessionInfo) -> None:
         """Begin a session. Raises ValueError when its name was used before."""
         if info.session in self._sessions:
@@ -254,17 +233,13 @@ class Hub:
         self._sessions[event.session].replay.append(Entry.of(event))
 
     def connect(self, held: bool = False) -> Connection:
-        """A new connection: `hello` is its first message, then all events from now on (`held`: after `release`)."""
+        """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
         connection = Connection(held=held)
         connection.notices.append(messages.encode(self.hello()))
         for name, item in self._sessions.items():
             connection.positions[name] = _live(item.replay)
         self._connections.add(connection)
         return connection
-
-    def release(self, connection: Connection) -> None:
-        """Let the events of a held connection go."""
-        connection.held = False
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -275,13 +250,10 @@ class Hub:
 
         Of the `complete` types everything comes that is still here and that it did not have. A `since_seq` beyond the
         newest event of all sessions belongs to an earlier run of the server: then all there is comes.
-        Raises MessageError when a connection goes back too often.
         """
         newest_of_all = max((item.replay.last_seq for item in self._sessions.values()), default=0)
         for name, item in self._sessions.items():
             position, newest = connection.positions.setdefault(name, _all(item.replay)), item.replay.last_seq
-            if connection.wants_session(name):
-                position.end_epoch(connection.types, item.replay.oldest_seq)
             if wish.since_seq is not None:
                 start = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
                 position.go_to(start, wish.complete, item.replay.oldest_seq)
@@ -359,9 +331,8 @@ class Hub:
             if len(out) >= limit:
                 return
             position.seq = entry.seq
-            if not connection.wants_type(entry.type) or position.left_out(entry):
-                continue
-            if not replay.superseded(entry) and not position.had(entry):
+            if connection.wants_type(entry.type) and position.wants(entry) and not replay.superseded(entry):
+                position.note_sent(entry, replay.oldest_seq)
                 out.append(entry.text)
 
     def _behind(self, connection: Connection) -> int:

@@ -12,36 +12,27 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any
 
 from streamer.errors import StreamerError, UsageError
-from streamer.events import PROTOCOL_VERSION
 from streamer.server.access import Allowance
-from streamer.server.messages import MessageError, error, parse_object
+from streamer.server.messages import (
+    IngestFullError,
+    IngestSink,
+    IngestStart,
+    MessageError,
+    error,
+    parse_object,
+    parse_start,
+    started,
+)
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 10.0
-BYTES_PER_SAMPLE = 2  # pcm_s16le
-MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 8
 MAX_SENDERS = 128  # at a time; what each takes is bounded (docs/design.md)
 
 Close = tuple[int, str]  # close code and reason
-
-
-@dataclass(frozen=True, slots=True)
-class IngestStart:
-    """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is."""
-
-    sample_rate: int
-    channels: int = 1
-    source: str | None = None
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
-        return self.channels * BYTES_PER_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +41,6 @@ class PcmPiece:
 
     pcm: bytes
     lost_frames: int = 0
-
-
-class IngestFullError(StreamerError):
-    """No further ingest can be opened now; the sender may try later."""
-
-
-class IngestSink(Protocol):
-    """Where one sender's sound goes. Both methods are called in the event loop of the server and must not block it."""
-
-    @property
-    def session(self) -> str:
-        """The session that was opened for it."""
-
-    async def write(self, pcm: bytes) -> None:
-        """Take bytes, not necessarily whole frames. Raises StreamerError when the session is over."""
-
-    def finish(self) -> None:
-        """No more will come, whether the sender said so or went away."""
-
-
-OpenIngest = Callable[[IngestStart], IngestSink]
-"""Opens a session for a sender. Raises IngestFullError (close 1013) or UsageError (error message, close 1008)."""
 
 
 class _State(Enum):
@@ -198,7 +167,7 @@ class PcmQueue:
 async def receive(
     incoming: AsyncIterator[str | bytes],
     send: Callable[[Mapping[str, Any]], Awaitable[None]],
-    open_ingest: OpenIngest,
+    open_ingest: Callable[[IngestStart], IngestSink],
     bad_messages: Allowance,
 ) -> Close:
     """Serve one sender until it stops or goes away; returns how to close. The sink is always finished."""
@@ -217,26 +186,12 @@ async def receive(
         await send(error(str(exc)))
         return 1008, "the start message cannot be used"
     try:
-        await send({"v": PROTOCOL_VERSION, "type": "started", "session": sink.session})
+        await send(started(sink.session))
         return await _pump(incoming, send, sink, bad_messages)
     except StreamerError as exc:
         return 1013, _short(exc)
     finally:
         sink.finish()
-
-
-def parse_start(message: str | bytes) -> IngestStart:
-    """The `start` message. Raises MessageError that names the field."""
-    fields = parse_object(message)
-    if fields.get("type") != "start":
-        raise MessageError("type: the first message must be start")
-    if fields.get("encoding", "pcm_s16le") != "pcm_s16le":
-        raise MessageError("encoding: must be pcm_s16le")
-    source = fields.get("source")
-    if source is not None and not isinstance(source, str):
-        raise MessageError("source: must be the name of a source in the server's settings")
-    rate = _whole(fields, "sample_rate", None, MIN_RATE_HZ, MAX_RATE_HZ)
-    return IngestStart(rate, _whole(fields, "channels", 1, 1, MAX_CHANNELS), source=source)
 
 
 async def _pump(
@@ -258,13 +213,6 @@ async def _pump(
                 return 1008, "too many messages that cannot be used"
             await send(error(str(exc)))
     return 1000, "done"
-
-
-def _whole(fields: Mapping[str, Any], name: str, default: int | None, low: int, high: int) -> int:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise MessageError(f"{name}: must be a whole number from {low} to {high}")
-    return value
 
 
 def _short(exc: Exception) -> str:

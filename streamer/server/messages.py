@@ -1,31 +1,37 @@
-"""What travels on a connection beside the events: the server's own messages, and what clients may say.
+"""What travels on a connection beside the events: what clients may say, what is done about it, what the server says.
 
-Everything here is plain data; the wire form is JSON text. Protocol version 1: docs/protocol.md.
+Everything here is plain data; the wire form is JSON text. Protocol version 1: docs/protocol.md. What a client says is
+validated as it is read: a value that cannot be used is a MessageError that names the field.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs
 
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
-from streamer.settings.own_sounds import checked_name
+from streamer.settings.config import ServerSettings
+from streamer.settings.section import first_fault
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
-LEARN: Final = "learn"  # a capability of servers that learn sounds from what clients point at; and that message
-LEARNED: Final = "learned"
-ALWAYS_SENT: Final = frozenset({"hello", "heartbeat", "pong", "error", SET, LEARNED})
-CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
+CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
+SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, "hello", "heartbeat", "pong", "error"}
 MAX_SEQ: Final = 2**53
-MIN_MOMENT_S: Final = 0.3
-MAX_MOMENT_S: Final = 30.0  # seconds of sound that a client may name at once
-MAX_NAME: Final = 200  # characters of a session's name
+BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
+
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+_FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
 class MessageError(ValueError):
@@ -56,153 +62,104 @@ class SessionHealth:
     level_dbfs: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class Subscribe:
-    """Which events a client wants. None: all types, all sessions, from now on. `unknown`: types nobody sends.
+    """Which events a client wants. None: all types, all sessions, from now on.
 
     `complete`: types of which, with `since_seq`, everything is wanted that the server still has, also from before it.
     """
 
-    types: frozenset[str] | None = None
-    session: str | None = None
-    since_seq: int | None = None
-    unknown: tuple[str, ...] = ()
-    complete: frozenset[str] = frozenset()
+    types: frozenset[StrictStr] | None = None
+    session: Name | None = None
+    since_seq: Count | None = None
+    complete: frozenset[StrictStr] = frozenset()
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Types that nobody sends, the first ten, cut to a length that can be shown."""
+        return tuple(sorted({name[:40] for name in (self.types or frozenset()) | self.complete} - SUBSCRIBABLE))[:10]
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class Ack:
     """The person has seen alert `id` (of `session`; None: of the only one)."""
 
-    id: int
-    session: str | None = None
+    id: Count
+    session: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class Ping:
     """Asks for a pong."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class Flush:
     """Asks to finish the text of the current segment now."""
 
-    session: str | None = None
+    session: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class Mark:
     """Alert `id` (of `session`; None: of the newest) was a false alarm; `false_alarm` False takes that back."""
 
-    id: int
-    session: str | None
-    false_alarm: bool
+    id: Count
+    false_alarm: StrictBool
+    session: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class SetLanguage:
     """Which languages come into question in a session (None: in the only one) from now on; empty: any."""
 
-    session: str | None
-    languages: tuple[str, ...]
+    language: Annotated[tuple[str, ...], BeforeValidator(named_languages)]
+    session: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Learn:
-    """What sounded in a session (None: in the only one) from `start_s` to `end_s` was the sound `name`.
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
+class IngestStart:
+    """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is."""
 
-    `start_s` None: the last so many seconds, `end_s`.
-    """
+    sample_rate: Annotated[int, Field(strict=True, ge=8_000, le=192_000)]
+    channels: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
+    source: StrictStr | None = None
+    encoding: Literal["pcm_s16le"] = "pcm_s16le"
 
-    name: str
-    session: str | None
-    start_s: float | None
-    end_s: float
-
-
-ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage | Learn
-
-
-def encode(message: Mapping[str, Any]) -> str:
-    """A connection message as JSON text; ASCII, so that nothing a client sent can break the encoding."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False)
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.channels * BYTES_PER_SAMPLE
 
 
-def error(detail: str) -> dict[str, Any]:
-    """An `error` message."""
-    return {"v": PROTOCOL_VERSION, "type": "error", "detail": detail}
-
-
-def pong() -> dict[str, Any]:
-    """The answer to a `ping`."""
-    return {"v": PROTOCOL_VERSION, "type": "pong"}
-
-
-def language_set(done: SetLanguage) -> dict[str, Any]:
-    """The answer to a `set` that was accepted: the session, and its languages as codes."""
-    head = {"v": PROTOCOL_VERSION, "type": SET, "session": done.session}
-    return head | {"language": shown_languages(done.languages)}
-
-
-def learned(session: str, name: str, clips: int, needed: int) -> dict[str, Any]:
-    """The answer to a `learn` that was accepted: how many clips there will be of the sound, and are needed."""
-    head = {"v": PROTOCOL_VERSION, "type": LEARNED, "session": session, "name": name}
-    return head | {"clips": clips, "needed": needed}
-
-
-def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[str, Any]:
-    """Says that events `from_seq` to `to_seq` of a session will not come on this connection."""
-    head = {"v": PROTOCOL_VERSION, "type": "gap", "kind": "events", "session": session}
-    return head | {"from_seq": from_seq, "to_seq": to_seq, "reason": reason}
-
-
-def hello(
-    sessions: Iterable[Mapping[str, Any]], run: str, capabilities: Iterable[str] = CAPABILITIES
-) -> dict[str, Any]:
-    """The first message. `run` names this start of the server: sequence numbers of another run mean nothing here."""
-    head = {"v": PROTOCOL_VERSION, "type": "hello", "version": PROTOCOL_VERSION, "run": run}
-    return head | {"sessions": list(sessions), "capabilities": list(capabilities)}
-
-
-def heartbeat(uptime_s: float, health: Mapping[str, SessionHealth]) -> dict[str, Any]:
-    """The sign of life of every five seconds."""
-    sessions = [
-        {"session": name, "last_audio_age": round(item.last_audio_age_s, 3), "lag": round(item.lag_s, 3)}
-        for name, item in health.items()
-    ]
-    return {"v": PROTOCOL_VERSION, "type": "heartbeat", "uptime": round(uptime_s, 3), "sessions": sessions}
-
-
-def level(session: str, dbfs: float) -> dict[str, Any]:
-    """How loud it is, in dB below full scale, for a level meter."""
-    return {"v": PROTOCOL_VERSION, "type": LEVEL, "session": session, "dbfs": round(dbfs, 1)}
-
-
-def marks(session: str, false_alarms: Iterable[int], true_alerts: Iterable[int]) -> dict[str, Any]:
-    """What people said of a session's alerts, all of it, by the alerts' ids."""
-    head = {"v": PROTOCOL_VERSION, "type": MARKS, "session": session}
-    return head | {"false_alarms": sorted(false_alarms), "true_alerts": sorted(true_alerts)}
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage
+_KINDS: Final[Mapping[str, TypeAdapter[ClientMessage]]] = {
+    "subscribe": TypeAdapter(Subscribe),
+    "ack": TypeAdapter(Ack),
+    MARK: TypeAdapter(Mark),
+    SET: TypeAdapter(SetLanguage),
+    "ping": TypeAdapter(Ping),
+    "flush": TypeAdapter(Flush),
+}
+_START: Final = TypeAdapter(IngestStart)
+Checked = TypeVar("Checked")
 
 
 def parse(text: str | bytes) -> ClientMessage:
     """What a client said. Raises MessageError with one line that names the field."""
     message = parse_object(text)
     kind = message.get("type")
-    if kind == "subscribe":
-        return _subscribe(message)
-    if kind == "ack":
-        return Ack(_integer(message, "id"), _name(message))
-    if kind == "ping":
-        return Ping()
-    if kind == "flush":
-        return Flush(_name(message))
-    if kind == "mark":
-        return Mark(_integer(message, "id"), _name(message), _boolean(message, "false_alarm"))
-    if kind == SET:
-        return SetLanguage(_name(message), _languages(message))
-    if kind == LEARN:
-        return _learn(message)
-    raise MessageError("type: must be subscribe, ack, mark, set, learn, ping or flush")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise MessageError("type: must be subscribe, ack, mark, set, ping or flush")
+    return _validated(_KINDS[kind], message)
+
+
+def parse_start(text: str | bytes) -> IngestStart:
+    """What a sender says first. Raises MessageError that names the field."""
+    message = parse_object(text)
+    if message.get("type") != "start":
+        raise MessageError("type: the first message must be start")
+    return _validated(_START, message)
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
@@ -221,79 +178,154 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 def subscribe_from_query(query: str) -> Subscribe | None:
     """The subscription in `/ws?since_seq=N&types=a,b&session=NAME`; None when the query holds none of these."""
     values = {name: items[-1] for name, items in parse_qs(query, max_num_fields=20).items()}
-    message: dict[str, Any] = {}
+    message: dict[str, Any] = {name: values[name] for name in ("session", "since_seq") if name in values}
     if "types" in values:
         message["types"] = [name.strip() for name in values["types"].split(",") if name.strip()]
-    if "session" in values:
-        message["session"] = values["session"]
-    if "since_seq" in values:
-        digits = values["since_seq"]
+    if "since_seq" in message:
+        digits = message["since_seq"]
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 16):
             raise MessageError("since_seq: must be a whole number of at least 0")
         message["since_seq"] = int(digits)
-    return _subscribe(message) if message else None
+    return _validated(TypeAdapter(Subscribe), message) if message else None
 
 
-def _subscribe(message: Mapping[str, Any]) -> Subscribe:
-    names, complete = _types(message, "types"), _types(message, "complete") or []
-    since = None if message.get("since_seq") is None else _integer(message, "since_seq")
-    whole = frozenset(complete) & EVENT_TYPES
-    known = EVENT_TYPES | ALWAYS_SENT | {LEVEL, MARKS}
-    unknown = tuple(sorted({name[:40] for name in (*(names or []), *complete) if name not in known}))[:10]
-    wanted = None if names is None else frozenset(names) & known
-    return Subscribe(wanted, _name(message), since, unknown, whole)
-
-
-def _types(message: Mapping[str, Any], field: str) -> list[str] | None:
-    names = message.get(field)
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise MessageError(f"{field}: must be a list of event types")
-    return names
-
-
-def _languages(message: Mapping[str, Any]) -> tuple[str, ...]:
+def _validated(kind: TypeAdapter[Checked], message: Mapping[str, Any]) -> Checked:
     try:
-        return named_languages(message.get("language", False))
-    except ValueError as error:
-        raise MessageError(f"language: {error}") from None
+        return kind.validate_python(message)
+    except ValidationError as error:
+        raise MessageError(first_fault(error)) from None
 
 
-def _learn(message: Mapping[str, Any]) -> Learn:
-    name = message.get("name")
-    try:
-        named = checked_name(name if isinstance(name, str) else "")
-    except ValueError as error:
-        raise MessageError(f"name: {error}") from None
-    if "seconds" in message:
-        return Learn(named, _name(message), None, _seconds(message, "seconds", MIN_MOMENT_S, MAX_MOMENT_S))
-    start = _seconds(message, "start", 0.0, float(MAX_SEQ))
-    end = _seconds(message, "end", start + MIN_MOMENT_S, start + MAX_MOMENT_S)
-    return Learn(named, _name(message), start, end)
+class IngestFullError(StreamerError):
+    """No further ingest can be opened now; the sender may try later."""
 
 
-def _seconds(message: Mapping[str, Any], field: str, least: float, most: float) -> float:
-    value = message.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise MessageError(f"{field}: must be seconds from {least:g} to {most:g}")
-    return float(value)
+class IngestSink(Protocol):
+    """Where one sender's sound goes. Both methods are called in the event loop of the server and must not block it."""
+
+    @property
+    def session(self) -> str:
+        """The session that was opened for it."""
+
+    async def write(self, pcm: bytes) -> None:
+        """Take bytes, not necessarily whole frames. Raises StreamerError when the session is over."""
+
+    def finish(self) -> None:
+        """No more will come, whether the sender said so or went away."""
 
 
-def _boolean(message: Mapping[str, Any], field: str) -> bool:
-    value = message.get(field)
-    if not isinstance(value, bool):
-        raise MessageError(f"{field}: must be true or false")
-    return value
+def _no_language(message: SetLanguage) -> SetLanguage:
+    raise MessageError("set: there is no session whose language could be set")
 
 
-def _integer(message: Mapping[str, Any], field: str) -> int:
-    value = message.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQ:
-        raise MessageError(f"{field}: must be a whole number of at least 0")
-    return value
+def _no_ingest(start: IngestStart) -> IngestSink:
+    raise IngestFullError("ingest: this server takes no sound from clients")
 
 
-def _name(message: Mapping[str, Any]) -> str | None:
-    value = message.get("session")
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_NAME):
-        raise MessageError(f"session: must be a name of 1 to {MAX_NAME} characters")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actions:
+    """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
+
+    `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
+    nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest`
+    opens a session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008).
+    """
+
+    ack: Callable[[Ack], None] = lambda ack: None
+    flush: Callable[[Flush], None] = lambda flush: None
+    mark: Callable[[Mark], None] | None = None
+    set_language: Callable[[SetLanguage], SetLanguage] = _no_language
+    health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
+    open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
+
+
+def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
+    """What `hello` says that this server can do."""
+    marks = () if actions.mark is None else (MARK,)
+    sets = () if _set_refusal(settings) else (SET,)
+    return (*CAPABILITIES, *marks, *sets)
+
+
+def carry_out(
+    message: ClientMessage, settings: ServerSettings, actions: Actions, subscribe: Callable[[Subscribe], None]
+) -> dict[str, Any] | None:
+    """Do what a client asks; the answer, if there is one. Raises MessageError: its `error`."""
+    match message:
+        case Subscribe():
+            subscribe(message)
+        case Ack():
+            actions.ack(message)
+        case Flush():
+            actions.flush(message)
+        case Mark():
+            if actions.mark is None:
+                raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
+            actions.mark(message)
+        case SetLanguage():
+            if refusal := _set_refusal(settings):
+                raise MessageError(refusal)
+            done = actions.set_language(message)
+            return _message(SET, session=done.session, language=shown_languages(done.language))
+        case Ping():
+            return _message("pong")
+    return None
+
+
+def _set_refusal(settings: ServerSettings) -> str:
+    """Why nobody may set anything, "" where those may who hold the token: nobody else is connected then."""
+    if not settings.allow_set:
+        return "set: not allowed here; with server.allow_set: true, whoever holds the server's token may"
+    if settings.token is None:
+        return "set: only for those who hold the server's token, and this server has none; it needs --token"
+    return ""
+
+
+def encode(message: Mapping[str, Any]) -> str:
+    """A connection message as JSON text; ASCII, so that nothing a client sent can break the encoding."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False)
+
+
+def _message(of_type: str, **fields: Any) -> dict[str, Any]:
+    return {"v": PROTOCOL_VERSION, "type": of_type, **fields}
+
+
+def error(detail: str) -> dict[str, Any]:
+    """An `error` message."""
+    return _message("error", detail=detail)
+
+
+def started(session: str) -> dict[str, Any]:
+    """The answer to a sender's `start`: the session that was opened for it."""
+    return _message("started", session=session)
+
+
+def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[str, Any]:
+    """Says that events `from_seq` to `to_seq` of a session will not come on this connection."""
+    return _message("gap", kind="events", session=session, from_seq=from_seq, to_seq=to_seq, reason=reason)
+
+
+def hello(
+    sessions: Iterable[Mapping[str, Any]], run: str, capabilities: Iterable[str] = CAPABILITIES
+) -> dict[str, Any]:
+    """The first message. `run` names this start of the server: sequence numbers of another run mean nothing here."""
+    told = {"version": PROTOCOL_VERSION, "run": run, "sessions": list(sessions), "capabilities": list(capabilities)}
+    return _message("hello", **told)
+
+
+def heartbeat(uptime_s: float, health: Mapping[str, SessionHealth]) -> dict[str, Any]:
+    """The sign of life of every five seconds."""
+    sessions = [
+        {"session": name, "last_audio_age": round(item.last_audio_age_s, 3), "lag": round(item.lag_s, 3)}
+        for name, item in health.items()
+    ]
+    return _message("heartbeat", uptime=round(uptime_s, 3), sessions=sessions)
+
+
+def level(session: str, dbfs: float) -> dict[str, Any]:
+    """How loud it is, in dB below full scale, for a level meter."""
+    return _message(LEVEL, session=session, dbfs=round(dbfs, 1))
+
+
+def marks(session: str, false_alarms: Iterable[int], true_alerts: Iterable[int]) -> dict[str, Any]:
+    """What people said of a session's alerts, all of it, by the alerts' ids."""
+    return _message(MARKS, session=session, false_alarms=sorted(false_alarms), true_alerts=sorted(true_alerts))

@@ -1,35 +1,34 @@
-"""The server: pages, `/ws` for events and `/ingest` for sound on one port.
+"""The server: pages, `/ws` for events and `/ingest` for sound on one port, in a thread of its own.
 
-Runs in one event loop, which owns all sockets. The hub is shared with the threads that publish, under one lock that
-is held only for moments: nothing waits for a socket while holding it. Every connection has a task of its own that
-sends, so a slow reader delays nobody; how far it may fall behind stands in `streamer.server.hub`.
+The thread runs one event loop, which owns all sockets and their tasks. The hub is shared with the threads that publish,
+under one lock that is held only for moments: nothing waits for a socket while holding it. Every connection has a task
+of its own that sends, so a slow reader delays nobody; how far it may fall behind stands in `streamer.server.hub`.
 """
 
 import asyncio
-import http
 import logging
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.server import Server as ListeningServer
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request as HttpRequest
-from websockets.http11 import Response
 
+from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.server import messages
-from streamer.server.access import Access, Allowance, Request, headers, load_pages
+from streamer.server.access import Access, Allowance, cannot_listen, tls_context
 from streamer.server.hub import Connection, Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.listening import Actions, ServerOptions, cannot_listen, capabilities, carry_out, tls_context
-from streamer.server.messages import MessageError, SessionInfo, Subscribe
+from streamer.server.messages import Actions, MessageError, SessionInfo, Subscribe, capabilities, carry_out
+from streamer.server.pages import Pages, asked_by
+from streamer.settings.config import ServerSettings
 
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
@@ -37,6 +36,9 @@ LEVEL_S = 0.25
 HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
 STALL_S = 15.0  # a client that takes no message for so long is too slow
 CLOSE_S = 3.0  # how long a closing handshake may take
+DRAIN_S = 1.0  # how long clients may take what is left at the end
+START_S = 10.0  # within which the server must listen
+STOP_S = 2.0  # within which `stop` returns
 MAX_EVENTS_MESSAGE = 64 * 2**10  # bytes, from a client on /ws
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 
@@ -53,40 +55,63 @@ class _Client:
     closing: tuple[int, str] | None = None  # close so when everything is sent
 
 
-class Server:
-    """One server in one event loop. `publish` and the session methods may be called from any thread, at any time.
+class ServerThread:
+    """One server. Everything public may be called from any thread, at any time; nothing but `start`, `stop` waits.
 
-    Raises ConfigError from the constructor: wrong combination of options; from `start`: the address cannot be used.
+    Raises ConfigError from the constructor: wrong combination of settings; from `start`: the address cannot be used.
+    `on_failure` is told, in the server's thread, when its loop breaks.
     """
 
-    def __init__(self, options: ServerOptions, actions: Actions | None = None, limits: HubLimits | None = None) -> None:
-        self._options, self._actions = options, actions or Actions()
+    def __init__(
+        self,
+        settings: ServerSettings,
+        actions: Actions | None = None,
+        limits: HubLimits | None = None,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self._settings, self._actions, self._on_failure = settings, actions or Actions(), on_failure
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
-        self._access = Access(options.host, options.token, (*options.hosts, *own_name), options.origins)
-        self._tls = tls_context(options)
-        self._pages = load_pages()
-        able = capabilities(options, self._actions)
+        self._access = Access(settings.host, settings.token, (*settings.hosts, *own_name), settings.origins)
+        self._tls = tls_context(settings)
+        self._pages = Pages(self._access)
+        able = capabilities(settings, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub and the next two
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
-        self._listening: ListeningServer | None = None
         self._clients: set[_Client] = set()
         self._ingests: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._began_s = time.monotonic()
+        self._started = threading.Event()  # it listens, or cannot
+        self._refused: Exception | None = None
+        self._ending = asyncio.Event()
+        self._how: tuple[int, str] = (DONE, "done")  # to close all clients
+        self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
+        self.port = 0
+        self.url = ""
 
-    @property
-    def port(self) -> int:
-        """The port that is listened on, after `start`."""
-        assert self._listening is not None
-        return int(self._listening.sockets[0].getsockname()[1])
+    def start(self) -> None:
+        """Start the thread and return once the server listens. Then `port` is known, and `url`.
 
-    @property
-    def url(self) -> str:
-        """Where a person on this machine finds the viewer: no slash at the end, no token."""
-        host = "localhost" if self._options.host in ("", "0.0.0.0", "::") else self._options.host
-        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        The URL is where a person on this machine finds the viewer: no slash at the end, no token.
+        """
+        self._thread.start()
+        if not self._started.wait(START_S):
+            raise ConfigError(f"--host: {self._settings.host!r} gives no answer; try 127.0.0.1")
+        if self._refused is not None:
+            self._thread.join()
+            raise self._refused
+
+    def stop(self, code: int = DONE, reason: str = "done", *, timeout_s: float = STOP_S) -> None:
+        """Send what is left, close all clients with `code`, end the thread; within `timeout_s`. Any number of times."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            self._how = (code, reason)
+            with suppress(RuntimeError):  # the loop ended by itself just now
+                loop.call_soon_threadsafe(self._ending.set)
+            self._thread.join(timeout_s)
 
     def open_session(self, info: SessionInfo) -> None:
         """Announce a session before its first event. Raises ValueError for a name that was used before."""
@@ -116,15 +141,31 @@ class Server:
             self._hub.show_marks(session, false_alarms, true_alerts)
             self._wake_soon()
 
-    async def start(self) -> None:
-        """Listen. Raises ConfigError that names --port or --host."""
-        options = self._options
+    # ---- the thread
+
+    def _run(self) -> None:
         try:
-            self._listening = await serve(
+            asyncio.run(self._serve())
+        except Exception as exc:  # noqa: BLE001 - the top of the thread
+            if self._started.is_set():
+                _log.exception("the server broke down")
+                self._on_failure(exc)
+            else:
+                self._refused = exc
+        finally:
+            with self._lock:
+                self._loop = None  # whoever publishes now wakes nobody
+            self._started.set()
+
+    async def _serve(self) -> None:
+        """Listen until somebody calls `stop`. Raises ConfigError that names --port or --host."""
+        host, port = self._settings.host, self._settings.port
+        try:
+            listening = await serve(
                 self._handle,
-                options.host or None,
-                options.port,
-                process_request=self._answer,
+                host,
+                port,
+                process_request=lambda connection, request: self._pages.answer(request),
                 compression=None,
                 server_header=None,
                 open_timeout=5,
@@ -133,69 +174,51 @@ class Server:
                 max_queue=4,
                 ssl=self._tls,
             )
-        except (OSError, OverflowError) as exc:
-            raise cannot_listen(options, exc) from None
+        except OSError as exc:
+            raise cannot_listen(host, port, exc) from None
         self._began_s = time.monotonic()
+        self.port = int(listening.sockets[0].getsockname()[1])
+        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if self._tls else 'http'}://{name}:{self.port}"
         with self._lock:
             self._loop = asyncio.get_running_loop()
         self._spawn(self._every(HEARTBEAT_S, self._beat))
         self._spawn(self._every(LEVEL_S, self._show_levels))
+        self._started.set()
+        await self._ending.wait()
+        await self._end(listening)
 
-    async def stop(self, code: int = DONE, reason: str = "done", drain_s: float = 1.0) -> None:
-        """Stop listening, give every client up to `drain_s` to take what is left, then close it with `code`.
-
-        Returns within `drain_s` + 0.5 s; who has not answered by then is cut off.
-        """
-        with self._lock:
-            self._loop = None
-        if self._listening is None:
-            return
-        self._listening.close(close_connections=False)
+    async def _end(self, listening: ListeningServer) -> None:
+        """Give every client up to `DRAIN_S` to take what is left, then close it; who has not answered is cut off."""
+        listening.close(close_connections=False)
         sockets = [client.socket for client in self._clients] + list(self._ingests)
         for client in self._clients:
-            client.closing = (code, reason)
+            client.closing = self._how
             self._release(client)
         for connection in self._ingests:
-            self._spawn(_close(connection, code, reason))
+            self._spawn(_close(connection, *self._how))
         if sockets:
             gone = [asyncio.ensure_future(connection.wait_closed()) for connection in sockets]
-            await asyncio.wait(gone, timeout=drain_s)
+            await asyncio.wait(gone, timeout=DRAIN_S)
             for connection, waiting in zip(sockets, gone, strict=True):
                 if not waiting.done():
                     connection.transport.abort()
             await asyncio.wait(gone, timeout=0.2)
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.wait([asyncio.ensure_future(self._listening.wait_closed())], timeout=0.3)
+        await asyncio.wait([asyncio.ensure_future(listening.wait_closed())], timeout=0.3)
 
-    # ---- requests
-
-    def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        path = request.path.partition("?")[0]
-        if path in ("/ws", "/ingest"):
-            return None  # refused after the handshake, where a browser can read why
-        asked = _request(request)
-        if not self._access.host_allowed(asked):
-            return _text(403, "This server is not known by that name; see the setting server.hosts.\n", "localhost")
-        host = asked.hosts[0]
-        if path == "/healthz":
-            return _response(200, b'{"status":"ok"}\n', "application/json", host)
-        page = self._pages.get(path)
-        if page is None:
-            return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
-        if not page.open and not self._access.token_given(asked):
-            return _text(401, "A token is needed: add ?token=... to the address.\n", host)
-        return _response(200, page.body, page.content_type, host)
+    # ---- connections
 
     async def _handle(self, connection: ServerConnection) -> None:
         request = connection.request
         assert request is not None
         path, _, query = request.path.partition("?")
         senders, readers = len(self._ingests), len(self._clients)
-        refusal = self._access.refusal(_request(request))
+        refusal = self._access.refusal(asked_by(request))
         if refusal is not None:
             await _close(connection, NOT_ALLOWED, refusal)
-        elif senders >= MAX_SENDERS if path == "/ingest" else readers >= self._options.max_clients:
+        elif senders >= MAX_SENDERS if path == "/ingest" else readers >= self._settings.max_clients:
             await _close(connection, TRY_LATER, "full: too many clients")
         elif path == "/ingest":
             await self._take_sound(connection)
@@ -218,7 +241,11 @@ class Server:
         sender = self._spawn(self._send(client))
         release = asyncio.get_running_loop().call_later(HOLD_S, self._release, client)
         try:
-            self._subscribe_from(client, query)
+            try:
+                if wish := messages.subscribe_from_query(query):
+                    self._subscribe(client, wish)
+            except ValueError as exc:
+                self._notify(client, messages.error(f"address: {exc}"))
             async for message in connection:
                 if not await self._on_message(client, message):
                     break
@@ -237,26 +264,15 @@ class Server:
             await _close(client.socket, TOO_LARGE, f"messages are at most {MAX_EVENTS_MESSAGE} bytes")
             return False
         try:
-            good = self._do(client, messages.parse(message))
+            wish = messages.parse(message)
+            answer = carry_out(wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish))
+            good = answer is None or self._notify(client, answer)  # it may not fit: then the client does not read
         except MessageError as exc:
             good = client.bad_messages.spend() and self._notify(client, messages.error(str(exc)))
         if not good or not client.messages.spend():
             await _close(client.socket, NOT_ALLOWED, "too many messages")
             return False
         return True
-
-    def _do(self, client: _Client, message: messages.ClientMessage) -> bool:
-        """Act on a message; False when the answer does not fit because the client does not read."""
-        answer = carry_out(message, self._options, self._actions, lambda wish: self._subscribe(client, wish))
-        return answer is None or self._notify(client, answer)
-
-    def _subscribe_from(self, client: _Client, query: str) -> None:
-        try:
-            wish = messages.subscribe_from_query(query)
-            if wish is not None:
-                self._subscribe(client, wish)
-        except ValueError as exc:
-            self._notify(client, messages.error(f"address: {exc}"))
 
     def _subscribe(self, client: _Client, wish: Subscribe) -> None:
         with self._lock:
@@ -274,7 +290,7 @@ class Server:
 
     def _release(self, client: _Client) -> None:
         with self._lock:
-            self._hub.release(client.connection)
+            client.connection.held = False
         client.wake.set()
 
     async def _send(self, client: _Client) -> None:
@@ -341,18 +357,14 @@ class Server:
         health = self._actions.health()
         with self._lock:
             self._hub.beat(time.monotonic() - self._began_s, health)
-        for client in self._clients:
-            client.wake.set()
+            self._wake_soon()
 
     def _show_levels(self) -> None:
-        listeners = [client for client in self._clients if messages.LEVEL in (client.connection.types or ())]
-        if not listeners:
-            return
-        health = self._actions.health()
-        with self._lock:
-            self._hub.show_levels(health)
-        for client in listeners:
-            client.wake.set()
+        if any(messages.LEVEL in (client.connection.types or ()) for client in self._clients):
+            health = self._actions.health()
+            with self._lock:
+                self._hub.show_levels(health)
+                self._wake_soon()
 
     async def _every(self, period_s: float, act: Callable[[], None]) -> None:
         while True:
@@ -376,17 +388,3 @@ async def _close(connection: ServerConnection, code: int, reason: str) -> None:
             await connection.close(code, reason)
     except TimeoutError:
         connection.transport.abort()
-
-
-def _request(request: HttpRequest) -> Request:
-    given, query = request.headers, request.path.partition("?")[2]
-    return Request(given.get_all("Host"), given.get_all("Origin"), given.get_all("Authorization"), query)
-
-
-def _text(status: int, text: str, host: str) -> Response:
-    return _response(status, text.encode(), "text/plain; charset=utf-8", host)
-
-
-def _response(status: int, body: bytes, content_type: str, host: str) -> Response:
-    sent = Headers(headers(content_type, len(body), host))
-    return Response(status, http.HTTPStatus(status).phrase, sent, body)

@@ -4,7 +4,7 @@ Every refusal is a `ConfigError` of one line that starts with the key's full pat
 
     sources:
       - {name: kitchen, device: Snowball}
-      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {voice: false}}}
+      - {name: hall, input: hall.wav, settings: {speech: {language: de}, guards: {doubt: false}}}
 
 A source's `settings` change single keys of the sections that hold for all of them; rules of its alerts change the rules
 of the same id. Model, server, outputs and deliveries are shared.
@@ -29,6 +29,7 @@ from streamer.settings.words import hot_words, masked_words, named_languages, wi
 MAX_SOURCES = 128
 OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
 OWN_AUDIO = ("buffer_s", "stall_s", "track")
+Task = Literal["transcribe", "translate"]
 Compute = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 HotWords = Annotated[tuple[str, ...], BeforeValidator(hot_words)]
@@ -67,7 +68,7 @@ class SpeechSettings(Section):
     language: str | tuple[str, ...] | None = Field(
         None, description="the only one that is spoken, or a list of those that may be (also en,de); null: detected"
     )
-    task: Literal["transcribe", "translate"] = Field("transcribe", description="translate: into English")
+    task: Task = Field("transcribe", description="translate: into English")
     prompt: Annotated[str, Field(max_length=2000), AfterValidator(without_marks)] = Field(
         "", description="text the speaker might have said before"
     )
@@ -144,14 +145,12 @@ class PolicySettings(Section):
 class GuardSettings(Section):
     """Guards against invented text; each can be switched off."""
 
-    voice: bool = Field(True, description="a word needs frames that the gate heard as voiced")
     silence: bool = Field(True, description="the model sees no speech, and does not believe its words")
     loops: bool = Field(True, description="a hypothesis ends where it begins to repeat itself")
-    budget: bool = Field(True, description="no more words than anybody can say in the time")
     past: bool = Field(True, description="words written where the committed ones were heard")
     speech_tag: bool = Field(True, description="the Speech score of the same encoder pass")
     doubt: bool = Field(True, description="an utterance is committed only if one of its windows was likely")
-    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that `budget` lets through")
+    tokens_per_second: float = Field(10.0, ge=1, le=100, description="the most that the decoder may write of new audio")
 
     no_speech_probability: ClassVar[float] = 0.6  # more may be silence; this and the next two are Whisper's bounds
     mean_logprob: ClassVar[float] = -1.0  # less is unsure
@@ -164,7 +163,7 @@ class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
     spans_s: tuple[float, ...] = Field(
-        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+        (1.0, 2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
     )
     min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
     limit: int = Field(10, ge=1, le=10, description="the best so many are told")
@@ -180,18 +179,7 @@ class TagSettings(Section):
 class ServerSettings(Section):
     """The websocket and page server."""
 
-    USUAL = (
-        "enabled",
-        "host",
-        "port",
-        "token",
-        "tls_cert",
-        "tls_key",
-        "hosts",
-        "allow_set",
-        "allow_learn",
-        "max_clients",
-    )
+    USUAL = ("enabled", "host", "port", "token", "tls_cert", "tls_key", "hosts", "allow_set", "max_clients")
     enabled: bool = Field(True, description="false: no server (--no-server)")
     host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
     port: int = Field(8765, ge=0, le=65535, description="0: any free one")
@@ -201,7 +189,6 @@ class ServerSettings(Section):
     origins: tuple[str, ...] = Field((), description="other web origins whose pages may connect")
     hosts: tuple[str, ...] = Field((), description="other names by which clients reach this machine")
     allow_set: bool = Field(False, description="who holds the token may change the language while the program runs")
-    allow_learn: bool = Field(False, description="who holds the token may teach sounds while the program runs")
     max_clients: int = Field(64, ge=1, le=10_000, description="that read events; senders on /ingest beside them")
 
     @field_validator("token")

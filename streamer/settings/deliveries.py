@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streamer.errors import ConfigError
-from streamer.events import AlertState, Severity
+from streamer.events import SEVERITY_RANK, Alert, AlertState, Severity
 from streamer.settings.section import Section
 
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
@@ -40,31 +40,42 @@ class _Selection(Section):
             raise ValueError("states: must hold raised; an end without its beginning says nothing")
         return self
 
+    def wants(self, alert: Alert) -> bool:
+        """Whether this change of an alert is for the target."""
+        return (
+            SEVERITY_RANK[alert.severity] >= SEVERITY_RANK[self.min_severity]
+            and (not self.rules or alert.rule in self.rules)
+            and alert.state in self.states
+        )
 
-class PushSettings(_Selection):
-    """A push or desktop service by its apprise URL, for example `ntfy://topic`, `tgram://…`, `dbus://`."""
 
-    USUAL = ("name", "url", "url_env", "min_severity", "rules", "states")
-    name: Name
-    url: SecretStr | None = Field(None, description="an apprise URL; never shown")
+class _Addressed(_Selection):
+    """A target behind an address, which may hold a token: it is never shown."""
+
+    url: SecretStr | None = Field(None, description="the address; never shown, it may hold a token")
     url_env: EnvName | None = Field(None, description="the environment variable that holds it")
-    timeout_s: float = Field(15.0, ge=1, le=120, description="for one attempt")
-    give_up_s: float = Field(3600.0, ge=10, le=86_400, description="an alert that old is not sent any more")
 
     @model_validator(mode="after")
-    def _one_url(self) -> "PushSettings":
+    def _one_url(self) -> "_Addressed":
         if (self.url is None) == (self.url_env is None):
             raise ValueError("must have exactly one of url, url_env")
         return self
 
 
-class WebhookSettings(_Selection):
+class PushSettings(_Addressed):
+    """A push or desktop service by its apprise URL, for example `ntfy://topic`, `tgram://…`, `dbus://`."""
+
+    USUAL = ("name", "url", "url_env", "min_severity", "rules", "states")
+    name: Name
+    timeout_s: float = Field(15.0, ge=1, le=120, description="for one attempt")
+    give_up_s: float = Field(3600.0, ge=10, le=86_400, description="an alert that old is not sent any more")
+
+
+class WebhookSettings(_Addressed):
     """An HTTP(S) address that gets each alert as signed JSON and, if it fails, gets it later, also after a restart."""
 
     USUAL = ("name", "url", "url_env", "secret_env", "min_severity", "rules", "states")
     name: Name
-    url: SecretStr | None = Field(None, description="http:// or https://; never shown, it may hold a token")
-    url_env: EnvName | None = Field(None, description="the environment variable that holds it")
     secret_env: EnvName | None = Field(None, description="the environment variable with the key of the signature")
     states: tuple[AlertState, ...] = Field(
         ("raised", "updated", "acknowledged", "cleared"), min_length=1, description="in these states"
@@ -80,12 +91,6 @@ class WebhookSettings(_Selection):
             check_web_address(value.get_secret_value())
         return value
 
-    @model_validator(mode="after")
-    def _one_url(self) -> "WebhookSettings":
-        if (self.url is None) == (self.url_env is None):
-            raise ValueError("must have exactly one of url, url_env")
-        return self
-
 
 class MqttSettings(Section):
     """A broker, with Home Assistant's discovery."""
@@ -100,7 +105,6 @@ class MqttSettings(Section):
     device: str | None = Field(None, pattern=NAME_PATTERN, description="id of this machine; null: its host name")
     device_name: str = Field("Streamer", min_length=1, max_length=60, description="what Home Assistant shows")
     discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN, description="as in Home Assistant")
-    base_topic: str = Field("streamer", pattern=TOPIC_PATTERN, description="topics are BASE/DEVICE/…")
     refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
     expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
     retry_max_s: float = Field(5.0, ge=1, le=300, description="the longest pause between attempts to connect")

@@ -21,7 +21,6 @@ class OwnSoundSettings(Section):
     USUAL = ("enabled", "folder")
     enabled: bool = Field(True, description="false: what was learned is not listened for")
     folder: str | None = Field(None, description="where it is kept; null: sounds/ in the user's state folder")
-    keep_clips: bool = Field(False, description="also keep the sound of what is learned from the pages, as WAV files")
 
     def place(self, environment: Mapping[str, str] = os.environ) -> Path:
         """The folder in force."""

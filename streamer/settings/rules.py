@@ -1,6 +1,6 @@
 """The settings of alerts and sound events: what a person may write under `alerts:`, validated and frozen.
 
-Rules are flat, so that a wrong value is named by its path: `alerts.rules[3].threshold: must lie in 0..1`. A rule of
+Rules are flat, so that a wrong value is named by its path: `alerts.rules[3].threshold: input should be …`. A rule of
 one's own with the id of a default rule changes only the fields it names; every other default rule stays in force
 unless `defaults: false`. Whether a label exists is checked
 where labels are known: by `streamer.sound.alerts.AlertEngine`.
@@ -26,15 +26,6 @@ MAX_RULES = 200
 MAX_PATTERN = 200  # characters of a regular expression
 
 
-def _within(low: float, high: float, unit: str = "") -> AfterValidator:
-    def check(value: float) -> float:
-        if not low <= value <= high:
-            raise PydanticCustomError("range", f"must lie in {low:g}..{high:g}{unit}")
-        return value
-
-    return AfterValidator(check)
-
-
 def _clock_span(value: str) -> str:
     hours(value)
     return value
@@ -54,8 +45,8 @@ def _phrase(value: str) -> str:
     return value
 
 
-Score = Annotated[float, _within(0, 1)]
-Decibel = Annotated[float, _within(-120, 0, " dBFS")]
+Score = Annotated[float, Field(ge=0, le=1)]
+Decibel = Annotated[float, Field(ge=-120, le=0)]
 ClockSpan = Annotated[str, AfterValidator(_clock_span)]
 Phrase = Annotated[str, AfterValidator(_phrase), Field(max_length=100)]
 Pattern = Annotated[str, AfterValidator(_regular), Field(max_length=MAX_PATTERN)]
@@ -97,7 +88,7 @@ class AlertRule(Section):
         (), description="labels or groups that the tagger mistakes for it: for 10 s after one the labels raise nothing"
     )
     threshold: Score | None = Field(0.5, description="least score; null: each label's own threshold from the head")
-    confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
+    confirm: int = Field(2, ge=1, le=5, description="so many of the last confirm + 1 judgements agree")
     phrases: tuple[Phrase, ...] = Field((), description="words, whatever their case and punctuation")
     patterns: tuple[Pattern, ...] = Field((), description="regular expressions, whatever the case")
     partial: bool = Field(False, description="also in text that may still change: sooner, and sometimes withdrawn")
@@ -105,13 +96,11 @@ class AlertRule(Section):
     loud_dbfs: Decibel | None = Field(None, description="at least this loud for min_duration_s")
     lost: bool = Field(False, description="the microphone delivers nothing")
     own: str = Field("", max_length=40, description="a sound of one's own, by the name that it was learned under")
-    min_duration_s: Annotated[float, _within(0, 3600, " s")] = Field(0.0, description="it lasts at least so long")
-    clear_after_s: Annotated[float, _within(0, 600, " s")] = Field(3.0, description="so long not heard: it is over")
-    cooldown_s: Annotated[float, _within(0, 86_400, " s")] = Field(10.0, description="not again so soon after its end")
+    min_duration_s: float = Field(0.0, ge=0, le=3600, description="it lasts at least so long")
+    clear_after_s: float = Field(3.0, ge=0, le=600, description="so long not heard: it is over")
+    cooldown_s: float = Field(10.0, ge=0, le=86_400, description="not again so soon after its end")
     quiet_hours: ClockSpan | None = Field(None, description="local time in which it is not raised: 22:00-07:00")
-    repeat_s: Annotated[float, _within(1, 3600, " s")] | None = Field(
-        None, description="say so again until acknowledged"
-    )
+    repeat_s: float | None = Field(None, ge=1, le=3600, description="say so again until acknowledged")
     all_clear: bool = Field(True, description="tell people when it is over")
 
     @model_validator(mode="after")
@@ -153,6 +142,24 @@ class AlertRules(Section):
         """The rules of streamer/data/alerts.yaml."""
         return cls.model_validate({})
 
+    def fitted(self, fields: Mapping[str, Mapping[str, Any]]) -> "AlertRules":
+        """These rules for a head that brings `fields` for some of them, by id: they take the place of the default
+        rule's, but of none that a person set otherwise. Raises ConfigError where they are no such fields.
+        """
+        defaults = {rule["id"]: AlertRule.model_validate(rule) for rule in _default_rules()}
+        fitted = []
+        for rule in self.rules:
+            own = {
+                name: value
+                for name, value in fields.get(rule.id, {}).items()
+                if rule.id in defaults and getattr(rule, name, None) == getattr(defaults[rule.id], name, None)
+            }
+            try:
+                fitted.append(AlertRule.model_validate(rule.model_dump(exclude_unset=True) | own) if own else rule)
+            except ValidationError as error:
+                raise ConfigError(f"the head's rule {rule.id}: {refusal(error, AlertRule)}") from None
+        return self.model_copy(update={"rules": tuple(fitted)})
+
     @model_validator(mode="before")
     @classmethod
     def _over_the_defaults(cls, data: Any) -> Any:
@@ -179,7 +186,7 @@ class SoundSettings(Section):
 
     USUAL = ("threshold",)
     threshold: Score = Field(0.5, description="least score, where the head has none of its own")
-    confirm: Annotated[int, _within(1, 5)] = Field(2, description="so many of the last confirm + 1 judgements agree")
+    confirm: int = Field(2, ge=1, le=5, description="so many of the last confirm + 1 judgements agree")
 
     off_ratio: ClassVar[float] = 0.5  # it lasts while above this part of the threshold: scores waver from hop to hop
     sure: ClassVar[float] = 0.5  # so far from the threshold to 1 one judgement is enough: it need not wait for a second

@@ -31,14 +31,25 @@ class Section(BaseModel):
 def refusal(error: ValidationError, root: type[Section], path: str = "") -> str:
     """The first fault in one line that starts with the key's path; `root` stands at `path`, "" for all settings."""
     first = error.errors()[0]
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
     if first["type"] == "extra_forbidden":
-        return f"{path}: unknown key; known here: {', '.join(_known(root, first['loc']))}"
+        return f"{_place(first['loc'], path)}: unknown key; known here: {', '.join(_known(root, first['loc']))}"
+    return first_fault(error, path)
+
+
+def first_fault(error: ValidationError, path: str = "") -> str:
+    """The first fault in one line that starts with the field's path below `path`, and says what was given."""
+    first = error.errors()[0]
+    path = _place(first["loc"], path)
+    message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
     if first["type"] == "value_error" and (not path or message.startswith(path)):
         return message
     return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
+
+
+def _place(loc: tuple[int | str, ...], path: str) -> str:
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
 
 
 def _given(path: str, value: Any) -> str:

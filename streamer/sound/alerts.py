@@ -11,29 +11,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
-from streamer.events import SAMPLE_RATE, AlertState, Severity, Tag
+from streamer.events import SAMPLE_RATE, Alert, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
-from streamer.sound.judgement import TRAINED_SPANS_S
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.own_sounds import OwnTrigger
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
-from streamer.sound.triggers import (
-    AlertInput,
-    AlertText,
-    Evidence,
-    LevelTrigger,
-    LostTrigger,
-    PhraseTrigger,
-    Trigger,
-)
+from streamer.sound.triggers import AlertInput, AlertText, Evidence, LevelTrigger, LostTrigger, PhraseTrigger
 
-__all__ = ["AlertChange", "AlertEngine", "AlertInput", "AlertText"]
+Trigger = SoundTrigger | PhraseTrigger | LevelTrigger | LostTrigger | OwnTrigger
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
@@ -44,10 +36,9 @@ TEXT_SEGMENTS = 20  # the latest are kept: more than TEXT_TAIL needs
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert changed; the fields of the protocol's `alert`, in samples.
+    """An alert changed, in samples.
 
-    `at_sample`: end of the audio that the decision used. `reason` says why it was cleared (over, withdrawn, finished)
-    or updated (news, repeat); a withdrawn alert also has "withdrawn" as its last label.
+    `at_sample`: end of the audio that the decision used. A withdrawn alert has "withdrawn" as its last label.
     """
 
     at_sample: int
@@ -61,7 +52,22 @@ class AlertChange:
     labels: tuple[str, ...]
     heard: tuple[Tag, ...]
     text: str
-    reason: str = ""
+
+    def event(self, stamp: Stamp) -> Alert:
+        """The protocol's `alert`, in seconds."""
+        return Alert(
+            **stamp,
+            id=self.id,
+            rule=self.rule,
+            severity=self.severity,
+            state=self.state,
+            start=seconds(self.start_sample),
+            end=None if self.end_sample is None else seconds(self.end_sample),
+            score=round(self.score, 4),
+            labels=self.labels,
+            heard=self.heard,
+            text=self.text,
+        )
 
 
 class _Phase(Enum):
@@ -99,13 +105,14 @@ class _Watch:
 class AlertEngine:
     """All rules of a session.
 
-    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_spans_s`: see
-    `streamer.sound.judgement`. ConfigError where a rule names labels that do not exist.
+    `thresholds`: float [527] of the head, for rules with `threshold: null` (None: 0.5 for all). `trained_classes`:
+    those that the head was taught (None: all), else a warning says which rules it cannot serve. ConfigError where a
+    rule names labels that do not exist.
     """
 
     rules: AlertRules = field(default_factory=AlertRules.default)
     thresholds: NDArray[np.float32] | None = None
-    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
+    trained_classes: frozenset[int] | None = None
     _watches: list[_Watch] = field(init=False)
     _next_id: int = 1
     _heard: tuple[Tag, ...] = ()
@@ -130,11 +137,6 @@ class AlertEngine:
         found = {state.kind: state for trigger in triggers for state in trigger.clues.counting}
         return tuple(found.values())
 
-    def watch(self, rule: AlertRule) -> None:
-        """One rule more from now on, for a sound of one's own that was just learned; not where there is one for it."""
-        if all(watch.rule.own != rule.own for watch in self._watches):
-            self._watches.append(self._watch(rule, "alerts.rules"))
-
     def acknowledge(self, alert_id: int, at_sample: int) -> list[AlertChange]:
         """A person has seen it: no more repeats. Nothing for an alert that is over, unknown or acknowledged."""
         for watch in self._watches:
@@ -144,18 +146,13 @@ class AlertEngine:
 
     def finish(self, at_sample: int) -> list[AlertChange]:
         """The session ends: clear everything that stands."""
-        changes = []
-        for watch in self._watches:
-            if watch.active is not None:
-                changes.append(self._clear(watch, watch.active, at_sample, "finished"))
-        return changes
+        standing = [(watch, watch.active) for watch in self._watches if watch.active is not None]
+        return [self._clear(watch, active, at_sample, "finished") for watch, active in standing]
 
     def _watch(self, rule: AlertRule, path: str) -> _Watch:
-        spans = [span for span in (rule.quiet_hours, self._general_quiet(rule)) if span is not None]
-        return _Watch(rule, self._trigger(rule, path), tuple(hours(span) for span in spans))
-
-    def _general_quiet(self, rule: AlertRule) -> str | None:
-        return None if rule.severity == "critical" else self.rules.quiet_hours
+        general = None if rule.severity == "critical" else self.rules.quiet_hours
+        quiet = tuple(hours(span) for span in (rule.quiet_hours, general) if span is not None)
+        return _Watch(rule, self._trigger(rule, path), quiet)
 
     def _trigger(self, rule: AlertRule, path: str) -> Trigger:
         if rule.own:
@@ -167,13 +164,15 @@ class AlertEngine:
         if rule.phrases or rule.patterns:
             return PhraseTrigger(rule)
         members = _indices(rule.labels, f"{path}.labels")
+        if self.trained_classes is not None and members.size and self.trained_classes.isdisjoint(members.tolist()):
+            _say_once(rule.id, f"only its pattern ({', '.join(rule.cadence)}) does" if rule.cadence else "nothing does")
         rivals = np.setdiff1d(_indices(rule.rivals, f"{path}.rivals"), members)
         mistaken = np.setdiff1d(_indices(rule.doubted_after, f"{path}.doubted_after"), members)
         on = np.full(LABEL_COUNT, 0.5) if self.thresholds is None else self.thresholds
         if rule.threshold is not None:
             on = np.full(LABEL_COUNT, rule.threshold)
         on = np.clip(on, 0.01, 1.0).astype(np.float32)
-        return SoundTrigger(rule, members, on, rivals, mistaken, self.trained_spans_s)
+        return SoundTrigger(rule, members, on, rivals, mistaken)
 
     def _remember(self, given: AlertInput) -> None:
         self._heard = given.heard[:HEARD_LIMIT] if given.heard or given.judgement or given.silent else self._heard
@@ -228,11 +227,11 @@ class AlertEngine:
         active.labels += added
         if added or found.news:
             active.told = at
-            return [self._change(watch, active, "updated", at, reason="news")]
+            return [self._change(watch, active, "updated", at)]
         if active.phase is _Phase.RAISED and active.repeat_at is not None and at >= active.repeat_at:
             assert watch.rule.repeat_s is not None
             active.repeat_at = at + round(watch.rule.repeat_s * SAMPLE_RATE)
-            return [self._change(watch, active, "updated", at, reason="repeat")]
+            return [self._change(watch, active, "updated", at)]
         return []
 
     def _acknowledge(self, watch: _Watch, active: _Active, at: int) -> list[AlertChange]:
@@ -249,10 +248,10 @@ class AlertEngine:
             watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
         watch.active, watch.ended = None, active.last
         logger.info("alert %d %s: %s -> IDLE at %d (%s)", active.id, watch.rule.id, active.phase.name, at, reason)
-        return self._change(watch, active, "cleared", at, end=active.last, reason=reason)
+        return self._change(watch, active, "cleared", at, end=active.last)
 
     def _change(
-        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None, reason: str = ""
+        self, watch: _Watch, active: _Active, state: AlertState, at: int, end: int | None = None
     ) -> AlertChange:
         return AlertChange(
             at_sample=at,
@@ -266,8 +265,13 @@ class AlertEngine:
             labels=active.labels,
             heard=self._heard,
             text=self._said(active.start - round(TEXT_LEAD_S * SAMPLE_RATE), active.told),
-            reason=reason,
         )
+
+
+@cache
+def _say_once(rule: str, rest: str) -> None:
+    """Every session has these rules, and one line is enough."""
+    logger.warning("alert rule %s: the tagging head was never taught its labels and does not raise it; %s", rule, rest)
 
 
 def _indices(names: Sequence[str], path: str) -> NDArray[np.intp]:

@@ -7,32 +7,42 @@ A pure state machine per group of labels, driven by sample time:
 Labels that name one thing make one event. Onset and offset use two thresholds (hysteresis); an onset needs `confirm` of
 the last `confirm + 1` judgements, or one that is sure. A pattern of the signal that counts for an alert rule makes the
 event at once and keeps it: it tells a carbon monoxide alarm, for which there is no label, from an alarm clock.
+
+What sounds is judged on several spans, a short one answers quickly, a long one is surer (`combine`). All end at the
+same sample, so a sound that is over still fills the long span: it counts only as far as every shorter one supports it.
+Heads that were trained on 10 s alone collapse on short spans (47 → 5 mAP at 2 s), so spans outside the trained range
+are believed less when they say yes, and less when they say no.
 """
 
+import itertools
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, Sound, Stamp, seconds
 from streamer.plans import SpanScores
 from streamer.settings.rules import SoundSettings
-from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, LabelGroup, event_group, groups, pattern_group
 from streamer.sound.patterns.state import CadenceState
 
 logger = logging.getLogger(__name__)
 Scores = NDArray[np.float32]
 
+TRAINED_SPANS_S = (1.0, 10.0)  # shortest and longest span that the project's own heads are trained on
+SUPPORT_LOGITS = 1.5  # a short span supports odds 4.5 times its own of a longer one
+SUPPORT_PER_OCTAVE = 1.0  # more where the short span is shorter than any that the head was trained on
+DOUBT_PER_OCTAVE = 0.4  # taken off the logit of such a span
+EDGE = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class SoundChange:
-    """A sound event began or ended; the fields of the protocol's `sound`, in samples.
+    """A sound event began or ended, in samples.
 
     `at_sample`: end of the audio that the decision used. `end_sample`: None while it lasts, never before the start.
     """
@@ -45,6 +55,18 @@ class SoundChange:
     end_sample: int | None
     score: float
     group: str
+
+    def event(self, stamp: Stamp) -> Sound:
+        """The protocol's `sound`, in seconds."""
+        return Sound(
+            **stamp,
+            id=self.id,
+            label=self.label,
+            state=self.state,
+            start=seconds(self.start_sample),
+            end=None if self.end_sample is None else seconds(self.end_sample),
+            score=round(self.score, 4),
+        )
 
 
 @dataclass(slots=True)
@@ -64,13 +86,13 @@ class SoundEvents:
     """Onsets and offsets of everything that the head can name.
 
     `thresholds`: float [527], the head's calibrated threshold per class (None: `settings.threshold` for all).
-    `trained_spans_s`: spans that the head was trained on, see `streamer.sound.judgement`. `ids`: of the events.
+    `trained_spans_s`: spans that the head was trained on, see `combine`. `ids`: numbers of the events.
     """
 
     settings: SoundSettings = field(default_factory=SoundSettings)
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
-    ids: Iterator[int] = field(default_factory=lambda: count(1))
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _tracks: dict[str, _Track] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)  # group: end of its previous event
     _judged: int = 0  # end of the last judgement
@@ -85,6 +107,10 @@ class SoundEvents:
     def combine(self, judgement: Sequence[SpanScores]) -> Scores:
         """The one score per class, float32 [527], for the `tags` event: what sounds at the judgement's end."""
         return combine(judgement, self.trained_spans_s)
+
+    def deciding_spans(self, judgement: Sequence[SpanScores]) -> Scores:
+        """By which span each class was judged, in seconds, float32 [527]."""
+        return deciding_spans(judgement, self.trained_spans_s)
 
     def step(
         self,
@@ -112,9 +138,7 @@ class SoundEvents:
         mistaken = frozenset[int]().union(*(groups()[key].instead for key in shown))
         for key in shown:
             self._tracks.setdefault(key, self._track(groups()[key]))
-        for track in sorted(
-            self._heard(scores), key=lambda track: track.group.id not in shown
-        ):  # what covers others first
+        for track in sorted(self._heard(scores), key=lambda one: one.group.id not in shown):  # what covers others first
             if track.group.id in shown:
                 changes += self._show(track, shown[track.group.id], at)
             else:
@@ -124,19 +148,17 @@ class SoundEvents:
 
     def finish(self, at_sample: int) -> list[SoundChange]:
         """The stream is over: end what still sounds, there if it was heard in the last judgement."""
-        changes = []
-        for track in self._tracks.values():
-            if track.id is not None:
-                lasting = track.recent[-1] and at_sample - self._judged <= SAMPLE_RATE
-                changes.append(self._end(track, at_sample, at_sample if lasting else track.offset))
-        self._tracks.clear()
-        return changes
+        fresh = at_sample - self._judged <= SAMPLE_RATE
+        return self._end_all(at_sample, lambda track: at_sample if fresh and track.recent[-1] else track.offset)
 
     def _forget(self, at: int) -> list[SoundChange]:
         """End everything where nothing was judged for too long."""
         if at - self._judged <= self.settings.unheard_s * SAMPLE_RATE:
             return []
-        changes = [self._end(track, at, track.offset) for track in self._tracks.values() if track.id is not None]
+        return self._end_all(at, lambda track: track.offset)
+
+    def _end_all(self, at: int, offset: Callable[[_Track], int]) -> list[SoundChange]:
+        changes = [self._end(track, at, offset(track)) for track in self._tracks.values() if track.id is not None]
         self._tracks.clear()
         return changes
 
@@ -211,3 +233,62 @@ class SoundEvents:
         track.id, track.onset, track.score, self._ended[track.group.id] = None, None, 0.0, end
         track.recent.clear()
         return change
+
+
+def combine(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
+    """Scores float32 [527] in 0..1 of what sounds at the judgement's end; zeros for an empty judgement.
+
+    `trained_spans_s`: the spans (or the shortest and the longest) that the head was trained on.
+    """
+    spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
+    best = np.zeros(LABEL_COUNT, np.float32)
+    support = np.ones(LABEL_COUNT, np.float32)
+    for span in spans:
+        short = _octaves_short(span, trained_spans_s)
+        best = np.maximum(best, np.minimum(_shifted(span.scores, -DOUBT_PER_OCTAVE * short), support))
+        support = np.minimum(support, _shifted(span.scores, SUPPORT_LOGITS + SUPPORT_PER_OCTAVE * short))
+    return best
+
+
+def deciding_spans(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
+    """The length in seconds, float32 [527], of the shortest span that gives `combine`'s score; 0 without a judgement."""
+    spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
+    decided = np.zeros(LABEL_COUNT, np.float32)
+    best = np.zeros(LABEL_COUNT, np.float32)
+    for count, span in enumerate(spans, 1):
+        scores = combine(spans[:count], trained_spans_s)
+        decided[scores > best] = (span.end_sample - span.start_sample) / SAMPLE_RATE
+        best = scores
+    return decided
+
+
+def estimated_onset(judgement: Sequence[SpanScores], index: int, threshold: float) -> int:
+    """Where a sound probably began that is heard first in this judgement (a sample; never after its end).
+
+    The shortest span that shows it was filled about half when the score passed the threshold, and judgements are a
+    second apart: on average it began half a span and half a second before the end.
+    """
+    spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
+    showing = next((span for span in spans if span.scores[index] >= 0.8 * threshold), spans[-1])
+    length = showing.end_sample - showing.start_sample
+    return max(showing.start_sample, showing.end_sample - length // 2 - SAMPLE_RATE // 2)
+
+
+def estimated_offset(judgement: Sequence[SpanScores]) -> int:
+    """Where a sound probably ended that is heard last in this judgement: half of its shortest span ago (a sample)."""
+    shortest = max(judgement, key=lambda span: span.start_sample)
+    return (shortest.start_sample + shortest.end_sample) // 2
+
+
+def _octaves_short(span: SpanScores, trained_spans_s: Sequence[float]) -> float:
+    length_s = (span.end_sample - span.start_sample) / SAMPLE_RATE
+    return max(0.0, float(np.log2(min(trained_spans_s) / max(length_s, 0.1))))
+
+
+def _shifted(scores: Scores, logits: float) -> Scores:
+    if logits == 0:
+        return scores
+    clipped = np.clip(scores.astype(np.float64), EDGE, 1 - EDGE)
+    odds = clipped / (1 - clipped) * np.exp(logits)
+    shifted: Scores = np.where(scores > 0, odds / (1 + odds), 0).astype(np.float32)
+    return shifted

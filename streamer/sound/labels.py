@@ -75,15 +75,10 @@ def find(key: int | str) -> Label:
 
 def group(name: str) -> frozenset[int]:
     """The indices of a group's labels, for example of every siren; LookupError with close matches."""
-    return group_of(name).members
-
-
-def group_of(name: str) -> LabelGroup:
-    """The group with this id; LookupError with close matches."""
     found = groups().get(name.strip())
     if found is None:
         raise LookupError(f"no group of labels is called {name!r}{_hint(name, list(groups()))}")
-    return found
+    return found.members
 
 
 def resolve(name: str) -> frozenset[int]:

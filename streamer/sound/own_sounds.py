@@ -34,13 +34,9 @@ class _Standing:
 
 @dataclass(slots=True)
 class OwnSoundEvents:
-    """Onsets and offsets of one's own sounds. `ids`: numbers of sound events, shared with those of the tagger.
-
-    `names`: those that are listened for; none: nothing is asked of the model.
-    """
+    """Onsets and offsets of one's own sounds. `ids`: numbers of sound events, shared with those of the tagger."""
 
     ids: Iterator[int]
-    names: tuple[str, ...] = ()
     _standing: dict[str, _Standing] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)
 

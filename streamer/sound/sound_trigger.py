@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
-from streamer.sound.judgement import TRAINED_SPANS_S, combine, estimated_offset, estimated_onset
+from streamer.sound.events import estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
 from streamer.sound.patterns.state import CANDIDATE_SCORE, CadencePhase, CadenceState, Opinion, PatternTrust
 from streamer.sound.triggers import AlertInput, Evidence
@@ -121,7 +121,6 @@ class SoundTrigger:
     on: NDArray[np.float32]
     rivals: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     mistaken: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
-    trained_spans_s: Sequence[float] = TRAINED_SPANS_S
     state: SoundState = SoundState.QUIET
     clues: Clues = Clues()  # of the latest hop
     _run: _Run = field(init=False)
@@ -227,7 +226,7 @@ class SoundTrigger:
         return bool(seen) and at - seen[-1] <= SIGN_SAMPLES and seen[-1] - seen[0] >= SIGNS_APART
 
     def _judge(self, given: AlertInput) -> None:
-        scores = combine(given.judgement, self.trained_spans_s) if given.scores is None else given.scores
+        scores = np.zeros(LABEL_COUNT, np.float32) if given.scores is None else given.scores
         at, run, stands = given.end_sample, self._run, self.state is SoundState.CONFIRMED
         self._judged = at
         own, rival = (float(scores[some].max(initial=0.0)) for some in (self.members, self.rivals))

@@ -6,7 +6,6 @@ cooldown) is decided in `streamer.sound.alerts`, the same way for all of them.
 
 import re
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,8 @@ class AlertText:
 class AlertInput:
     """What is new since the last step; everything that is absent has not changed or was not judged.
 
-    `judgement`: the spans of this second, if one was judged; `scores`: its combination float32 [527] (made here if
-    None); `own`: how much it is like sounds of one's own; `silent`: digital silence, which counts as scores of zero.
+    `judgement`: the spans of this second, if one was judged; `scores`: what they come to, float32 [527] (`combine`);
+    `own`: how much it is like sounds of one's own; `silent`: digital silence, which counts as scores of zero.
     `cadence`: the states of this hop, None where no audio was heard since the last step. `texts`: segments that
     changed, in order. `heard`: top tags of the latest judgement. `lost`: the microphone delivers nothing. `gap`:
     samples were lost since the last step. `local_time_s`: seconds after local midnight (quiet hours).
@@ -76,14 +75,6 @@ class Evidence:
     labels: tuple[str, ...] = ()
     news: bool = False
     withdrawn: bool = False
-
-
-class Trigger(Protocol):
-    """Evidence for one rule."""
-
-    def step(self, given: AlertInput) -> Evidence:
-        """Take what is new and say what is known."""
-        ...
 
 
 @dataclass(slots=True)

@@ -55,6 +55,17 @@ class FeatureSection(_Section):
         return TapRecipe(self.window_s, self.least_s, self.context, self.stored)
 
 
+class SceneSection(_Section):
+    """Scenes that are composed from the clips, with a teacher for what is not labelled; see `scenes`."""
+
+    folder: Path = Path("build/scenes")
+    count: int = Field(3000, ge=100)
+    validation: int = Field(400, ge=50)
+    teacher: Path | None = None
+    short_windows: bool = True  # hear as live windows do, with `streamer train context`'s differences
+    stock: bool = False  # and as stock weights do, with their margin
+
+
 class RecipeSection(_Section):
     """The optimisation; defaults are Whisper-AT's for small backbones on AudioSet."""
 
@@ -97,6 +108,7 @@ class HeadTraining(_Section):
     data: DataSection
     features: FeatureSection = FeatureSection()
     recipe: RecipeSection = RecipeSection()
+    scenes: SceneSection | None = None
 
     @model_validator(mode="after")
     def _out_is_a_head(self) -> Self:

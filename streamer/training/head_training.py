@@ -13,8 +13,10 @@ that rate, and only then is the `test` split looked at. A head that exists alrea
 
 import io
 import json
+import logging
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,24 @@ import torch
 from streamer.errors import InputError
 from streamer.measure.report import Report, Table, publish
 from streamer.model.catalog import LABELS
-from streamer.model.checkpoint import load_model
+from streamer.model.checkpoint import load_model, load_module
 from streamer.model.download import file_sha256
+from streamer.model.encoder import encoder_sha256 as encoder_identity
 from streamer.model.head import HeadKind, HeadModule, HeadShape, load_head
 from streamer.model.whisper import Model
 from streamer.training import trainer
 from streamer.training.calibration import Fit, calibrate
 from streamer.training.evaluation import Judgements, SpanScore, evaluate_head, judge_spans
 from streamer.training.features import TapSet, cached_taps, encoder_sha256, recipe_hash
-from streamer.training.head_settings import HeadTraining, read_settings
+from streamer.training.head_settings import HeadTraining, SceneSection, read_settings
 from streamer.training.manifests import Clip, hold_out, of_split, read_manifest
 from streamer.training.processes import Processes, processes
+from streamer.training.scene_taps import SceneSampler, SceneTaps, compose, encode, judge_scenes
+from streamer.training.scenes import Scenes
+from streamer.training.teacher import Teacher
 from streamer.training.trainer import Sampler
+
+logger = logging.getLogger(__name__)
 
 KINDS = (HeadKind.LAST_MLP, HeadKind.WA_MLP, HeadKind.WA_TR, HeadKind.TL_TR)
 
@@ -64,6 +72,8 @@ def main(config: Path, overrides: Sequence[str] = (), *, progress: bool = True) 
 
 def train_head(settings: HeadTraining, group: Processes, *, progress: bool = False) -> TrainedHead:
     """Train by validated settings; every process of `group` calls this."""
+    if settings.scenes is not None:
+        return _train_on_scenes(settings, settings.scenes, group, progress=progress)
     model = load_model(settings.model, head=None, device=group.device, dtype=settings.dtype)
     train_clips, validation_clips = split_clips(settings)
     recipe, cache = settings.features.recipe(), settings.features.cache
@@ -88,10 +98,66 @@ def train_head(settings: HeadTraining, group: Processes, *, progress: bool = Fal
     return TrainedHead(settings.out, tuple(run.losses), trained, len(taps), len(held_out))
 
 
-def split_clips(settings: HeadTraining) -> tuple[list[Clip], list[Clip]]:
+def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes, *, progress: bool) -> TrainedHead:
+    """The same on scenes composed from the clips, the held out ones from held out clips. The first process composes."""
+    train_clips, validation_clips = split_clips(settings, unlabelled=True)
+    hearings = _hearings(settings, how, group.device)
+    teacher = None if how.teacher is None else Teacher(how.teacher)
+    sets = []
+    for name, clips, count in (("train", train_clips, how.count), ("validation", validation_clips, how.validation)):
+        folder = how.folder / name
+        if group.leads:
+            compose(Scenes(clips, teacher, zlib.crc32(name.encode())), count, folder, logger.info)
+            for place, (hearing, model) in enumerate(hearings.items()):
+                encode(model, folder, hearing, (place, len(hearings)), logger.info)
+        group.wait()
+        sets.append(SceneTaps(folder, list(hearings)))
+    scenes, held_out = sets
+    model = next(iter(hearings.values()))
+    identity = trainer.identity_of(
+        settings.model_dump_json(include={"head", "recipe", "seed"}), encoder_sha256(model), scenes.identity()
+    )
+    run = trainer.begin(_shape(settings, model), settings.recipe, settings.seed, identity, group.device)
+    state = settings.out.with_name(f"{settings.out.name}.training")
+    trainer.resume(run, state)
+    trainer.train(
+        run, SceneSampler(scenes, settings.recipe, settings.seed), settings.recipe, state, group, progress=progress
+    )
+    trained = tuple(scenes.heard())
+    if group.leads:
+        head = trainer.averaged_head(run)
+        judged = judge_scenes(head, held_out, settings.recipe.spans_s)
+        fit = calibrate(judged.logits, judged.truth, judged.windows, trained)
+        facts = _facts(settings, model, scenes, held_out, trained, run.losses)
+        facts["shape"] = (model.dims.n_audio_layer, model.dims.n_audio_state)
+        facts["encoder_sha256"] = encoder_identity(load_module(settings.model).encoder)
+        write_head(settings.out, head.half(), fit, facts)
+    group.wait()
+    return TrainedHead(settings.out, tuple(run.losses), trained, len(scenes), len(held_out))
+
+
+def _hearings(settings: HeadTraining, how: SceneSection, device: torch.device) -> dict[str, Model]:
+    """The ways in which the backbone hears a window, by name."""
+    found: dict[str, Model] = {}
+    for name, short in (("short", True), ("stock", False)):
+        if (how.short_windows if short else how.stock) or (not short and not how.short_windows):
+            languages = ("en",) if short else ()
+            found[f"{settings.model.replace('/', '_')}-{name}"] = load_model(
+                settings.model,
+                head=None,
+                device=device,
+                dtype=settings.dtype,
+                short_windows=short,
+                languages=languages,
+            )
+    return found
+
+
+def split_clips(settings: HeadTraining, *, unlabelled: bool = False) -> tuple[list[Clip], list[Clip]]:
     """The training and the validation clips of all manifests; see `configs/train_head.yaml`."""
     data = settings.data
-    clips = [clip for manifest in data.manifests for clip in read_manifest(manifest).clips if clip.labels]
+    every = [clip for manifest in data.manifests for clip in read_manifest(manifest).clips]
+    clips = [clip for clip in every if clip.labels or unlabelled]
     kept = of_split(clips, data.train)
     if any(clip.split == data.validation for clip in clips):
         return kept, of_split(clips, data.validation)
@@ -142,8 +208,8 @@ def _shape(settings: HeadTraining, model: Model) -> HeadShape:
 def _facts(
     settings: HeadTraining,
     model: Model,
-    taps: TapSet,
-    held_out: TapSet,
+    taps: Sized,
+    held_out: Sized,
     trained: Sequence[int],
     losses: Sequence[float],
 ) -> dict[str, Any]:
@@ -160,7 +226,7 @@ def _facts(
         "train_windows": len(taps),
         "validation_windows": len(held_out),
         "final_loss": losses[-1] if losses else None,
-        "settings": settings.model_dump(mode="json", include={"head", "recipe", "features", "seed"}),
+        "settings": settings.model_dump(mode="json", include={"head", "recipe", "features", "seed", "scenes"}),
     }
 
 

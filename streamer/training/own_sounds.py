@@ -8,7 +8,7 @@ rest. What it takes for the sound there, and how often clips are recognised that
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -16,19 +16,9 @@ from torch import Tensor
 from streamer.audio.mel import FRAMES_PER_SECOND, MelFrames
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Severity
-from streamer.model.own_sounds import (
-    CLIPS_KEPT,
-    CLIPS_NEEDED,
-    Background,
-    OwnSound,
-    Packed,
-    Vectors,
-    pack,
-    run_means,
-    unpack,
-)
+from streamer.model.own_sounds import Background, OwnSound, Vectors, run_means, unpack
 from streamer.model.whisper import MIN_FRAMES, Model
-from streamer.training.moments import WINDOW_S, Audio, Moment, Scene, moment_of, scenes
+from streamer.training.moments import WINDOW_S, Audio, Scene, moment_of, scenes
 
 SCENES = 10  # of each clip
 SCALE = 8.0  # unit vectors are made so long before the fit
@@ -74,23 +64,7 @@ def encoder_of(model: Model) -> Encode:
     return encode
 
 
-def clip_vectors(
-    samples: Audio, name: str, encode: Encode, background: Background, random: np.random.Generator
-) -> tuple[Packed, Moment]:
-    """Packed vectors [n, k] of the steps in which a clip sounds, in SCENES scenes. InputError: it is silent."""
-    moment = moment_of(samples, name)
-    found = [_sounding(scene, encode, background) for scene in scenes(moment, SCENES, random)]
-    return pack(np.concatenate(found)), moment
-
-
-def _sounding(scene: Scene, encode: Encode, background: Background) -> Vectors:
-    vectors = background.vectors(encode(scene.samples))
-    steps = min(len(vectors), len(scene.sounds))
-    return vectors[-steps:][scene.sounds[-steps:]]
-
-
 def learn(
-    known: OwnSound | None,
     name: str,
     severity: Severity,
     clips: Sequence[tuple[str, Audio]],
@@ -98,59 +72,48 @@ def learn(
     background: Background,
     tell: Tell = lambda line: None,
 ) -> OwnSound:
-    """The sound with these clips added to what is known of it; with fewer than CLIPS_NEEDED it is not learned yet.
-
-    Raises InputError where a clip is silent, or unlike the others.
-    """
+    """The sound of clips (label, samples). Raises InputError where one is silent, or unlike the others."""
     random = np.random.default_rng(len(clips))
-    same = known is not None and known.encoder == background.encoder
-    kept = known.clips if known is not None and same else ()
-    fresh = []
+    vectors = []
     for place, (label, samples) in enumerate(clips):
-        vectors, moment = clip_vectors(samples, label, encode, background, random)
-        lasts_s = len(moment.samples) / SAMPLE_RATE
-        tell(f"clip {place + 1} of {len(clips)}: {label}, {lasts_s:.1f} s of sound")
-        fresh.append(vectors)
-    names = [f"clip {number + 1}" for number in range(len(kept))] + [label for label, _ in clips]
-    sound = OwnSound(
-        known.name if known else name,
-        severity,
-        background.encoder,
-        background.model,
-        (*kept, *fresh),
-        np.zeros(0, np.float32),
-    )
-    return taught(sound, background, names)
-
-
-def taught(sound: OwnSound, background: Background, names: Sequence[str] = ()) -> OwnSound:
-    """The sound with the layer that its clips lead to; without one where they are too few. InputError: not alike."""
-    sound = replace(sound, clips=sound.clips[-CLIPS_KEPT:])
-    if len(sound.clips) < CLIPS_NEEDED:
-        return sound
-    clips = [unpack(clip) for clip in sound.clips]
-    per_scene = float(np.mean([len(clip) for clip in clips])) / SCENES
+        moment = moment_of(samples, label)
+        tell(f"clip {place + 1} of {len(clips)}: {label}, {len(moment.samples) / SAMPLE_RATE:.1f} s of sound")
+        sounding = [_sounding(scene, encode, background) for scene in scenes(moment, SCENES, random)]
+        vectors.append(np.concatenate(sounding))
+        if len(vectors[-1]) == 0:
+            raise InputError(f"{label}: sounds too briefly at a time to be recognised again")
+    per_scene = float(np.mean([len(clip) for clip in vectors])) / SCENES
     run = int(np.clip(round(per_scene / 4), 1, CONFIRMING_STEPS))
     others = unpack(background.others)
-    layer = _fit(np.concatenate(clips), others.reshape(-1, others.shape[-1]))
+    layer = _fit(np.concatenate(vectors), others.reshape(-1, others.shape[-1]))
     tails = []
     for part in (slice(0, None, 2), slice(1, None, 2)):
         taught_on = np.delete(others, np.arange(len(others))[part], axis=0)
-        half = _fit(np.concatenate(clips), taught_on.reshape(-1, others.shape[-1]))
+        half = _fit(np.concatenate(vectors), taught_on.reshape(-1, others.shape[-1]))
         tails.append(run_means(others[part] @ half.weight + np.float32(half.bias), run).max(-1))
     tail = np.sort(np.concatenate(tails))[::-1]
     threshold = max(float(tail[OUTLIERS]) + MARGIN, LEAST_THRESHOLD)
-    again = _left_out(clips, others, threshold, names[-len(clips) :])
-    return replace(
-        sound,
-        weight=layer.weight,
-        bias=layer.bias,
-        threshold=threshold,
-        run=run,
+    return OwnSound(
+        name,
+        severity,
+        background.encoder,
+        background.model,
+        len(clips),
+        layer.weight,
+        layer.bias,
+        threshold,
+        run,
         false_alarms=int((tail >= threshold).sum()),
         false_hours=background.hours,
-        heard_again=again,
+        recall=_left_out(vectors, others, threshold, [label for label, _ in clips]),
     )
+
+
+def _sounding(scene: Scene, encode: Encode, background: Background) -> Vectors:
+    """Vectors [n, k] of the steps of a scene in which it sounds."""
+    vectors = background.vectors(encode(scene.samples))
+    steps = min(len(vectors), len(scene.sounds))
+    return vectors[-steps:][scene.sounds[-steps:]]
 
 
 def _left_out(clips: Sequence[Vectors], others: Vectors, threshold: float, names: Sequence[str]) -> float:
@@ -165,8 +128,7 @@ def _left_out(clips: Sequence[Vectors], others: Vectors, threshold: float, names
     if len(unlike) > 1:
         raise InputError("the clips are not alike: give three to ten of the same sound, each with nothing else as loud")
     if unlike:
-        label = names[unlike[0]] if names else f"clip {unlike[0] + 1}"
-        raise InputError(f"{label}: is unlike the other clips: leave it out, or give one of the same sound")
+        raise InputError(f"{names[unlike[0]]}: is unlike the other clips: leave it out, or give one of the same sound")
     return float(np.mean(shares))
 
 

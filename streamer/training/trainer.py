@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,19 @@ def balanced_weights(labels: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
         counts[list(item)] += 1
     weights = np.array([(1000 / (counts[list(item)] + 0.01)).sum() for item in classes])
     return np.asarray(weights / weights.sum())
+
+
+class Batches(Protocol):
+    """What draws the batches of a training."""
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def draw(self, epoch: int, step: int, rank: int = 0, count: int = 1) -> list[Part]:
+        """The part of a batch that belongs to process `rank` of `count`, items of one length together."""
+        ...
 
 
 class Sampler:
@@ -87,7 +100,7 @@ class Sampler:
             partner = _repeated(self._cut(other, taps.shape[1], random), taps.shape[1])
             taps = share * taps + (1 - share) * partner
             target = share * target + (1 - share) * self._target(other)
-        return _masked(taps, self._recipe.time_mask_share, random), target
+        return masked(taps, self._recipe.time_mask_share, random), target
 
     def _pick(self, random: np.random.Generator) -> int:
         return min(int(np.searchsorted(self._cumulative, random.random())), len(self._taps) - 1)
@@ -112,7 +125,7 @@ def _repeated(taps: Tensor, steps: int) -> Tensor:
     return taps.repeat(1, times, 1)[:, :steps]
 
 
-def _masked(taps: Tensor, share: float, random: np.random.Generator) -> Tensor:
+def masked(taps: Tensor, share: float, random: np.random.Generator) -> Tensor:
     """Zeros over a random run of at most `share` of the steps (10 of 25)."""
     steps = taps.shape[1]
     length = int(random.integers(int(share * steps) + 1))
@@ -154,7 +167,7 @@ def begin(shape: HeadShape, recipe: RecipeSection, seed: int, identity: str, dev
 
 
 def train(
-    run: Run, sampler: Sampler, recipe: RecipeSection, state: Path, group: Processes, *, progress: bool = False
+    run: Run, sampler: Batches, recipe: RecipeSection, state: Path, group: Processes, *, progress: bool = False
 ) -> None:
     """Train until the last epoch, keeping the state at `state` after each and every `save_every_steps` in between."""
     with progress_bar("training", recipe.epochs * sampler.batches, shown=progress and group.leads) as advance:

@@ -18,10 +18,10 @@ import webrtcvad
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 
-from streamer.audio.loudness import dbfs
+from streamer.audio.block import dbfs
 from streamer.events import SAMPLE_RATE
 from streamer.settings.config import VadSettings
-from streamer.vad.gate import SILENCE_DB, VoiceFrame
+from streamer.vad.planner import SILENCE_DB, VoiceFrame
 
 PIECE_SAMPLES = 512  # 32 ms at 16 kHz, the only length that the network takes
 BEFORE_SAMPLES = 64  # of the piece before, which it wants in front

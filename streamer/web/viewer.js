@@ -4,7 +4,6 @@ import { byId, clock, element, percent, setText, UNCLEAR } from "./dom.js";
 import { Feed, options } from "./feed.js";
 import { Alerts } from "./alerts.js";
 import { Condition } from "./condition.js";
-import { Learn } from "./learn.js";
 import { Marks } from "./marks.js";
 import { Timeline } from "./timeline.js";
 
@@ -258,18 +257,13 @@ const feed = new Feed({
     heartbeat: (message) => condition.heartbeat(message),
     level,
     marks: (message) => marks.take(message),
-    learned: (message) => learn.take(message),
-    error: (message) => {
-      marks.refused(message.detail);
-      learn.refused(message.detail);
-    },
+    error: (message) => marks.refused(message.detail),
   },
 });
 const marks = new Marks((message) => feed.send(message), (alert) => {
   alerts.marked(alert);
   timeline.marked(alert);
 });
-const learn = new Learn((message) => feed.send(message));
 const alerts = new Alerts((alert) => feed.send({ type: "ack", id: alert.id, session: alert.session }), marks);
 const timeline = new Timeline(marks, (session, seconds) => {
   const opened = openedAt.get(session);
@@ -283,7 +277,6 @@ function hello(message) {
   }
   sounds.hello(sessions);
   marks.able((message.capabilities ?? []).includes("mark"));
-  learn.able((message.capabilities ?? []).includes("learn"), sessions);
 }
 
 function connected(state, detail) {
@@ -295,8 +288,6 @@ function connected(state, detail) {
 function take(event, early) {
   alerts.at(event.session, event.audio_t);
   timeline.at(event.session, event.audio_t);
-  learn.at(event.session, event.audio_t);
-  if (event.type === "sound" || event.type === "alert") learn.heard(event);
   if (event.type === "transcript") captions.transcript(event);
   else if (event.type === "tags") sounds.tags(event);
   else if (event.type === "alert") {

@@ -1,7 +1,6 @@
 """What was raised is kept, found again, marked and used; the sound around it is kept where people want that."""
 
-import json
-import logging
+import itertools
 import subprocess
 import sys
 import wave
@@ -13,13 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import streamer.commands.cli
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Delivery
 from streamer.alerts.history import AlertHistory, HistoryEntry, history_path, tune, wilson
-from streamer.alerts.recorder import ClipRing, Recorder, TappedSource, limit_folder, write_wav
-from streamer.alerts.wording import describe_report, explain, to_yaml
+from streamer.alerts.recorder import ClipRing, Recorder, limit_folder, write_wav
 from streamer.audio.block import AudioBlock
+from streamer.commands.alerts import describe_report, to_yaml
 from streamer.errors import ConfigError, UsageError
 from streamer.settings.config import validate
 from streamer.settings.deliveries import HistorySettings
@@ -131,7 +129,7 @@ def test_where_it_is(tmp_path):
 def test_a_history_that_nobody_asked_for_stops_nobody(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     environment = {"XDG_STATE_HOME": str(tmp_path / "file")}
-    assert open_deliveries(validate({}), live=True, environment=environment).names == ()
+    assert open_deliveries(validate({}), live=True, environment=environment).mark is None
     assert "going on without a history" in caplog.text
     asked = validate({"delivery": {"history": {"path": str(tmp_path / "file" / "x.jsonl")}}})
     with pytest.raises(ConfigError):
@@ -222,96 +220,13 @@ def test_wilson_interval():
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-# Words
-
-
-def test_every_default_rule_is_explained_in_words():
-    rules = AlertRules.default()
-    for rule in rules.rules:
-        text = explain(rule, rules)
-        assert text.startswith(f"{rule.id}: {rule.title} ({rule.severity}")
-        assert "raised when" in text
-        assert "over" in text
-        assert max(map(len, text.splitlines())) <= 112
-
-
-def test_explanations_follow_the_settings():
-    own = {"id": "x", "labels": ["Dog"], "threshold": None, "confirm": 1, "quiet_hours": "22:00-07:00"}
-    rules = parse_rules({"quiet_hours": "12:00-13:00", "rules": [own, {"id": "help", "all_clear": False}]})
-    text = explain(rules.rules[0], rules)
-    assert "the tagging head has for each of them" in " ".join(text.split())
-    assert "not raised 22:00-07:00 and 12:00-13:00 (for all rules)" in text
-    assert "notifications do not tell" in explain(rules.rules[1], rules)
-
-
-# The commands
-
-
-def run(capsys, *arguments, status=0):
-    assert streamer.commands.cli.main(["alerts", *arguments]) == status
-    return capsys.readouterr()
-
-
-@pytest.fixture
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    history = AlertHistory(tmp_path / "streamer" / "alerts.jsonl")
-    for id, rule in enumerate(("siren", "dog", "dog"), 1):
-        severity = "critical" if rule == "siren" else "info"
-        history.append(alert(id, rule=rule, severity=severity), NOON + 3600 * id)
-        history.append(alert(id, "cleared", rule=rule, severity=severity), NOON + 3600 * id + 9)
-    return history
-
-
-def test_history_lists_filters_and_shows_what_was_heard(kept, capsys):
-    shown = run(capsys, "history").out
-    assert shown.count("score 0.91") == 3
-    assert "heard      Siren 0.91, Speech 0.40" in shown
-    assert "said       “what is “that”?”" in shown
-    assert run(capsys, "history", "--rule", "siren").out.count("score") == 1
-    assert run(capsys, "history", "--severity", "warning").out.count("score") == 1
-    assert run(capsys, "history", "--limit", "2").out.splitlines()[0].startswith("    2 ")
-    lines = run(capsys, "history", "--json", "--since", "2023-11-14T22:13:20+00:00").out.splitlines()
-    assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
-    assert json.loads(lines[0])["event"] == alert(1, "cleared").to_dict()
-    empty = run(capsys, "history", "--since", "5m")
-    assert empty.out == ""
-    assert "no such alerts" in empty.err
-
-
-def test_mark_and_tune(kept, capsys):
-    assert "is a false alarm" in run(capsys, "mark", "2", "false").out
-    assert "marked FALSE" in run(capsys, "history", "--marked", "false").out
-    assert run(capsys, "history", "--marked", "no").out.count("score") == 2
-    shown = run(capsys, "tune").out
-    assert "dog: 2 alerts, 1 marked (0 true, 1 false)" in shown
-    assert "too little to go by" in shown
-    assert "Only alerts that were raised can be marked" in shown
-    assert "not marked any more" in run(capsys, "mark", "2", "none").out
-    assert run(capsys, "history", "--marked", "no").out.count("score") == 3
-
-
-def test_wrong_use_is_one_line(kept, capsys):
-    for arguments, says in [
-        (("mark", "9", "false"), "ID: no alert 9"),
-        (("mark", "x", "false"), "must be a whole number"),
-        (("mark", "1", "maybe"), "verdict"),
-        (("history", "--since", "yesterday"), "--since: must look like"),
-        (("explain", "nope"), "RULE: no rule is called 'nope'"),
-        (("explain", "--set", "alerts.rules=[{id: x, labels: [Nope]}]"), "alerts.rules[0].labels[0]"),
-    ]:
-        shown = run(capsys, *arguments, status=2)
-        assert says in shown.err
-        assert shown.err.count("\n") == 1
-
-
 # The sound around an alert
 
 
 class Tone:
     """A source whose sample n is n / 1e6, with a loss."""
 
-    name, live, sample_rate = "tone", True, 16_000
+    name, live = "tone", True
 
     def __init__(self, blocks=600, lost_at=100, lost=1600):
         self._blocks, self._lost_at, self._lost = blocks, lost_at, lost
@@ -330,10 +245,10 @@ class Tone:
 
 def test_a_ring_knows_the_capture_clock_and_stays_small():
     ring = ClipRing(16_000 * 10)
-    for block in TappedSource(Tone(), ring).blocks():
-        assert len(block.samples) == 800
+    for block in Tone().blocks():
+        ring.push(block)
     end = 600 * 800 + 1600
-    assert (ring.end, ring.ended) == (end, True)
+    assert ring.end == end
     piece = ring.cut(end - 5000, end - 1000)
     np.testing.assert_allclose(piece, np.arange(end - 5000, end - 1000) / 1e6, rtol=1e-6)
     assert len(ring.cut(0, end)) <= 16_000 * 10 + 800
@@ -356,14 +271,15 @@ def test_the_sound_around_an_alert_is_kept_beside_the_history(tmp_path):
     recorder = Recorder(history, given)
     delivery = Delivery(recorder, limit=100)
     delivery.start()
-    source = recorder.tap("s1-20261123T040000", Tone(blocks=400, lost_at=-1)).blocks()
-    for _ in range(250):
-        next(source)
+    ring = recorder.clips("s1-20261123T040000")
+    source = Tone(blocks=400, lost_at=-1).blocks()
+    for block in itertools.islice(source, 250):
+        ring.push(block)
     delivery.put(alert(1, start=10.0, audio_t=12.5))
     wait_for(lambda: history.read())
     assert history.read()[0].clip is None  # what follows is not heard yet
-    for _ in source:
-        pass
+    for block in source:
+        ring.push(block)
     wait_for(lambda: history.read()[0].clip)
     delivery.finish()
     assert delivery.join(5)
@@ -380,15 +296,14 @@ def test_clips_at_the_end_of_the_program_and_off_by_default(tmp_path):
     recorder = Recorder(history, given)
     delivery = Delivery(recorder, limit=100)
     delivery.start()
-    source = recorder.tap("s1-20261123T040000", Tone()).blocks()
-    for _ in range(250):
-        next(source)
+    ring = recorder.clips("s1-20261123T040000")
+    for block in itertools.islice(Tone().blocks(), 250):
+        ring.push(block)
     delivery.put(alert(1, start=10.0, audio_t=12.5))
     delivery.finish()
     assert delivery.join(5)
     assert history.read()[0].clip is not None
-    plain = Tone()
-    assert Recorder(history, HistorySettings()).tap("s", plain) is plain
+    assert Recorder(history, HistorySettings()).clips("s") is None
 
 
 def test_clips_are_bounded(tmp_path):
@@ -396,15 +311,3 @@ def test_clips_are_bounded(tmp_path):
         write_wav(tmp_path / f"{number}.wav", np.full(1000, 2.0 * number, np.float32))
     assert limit_folder(tmp_path, 3 * 2044) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 3
-
-
-def test_the_program_records_and_tells(tmp_path, caplog):
-    """From a live session's events to the history, as `streamer run` wires it."""
-    caplog.set_level(logging.WARNING)
-    data = {"delivery": {"history": {"path": str(tmp_path / "alerts.jsonl"), "record": "always"}}}
-    deliveries = open_deliveries(validate(data), live=False, run="s1-now")
-    deliveries.start()
-    deliveries.put([alert(1), alert(1, "cleared")])
-    assert deliveries.stop(10)
-    assert [entry.latest.state for entry in AlertHistory(tmp_path / "alerts.jsonl").read()] == ["cleared"]
-    assert caplog.text == ""

@@ -17,9 +17,8 @@ from web_receiver import receiver
 
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import NotDeliveredError
-from streamer.alerts.notify import Push
 from streamer.alerts.parcels import Parcel, parcel_key
-from streamer.alerts.wording import body, title
+from streamer.alerts.targets import Push, body, title
 from streamer.errors import ConfigError
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import validate
@@ -119,7 +118,7 @@ def dribbling():
 
 
 def test_a_service_without_an_end_holds_up_no_other_one(monkeypatch):
-    monkeypatch.setattr("streamer.alerts.notify.MAX_STUCK", 7)  # apprise's own pool has six threads on two cores
+    monkeypatch.setattr("streamer.alerts.targets.MAX_STUCK", 7)  # apprise's own pool has six threads on two cores
     with dribbling() as port, receiver() as server:
         service = Push("stuck", f"json://127.0.0.1:{port}/", names=NAMES, timeout_s=0.1, path="delivery.push[0].url")
         for number in range(7):
@@ -136,7 +135,7 @@ import sys
 sys.path[:0] = [{folder!r}]
 from test_notify import NAMES, dribbling, numbered
 from streamer.alerts.delivery import NotDeliveredError
-from streamer.alerts.notify import Push
+from streamer.alerts.targets import Push
 service = dribbling()
 port = service.__enter__()  # it goes on while the program ends
 try:

@@ -10,7 +10,7 @@ from alerts_made import alert, wait_for
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Delivery, RefusedError
 from streamer.alerts.parcels import Parcel, parcel_key
-from streamer.alerts.shell import Command, variables
+from streamer.alerts.targets import Command, variables
 from streamer.errors import ConfigError
 from streamer.settings.config import validate
 
@@ -127,5 +127,6 @@ def test_from_settings(tmp_path):
 
 def test_nothing_is_delivered_by_default(tmp_path):
     environment = {"XDG_STATE_HOME": str(tmp_path)}
-    assert open_deliveries(validate({}), live=False, environment=environment).names == ()
-    assert open_deliveries(validate({}), live=True, environment=environment).names == ("history",)
+    assert open_deliveries(validate({}), live=False, environment=environment)._deliveries == ()
+    live = open_deliveries(validate({}), live=True, environment=environment)
+    assert [delivery.name for delivery in live._deliveries] == ["history"]

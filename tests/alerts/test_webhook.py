@@ -6,13 +6,13 @@ import json
 import logging
 
 import pytest
-from alerts_made import Sink, alert, told, wait_for
+from alerts_made import alert, wait_for
 from web_receiver import receiver
 
 from streamer.alerts.deliveries import open_deliveries
 from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError
 from streamer.alerts.parcels import Parcel, Spool, parcel_key, read_alert
-from streamer.alerts.webhook import Webhook, signature
+from streamer.alerts.targets import Webhook, signature
 from streamer.errors import ConfigError
 from streamer.settings.config import validate
 
@@ -120,27 +120,6 @@ def test_a_server_that_goes_away_and_a_restart_of_ours_in_between(tmp_path):
         delivery.finish()
         assert delivery.join(5)
     assert delivered(again.got) == [(2, "raised"), (2, "cleared")]
-
-
-def test_a_hanging_push_service_delays_neither_webhook_nor_others(tmp_path):
-    hanging = Sink("push")
-    hanging.open.clear()
-    with receiver() as server:
-        web = Delivery(hook(server.url), limit=100, backoff=FAST, spool=Spool(tmp_path, "house"))
-        push = Delivery(hanging, limit=100)
-        for delivery in (web, push):
-            delivery.start()
-        push.put(alert(1))
-        assert hanging.entered.wait(5)
-        for delivery in (push, web):
-            delivery.put(alert(2))
-        wait_for(lambda: server.got)
-        assert hanging.got == []
-        hanging.open.set()
-        for delivery in (web, push):
-            delivery.finish()
-            assert delivery.join(5)
-    assert told(hanging.got) == [(1, "raised"), (2, "raised")]
 
 
 def settings(url, **more):

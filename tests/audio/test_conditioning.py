@@ -169,16 +169,6 @@ def test_whatever_comes_in_what_goes_out_is_finite_and_within_full_scale(runs, s
         assert "\n" not in report.detail
 
 
-def test_reset_is_as_new():
-    conditioner = Conditioner()
-    sound = speechlike(5) + np.float32(0.1)
-    first = run(sound, conditioner)
-    conditioner.reset()
-    second = run(sound, conditioner)
-    assert np.array_equal(first[0], second[0])
-    assert first[1] == second[1]
-
-
 def test_a_frame_of_another_length_is_refused():
     with pytest.raises(ValueError, match="320"):
         Conditioner().step(np.zeros(319, np.float32))

@@ -17,9 +17,9 @@ pytestmark = needs_pulseaudio
 LISTENER = """
 import json, sys, threading
 import numpy as np
-from streamer.audio.source import open_source
+from streamer.audio.files import open_source
 source = open_source(device=sys.argv[1] if len(sys.argv) > 1 else None)
-print(json.dumps({"name": source.name, "rate": source.sample_rate}), flush=True)
+print(json.dumps({"name": source.name}), flush=True)
 def stop():
     sys.stdin.readline()
     source.close()
@@ -118,8 +118,9 @@ def test_unplugged_it_says_so_and_comes_back_by_itself(microphone, beep):
 
 def test_devices_are_listed_and_a_wrong_one_is_refused(microphone):
     code = """
-from streamer.commands.doctor import _microphone, list_devices
-from streamer.audio.source import open_source
+from streamer.audio.files import open_source
+from streamer.audio.portaudio import list_devices
+from streamer.commands.doctor import _microphone
 from streamer.errors import InputError
 print([(d.name, d.host_api, d.default, d.rate > 0, d.channels > 0) for d in list_devices()])
 print(_microphone().verdict.value, _microphone().detail)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import babble
 
-from streamer.audio.resample import BlockMaker, Mixer, PcmDecoder, Resampler, mix_to_mono, to_16k
-from streamer.errors import InputError
+from streamer.audio.resample import BlockMaker, Mixer, Resampler, mix_to_mono, to_16k
 
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]
 
@@ -55,11 +54,6 @@ def test_a_flushed_resampler_is_as_new():
     assert np.array_equal(first, second)
 
 
-def test_an_impossible_rate_is_refused():
-    with pytest.raises(ValueError, match="above 0 Hz"):
-        Resampler(0)
-
-
 @given(
     st.sampled_from(RATES),
     st.lists(st.tuples(st.booleans(), st.integers(0, 5_000)), max_size=12),
@@ -75,6 +69,16 @@ def test_the_clock_never_drifts_whatever_is_lost(rate, steps):
     # The tail of a run is rounded on its own; where sound ends the account, its rounding is all that can differ.
     assert abs(clock - to_16k(native, rate)) <= 1
     assert all(block.lost_samples or len(block.samples) for block in blocks)
+
+
+def test_channels_are_mixed_and_what_the_mix_tells_comes_before_its_sound():
+    maker = BlockMaker(16_000)
+    (block,) = maker.mix(np.array([[0.5, 0.1], [1.0, -1.0]], np.float32))
+    assert block.samples.tolist() == [np.float32(0.3), 0.0]
+    wave = babble(16_000, 1.0)[:, 0]
+    told, *sound = maker.mix(np.stack([wave, -wave], axis=1))
+    assert "cancel each other out" in told.notice
+    assert sum(len(block.samples) for block in sound) == 16_000
 
 
 def test_sound_after_a_loss_lands_at_its_true_place():
@@ -225,55 +229,16 @@ def test_another_number_of_channels_starts_afresh():
     assert np.array_equal(mixer.push(frames), mix_to_mono(frames))
 
 
-def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    edges = [0, *sorted(at % (len(data) + 1) for at in cuts), len(data)]
-    return [data[left:right] for left, right in itertools.pairwise(edges)]
-
-
-@given(
-    st.sampled_from(["pcm_s16le", "pcm_f32le"]),
-    st.sampled_from([8_000, 16_000, 44_100]),
-    st.integers(1, 3),
-    st.binary(max_size=3_000),
-    st.lists(st.integers(0, 3_000), max_size=8),
-)
-@settings(max_examples=100, deadline=None)
-def test_any_split_of_the_bytes_gives_the_same_samples(encoding, rate, channels, data, cuts):
-    if encoding == "pcm_f32le":
-        data = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype("<f4").tobytes()
-    whole, pieces = PcmDecoder(encoding, rate, channels), PcmDecoder(encoding, rate, channels)
-    expected = np.concatenate([whole.push(data), whole.finish()])
-    found = np.concatenate([*(pieces.push(piece) for piece in cut(data, cuts)), pieces.finish()])
-    assert found.dtype == np.float32
-    assert np.array_equal(found, expected)
-
-
-def test_16_bit_samples_are_exact():
-    values = np.array([-32_768, -1, 0, 1, 32_767], "<i2")
-    assert PcmDecoder().push(values.tobytes()).tolist() == [-1.0, -1 / 32_768, 0.0, 1 / 32_768, 32_767 / 32_768]
-
-
-def test_channels_are_averaged_and_odd_tails_dropped():
-    decoder = PcmDecoder("pcm_f32le", 16_000, 2)
-    assert decoder.push(np.array([0.5, 0.1, -1.0, 1.0], "<f4").tobytes() + b"abc").tolist() == pytest.approx([0.3, 0])
-    assert len(decoder.finish()) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [(("mulaw",), "encoding"), (("pcm_s16le", 100), "sample_rate"), (("pcm_s16le", 16_000, 0), "channels")],
-)
-def test_what_it_does_not_know_is_refused_by_name(arguments, field):
-    with pytest.raises(InputError, match=field):
-        PcmDecoder(*arguments)
-
-
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
         (np.array([[0], [128], [255]], np.uint8), [-1, 0, 127 / 128]),
         (np.array([[-(2**31)], [2**30]], np.int32), [-1, 0.5]),
         (np.array([[0.25, 0.75]], np.float64), [0.5]),
+        (
+            np.array([[-32_768], [-1], [0], [1], [32_767]], np.int16),
+            [-1.0, -1 / 32_768, 0.0, 1 / 32_768, 32_767 / 32_768],
+        ),
     ],
 )
 def test_every_sample_type_is_scaled(values, expected):

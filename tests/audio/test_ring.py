@@ -1,135 +1,133 @@
 import threading
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.audio.ring import OVERRUN, Lost, RingBuffer
+from streamer.audio.block import AudioBlock, empty
+from streamer.audio.ring import OVERRUN, RingBuffer
+
+LONG_S = 30.0
 
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(0, 40)),
         st.tuples(st.just("lost"), st.integers(0, 40)),
-        st.tuples(st.just("read"), st.tuples(st.integers(0, 400), st.integers(0, 60))),
+        st.tuples(st.just("say"), st.sampled_from(["no_audio", "degraded"])),
+        st.tuples(st.just("read"), st.integers(0, 4)),
     ),
     max_size=40,
 )
 
 
+def lost(count: int, reason: str) -> AudioBlock:
+    return AudioBlock(empty(), count, reason)
+
+
+def sound(first: int, count: int) -> AudioBlock:
+    return AudioBlock(np.arange(first + 1, first + count + 1, dtype=np.float32))
+
+
 @given(st.integers(1, 50), steps)
 @settings(max_examples=300, deadline=None)
-def test_behaves_like_an_endless_array_that_forgets(capacity, script):
-    ring = RingBuffer(capacity)
-    heard = np.zeros(0, np.float32)  # everything ever, zeros where lost
-    was_lost = np.zeros(0, bool)
+def test_everything_comes_out_in_order_or_is_a_loss_exact_to_the_sample(capacity, script):
+    ring, written, said = RingBuffer(capacity), [], []
+    reader, found = ring.blocks(), []
     for verb, value in script:
         if verb == "write":
-            fresh = np.arange(len(heard) + 1, len(heard) + 1 + value, dtype=np.float32)
-            ring.write(fresh)
-            heard, was_lost = np.append(heard, fresh), np.append(was_lost, np.zeros(value, bool))
+            ring.write(sound(len(written), value))
+            written += range(len(written) + 1, len(written) + value + 1)
         elif verb == "lost":
-            ring.lost(value, f"reason {value}")
-            heard, was_lost = np.append(heard, np.zeros(value, np.float32)), np.append(was_lost, np.ones(value, bool))
+            ring.write(lost(value, f"reason {value}"))
+            written += [0] * value
+        elif verb == "say":
+            ring.write(AudioBlock(empty(), state=value, reason=f"at {len(written)}"))
+            said.append((value, f"at {len(written)}"))
         else:
-            start = min(value[0], len(heard))
-            end = min(start + value[1], len(heard))
-            check_read(ring, start, end, heard, was_lost)
-        assert ring.end == len(heard)
-        assert ring.oldest == max(0, len(heard) - capacity)
-    check_read(ring, 0, ring.end, heard, was_lost)
+            for _ in range(value):
+                if sum(block.lost_samples + len(block.samples) for block in found) < ring.end:  # else it would wait
+                    found.append(next(reader))
+        assert ring.end == len(written)
+    ring.finish()
+    found += reader
+    at = 0
+    for block in found:
+        there = written[at : at + block.lost_samples + len(block.samples)]
+        assert block.samples.tolist() == there[block.lost_samples :]
+        if block.reason != OVERRUN and block.lost_samples:
+            assert not any(there[: block.lost_samples])
+        elif block.lost_samples:
+            assert all(there)  # what sounded, and was in the ring for too long
+        at += len(there)
+    assert at == len(written)
+    states = [(block.state, block.reason) for block in found if block.state != "listening"]
+    assert states == said
+    assert all(f"at {at}" == reason for at, (_, reason) in zip(places(found), states, strict=True))
 
 
-def check_read(ring, start, end, heard, was_lost):
-    found = ring.read(start, end)
-    gone = np.arange(start, end) < ring.oldest
-    expected_lost = was_lost[start:end] | gone
-    assert np.array_equal(found.samples, np.where(expected_lost, 0, heard[start:end]))
-    announced = np.zeros(end - start, bool)
-    for loss in found.lost:
-        assert start <= loss.start_sample < loss.end_sample <= end
-        assert not announced[loss.start_sample - start : loss.end_sample - start].any()
-        announced[loss.start_sample - start : loss.end_sample - start] = True
-        assert (loss.reason == OVERRUN) == bool(gone[loss.start_sample - start])
-    assert np.array_equal(announced, expected_lost)
-    assert [loss.start_sample for loss in found.lost] == sorted(loss.start_sample for loss in found.lost)
+def places(blocks: list[AudioBlock]) -> list[int]:
+    """Where the states stand in the audio."""
+    at, where = 0, []
+    for block in blocks:
+        at += block.lost_samples + len(block.samples)
+        where += [at] if block.state != "listening" else []
+    return where
 
 
-def test_an_overrun_is_named_to_the_sample():
+def test_only_the_oldest_blocks_go_and_no_more_than_must():
     ring = RingBuffer(100)
-    ring.write(np.ones(250, np.float32))
-    found = ring.read(20, 250)
-    assert found.lost == (Lost(20, 150, OVERRUN),)
-    assert found.samples[:130].sum() == 0
-    assert found.samples[130:].sum() == 100
+    for number in range(5):
+        ring.write(sound(50 * number, 50))
+    ring.finish()
+    overrun, *kept = ring.blocks()
+    assert (overrun.lost_samples, overrun.reason) == (150, OVERRUN)
+    assert np.concatenate([block.samples for block in kept]).tolist() == list(range(151, 251))
+
+
+def test_the_newest_block_stays_however_long_it_is():
+    ring = RingBuffer(10)
+    for count in (8, 25):
+        ring.write(sound(0, count))
+    ring.finish()
+    assert [(block.lost_samples, len(block.samples)) for block in ring.blocks()] == [(8, 0), (0, 25)]
+
+
+def test_what_is_told_with_sound_is_told_without_it():
+    ring = RingBuffer(10)
+    ring.write(AudioBlock(np.ones(8, np.float32), 3, "unplugged", notice="track 2 is heard"))
+    ring.write(sound(0, 8))
+    ring.finish()
+    first, second, third = ring.blocks()
+    assert (first.lost_samples, first.reason, first.notice) == (3, "unplugged", "track 2 is heard")
+    assert (second.lost_samples, second.reason) == (8, OVERRUN)
+    assert len(third.samples) == 8
 
 
 def test_neighbouring_losses_of_one_cause_are_one():
     ring = RingBuffer(100)
-    for count in (5, 6):
-        ring.lost(count, "unplugged")
-    ring.lost(0, "nothing")
-    ring.lost(4, "overflow")
-    assert ring.read(0, 15).lost == (Lost(0, 11, "unplugged"), Lost(11, 15, "overflow"))
+    for count, reason in ((5, "unplugged"), (6, "unplugged"), (4, "overflow")):
+        ring.write(lost(count, reason))
+    ring.finish()
+    assert [(block.lost_samples, block.reason) for block in ring.blocks()] == [(11, "unplugged"), (4, "overflow")]
 
 
-def test_a_loss_longer_than_the_ring_costs_no_memory():
-    ring = RingBuffer(10)
-    ring.write(np.ones(10, np.float32))
-    ring.lost(10**12, "a long sleep")
-    assert ring.end == 10 + 10**12
-    assert ring.read(ring.end - 10, ring.end).lost == (Lost(ring.end - 10, ring.end, "a long sleep"),)
-
-
-@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 6)])
-def test_a_range_that_is_not_there_yet_is_refused(start, end):
-    ring = RingBuffer(10)
-    ring.write(np.ones(5, np.float32))
-    with pytest.raises(ValueError, match="range"):
-        ring.read(start, end)
-
-
-def test_a_reader_waits_for_the_writer_across_threads():
+def test_a_reader_waits_for_the_writer_and_the_writer_for_room():
     ring, out = RingBuffer(1_000), []
-
-    def read() -> None:
-        at = 0
-        while ring.wait_until(at + 100) or at < ring.end:
-            end = min(at + 100, ring.end)
-            out.append(ring.read(at, end).samples)
-            ring.release(end)
-            at = end
-
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=lambda: out.extend(ring.blocks()))
     reader.start()
-    sound = np.arange(1, 20_051, dtype=np.float32)
-    for at in range(0, len(sound), 130):
-        piece = sound[at : at + 130]
-        assert ring.wait_for_room(len(piece), 30)
-        ring.write(piece)
+    for at in range(0, 20_020, 130):
+        assert ring.wait_for_room(130, LONG_S)
+        ring.write(sound(at, 130))
     ring.finish()
-    reader.join(30)
-    assert np.array_equal(np.concatenate(out), sound)
-    assert ring.ended
+    reader.join(LONG_S)
+    assert np.concatenate([block.samples for block in out]).tolist() == list(range(1, 20_021))
+    assert not any(block.lost_samples for block in out)
 
 
-def test_waits_end_without_what_they_waited_for():
+def test_room_is_what_was_read():
     ring = RingBuffer(10)
-    assert not ring.wait_until(1, 0.001)
-    ring.write(np.ones(8, np.float32))
-    assert ring.wait_until(8, 0)
-    assert not ring.wait_for_room(3, 0.001)
-    ring.release(1)
+    assert ring.wait_for_room(30, 0)  # longer than the ring: when it is empty
+    ring.write(sound(0, 8))
+    assert not ring.wait_for_room(3, 0)
+    next(ring.blocks())
     assert ring.wait_for_room(3, 0)
-    ring.finish()
-    assert not ring.wait_until(9)
-    assert not ring.wait_for_room(10)
-    with pytest.raises(ValueError, match="capacity"):
-        ring.wait_for_room(11)
-
-
-def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match="capacity_samples"):
-        RingBuffer(0)
-    with pytest.raises(ValueError, match="negative"):
-        RingBuffer(1).lost(-1, "")

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from media_files import ScriptedClock, Sound, babble, place_of, tone, write_media, write_tracks
 
 from streamer.audio.block import AudioBlock
-from streamer.audio.files import FileSource
-from streamer.audio.source import StdinSource, open_source
+from streamer.audio.files import FileSource, StdinSource, open_source
 from streamer.errors import InputError
 
 
@@ -57,7 +56,7 @@ def test_without_portaudio_a_microphone_is_refused_with_the_command_that_mends_i
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from streamer.audio.source import open_source
+from streamer.audio.files import open_source
 from streamer.errors import InputError
 print(sum(len(block.samples) for block in open_source(input={str(path)!r}, realtime=False).blocks()))
 try:
@@ -73,7 +72,7 @@ except InputError as error:
 
 
 def test_importing_the_sources_imports_no_sounddevice():
-    code = "import sys, streamer.audio.source; print('sounddevice' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, streamer.audio.files; print('sounddevice' in sys.modules, 'torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 

@@ -1,5 +1,6 @@
 """What files really hold: late tracks, several of them, chained links, pauses that were not sent, real damage."""
 
+import struct
 from pathlib import Path
 
 import av
@@ -255,3 +256,13 @@ def test_the_files_that_were_reported_are_heard_in_full(shared_dir, name, begins
     assert likeness > 0.6
     assert sum(block.lost_samples for block in blocks) == 0
     assert len(told(blocks)) == lines
+
+
+def test_a_coding_that_nobody_can_decode_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "odd.wav"
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 136, b"WAVE", b"fmt ", 16, 0x7777, 1, 8000, 8000, 1, 8, b"data", 100
+    )
+    path.write_bytes(header + bytes(100))
+    with pytest.raises(InputError, match=r"odd\.wav: its sound is in a coding that has no decoder here; convert it"):
+        read_audio(str(path))

@@ -1,6 +1,6 @@
 import pytest
 
-from streamer.audio.track_choice import TrackFacts, choose
+from streamer.audio.track import TrackFacts, choose
 from streamer.errors import InputError
 
 PLAIN, DEFAULT, ASIDE = TrackFacts(), TrackFacts(default=True), TrackFacts(default=True, aside=True)

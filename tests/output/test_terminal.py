@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_cues import sound, spoken, unclear, words
+from rich.cells import cell_len
+from test_captions import sound, spoken, unclear, words
 
 from streamer.events import Alert, Gap, Status, Tag
 from streamer.model.download import LoadStep
-from streamer.output.plain_text import cells
 from streamer.output.terminal import LoadingView, TerminalView
 
 STEPS = (
@@ -47,7 +47,7 @@ class Screen:
         self.row = 0
         for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n|\x07)", text):
             self._feed(part)
-        assert all(cells(line) <= width for line in self.lines), self.lines
+        assert all(cell_len(line) <= width for line in self.lines), self.lines
 
     def _feed(self, part: str) -> None:
         if part == "\n":

@@ -37,7 +37,7 @@ class Listening:
 
     @property
     def committed(self) -> int:
-        return len(self.session.segment_text[0].split())
+        return len(self.session._segment.shown[0].split()) if self.session._segment else 0
 
     def close(self) -> str:
         changes = self.session.close(SegmentClosed(self.end + 4000, self.end)) + self.session.end(self.end + 4000)

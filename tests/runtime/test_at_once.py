@@ -22,7 +22,7 @@ QUICK = Settings(guards=OFF, vad=BUZZ, window=WindowSettings(hop_s=0.2))
 class Blocks:
     """A source of ready blocks that may break."""
 
-    name, live, sample_rate = "blocks", False, 16_000
+    name, live = "blocks", False
 
     def __init__(self, samples, size: int, breaks: bool = False) -> None:
         self._samples, self._size, self._breaks = samples, size, breaks

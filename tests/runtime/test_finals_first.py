@@ -18,9 +18,8 @@ from streamer.events import Transcript
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
 from streamer.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
-from streamer.runtime.listener import Listener
 from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S
-from streamer.runtime.stream import Hearing, Stream
+from streamer.runtime.stream import Hearing, Listener, Stream
 from streamer.runtime.worker import BATCH, Lane, Worker
 from streamer.settings.config import Settings, WindowSettings
 

@@ -17,7 +17,8 @@ from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing, Stream
 from streamer.runtime.worker import Worker
-from streamer.server.ingest import IngestStart, PcmQueue
+from streamer.server.ingest import PcmQueue
+from streamer.server.messages import IngestStart
 from streamer.settings.config import Settings
 
 SECONDS = 8

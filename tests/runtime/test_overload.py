@@ -24,8 +24,7 @@ from streamer.runtime.overload import (
     TextSchedule,
 )
 from streamer.settings.config import Settings, VadSettings, WindowSettings
-from streamer.vad.gate import VoiceFrame
-from streamer.vad.planner import Planner
+from streamer.vad.planner import Planner, VoiceFrame
 
 NOW_S = 100.0
 

@@ -10,10 +10,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from streamer.runtime.inputs import Ingests, IngestSource
-from streamer.server.ingest import MAX_SENDERS, IngestFullError, IngestStart, PcmQueue
-from streamer.server.listening import ServerOptions
-from streamer.server.server_thread import ServerThread
-from streamer.settings.config import Settings
+from streamer.server.ingest import MAX_SENDERS, PcmQueue
+from streamer.server.messages import IngestFullError, IngestStart
+from streamer.server.websocket import ServerThread
+from streamer.settings.config import ServerSettings, Settings
 
 
 def test_128_senders_are_heard_and_one_more_when_one_has_gone():
@@ -37,7 +37,7 @@ def test_128_senders_are_heard_and_one_more_when_one_has_gone():
 
 
 def test_readers_take_no_senders_place():
-    server = ServerThread(ServerOptions(port=0, max_clients=1))
+    server = ServerThread(ServerSettings(port=0, max_clients=1))
     server.start()
     try:
         base = f"ws://127.0.0.1:{server.port}"

@@ -96,7 +96,7 @@ def test_a_worker_that_waits_for_a_reader_keeps_its_sessions():
 class Still:
     """A source that has handed on nothing of what it received."""
 
-    name, live, sample_rate = "still", True, 16_000
+    name, live = "still", True
 
     def blocks(self) -> Any:
         yield AudioBlock(SAMPLES)

@@ -20,9 +20,8 @@ from streamer.model.whisper import Model
 from streamer.plans import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
-from streamer.runtime.listener import Listener
 from streamer.runtime.session import Session
-from streamer.runtime.stream import Stream
+from streamer.runtime.stream import Listener, Stream
 from streamer.settings.config import Settings, validate
 
 RATE = 16_000

@@ -1,7 +1,9 @@
 """The whole engine on a small random model with a random head: chunking, cuts, losses, silence, PROTOCOL's promises."""
 
 import functools
+import itertools
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ from numpy.typing import NDArray
 from protocol import check_session
 from random_whisper import random_whisper
 
+from streamer.audio.block import AudioBlock, empty
 from streamer.errors import InputError
 from streamer.events import Alert, Event
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
+from streamer.plans import AudioLost, StateChanged
 from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
-from streamer.runtime.stream import Stream
+from streamer.runtime.stream import Listener, Stream
 from streamer.settings.config import GuardSettings, Settings, VadSettings, WindowSettings
 from streamer.settings.rules import AlertRule, AlertRules
 
@@ -224,3 +228,43 @@ def test_acknowledge_and_flush_work_between_pushes():
     events += stream.session.acknowledge(999)
     events += stream.push(voices()[3 * RATE :]) + stream.finish()
     check_session([event.to_dict() for event in events])
+
+
+NEWS = {
+    6_000: [AudioBlock(empty(), state="degraded", reason=why) for why in ("damaged", "damaged again")],
+    9_001: [AudioBlock(empty(), 30_123, "unplugged")],
+    40_000: [AudioBlock(empty(), notice="track 2 is heard")],
+}
+
+
+def planned(cuts: list[int]) -> list[tuple[Any, ...]]:
+    """The plans of three seconds with all of NEWS in its place, the sound between in blocks that end at `cuts`."""
+    listener, samples, plans = Listener(SETTINGS), voices()[: 3 * RATE], []
+    edges = sorted({0, *NEWS, *(cut % len(samples) for cut in cuts), len(samples)})
+    for start, end in itertools.pairwise(edges):
+        for block in [*NEWS.get(start, []), AudioBlock(samples[start:end])]:
+            plans += listener.hear(block)
+    plans += listener.finish()
+    return [
+        (type(plan), *(value.tobytes() if isinstance(value, np.ndarray) else value for value in astuple(plan)))
+        for plan in plans
+    ]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 3 * RATE), max_size=30))
+def test_blocks_of_any_length_give_the_same_plans(cuts):
+    assert planned(cuts) == planned([])
+
+
+def test_what_is_new_of_the_source_is_planned_in_its_place():
+    plans = planned([])
+    frame = 320  # what is not a whole frame yet is not known
+    assert [plan[1:] for plan in plans if plan[0] is StateChanged] == [
+        (6_000 // frame * frame, "degraded", "damaged"),
+        (6_000 // frame * frame, "degraded", "damaged again"),
+        (6_000 // frame * frame, "listening", ""),
+        ((40_000 + 30_123) // frame * frame, "listening", "track 2 is heard"),
+    ]
+    (lost,) = [plan for plan in plans if plan[0] is AudioLost]
+    assert lost[2:] == (9_001, 9_001 + 30_123, "unplugged")

@@ -7,7 +7,7 @@ import pytest
 from protocol import check_session
 
 from streamer.events import Alert, Event, Transcript
-from streamer.output.captions import TextWriter
+from streamer.output.outlet import EventFile
 from streamer.plans import HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
@@ -79,7 +79,7 @@ def test_nobody_is_alerted_by_it(events):
 
 
 def test_text_files_have_it_behind_the_segment(events, tmp_path):
-    writer = TextWriter(str(tmp_path / "said.txt"), "--output")
+    writer = EventFile(str(tmp_path / "said.txt"), "text", "--output")
     writer.begin()
     for event in events:
         writer.write(event)

@@ -11,9 +11,8 @@ from random_whisper import random_model
 from streamer.errors import EngineError
 from streamer.events import Status
 from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
-from streamer.runtime.listener import Listener
 from streamer.runtime.overload import JUDGEMENTS_BEHIND, Drain
-from streamer.runtime.stream import Hearing
+from streamer.runtime.stream import Hearing, Listener
 from streamer.runtime.worker import Lane, Worker
 from streamer.settings.config import Settings
 

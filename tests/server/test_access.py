@@ -21,11 +21,6 @@ def test_loopback_needs_none(host):
     Access(host)
 
 
-def test_an_empty_token_is_refused():
-    with pytest.raises(ConfigError, match="--token"):
-        Access("127.0.0.1", "")
-
-
 @pytest.mark.parametrize("host", ["localhost:8765", "LOCALHOST", "127.0.0.1:1", "[::1]:8765", "captions.lan:443"])
 def test_hosts_that_are_us(host):
     assert Access("127.0.0.1", names=["captions.lan"]).host_allowed(ask(host))

@@ -13,10 +13,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.errors import InputError, StreamerError
-from streamer.server.ingest import IngestFullError, IngestStart, PcmPiece, PcmQueue, parse_start
-from streamer.server.listening import Actions, ServerOptions
-from streamer.server.messages import MessageError
-from streamer.server.server_thread import ServerThread
+from streamer.server.ingest import PcmPiece, PcmQueue
+from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, parse_start
+from streamer.server.websocket import ServerThread
+from streamer.settings.config import ServerSettings
 
 START = {"type": "start", "sample_rate": 16_000, "encoding": "pcm_s16le", "channels": 1}
 
@@ -55,7 +55,7 @@ class Listeners:
 @pytest.fixture
 def served() -> Iterator[tuple[ServerThread, Listeners]]:
     listeners = Listeners()
-    server = ServerThread(ServerOptions(port=0), Actions(open_ingest=listeners.open))
+    server = ServerThread(ServerSettings(port=0), Actions(open_ingest=listeners.open))
     server.start()
     yield server, listeners
     server.stop()

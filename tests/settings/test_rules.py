@@ -41,7 +41,10 @@ def test_what_is_in_force_can_be_read_back():
 @pytest.mark.parametrize(
     ("rule", "line"),
     [
-        ({"id": "x", "labels": ["Siren"], "threshold": 3}, "alerts.rules[1].threshold: must lie in 0..1; is 3"),
+        (
+            {"id": "x", "labels": ["Siren"], "threshold": 3},
+            "alerts.rules[1].threshold: input should be less",
+        ),
         ({"id": "x", "labels": ["Siren"], "treshold": 0.3}, "alerts.rules[1].treshold: unknown key"),
         ({"id": "X y", "labels": ["Siren"]}, "alerts.rules[1].id: string should match pattern"),
         ({"labels": ["Siren"]}, "alerts.rules[1].id: field required"),
@@ -55,7 +58,10 @@ def test_what_is_in_force_can_be_read_back():
         ),
         ({"id": "x", "lost": True, "severity": "loud"}, "alerts.rules[1].severity: input should be 'info', 'warning'"),
         ({"id": "x", "cadence": ["t5"]}, "alerts.rules[1].cadence[0]: input should be 't3'"),
-        ({"id": "x", "lost": True, "cooldown_s": -1}, "alerts.rules[1].cooldown_s: must lie in 0..86400 s; is -1"),
+        (
+            {"id": "x", "lost": True, "cooldown_s": -1},
+            "alerts.rules[1].cooldown_s: input should be greater",
+        ),
         ({"id": "x", "lost": True, "min_duration_s": float("nan")}, "alerts.rules[1].min_duration_s:"),
         ({"id": "dog", "lost": True, "labels": []}, "alerts.rules[1].id: must be used by one rule only"),
         ("siren", "alerts.rules[1]: input should be"),
@@ -84,3 +90,17 @@ def test_hours_are_seconds_after_midnight(start, end):
 def test_titles_and_sound_settings():
     assert AlertRule(id="front_door", labels=("Knock",)).title == "front door"
     assert SoundSettings().threshold == 0.5
+
+
+def test_a_heads_own_fields_take_the_defaults_place_and_nobodys_elses():
+    ours = parse_rules({"rules": [{"id": "siren", "threshold": 0.3}, {"id": "my_siren", "labels": ["siren"]}]})
+    fields = {"siren": {"threshold": 0.9, "confirm": 1}, "dog": {"threshold": 0.7}, "my_siren": {"threshold": 0.1}}
+    fitted = {rule.id: rule for rule in ours.fitted(fields).rules}
+    assert (fitted["siren"].threshold, fitted["siren"].confirm) == (0.3, 1)
+    assert fitted["dog"].threshold == 0.7
+    assert fitted["my_siren"].threshold == AlertRule(id="x", labels=("siren",)).threshold
+    assert ours.fitted({}) == ours
+    with pytest.raises(
+        ConfigError, match="the head's rule dog: threshold: input should be less than or equal to 1; is 2"
+    ):
+        ours.fitted({"dog": {"threshold": 2}})

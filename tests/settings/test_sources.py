@@ -26,7 +26,7 @@ A, B = {"name": "a", "input": "a.wav"}, {"name": "b", "input": "b.wav"}
         (sources({**A, "settings": {"server": {"port": 1}}}), "sources[0].settings.server: is not for one source"),
         (sources({**A, "settings": {"model": {"name": "x"}}}), "sources[0].settings.model: is not for one source"),
         (sources({**A, "settings": {"audio": {"input": "x"}}}), "sources[0].settings.audio.input: is not for one"),
-        (sources({**A, "settings": {"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}}), "rules[0].threshold: m"),
+        (sources({**A, "settings": {"alerts": {"rules": [{"id": "siren", "threshold": 3}]}}}), "rules[0].threshold: i"),
         (sources(A, {**B, "name": "A"}), "sources[1].name: must be another than that of sources[0]; is 'A'"),
         (sources({**A, "name": "../a"}), "sources[0].name: must be 1 to 40 letters"),
         (sources({"input": "a.wav"}), "sources[0].name: field required"),

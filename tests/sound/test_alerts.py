@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from streamer.errors import ConfigError
 from streamer.events import Tag
 from streamer.plans import SpanScores
-from streamer.settings.rules import parse_rules
+from streamer.settings.rules import AlertRule, AlertRules, parse_rules
 from streamer.sound.alerts import AlertEngine
+from streamer.sound.events import combine
 from streamer.sound.labels import find
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, PLAIN_SCORE, CadenceKind, CadencePhase, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -28,7 +29,7 @@ def judged(second, scores, **rest):
     spans = tuple(
         SpanScores(max(0, round((second - span) * RATE)), round(second * RATE), values) for span in (2, 5, 10)
     )
-    return AlertInput(end_sample=round(second * RATE), judgement=spans, **rest)
+    return AlertInput(end_sample=round(second * RATE), judgement=spans, scores=combine(spans), **rest)
 
 
 def run(alerts, seconds, scores_at, signs_at=lambda second: ()):
@@ -381,7 +382,7 @@ def test_an_alert_on_a_partial_that_is_withdrawn_is_cleared_and_says_so():
     assert states(say(alerts, 5, "there is", "a fire")) == [("name", "raised")]
     cleared = say(alerts, 6, "there is", "a wire")
     assert states(cleared) == [("name", "cleared")]
-    assert (cleared[0].reason, cleared[0].labels[-1]) == ("withdrawn", "withdrawn")
+    assert cleared[0].labels[-1] == "withdrawn"
     assert states(say(alerts, 7, "there is", "a fiire")) == [("name", "raised")]
     assert states(say(alerts, 8, "there is a fire", "")) == [("name", "updated")]
     assert say(alerts, 9, "there is a fire", "fire") != []
@@ -485,6 +486,7 @@ def test_every_alert_is_raised_once_and_cleared_exactly_once(course):
             AlertInput(
                 end_sample=at,
                 judgement=base.judgement,
+                scores=base.scores,
                 cadence=states_given,
                 texts=texts,
                 loudness_dbfs=level,
@@ -534,4 +536,13 @@ def test_steps_without_news_change_no_alert(course, hops):
         two += split.step(judged(second, scores))
     assert [(change.rule, change.state, change.start_sample) for change in one] == [
         (change.rule, change.state, change.start_sample) for change in two
+    ]
+
+
+def test_a_head_that_was_never_taught_a_rules_labels_says_so(caplog):
+    rules = AlertRules(defaults=False, rules=(AlertRule(id="untaught_dog", labels=("dog",)),))
+    AlertEngine(rules, trained_classes=frozenset({0}))
+    AlertEngine(rules, trained_classes=frozenset({0}))
+    assert [record.message for record in caplog.records] == [
+        "alert rule untaught_dog: the tagging head was never taught its labels and does not raise it; nothing does"
     ]

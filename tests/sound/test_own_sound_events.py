@@ -68,14 +68,6 @@ def test_its_rule_raises_and_clears():
     assert changes[0].start_sample == 21 * RATE - 6400
 
 
-def test_a_sound_learned_meanwhile_gets_a_rule_unless_there_is_one():
-    alerts = AlertEngine(AlertRules(defaults=False, rules=(own_rule("my bell", "info"),)))
-    alerts.watch(own_rule("my bell", "critical"))
-    alerts.watch(own_rule("kettle", "info"))
-    found = alerts.step(AlertInput(end_sample=RATE, own=scored(1, kettle=0.9, **{"my bell": 0.9})))
-    assert [(change.rule, change.severity) for change in found] == [("my_bell", "info"), ("kettle", "info")]
-
-
 def test_rules_of_sounds_that_are_called_alike_have_ids_of_their_own():
     rules = with_own_rules(AlertRules.default(), [("Doorbell", "info"), ("дверь", "info"), ("9 Uhr", "info")]).rules[
         -3:

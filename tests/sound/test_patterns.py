@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.sound.patterns import t4
-from streamer.sound.patterns.beeps import t3_templates
-from streamer.sound.patterns.fit import LevelHistory, fit
-from streamer.sound.patterns.spectrum import FRAME_HOP, FRAME_SAMPLES, Spectrogram
+from streamer.sound.patterns.beeps import LevelHistory, fit, t3_templates
+from streamer.sound.patterns.spectrum import FRAME_HOP, WINDOW_SAMPLES, Spectrogram
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=20))
@@ -19,7 +18,7 @@ def test_the_spectrogram_is_the_same_for_any_chunking(sizes):
     whole, broken = Spectrogram().push(samples, samples.size)
     assert broken
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-3)
-    assert split.next_frame == max(0, (samples.size - FRAME_SAMPLES) // FRAME_HOP + 1)
+    assert split.next_frame == max(0, (samples.size - WINDOW_SAMPLES) // FRAME_HOP + 1)
 
 
 def test_a_full_scale_sine_is_at_zero_decibels():

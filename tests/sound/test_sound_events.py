@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from streamer.plans import SpanScores
 from streamer.settings.rules import SoundSettings
-from streamer.sound.events import SoundEvents
-from streamer.sound.judgement import combine
+from streamer.sound.events import SoundEvents, combine
 from streamer.sound.labels import find
 from streamer.sound.patterns.state import CadenceKind, CadencePhase, CadenceState
 

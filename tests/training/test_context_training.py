@@ -11,7 +11,8 @@ from tiny_data import write_wav
 
 from streamer.errors import InputError, UsageError
 from streamer.measure.recordings import read_recordings
-from streamer.model.context_adapter import encoder_sha256, read_adapter
+from streamer.model.context_adapter import read_adapter
+from streamer.model.encoder import encoder_sha256
 from streamer.training.context import loop, make
 from streamer.training.context.windows import RATE, Windows
 

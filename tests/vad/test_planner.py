@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from streamer.events import FRAME_SAMPLES
 from streamer.plans import Beat, Hop, SegmentClosed, SegmentOpened
 from streamer.settings.config import Settings, VadSettings, WindowSettings
-from streamer.vad.gate import VoiceFrame
-from streamer.vad.planner import Planner
+from streamer.vad.planner import Gate, GateState, Planner, VoiceFrame
 from streamer.vad.voice import VoiceDetector
 
 FRAME = np.full(FRAME_SAMPLES, 0.1, np.float32)
@@ -87,3 +86,63 @@ def test_white_noise_does_not_keep_the_gate_open():
     for frame in noise.reshape(-1, FRAME_SAMPLES):
         hops += [p for p in planner.step(frame, detector.step(frame)) if isinstance(p, Hop)]
     assert not any(hop.text for hop in hops[4:])
+
+
+GATE = VadSettings(onset_ms=60, hangover_ms=600, preroll_ms=300)
+
+
+def opened_and_closed(frames: list[bool]) -> tuple[Gate, list]:
+    gate = Gate(GATE)
+    return gate, [change for voiced in frames if (change := gate.step(voiced))]
+
+
+def test_opens_after_onset_with_preroll_and_closes_after_hangover():
+    gate, changes = opened_and_closed([False] * 50 + [True] * 20 + [False] * 40)
+    assert changes == [
+        SegmentOpened(53 * FRAME_SAMPLES, start_sample=50 * FRAME_SAMPLES - 4800),
+        SegmentClosed(100 * FRAME_SAMPLES, speech_end_sample=70 * FRAME_SAMPLES),
+    ]
+    assert gate.state is GateState.QUIET
+
+
+def test_frames_without_one_that_is_sure_do_not_open():
+    gate = Gate(GATE)
+    assert [gate.step(True, False) for _ in range(100)] == [None] * 100
+    assert gate.step(True, True) == SegmentOpened(101 * FRAME_SAMPLES, start_sample=0)
+
+
+def test_a_click_does_not_open():
+    _, changes = opened_and_closed([False] * 10 + [True] * 2 + [False] * 50)
+    assert changes == []
+
+
+def test_a_short_pause_does_not_close():
+    gate, changes = opened_and_closed([True] * 20 + [False] * 29 + [True] * 5)
+    assert len(changes) == 1
+    assert gate.state is GateState.SPEAKING
+
+
+def test_preroll_never_reaches_into_the_last_utterance():
+    _, changes = opened_and_closed([True] * 5 + [False] * 30 + [True] * 5)
+    opened = [change for change in changes if isinstance(change, SegmentOpened)]
+    closed = next(change for change in changes if isinstance(change, SegmentClosed))
+    assert opened[1].start_sample >= closed.speech_end_sample
+
+
+def test_the_end_closes_an_open_gate_only():
+    gate, _ = opened_and_closed([True] * 5)
+    assert isinstance(gate.close(), SegmentClosed)
+    assert gate.close() is None
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_changes_alternate_and_times_are_ordered(frames):
+    gate, changes = opened_and_closed(frames)
+    if closing := gate.close():
+        changes.append(closing)
+    kinds = [type(change) for change in changes]
+    assert kinds == [SegmentOpened, SegmentClosed] * (len(kinds) // 2)
+    assert [change.end_sample for change in changes] == sorted(change.end_sample for change in changes)
+    ends = [0, *(change.speech_end_sample for change in changes if isinstance(change, SegmentClosed))]
+    starts = [change.start_sample for change in changes if isinstance(change, SegmentOpened)]
+    assert all(end <= start for end, start in zip(ends, starts, strict=False))

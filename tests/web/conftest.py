@@ -8,9 +8,9 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-from streamer.server.listening import Actions, ServerOptions  # noqa: E402
-from streamer.server.messages import SessionInfo  # noqa: E402
-from streamer.server.server_thread import ServerThread  # noqa: E402
+from streamer.server.messages import Actions, SessionInfo  # noqa: E402
+from streamer.server.websocket import ServerThread  # noqa: E402
+from streamer.settings.config import ServerSettings  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -61,7 +61,7 @@ def serve() -> Iterator[Callable[..., ServerThread]]:
     running: list[ServerThread] = []
 
     def start(actions: Actions | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerOptions(**{"port": 0, **options}), actions)
+        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions)
         server.start()
         running.append(server)
         server.open_session(SessionInfo("kitchen", "nano", "nano_at", 16_000))

@@ -9,8 +9,12 @@ from scene import SIREN_TAGS, TALK_TAGS, Scene, minute  # noqa: E402
 
 from streamer.alerts.deliveries import open_deliveries  # noqa: E402
 from streamer.alerts.history import AlertHistory  # noqa: E402
-from streamer.server.listening import Actions  # noqa: E402
-from streamer.server.messages import MessageError, SessionHealth, SessionInfo  # noqa: E402
+from streamer.server.messages import (  # noqa: E402
+    Actions,
+    MessageError,
+    SessionHealth,
+    SessionInfo,
+)
 from streamer.settings.config import validate  # noqa: E402
 
 

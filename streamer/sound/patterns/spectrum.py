@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-FRAME_SAMPLES = 512  # 32 ms: beeps of 0.1 s stay apart, a tone stands 20 dB above noise of its own power
+WINDOW_SAMPLES = 512  # 32 ms: beeps of 0.1 s stay apart, a tone stands 20 dB above noise of its own power
 FRAME_HOP = 256  # 16 ms, 62.5 frames a second
 FRAME_RATE = 16_000 / FRAME_HOP
-BIN_HZ = 16_000 / FRAME_SAMPLES  # 31.25 Hz
+BIN_HZ = 16_000 / WINDOW_SAMPLES  # 31.25 Hz
 FLOOR_DB = -110.0  # quieter than this is nothing
 BRIDGED_SAMPLES = 4_000  # a gap of up to 0.25 s is bridged with zeros, a longer one starts afresh
 
@@ -29,7 +29,7 @@ class Spectrogram:
     next_frame: int = 0
     _rest: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     _at: int | None = None  # absolute index behind the last sample taken
-    _window: NDArray[np.float32] = field(default_factory=lambda: np.hanning(FRAME_SAMPLES + 1)[:-1].astype(np.float32))
+    _window: NDArray[np.float32] = field(default_factory=lambda: np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32))
 
     def push(self, samples: NDArray[np.float32], end_sample: int) -> tuple[Decibels, bool]:
         """Frames float32 [n, 257] that became complete, the first of them being number `next_frame - n`.
@@ -45,10 +45,10 @@ class Spectrogram:
         else:
             self._rest = np.concatenate([self._rest, np.zeros(missing, np.float32), samples])
         self._at = end_sample
-        count = max(0, (self._rest.size - FRAME_SAMPLES) // FRAME_HOP + 1)
-        frames = np.lib.stride_tricks.sliding_window_view(self._rest, FRAME_SAMPLES)[::FRAME_HOP] if count else None
+        count = max(0, (self._rest.size - WINDOW_SAMPLES) // FRAME_HOP + 1)
+        frames = np.lib.stride_tricks.sliding_window_view(self._rest, WINDOW_SAMPLES)[::FRAME_HOP] if count else None
         levels = (
-            self._levels(frames[:count]) if frames is not None else np.zeros((0, FRAME_SAMPLES // 2 + 1), np.float32)
+            self._levels(frames[:count]) if frames is not None else np.zeros((0, WINDOW_SAMPLES // 2 + 1), np.float32)
         )
         self._rest = self._rest[count * FRAME_HOP :].copy()
         self.next_frame += count
@@ -56,14 +56,14 @@ class Spectrogram:
 
     def _levels(self, frames: NDArray[np.float32]) -> Decibels:
         spectrum = np.fft.rfft(frames * self._window)
-        power = (spectrum.real**2 + spectrum.imag**2) * np.float32((4 / FRAME_SAMPLES) ** 2)
+        power = (spectrum.real**2 + spectrum.imag**2) * np.float32((4 / WINDOW_SAMPLES) ** 2)
         levels: Decibels = (10 * np.log10(power + 10 ** (FLOOR_DB / 10))).astype(np.float32)
         return levels
 
 
 def known_until(frame: int) -> int:
     """The sample up to which a detector knows the sound after this frame: half a hop behind the frame's middle."""
-    return frame * FRAME_HOP + (FRAME_SAMPLES + FRAME_HOP) // 2
+    return frame * FRAME_HOP + (WINDOW_SAMPLES + FRAME_HOP) // 2
 
 
 def alarm_levels(levels: Decibels) -> tuple[Decibels, Decibels]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE
-from streamer.sound.patterns.fit import SPEEDS, Fit, LevelHistory, Templates, fit, template, together
+from streamer.sound.patterns.beeps import SPEEDS, Fit, LevelHistory, Templates, fit, template, together
 from streamer.sound.patterns.spectrum import ALARM_BANDS, ALARM_BINS, BIN_HZ, FRAME_HOP, FRAME_RATE, Decibels
 from streamer.sound.patterns.state import CadenceKind, Pattern
 
@@ -71,40 +71,30 @@ class Judged:
     pair_odds: float
 
 
-class GroupFinder:
-    """The groups in some bins; of those found within a moment the one that fits best."""
-
-    def __init__(self) -> None:
-        self._best: Group | None = None
-
-    def look(self, recent: Decibels, tones: Decibels, now: int) -> Group | None:
-        """A group that is settled at sample `now`, the end of the levels [frames, bins] and how far they stand out."""
-        found = fit(LevelHistory(recent, tones, recent), templates())
-        if found is not None and (self._best is None or found.rank > self._best.fit.rank):
-            start, end = (max(0, now - round(ago * SAMPLE_RATE)) for ago in (found.choice.start_s, found.choice.end_s))
-            self._best = Group(start, end, found, now)
-        if self._best is None or now - self._best.found < SETTLED:
-            return None
-        settled, self._best = self._best, None
-        return settled
-
-
 class PairFinder:
-    """Groups of four beeps in each of ALARM_BANDS, with the stretch of sound a period before them."""
+    """Groups of four beeps in each of ALARM_BANDS, with the stretch of sound a period before them.
+
+    Of the groups that are found within a moment the one that fits best counts.
+    """
 
     def __init__(self) -> None:
-        self._finders = [GroupFinder() for _ in ALARM_BANDS]
+        self._best: list[Group | None] = [None] * len(ALARM_BANDS)
 
     def look(self, recent: Decibels, tones: Decibels, now: int) -> list[Pair]:
         """Take the latest levels [frames, ALARM_BINS] up to sample `now`, and how far each stands out."""
-        found = []
-        for band, finder in zip(ALARM_BANDS, self._finders, strict=True):
-            group = finder.look(recent[:, band], tones[:, band], now)
-            if group is not None:
-                before, inputs = pair_inputs(group, recent[:, band], tones[:, band], now, low=band is ALARM_BANDS[0])
-                tone_hz = float(ALARM_BINS[band.start + group.fit.column]) * BIN_HZ
-                found.append(Pair(group, tone_hz, before, inputs))
-        return found
+        pairs = []
+        for place, band in enumerate(ALARM_BANDS):
+            levels, tonality, best = recent[:, band], tones[:, band], self._best[place]
+            found = fit(LevelHistory(levels, tonality, levels), templates())
+            if found is not None and (best is None or found.rank > best.fit.rank):
+                best = Group(*found.span(now), found, now)
+            if best is not None and now - best.found >= SETTLED:
+                before, inputs = pair_inputs(best, levels, tonality, now, low=place == 0)
+                tone_hz = float(ALARM_BINS[band.start + best.fit.column]) * BIN_HZ
+                pairs.append(Pair(best, tone_hz, before, inputs))
+                best = None
+            self._best[place] = best
+        return pairs
 
 
 class T4Detector:

@@ -1,0 +1,94 @@
+"""`streamer alerts`: every rule in words, what was raised, marks, and what they say."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import streamer.commands.cli
+from streamer.alerts.history import AlertHistory
+from streamer.commands.alerts import explain_rule
+from streamer.settings.rules import AlertRules, parse_rules
+
+sys.path.append(str(Path(__file__).parents[1] / "alerts"))
+from alerts_made import alert
+
+NOON = 1_700_000_000.0
+
+
+def test_every_default_rule_is_explained_in_words():
+    rules = AlertRules.default()
+    for rule in rules.rules:
+        text = explain_rule(rule, rules)
+        assert text.startswith(f"{rule.id}: {rule.title} ({rule.severity}")
+        assert "raised when" in text
+        assert "over" in text
+        assert max(map(len, text.splitlines())) <= 112
+
+
+def test_explanations_follow_the_settings():
+    own = {"id": "x", "labels": ["Dog"], "threshold": None, "confirm": 1, "quiet_hours": "22:00-07:00"}
+    rules = parse_rules({"quiet_hours": "12:00-13:00", "rules": [own, {"id": "help", "all_clear": False}]})
+    text = explain_rule(rules.rules[0], rules)
+    assert "the tagging head has for each of them" in " ".join(text.split())
+    assert "not raised 22:00-07:00 and 12:00-13:00 (for all rules)" in text
+    assert "notifications do not tell" in explain_rule(rules.rules[1], rules)
+
+
+def run(capsys, *arguments, status=0):
+    assert streamer.commands.cli.main(["alerts", *arguments]) == status
+    return capsys.readouterr()
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    history = AlertHistory(tmp_path / "streamer" / "alerts.jsonl")
+    for id, rule in enumerate(("siren", "dog", "dog"), 1):
+        severity = "critical" if rule == "siren" else "info"
+        history.append(alert(id, rule=rule, severity=severity), NOON + 3600 * id)
+        history.append(alert(id, "cleared", rule=rule, severity=severity), NOON + 3600 * id + 9)
+    return history
+
+
+def test_history_lists_filters_and_shows_what_was_heard(kept, capsys):
+    shown = run(capsys, "history").out
+    assert shown.count("score 0.91") == 3
+    assert "heard      Siren 0.91, Speech 0.40" in shown
+    assert "said       “what is “that”?”" in shown
+    assert run(capsys, "history", "--rule", "siren").out.count("score") == 1
+    assert run(capsys, "history", "--severity", "warning").out.count("score") == 1
+    assert run(capsys, "history", "--limit", "2").out.splitlines()[0].startswith("    2 ")
+    lines = run(capsys, "history", "--json", "--since", "2023-11-14T22:13:20+00:00").out.splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
+    assert json.loads(lines[0])["event"] == alert(1, "cleared").to_dict()
+    empty = run(capsys, "history", "--since", "5m")
+    assert empty.out == ""
+    assert "no such alerts" in empty.err
+
+
+def test_mark_and_tune(kept, capsys):
+    assert "is a false alarm" in run(capsys, "mark", "2", "false").out
+    assert "marked FALSE" in run(capsys, "history", "--marked", "false").out
+    assert run(capsys, "history", "--marked", "no").out.count("score") == 2
+    shown = run(capsys, "tune").out
+    assert "dog: 2 alerts, 1 marked (0 true, 1 false)" in shown
+    assert "too little to go by" in shown
+    assert "Only alerts that were raised can be marked" in shown
+    assert "not marked any more" in run(capsys, "mark", "2", "none").out
+    assert run(capsys, "history", "--marked", "no").out.count("score") == 3
+
+
+def test_wrong_use_is_one_line(kept, capsys):
+    for arguments, says in [
+        (("mark", "9", "false"), "ID: no alert 9"),
+        (("mark", "x", "false"), "must be a whole number"),
+        (("mark", "1", "maybe"), "verdict"),
+        (("history", "--since", "yesterday"), "--since: must look like"),
+        (("explain", "nope"), "RULE: no rule is called 'nope'"),
+        (("explain", "--set", "alerts.rules=[{id: x, labels: [Nope]}]"), "alerts.rules[0].labels[0]"),
+    ]:
+        shown = run(capsys, *arguments, status=2)
+        assert says in shown.err
+        assert shown.err.count("\n") == 1
