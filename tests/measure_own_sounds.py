@@ -87,8 +87,9 @@ def backdrop(size, beds, kind, random):
     """Street noise, with talk or music over it, as loud as 1 in its loudest 20 ms."""
 
     def cut(name):
-        start = random.integers(0, len(beds[name]) - size)
-        return beds[name][start : start + size] / loudest(beds[name][start : start + size])
+        start = random.integers(0, len(beds[name]))
+        part = np.resize(np.roll(beds[name], -start), size)
+        return part / loudest(part)
 
     bed = cut("street")
     mixed = bed if not kind else 0.18 * bed + cut(kind)
@@ -110,11 +111,11 @@ def measure(name, third, count, backgrounds=None):
         for bed, kinds in beds.items()
     }
     others, seconds = [], 0.0
-    for path, _ in files:
+    for path, kind in files:
         samples = read_audio(str(path))[: 60 * RATE]
         seconds += len(samples) / RATE if len(samples) < 10 * RATE else len(samples) // (10 * RATE) * 10.0
         samples = np.pad(samples, (0, -len(samples) % (10 * RATE))) if len(samples) < 10 * RATE else samples
-        others += [(path, background.vectors(encode(window))) for window in scene_windows(samples)]
+        others += [(path, kind, background.vectors(encode(window))) for window in scene_windows(samples)]
     print(f"{len(others)} windows, {seconds / 3600:.2f} h of other sounds", flush=True)
     rows = []
     for path in mine:
@@ -134,7 +135,7 @@ def measure(name, third, count, backgrounds=None):
             sound = learn("mine", "info", clips, encode, background)
         except InputError as error:
             print(f"{path.name[:44]:44} refused: {error}", flush=True)
-            rows.append((0.0, 0.0, np.nan, 0.0))
+            rows.append((0.0, 0.0, np.nan))
             continue
         delays = []
         for number in range(OCCURRENCES):
@@ -148,14 +149,12 @@ def measure(name, third, count, backgrounds=None):
                 if sound.logits(vectors[-JUDGED_STEPS:]).max() >= sound.threshold:
                     delays.append((end - at) / RATE)
                     break
-        away = [vectors for other, vectors in others if place_of(other) != place_of(path)]
-        false = sum(float(sound.logits(vectors).max()) >= sound.threshold for vectors in away)
+        away = [item for item in others if place_of(item[0]) != place_of(path)]
+        false = [kind for _, kind, vectors in away if sound.logits(vectors).max() >= sound.threshold]
         hours = seconds / 3600 * len(away) / len(others)
-        rows.append(
-            (len(delays) / OCCURRENCES, false / hours, float(np.mean(delays)) if delays else np.nan, sound.recall)
-        )
+        rows.append((len(delays) / OCCURRENCES, len(false) / hours, float(np.mean(delays)) if delays else np.nan))
         print(
-            f"{path.name[:44]:44} recall {rows[-1][0]:.2f}, false/h {rows[-1][1]:.2f}, after {rows[-1][2]:.1f} s",
+            f"{path.name[:44]:44} recall {rows[-1][0]:.2f}, false/h {rows[-1][1]:.2f}, after {rows[-1][2]:.1f} s {false}",
             flush=True,
         )
     found = np.array(rows)

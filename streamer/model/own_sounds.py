@@ -80,8 +80,9 @@ class OwnSound:
     """One sound: the layer `weight` [k], `bias` that was learned from so many `clips` with a model and its encoder.
 
     A run of `run` steps sounds like it from a mean logit of `threshold` on. `false_hours`, `false_alarms`: so much
-    other sound the layer was tried on without having been taught it, and how often it would have taken that for the
-    sound. `recall`: the share of sounding steps of a clip that it takes for the sound without having been taught it.
+    other sound layers were tried on that neither they nor their thresholds were made from, and how often they took
+    it for the sound. `recall`: the share of sounding steps of a clip that it takes for the sound without having been
+    taught it.
     """
 
     name: str
@@ -104,7 +105,7 @@ class OwnSound:
 
 @dataclass(frozen=True, slots=True)
 class OwnLayer:
-    """All sounds that one model listens for. Immutable: learning replaces it as a whole."""
+    """All sounds that one model listens for."""
 
     background: Background
     sounds: tuple[OwnSound, ...]

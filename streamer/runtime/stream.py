@@ -161,8 +161,8 @@ class Hearing:
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
-    `settings` None: the defaults. `own`: sounds of one's own. Not for several threads at once.
-    `DESIGN`: one encoder pass per hop at most.
+    `settings` None: the defaults. `own`: sounds of one's own, judged where there is a head or a rule for one of them.
+    Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
     """
 
     def __init__(

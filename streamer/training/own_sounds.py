@@ -4,7 +4,8 @@
                                                vectors of the hour of other sounds that comes along ┴► logistic layer
 
 The threshold is placed by cross-validation over the other sounds: a layer that was taught half of them is tried on the
-rest. What it takes for the sound there, and how often clips are recognised that were left out, is what people are told.
+rest. People are told how often clips are recognised that were left out, and what is taken for the sound in one half of
+the others with the threshold that the other half places.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -91,8 +92,8 @@ def learn(
         taught_on = np.delete(others, np.arange(len(others))[part], axis=0)
         half = _fit(np.concatenate(vectors), taught_on.reshape(-1, others.shape[-1]))
         tails.append(run_means(others[part] @ half.weight + np.float32(half.bias), run).max(-1))
-    tail = np.sort(np.concatenate(tails))[::-1]
-    threshold = max(float(tail[OUTLIERS]) + MARGIN, LEAST_THRESHOLD)
+    threshold = _threshold(np.concatenate(tails), OUTLIERS)
+    halves = [(_threshold(tail, OUTLIERS // 2), other) for tail, other in (tails, tails[::-1])]
     return OwnSound(
         name,
         severity,
@@ -103,10 +104,15 @@ def learn(
         layer.bias,
         threshold,
         run,
-        false_alarms=int((tail >= threshold).sum()),
+        false_alarms=sum(int((other >= placed).sum()) for placed, other in halves),
         false_hours=background.hours,
         recall=_left_out(vectors, others, threshold, [label for label, _ in clips]),
     )
+
+
+def _threshold(logits: Vectors, outliers: int) -> float:
+    """Above the best logits of all windows of other sounds but so many, which may be the very same sound."""
+    return max(float(np.sort(logits)[-1 - outliers]) + MARGIN, LEAST_THRESHOLD)
 
 
 def _sounding(scene: Scene, encode: Encode, background: Background) -> Vectors:
