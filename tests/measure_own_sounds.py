@@ -153,10 +153,9 @@ def measure(name, third, count, backgrounds=None):
         false = [kind for _, kind, vectors in away if sound.logits(vectors).max() >= sound.threshold]
         hours = seconds / 3600 * len(away) / len(others)
         rows.append((len(delays) / OCCURRENCES, len(false) / hours, float(np.mean(delays)) if delays else np.nan))
-        print(
-            f"{path.name[:44]:44} recall {rows[-1][0]:.2f}, false/h {rows[-1][1]:.2f}, after {rows[-1][2]:.1f} s {false}",
-            flush=True,
-        )
+        recall, per_hour, after = rows[-1]
+        told = f"recall {recall:.2f}, false/h {per_hour:.2f}, after {after:.1f} s"
+        print(f"{path.name[:44]:44} {told}, false: {', '.join(false) or 'none'}", flush=True)
     found = np.array(rows)
     print(
         f"{name}, third {third}: {len(rows)} sounds, recall {found[:, 0].mean():.3f}, false/h {found[:, 1].mean():.2f} "
