@@ -84,7 +84,7 @@ def test_it_says_how_well_it_does():
     assert sound.clips == 4
     assert sound.recall > 0.5
     assert sound.false_hours > 0.5
-    assert sound.false_alarms <= 3
+    assert sound.false_alarms <= 8  # of 300 windows, some of them bells
 
 
 def test_clips_that_differ_are_refused():
