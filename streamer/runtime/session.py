@@ -18,7 +18,21 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import dbfs
 from streamer.audio.conditioning import Trouble
-from streamer.events import SAMPLE_RATE, Event, Gap, Span, Stamp, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.events import (
+    SAMPLE_RATE,
+    AlertSource,
+    Event,
+    Gap,
+    Span,
+    Stamp,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -67,7 +81,7 @@ class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
     `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
-    `begun`: the number of its events before this (`starting`, while the model was loaded).
+    `begun`: the number of its events before this (`starting`, while the model was loaded). `source`: see `Alert`.
     """
 
     def __init__(
@@ -79,6 +93,7 @@ class Session:
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         self._local_time = local_time
         self._settings = settings
@@ -88,13 +103,14 @@ class Session:
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s, ids) if head else None
         self._own = OwnSoundEvents(ids)
         self._judges = head is not None or any(rule.own for rule in settings.alerts.rules)
+        rules = settings.alerts.fitted(facts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
-        alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
-        self._cadence = CadenceDetector(sirens=head is not None or alone)
+        asked = [rule for rule in rules.rules if rule.enabled and SIRENS & {*rule.cadence, *rule.signs, *rule.unless}]
+        self._cadence = CadenceDetector(sirens=any(head is not None or not rule.labels for rule in asked))
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
+        self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self.name, self._last_seq = name, begun  # number of the newest event
+        self.name, self._last_seq, self._source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
         self._looked_ahead = 0  # to here, where that is further than the events are
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
@@ -259,7 +275,7 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._mask.event(change.event(self._stamp(at))) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at), self._source)) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""

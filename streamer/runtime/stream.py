@@ -15,7 +15,7 @@ from streamer.audio.block import AudioBlock, Source
 from streamer.audio.conditioning import Conditioner
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError, StreamerError
-from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, Event, State
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, State
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
@@ -131,6 +131,7 @@ class Hearing:
         local_time: Callable[[], float] | None = None,
         *,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         """Raises UsageError for a language that the model does not know."""
         where = "speech.language"
@@ -139,7 +140,7 @@ class Hearing:
         settings = settings.with_languages(languages)
         self.mel = MelFrames(model.dims.n_mels)
         text, head = text_model(model), head_facts(model)
-        self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)
+        self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun, source=source)
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
@@ -161,17 +162,24 @@ class Hearing:
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
-    `settings` None: the defaults. `own`: sounds of one's own, judged where there is a head or a rule for one of them.
-    Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
+    `settings` None: the defaults. `source`: what its alerts say that they come from. `own`: sounds of one's own, judged
+    where there is a head or a rule for one of them. Not for several threads at once. `DESIGN`: one encoder pass per hop
+    at most.
     """
 
     def __init__(
-        self, model: Model, settings: Settings | None = None, *, name: str = "s1", own: OwnLayer | None = None
+        self,
+        model: Model,
+        settings: Settings | None = None,
+        *,
+        name: str = "s1",
+        source: AlertSource = "live",
+        own: OwnLayer | None = None,
     ) -> None:
         settings = settings or Settings()
         self._engine = Engine(model, context=settings.model.context, own=own)
         self._listener = Listener(settings)
-        self._hearing = Hearing(model, settings, name)
+        self._hearing = Hearing(model, settings, name, source=source)
         self._state: State = "starting"
 
     @property

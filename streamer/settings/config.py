@@ -23,7 +23,7 @@ from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
-from streamer.settings.section import Section, apply_override, put, read_file, refusal
+from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
 MAX_SOURCES = 128
@@ -384,9 +384,9 @@ def validate(data: Mapping[str, Any], where: str = "") -> Settings:
 
 
 def resolve(files: Sequence[Path], overrides: Sequence[str], options: Mapping[str, Any]) -> Settings:
-    """Settings in force: files in order, then `--set`, then options given on the command line ({path: value})."""
+    """Settings in force: files in order (none: one's own), then `--set`, then options of the command line, by path."""
     data: dict[str, Any] = {}
-    for path in files:
+    for path in files or own_files():
         found = read_file(path)
         validate(found, where=f"{path}: ")
         for section, values in found.items():

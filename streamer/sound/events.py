@@ -251,7 +251,7 @@ def combine(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = 
 
 
 def deciding_spans(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
-    """The length in seconds, float32 [527], of the shortest span that gives `combine`'s score; 0 without a judgement."""
+    """Seconds, float32 [527], of the shortest span that gives `combine`'s score; 0 without a judgement."""
     spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
     decided = np.zeros(LABEL_COUNT, np.float32)
     best = np.zeros(LABEL_COUNT, np.float32)
