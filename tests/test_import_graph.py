@@ -22,7 +22,7 @@ TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
-    "websockets": {"streamer.server.websocket", "streamer.server.pages"},
+    "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},

@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
-from streamer.settings.config import ServerSettings
 from streamer.settings.section import first_fault
+from streamer.settings.server import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
@@ -229,6 +229,7 @@ class Actions:
     `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
     nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest`
     opens a session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008).
+    `takes_senders`: whether it would open one at all.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -237,6 +238,7 @@ class Actions:
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
+    takes_senders: Callable[[], bool] = lambda: False
 
 
 def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:

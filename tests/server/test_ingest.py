@@ -16,7 +16,7 @@ from streamer.errors import InputError, StreamerError
 from streamer.server.ingest import PcmPiece, PcmQueue
 from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, parse_start
 from streamer.server.websocket import ServerThread
-from streamer.settings.config import ServerSettings
+from streamer.settings.server import ServerSettings
 
 START = {"type": "start", "sample_rate": 16_000, "encoding": "pcm_s16le", "channels": 1}
 
@@ -242,3 +242,26 @@ def test_what_was_received_before_a_stop_can_be_read_and_no_more_is_taken():
     assert not queue.ended
     assert [queue.read(0), queue.read(0), queue.read(0)] == [PcmPiece(pcm(60)), PcmPiece(pcm(50)), None]
     assert queue.ended
+
+
+def test_after_waiting_in_vain_no_piece_waits_longer_than_it_sounds(monkeypatch):
+    """So that what stands behind the sound comes through, and with room there is patience again."""
+    waits_s, timeout = [], asyncio.timeout
+
+    def recorded(delay_s: float) -> asyncio.Timeout:
+        waits_s.append(delay_s)
+        return timeout(0.01)
+
+    monkeypatch.setattr(asyncio, "timeout", recorded)
+    queue = PcmQueue(IngestStart(8_000), "s", capacity_s=0.01, patience_s=2.0)
+
+    async def fill(count: int) -> None:
+        for _ in range(count):
+            await queue.write(pcm(80))
+
+    asyncio.run(fill(4))  # the first fits
+    assert waits_s == [2.0, 0.01, 0.01]
+    assert queue.read(0) == PcmPiece(pcm(80))
+    asyncio.run(fill(2))  # the first fits again
+    assert waits_s[3:] == [2.0]
+    assert queue.read(0) == PcmPiece(pcm(80), lost_frames=240)
