@@ -22,7 +22,18 @@ class ServerSettings(Section):
     """The websocket and page server."""
 
     USUAL = (
-        *("enabled", "host", "port", "token", "token_file", "tls_cert", "tls_key", "hosts"),
+        *(
+            "enabled",
+            "host",
+            "port",
+            "token",
+            "token_file",
+            "tls_cert",
+            "tls_key",
+            "hosts",
+            "max_per_address",
+            "proxies",
+        ),
         *("allow_set", "max_clients"),
     )
     enabled: bool = Field(True, description="false: no server (--no-server)")
