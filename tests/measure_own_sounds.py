@@ -135,7 +135,7 @@ def measure(name, third, count, backgrounds=None):
             sound = learn("mine", "info", clips, encode, background)
         except InputError as error:
             print(f"{path.name[:44]:44} refused: {error}", flush=True)
-            rows.append((0.0, 0.0, np.nan))
+            rows.append((0.0, np.nan, np.nan))
             continue
         delays = []
         for number in range(OCCURRENCES):
@@ -158,8 +158,8 @@ def measure(name, third, count, backgrounds=None):
         print(f"{path.name[:44]:44} {told}, false: {', '.join(false) or 'none'}", flush=True)
     found = np.array(rows)
     print(
-        f"{name}, third {third}: {len(rows)} sounds, recall {found[:, 0].mean():.3f}, false/h {found[:, 1].mean():.2f} "
-        f"({int((found[:, 1] > 0.5).sum())} of them above 0.5), after {np.nanmean(found[:, 2]):.2f} s on average"
+        f"{name}, third {third}: {len(rows)} sounds, recall {found[:, 0].mean():.3f}, "
+        f"false/h {np.nanmean(found[:, 1]):.2f} ({int((found[:, 1] > 0.5).sum())} of them above 0.5), after {np.nanmean(found[:, 2]):.2f} s on average"
     )
 
 

@@ -145,7 +145,7 @@ def bundled_background(model: Model, folder: Path | None = None) -> Background:
         if item.name.endswith(".npz") and (found := read_background(item.read_bytes(), item.name)).encoder == identity:
             return found
     raise UsageError(
-        f"--model: own sounds can be learned with nano and tiny.en, not with {model.name}; "
+        f"--model: own sounds can be learned with nano, tiny.en and base, not with {model.name}; "
         "from a checkout `streamer train own-sounds` makes what is missing"
     )
 

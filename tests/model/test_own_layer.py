@@ -45,7 +45,7 @@ def test_an_encoder_is_told_by_what_no_precision_changes():
 
 
 def test_a_model_that_nothing_comes_with_is_refused_by_name():
-    with pytest.raises(UsageError, match="--model: own sounds can be learned with nano and tiny"):
+    with pytest.raises(UsageError, match="--model: own sounds can be learned with nano, tiny"):
         bundled_background(random_model(1))
 
 
