@@ -159,7 +159,8 @@ def measure(name, third, count, backgrounds=None):
     found = np.array(rows)
     print(
         f"{name}, third {third}: {len(rows)} sounds, recall {found[:, 0].mean():.3f}, "
-        f"false/h {np.nanmean(found[:, 1]):.2f} ({int((found[:, 1] > 0.5).sum())} of them above 0.5), after {np.nanmean(found[:, 2]):.2f} s on average"
+        f"false/h {np.nanmean(found[:, 1]):.2f} ({int((found[:, 1] > 0.5).sum())} of them above 0.5), "
+        f"after {np.nanmean(found[:, 2]):.2f} s on average"
     )
 
 
