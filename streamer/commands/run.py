@@ -118,8 +118,17 @@ def run(options: argparse.Namespace) -> int:
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
+        load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
     )
     return program.run()
+
+
+def _on_cpu(settings: Settings, name: str) -> Settings:
+    """The settings for the same model on the CPU; `name`: what `auto` had chosen."""
+    given = settings.model
+    chosen = name if given.name == "auto" else given.name
+    model = given.model_copy(update={"name": chosen, "compute": "cpu", "dtype": "auto"})
+    return settings.model_copy(update={"model": model})
 
 
 def devices(options: argparse.Namespace) -> int:

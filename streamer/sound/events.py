@@ -103,6 +103,10 @@ class SoundEvents:
             raise ValueError(f"thresholds: must be {LABEL_COUNT} numbers, one per label, have shape {found.shape}")
         self._on = np.clip(found, 0.01, 1.0).astype(np.float32)
 
+    def number_from(self, first_id: int) -> None:
+        """Before anything else: the first id to give, where another gave those before."""
+        self._next_id = first_id
+
     def combine(self, judgement: Sequence[SpanScores]) -> Scores:
         """The one score per class, float32 [527], for the `tags` event: what sounds at the judgement's end."""
         return combine(judgement, self.trained_spans_s)
