@@ -23,7 +23,7 @@ def slow(self, work):
     return step(self, work)
 def start(self):
     def later():
-        while max((lane.lag_s for lane in self.lanes()), default=0.0) < 6.0:
+        while max((lane.lag_s for lane in self.lanes()), default=0.0) < 3.0:
             time.sleep(0.1)
         print("signal", time.monotonic(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
