@@ -7,10 +7,15 @@
     │   └── CheckpointError   a model or head file that is missing, damaged or does not fit
     ├── DownloadError         a file could not be fetched or is not what its publisher promised
     ├── DeviceLost            the capture device went away while it was in use
-    └── EngineError           the model could not do its work (a failed warm-up, out of memory)
+    └── EngineError           the model could not do its work (a failed warm-up, a damaged checkpoint)
+        └── DeviceFailed      what it runs on cannot go on (no memory for one window, lost, a kernel failed)
 
 Every message is one line that names the option, key, file or device and says what would be right.
+`Backoff` says how long what failed is left alone before it is tried again.
 """
+
+REST_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after the first, the second, … failure in a row
+STEADY_S = 60.0  # what went well for so long after the last rest begins anew with the shortest
 
 
 class StreamerError(Exception):
@@ -43,3 +48,27 @@ class DeviceLost(StreamerError):  # noqa: N818 what happened, not what was wrong
 
 class EngineError(StreamerError):
     """The model cannot run: the warm-up failed, memory ran out."""
+
+
+class DeviceFailed(EngineError):  # noqa: N818 what happened, not what was wrong
+    """The device cannot go on: no memory for even one window, it is lost, or a kernel failed. Another one may."""
+
+
+class Backoff:
+    """The failures in a row of one thing (pure; times are the caller's)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._rested_s = float("-inf")  # until when
+
+    def rest_s(self, now_s: float) -> float:
+        """It failed again, now: the seconds to wait."""
+        self._count = 0 if now_s - self._rested_s > STEADY_S else self._count
+        rest_s = REST_S[min(self._count, len(REST_S) - 1)]
+        self._count += 1
+        self._rested_s = now_s + rest_s
+        return rest_s
+
+    def went_well(self) -> None:
+        """The next failure is the first."""
+        self._count = 0

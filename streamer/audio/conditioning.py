@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamer.events import FRAME_SAMPLES
 
 DC_ON, DC_OFF = 0.01, 0.005  # offset (full scale 1) above which it is taken out, below which it is left alone again
+_DC_NEWS = 0.03  # from here on people are told: a microphone with less is a common one, and nothing is worse for it
 _DC_PART_FRAMES, _DC_PARTS = 25, 4  # judged over 2 s, in half seconds
 _DC_STEADY = 0.5  # the smallest half second's share of the largest: else it is a thump, rumble or a cut in the material
 _DC_PULL = 0.1  # share of the distance to the estimate that the correction moves in a frame: no step is heard
@@ -52,8 +53,8 @@ class Report:
 class Conditioner:
     """Frame in, frame out, one state for one stream. Pure: no clock, no threads."""
 
-    def __init__(self) -> None:
-        self._at = 0
+    def __init__(self, start_sample: int = 0) -> None:
+        self._at = start_sample
         self._not_finite = _Stretch()
         self._clipping = _Clipping()
         self._offset = _Offset()
@@ -176,7 +177,7 @@ class _Offset:
         if before or self._correction:
             ramp = np.linspace(before, self._correction, FRAME_SAMPLES + 1)[1:]
             frame = np.clip(frame - ramp, -1, 1).astype(np.float32)
-        if not begins:
+        if not begins or abs(self._estimate()) < _DC_NEWS:
             return frame, ()
         end = start + FRAME_SAMPLES
         detail = f"a constant offset of {self._estimate():+.3f} is taken out"

@@ -60,6 +60,13 @@ class MelFrames:
         """Absolute index one past the newest sample."""
         return self._end
 
+    def copy(self) -> "MelFrames":
+        """The same frames for another owner, while a step that hangs may still read these."""
+        other = MelFrames(self.n_mels, self._start)
+        other._samples, other._end = self._samples.copy(), self._end
+        other._blocks = dict(self._blocks)
+        return other
+
     def append(self, samples: NDArray[np.float32]) -> None:
         """Add the next samples, float32 [n], any n; ValueError for any other array."""
         if samples.dtype != np.float32 or samples.ndim != 1:

@@ -22,11 +22,11 @@ from streamer.errors import DeviceLost, InputError
 _SETTLE_S = 2.0  # a gap is measured when callbacks come at their own pace again, at the latest after so much sound
 FULL = "the capture thread was too slow"
 OVERFLOW = "the device overflowed"
-STALL_S = 2.0  # no callback for so long: the device is silent or gone
+STALL_S = 0.7  # no callback for so long: the device is silent or gone
 FIRST_S = 5.0  # a device that was just opened may take longer (a sound server fills its buffers first)
 BUFFER_S = 10.0
 _GRACE_S = 0.25  # after a late wake-up (a suspended process, a busy machine) callbacks may be about to come
-_RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+_RETRY_S = (0.25, 0.5, 1.0, 2.0)  # who plugs it in again waits for it
 
 _log = logging.getLogger(__name__)
 

@@ -135,6 +135,7 @@ def run(options: argparse.Namespace) -> int:
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
+        load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
     )
     return program.run()
 
@@ -148,6 +149,14 @@ def with_own_sounds(settings: Settings) -> Settings:
     known = OwnSoundFiles(settings.own_sounds.place()).read()
     rules = with_own_rules(settings.alerts, [(sound.name, sound.severity) for sound in known])
     return settings.model_copy(update={"alerts": rules})
+
+
+def _on_cpu(settings: Settings, name: str) -> Settings:
+    """The settings for the same model on the CPU; `name`: what `auto` had chosen."""
+    given = settings.model
+    chosen = name if given.name == "auto" else given.name
+    model = given.model_copy(update={"name": chosen, "compute": "cpu", "dtype": "auto"})
+    return settings.model_copy(update={"model": model})
 
 
 def devices(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
 from streamer.output.captions import Format
-from streamer.output.outlet import EventFile
+from streamer.output.event_file import EventFile
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
 from streamer.runtime.stream import Stream

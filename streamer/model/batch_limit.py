@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from streamer.errors import EngineError
+from streamer.errors import DeviceFailed
 from streamer.model.graphs import BATCH_BUCKETS, buckets_up_to
 from streamer.model.memory import does_not_hold, hand_back, ran_out_of_memory
 
@@ -52,7 +52,7 @@ class BatchLimit:
         What memory ran out for is done anew: `work` must leave its findings only when it is through.
 
         Raises:
-            EngineError: not even one item fits.
+            DeviceFailed: not even one item fits.
         """
         begin = 0
         while begin < len(items):
@@ -64,13 +64,13 @@ class BatchLimit:
         """Do work on so many rows; False where memory ran out, and `rows` is less now.
 
         Raises:
-            EngineError: it ran out for one row and nothing is left to be released.
+            DeviceFailed: it ran out for one row and nothing is left to be released.
         """
         detail = _attempt(work)
         if detail is None:  # what the failed work held is free only here, outside of its error's reach
             return True
         if rows == self.rows == 1 and self._recording is not Recording.ON:
-            raise EngineError(does_not_hold(f"one window of the model {self._name}", self._device, detail))
+            raise DeviceFailed(does_not_hold(f"one window of the model {self._name}", self._device, detail))
         self._reduce(min(self.rows, rows) if rows > 1 else self.rows)
         return False
 

@@ -20,14 +20,14 @@ from whisper.utils import compression_ratio
 
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
 from streamer.cpu_threads import one_blas_thread
-from streamer.errors import EngineError
+from streamer.errors import DeviceFailed, EngineError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
 from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import hypothesis_words
 from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
-from streamer.model.memory import within_memory
+from streamer.model.memory import device_failed, within_memory
 from streamer.model.own_sounds import SPAN_S, OwnLayer
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 from streamer.plans import DecodeTask, Hypothesis, OwnScore, SpanScores, StepRequest, StepResult
@@ -83,7 +83,8 @@ class Engine:
 
         Raises:
             EngineError: a window is longer than the model hears or its audio is gone, the model failed (for want of
-                memory, where not even one window fits), or its output is not finite.
+                memory, where not even one window fits), or its output is not finite. DeviceFailed, where what it runs
+                on is the reason.
         """
         results = self._step(work)
         self._limit.announce()
@@ -100,7 +101,7 @@ class Engine:
         except RuntimeError as error:  # what torch raises, for want of memory as for anything else
             first_line = str(error).partition("\n")[0]
             said = f"model {self.model.name} failed on {len(work)} windows ({self.model.device}): {first_line}"
-            raise EngineError(said) from error
+            raise (DeviceFailed if device_failed(error) else EngineError)(said) from error
         return [self._result(window) for window in windows]
 
     def warm_up(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from streamer.errors import EngineError
 
 # What CUDA, its libraries and the CPU's allocator say; torch's own class is not raised by all of them.
+_DEVICE_SAID = ("cuda error", "cublas_status", "cudnn_status", "device-side assert")
 _SAID = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "cudaerrormemoryallocation")
 
 
@@ -30,6 +31,12 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether the device itself is the reason: lost, or a kernel failed, after which CUDA does nothing more."""
+    said = str(error).lower()
+    return any(words in said for words in _DEVICE_SAID)
 
 
 def hand_back(device: torch.device) -> None:

@@ -76,15 +76,22 @@ def checked_tensors(content: Any, source: str) -> dict[str, Tensor]:
     """`content` as a state dict; raises CheckpointError unless it is one, all floating-point and finite."""
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{source} holds no tensors by name: it is a {type(content).__name__}")
+    held: dict[int, int] = {}  # what is really there, by storage
+    claimed: dict[tuple[int, ...], int] = {}  # what is made of it: the same tensor under two names counts once
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{source}: `{key}` is a {type(tensor).__name__}; a tensor is needed")
         if tensor.dtype not in WEIGHT_TYPES or tensor.layout != torch.strided:
             raise CheckpointError(f"{source}: `{key}` is {tensor.dtype}; dense floating-point weights are needed")
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # expanded: one number that claims to be gigabytes
-            raise CheckpointError(
-                f"{source}: `{key}` claims {tensor.nbytes} bytes and holds {tensor.untyped_storage().nbytes()}"
-            )
+        storage = tensor.untyped_storage()
+        if tensor.nbytes > storage.nbytes():  # expanded: one number that claims to be gigabytes
+            raise CheckpointError(f"{source}: `{key}` claims {tensor.nbytes} bytes and holds {storage.nbytes()}")
+        held[storage.data_ptr()] = storage.nbytes()
+        claimed[storage.data_ptr(), int(tensor.storage_offset()), *tensor.shape, *tensor.stride()] = tensor.nbytes
+    total, there = sum(claimed.values()), sum(held.values())
+    if total > there:  # views of one another, of which each would be copied
+        raise CheckpointError(f"{source} claims {total} bytes of tensors and holds {there}")
+    for key, tensor in content.items():
         if tensor.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):  # NaN wins in both
             raise CheckpointError(f"{source}: `{key}` has values that are not finite; the file is damaged")
     return dict(content)

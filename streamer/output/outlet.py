@@ -1,129 +1,35 @@
 """The outlet: one thread that writes events to files and to the terminal, so that a slow disk never delays the model.
 
-Full-queue rule: 10,000 events wait; then the worker waits, because files lose nothing. What cannot be written is said
-once, on stderr; the other sinks go on. Where several sources share the view, each one's name stands in front.
+Full-queue rule: 10,000 events wait; then the worker waits, because files lose nothing. What cannot be written (the disk
+is full, the server of the folder is away) is said once, on stderr and to everybody; it is kept, up to 16 MB a file, and
+tried again, ever less often, until it can be. The other sinks go on. Where several sources share the view, each one's
+name stands in front.
 """
 
 import logging
-import os
 import queue
-import stat
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import Backoff, UsageError
 from streamer.events import Alert, Event, Gap, Sound, State, Status, Transcript
-from streamer.output.captions import Format, layout_of
+from streamer.output.captions import Format
+from streamer.output.event_file import EventFile, OutputError
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import OutputSettings
 
 log = logging.getLogger(__name__)
 
 LIMIT_EVENTS = 10_000
+RETRY_S = 0.25  # how often the thread looks whether something is to be tried again
 _GRAVITY: Mapping[State, int] = {"stopped": 0, "listening": 1, "starting": 2, "degraded": 3, "no_audio": 3}
+OnTrouble = Callable[[State, str], None]
 _Target = tuple[Format, str | None, str]  # what, session (None: all), path
-
-
-class OutputError(StreamerError):
-    """A file that was being written cannot be written any more; the message starts with its option."""
-
-
-class EventFile:
-    """Events in one file, valid at every moment: it only grows, by whole pieces. `-` is stdout, which is not closed.
-
-    When the disk is full, what was begun is taken back. `write` and `close` raise OutputError, which names the option,
-    and BrokenPipeError where whoever read our stdout went away; then nothing more is written.
-    """
-
-    def __init__(self, path: str, kind: Format, option: str = "") -> None:
-        """Open the file as it is: what is in it stays until `begin`. `option`: "" for `--KIND`. Raises UsageError."""
-        self._where = f"{option or f'--{kind}'} {path}"
-        self._layout = layout_of(kind)
-        self._own = path != "-"
-        self._fd: int | None = self._open(path)
-        self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
-        self._size = 0
-        self._begun = False
-        if self._regular:
-            self._lock()
-
-    def begin(self) -> None:
-        """Empty the file. The first event does it too; later calls do nothing."""
-        if self._begun:
-            return
-        self._begun = True
-        if self._regular and self._fd is not None:
-            os.ftruncate(self._fd, 0)
-        self._append(self._layout.header)
-
-    def write(self, event: Event) -> None:
-        """Append what is settled with this event."""
-        self.begin()
-        self._append(self._layout.step(event))
-
-    def close(self) -> None:
-        """Append what is left and close; any number of times."""
-        if self._begun:
-            self._append(self._layout.finish())
-        fd, self._fd = self._fd, None
-        if fd is not None and self._own:
-            os.close(fd)
-
-    def _open(self, path: str) -> int:
-        if not self._own:
-            sys.stdout.flush()
-            try:
-                return sys.stdout.fileno()
-            except OSError:
-                raise UsageError(f"{self._where}: stdout is no file here; give a path") from None
-        try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # what people said
-        except (OSError, ValueError) as exc:
-            why = exc.strerror if isinstance(exc, OSError) else str(exc)
-            raise UsageError(f"{self._where}: cannot be written: {why}; give the path of a file") from None
-
-    def _append(self, text: str) -> None:
-        """Write one whole piece."""
-        if self._fd is None or not text:
-            return
-        data = memoryview(text.encode("utf-8", "replace"))
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-        except OSError as exc:
-            if isinstance(exc, BrokenPipeError) and not self._own:
-                self._detach(self._fd)
-                raise
-            if written and self._regular:
-                os.ftruncate(self._fd, self._size)
-                os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise OutputError(f"{self._where}: cannot be written any more: {exc.strerror}") from None
-        self._size += written
-
-    def _detach(self, fd: int) -> None:
-        """Stop writing to a pipe whose reader is gone, also when Python flushes stdout at its end."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, fd)
-        os.close(nowhere)
-        self._fd = None
-
-    def _lock(self) -> None:
-        """Two programs must not write one file. Where there are no locks, there are none."""
-        assert self._fd is not None
-        try:
-            import fcntl
-
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise UsageError(f"{self._where}: another program is writing it; give another path") from None
-        except (ImportError, OSError):
-            return
 
 
 def screen(output: OutputSettings) -> TextIO | None:
@@ -138,11 +44,20 @@ class Sinks:
     the suffix. What senders on `/ingest` say stands in the JSONL only.
     """
 
-    def __init__(self, output: OutputSettings, sessions: Sequence[str], inputs: Iterable[str | None] = ()) -> None:
+    def __init__(
+        self,
+        output: OutputSettings,
+        sessions: Sequence[str],
+        inputs: Iterable[str | None] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Open the files without changing them; UsageError names the option of one that cannot be written.
 
         `sessions`: the program's own, by name. `inputs`: the input files, which must not be written over.
         """
+        self._clock = clock
+        self._troubled: dict[EventFile, _Trouble] = {}
+        self._on_trouble: OnTrouble = lambda state, detail: None
         self.view: TerminalView | None = None
         self.failed = False
         self.reader_gone = False  # whoever read our stdout went away
@@ -161,35 +76,73 @@ class Sinks:
         """Show the terminal view on `screen`."""
         self.view = TerminalView(screen) if screen else None
 
+    def tell_of_trouble(self, on_trouble: OnTrouble) -> None:
+        """Have it called with `degraded` when a file cannot be written, and with `listening` when all can be again."""
+        self._on_trouble = on_trouble
+
+    @property
+    def troubled(self) -> bool:
+        """Whether something waits to be tried again."""
+        return bool(self._troubled)
+
     def write(self, event: Event) -> None:
         """Give one event to every sink."""
         for session, file in list(self._files):
-            if session not in (None, event.session):
-                continue
-            try:
-                file.write(event)
-            except BrokenPipeError:
-                self.reader_gone = True
-                self._files.remove((session, file))
-            except OutputError as error:
-                log.error("%s", error)
-                self.failed = True
-                self._files.remove((session, file))
+            if session in (None, event.session):
+                self._attempt(file, lambda file=file: file.write(event))  # type: ignore[misc]
+        self.retry()
         if self.view and (shown := self._naming.step(event)):
-            self.view.show(shown)
+            try:
+                self.view.show(shown)
+            except Exception as error:  # the top of the view: the files go on without it
+                log.error("the terminal view ends: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+                self.view = None
+
+    def retry(self) -> None:
+        """Try what could not be written once more, where its time has come."""
+        for file, trouble in list(self._troubled.items()):
+            if self._clock() >= trouble.again_s:
+                self._attempt(file, file.retry)
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
         for _, file in self._files:
-            try:
-                file.close()
-            except BrokenPipeError:
-                self.reader_gone = True
-            except OutputError as error:
-                log.error("%s", error)
-                self.failed = True
+            self._attempt(file, file.close)
+            self.failed |= file in self._troubled or file.lost > 0
         if self.view:
             self.view.close()
+
+    def _attempt(self, file: EventFile, work: Callable[[], None]) -> None:
+        """Write; what fails is said, once, and tried again later. The same for what is well again."""
+        try:
+            work()
+        except BrokenPipeError:
+            self.reader_gone = True
+            self._files = [(session, other) for session, other in self._files if other is not file]
+            self._troubled.pop(file, None)
+        except OutputError as error:
+            trouble = self._troubled.setdefault(file, _Trouble(Backoff()))
+            trouble.again_s = self._clock() + trouble.backoff.rest_s(self._clock())
+            if str(error) != trouble.said:
+                trouble.said = str(error)
+                log.error("%s", error)
+                self._on_trouble("degraded", f"{error}; it is kept and tried again")
+        else:
+            if file in self._troubled and not file.waits:
+                del self._troubled[file]
+                lost = f"; {file.lost} pieces did not fit into memory and are lost" if file.lost else ""
+                log.warning("%s is written again%s", file.where, lost)
+                if not self._troubled:
+                    self._on_trouble("listening", "")
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A file that cannot be written: what was said of it, and when it is tried again."""
+
+    backoff: Backoff
+    said: str = ""
+    again_s: float = 0.0
 
 
 class Naming:
@@ -244,10 +197,12 @@ class Naming:
 
 
 class Outlet:
-    """The thread that owns `sinks`."""
+    """The thread that owns `sinks`. `on_trouble`: as `Sinks.tell_of_trouble`, called in that thread."""
 
-    def __init__(self, sinks: Sinks) -> None:
+    def __init__(self, sinks: Sinks, on_trouble: OnTrouble | None = None) -> None:
         self._sinks = sinks
+        if on_trouble is not None:
+            sinks.tell_of_trouble(on_trouble)
         self._queue: queue.Queue[Event | tuple[float | None, float] | None] = queue.Queue(LIMIT_EVENTS)
         self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
 
@@ -282,7 +237,14 @@ class Outlet:
 
     def _run(self) -> None:
         try:
-            while (item := self._queue.get()) is not None:
+            while True:
+                try:
+                    item = self._queue.get(timeout=RETRY_S if self._sinks.troubled else None)
+                except queue.Empty:
+                    self._sinks.retry()
+                    continue
+                if item is None:
+                    break
                 if isinstance(item, tuple):
                     if self._sinks.view:
                         self._sinks.view.show_meter(*item)

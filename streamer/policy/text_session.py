@@ -85,6 +85,7 @@ class TextSession:
         self._segment_max_samples = round(settings.window.segment_max_s * SAMPLE_RATE)
         self._recent: list[HypothesisWord] = []  # committed words that a window may still hold, over all segments
         self._scrolled: tuple[int, ...] = ()
+        self._begin = 0  # nothing before it is to be had
         self._committed_end = 0  # text before this sample is settled: committed, or given up
         self._spoken_end = 0  # of the last utterance
         self._fresh_from = 0  # no window begins before: what was committed there led the decoder into a loop
@@ -93,6 +94,12 @@ class TextSession:
         self._mark: Words = ()  # what stands behind the last committed word, if nobody goes on
         self._segment: _Segment | None = None
         self._numbers = 0
+
+    def begin_at(self, sample: int, number: int) -> None:
+        """Before anything else: the stream begins at this sample, its first segment has this number."""
+        self._voiced = VoicedTrack(FRAME_SAMPLES, sample)
+        self._begin = self._committed_end = self._spoken_end = self._fresh_from = sample
+        self._numbers = number
 
     def hear(self, hop: Hop) -> None:
         """Note which frames of the hop are voiced; call it for every hop, in order."""
@@ -110,7 +117,7 @@ class TextSession:
     def prepare(self, end_sample: int, text: bool) -> tuple[int, DecodeTask | None]:
         """Where the window that ends at `end_sample` starts, and what the decoder is to do (None: no text is due)."""
         speaking = text and self._segment is not None
-        start = max(0, end_sample - (self._context_samples if speaking else TAGS_SAMPLES))
+        start = max(self._begin, end_sample - (self._context_samples if speaking else TAGS_SAMPLES))
         if speaking:
             start = min(start, max(self._committed_end, end_sample - WINDOW_MAX_SAMPLES))
         start = self._boundary(start, end_sample)
@@ -210,7 +217,7 @@ class TextSession:
         Best is a pause a little earlier; else the start of the committed word that `start` would cut in two, or its end
         when the window is full.
         """
-        earliest = max(0, start - PAUSE_SEARCH_SAMPLES, end_sample - WINDOW_MAX_SAMPLES)
+        earliest = max(self._begin, start - PAUSE_SEARCH_SAMPLES, end_sample - WINDOW_MAX_SAMPLES)
         pause = self._voiced.pause_before(start, earliest, PAUSE_SAMPLES)
         if pause is not None:
             start = min(start, pause)
@@ -219,7 +226,7 @@ class TextSession:
             whole = word.start_sample // GRID_SAMPLES * GRID_SAMPLES
             fits = pause is None and end_sample - whole <= WINDOW_MAX_SAMPLES
             start = whole if fits else word.end_sample if pause is None else start
-        return max(0, start // GRID_SAMPLES * GRID_SAMPLES)
+        return max(self._begin, start // GRID_SAMPLES * GRID_SAMPLES)
 
     def _scrolled_before(self, window_start: int) -> tuple[int, ...]:
         gone = [word for word in self._recent if word.end_sample <= window_start]

@@ -17,10 +17,11 @@ class VoicedTrack:
 
     KEEP_FRAMES = 2000
 
-    def __init__(self, frame_samples: int) -> None:
+    def __init__(self, frame_samples: int, start_sample: int = 0) -> None:
+        """`start_sample`: where the first frame that will be appended begins."""
         self._frame_samples = frame_samples
         self._flags: list[bool] = []
-        self._first = 0  # index of the first kept frame
+        self._first = start_sample // frame_samples  # index of the first kept frame
 
     def append(self, flags: tuple[bool, ...]) -> None:
         """Take the next frames, in order."""

@@ -28,6 +28,7 @@ from streamer.settings.config import Settings, SourcePlan
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
 READ_S = 0.2
+SENDER_STALL_S = 2.0  # a network pauses longer than a microphone: a sender is not silent before
 LOST = "the sender was faster than it can be taken"
 
 
@@ -108,12 +109,12 @@ def session_name(stem: str, *, fixed: bool = False) -> str:
 
 
 class IngestSource:
-    """A `Source` over the queue of one sender. `stall_s`: so long without sound is `no_audio`."""
+    """A `Source` over the queue of one sender. `stall_s`: so long without sound is `no_audio`, if it is 2 s or more."""
 
     def __init__(self, queue: PcmQueue, stall_s: float) -> None:
         self.name = queue.session
         self.live = False  # a sender can be made to wait
-        self._queue, self._stall_s = queue, stall_s
+        self._queue, self._stall_s = queue, max(stall_s, SENDER_STALL_S)
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks until the sender stops or goes away."""

@@ -23,7 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from streamer.events import SAMPLE_RATE, State
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, StateChanged
+from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ OVERDUE_EVERY = 4  # one place in so many is for those
 FAR_BEHIND_S = 4.0  # a hop that waited so long: first of all the stream must catch up, whatever its text misses
 STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, none would be left
 PASSES_ENDING = 2  # hops of an utterance that are decoded when the program ends: words are believed that two have
-JUDGEMENTS_BEHIND = 3  # so many judgements waiting behind one: it is left out
+JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out, or the lag would grow beyond 5 s
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
-FAILURES_MAX = 3  # steps in a row that may fail before the stream ends
+FAILURES_MAX = 3  # steps in a row that may fail before the session is closed and started again
 
 LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
 WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes nothing
@@ -75,11 +75,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What people were told: far behind, text only every `hop_s` seconds (None: as often as set), the model failed."""
+    """What people were told: far behind, text only every `hop_s` seconds (None: as often as set)."""
 
     behind: bool = False
     hop_s: float | None = None
-    failed: bool = False
 
 
 class Overload:
@@ -125,8 +124,6 @@ class Overload:
 
     def news(self, backlog: "Backlog") -> tuple[State, str] | None:
         """State and detail that people must be told now: once that text comes late or less often, once that no more."""
-        if backlog.failures or backlog.state == "no_audio":
-            return None
         lag_s, own_s = backlog.lag_s, backlog.schedule.own_s
         hop_s = backlog.schedule.hop_s(self.pace.hop_s)
         limit_s = RECOVERED_LAG_S if backlog.announced.behind else DEGRADED_LAG_S
@@ -151,7 +148,6 @@ class Backlog:
         """`patience_s`: how long a hop may wait before a later one makes parts of it superfluous."""
         self.schedule = TextSchedule(window)
         self.announced = Announced()
-        self.state: State = "starting"  # of the source, as far as the session knows
         self.drain = Drain.NONE
         self.failures = 0  # steps in a row that the model could not do
         self.skipped_judgements = self.told_judgements = 0  # how many were left out, and how many people know of
@@ -161,6 +157,7 @@ class Backlog:
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
         self._text_due_samples = 0  # speech of this segment that no window was decoded for yet
         self._left_out_samples = 0
+        self.given_up_samples = 0  # speech that the model failed on, to the end
 
     def __len__(self) -> int:
         """How many plans wait."""
@@ -221,8 +218,6 @@ class Backlog:
                 self._left_out_samples += undecoded if over else 0
             case SegmentOpened():
                 self.schedule.opened()
-            case StateChanged():
-                self.state, self.announced = plan.state, Announced()
         self._drop()
         return Job(plan)
 
@@ -230,11 +225,21 @@ class Backlog:
         """What the model was asked for this job will not come."""
         self._left_out_samples += job.text_samples
 
-    def failed(self, error: Exception) -> tuple[State, str]:
-        """The model could not do a window; what people must be told."""
+    def failed(self, job: Job, error: BaseException) -> tuple[State, str]:
+        """The model could not do a window; what people must be told.
+
+        Its text is due again where its utterance ends. Where that failed too, it is given up.
+        """
         self.failures += 1
-        self.announced = replace(self.announced, failed=True)
-        return "degraded", f"the model failed on a window: {error}"
+        last = isinstance(job.plan, Hop) and not job.plan.new_samples
+        if last:
+            self.given_up_samples += job.text_samples
+            given_up_s = job.text_samples / SAMPLE_RATE
+            return "degraded", f"the model failed on the end of an utterance, {given_up_s:.1f} s are given up: {error}"
+        if job.text_samples:
+            self._text_due_samples += job.text_samples
+            self.schedule.failed()
+        return "degraded", f"the model failed on a window, which is left out: {error}"
 
     def _drop(self) -> None:
         plan, _ = self._plans.popleft()
@@ -291,8 +296,9 @@ class TextSchedule:
     def __init__(self, window: WindowSettings) -> None:
         self.own_s = window.hop_s
         self.longest_s = max(window.hop_s, window.hop_max_s)
+        self.speaking = False  # a segment is open
+        self.end_sample = 0  # of the last hop that was carried out
         self._undecoded = False  # voice of this segment
-        self._end_sample = 0
         self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
         self._level_db = 0.0
 
@@ -313,7 +319,7 @@ class TextSchedule:
 
     def carried_out(self, hop: Hop, text: bool) -> None:
         """The hop is carried out, with or without its text."""
-        self._end_sample, self._level_db = hop.end_sample, hop.level_db
+        self.end_sample, self._level_db = hop.end_sample, hop.level_db
         if hop.text:
             self._undecoded = not text and (self._undecoded or any(hop.voiced))
         if text or not hop.text:
@@ -321,21 +327,25 @@ class TextSchedule:
 
     def opened(self) -> None:
         """A segment begins: nothing of it was decoded."""
+        self._undecoded = self.speaking = True
+
+    def failed(self) -> None:
+        """The text of the hop that was carried out last did not come: it is due again where the segment closes."""
         self._undecoded = True
 
     def put_off(self, plan: SegmentClosed) -> bool:
         """Whether text was put off that must be decoded before the segment closes."""
-        return self._undecoded and plan.end_sample >= self._end_sample > 0
+        return self._undecoded and plan.end_sample >= self.end_sample > 0
 
     def closed(self) -> None:
         """A segment is over: nothing of it is put off any more."""
-        self._undecoded = False
+        self._undecoded = self.speaking = False
 
     def catch_up(self) -> Hop:
         """What must be carried out then, before the segment closes: an empty hop with the text that was put off."""
-        self.closed()
+        self._undecoded = False
         nothing = np.zeros(0, np.float32)
-        return Hop(self._end_sample, nothing, (), text=True, judge=False, silent=False, level_db=self._level_db)
+        return Hop(self.end_sample, nothing, (), text=True, judge=False, silent=False, level_db=self._level_db)
 
 
 @dataclass(slots=True)

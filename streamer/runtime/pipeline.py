@@ -1,20 +1,24 @@
 """One live stream: source → capture thread → ring buffer → listener thread → lane → (the shared) worker thread.
 
 The capture thread only puts the source's blocks into the ring; the listener thread owns the `Listener`. A failure of
-either ends this stream with its last words committed; `failure` says why.
+the source ends this stream with its last words committed; `failure` says why. A listener that fails is started again,
+where the last whole hop ended and after a while that grows with each failure: what it missed is a `gap`.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from streamer.alerts.recorder import ClipRing
 from streamer.audio.block import AudioBlock, Source, empty
 from streamer.audio.ring import RingBuffer
+from streamer.errors import Backoff
 from streamer.events import SAMPLE_RATE
+from streamer.plans import Hop, Plan, SegmentClosed, SpeechOver
+from streamer.runtime.lane import Lane
 from streamer.runtime.stream import Emit, Hearing, Listener
-from streamer.runtime.worker import Lane, Worker
+from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
@@ -44,6 +48,9 @@ class Pipeline:
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
         self._listener = Listener(settings, told="starting")
         self._last_audio_s = time.monotonic()
+        self._backoff, self._deaf_until_s = Backoff(), 0.0  # of the listener
+        self._missed_samples, self._missed_for = 0, ""  # what it did not hear since it failed
+        self._planned_sample = 0  # end of the last hop that went to the lane
         patience_s = 0.0 if source.live else CATCH_UP_S
         self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples)
         self._threads = [
@@ -79,7 +86,7 @@ class Pipeline:
 
     @property
     def _unheard_samples(self) -> int:
-        return self._ring.end - self._listener.position
+        return self._ring.end - self._listener.position - self._missed_samples
 
     def _unread_samples(self) -> int:
         """Audio that was received and has not reached the lane."""
@@ -112,7 +119,10 @@ class Pipeline:
     def _listen(self) -> None:
         try:
             for block in self._ring.blocks():
-                self.lane.put(self._listener.hear(block))
+                if self.lane.done.is_set():
+                    return  # nobody will hear the rest
+                self._hear(block)
+            self._pass_on(self._listener.lost(self._missed_samples, self._missed_for))
             self.lane.put(self._listener.finish())
         except Exception as error:  # noqa: BLE001  the top of the thread
             detail = self._fail("listener", error)
@@ -120,6 +130,42 @@ class Pipeline:
             self.source.close()
         finally:
             self.lane.finish()
+
+    def _hear(self, block: AudioBlock) -> None:
+        """Hear one block; a listener that fails on it is started again behind it."""
+        before = self._listener.position
+        if time.monotonic() < self._deaf_until_s:
+            self._missed_samples += block.lost_samples + len(block.samples)
+            return
+        try:
+            if self._missed_samples:
+                self._pass_on(self._listener.lost(self._missed_samples, self._missed_for))
+                before, self._missed_samples = self._listener.position, 0
+                self.lane.ask(lambda session: session.status("listening", subject="listener"))
+            self._pass_on(self._listener.hear(block))
+        except Exception as error:  # noqa: BLE001  the top of a listener
+            self._missed_samples += before - self._planned_sample + block.lost_samples + len(block.samples)
+            self._restart_listener(error)
+
+    def _pass_on(self, plans: Iterable[Plan]) -> None:
+        for plan in plans:
+            if isinstance(plan, Hop):
+                self._planned_sample = plan.end_sample
+            self.lane.put([plan])
+
+    def _restart_listener(self, error: Exception) -> None:
+        """A new listener where the last whole hop ended: what came since is lost, and what comes for a while too."""
+        now_s, at = time.monotonic(), self._planned_sample
+        rest_s = self._backoff.rest_s(now_s)
+        self._deaf_until_s = now_s + rest_s
+        what = f"{type(error).__name__}: {error}".partition("\n")[0]
+        self._missed_for = f"the listener failed ({what})"
+        told = f"{self._missed_for}; it is started again in {rest_s:g} s"
+        log.error("%s: %s", self.name, told)
+        log.debug("", exc_info=error)
+        self._listener = self._listener.again(at)
+        self.lane.put([SegmentClosed(at, at), SpeechOver(at, at)])
+        self.lane.ask(lambda session: session.status("degraded", told, subject="listener"))
 
     def _fail(self, where: str, error: Exception) -> str:
         """Keep the error; what people are told of it."""

@@ -27,6 +27,7 @@ from streamer.audio.mel import HOP_SAMPLES, RecordingMel
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.whisper import Model
+from streamer.output.event_file import OWNER_ONLY
 from streamer.plans import (
     DecodeTask,
     Hop,
@@ -247,8 +248,8 @@ class WindowLog:
                 path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
             )
             self.results = _results(lines[1:]) if lines[:1] == [first] else []
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # what people said
-            self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
+            flags = os.O_RDWR | os.O_CREAT | (0 if self.results else os.O_TRUNC)
+            self._file = os.fdopen(os.open(path, flags, OWNER_ONLY), "r+", encoding="utf-8")
             if self.results:
                 self._file.seek(sum(len(line.encode()) for line in lines[: 1 + len(self.results)]))
                 self._file.truncate()

@@ -11,13 +11,13 @@ Every event's `audio_t` is the end of the audio that was known when it was decid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import dbfs
-from streamer.audio.conditioning import Trouble
+from streamer.audio.conditioning import Report, Trouble
 from streamer.events import (
     SAMPLE_RATE,
     AlertSource,
@@ -50,6 +50,7 @@ from streamer.plans import (
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
+from streamer.runtime.told import Told
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
@@ -64,6 +65,10 @@ SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to 
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
 HEARD_TAGS = 5  # of the top tags an alert carries
 
+# Who has a state of its own; people are told the gravest of them.
+Subject = Literal["source", "signal", "listener", "pace", "model", "output"]
+_GRAVITY: Final[Mapping[State, int]] = {"stopped": 0, "listening": 0, "starting": 1, "degraded": 2, "no_audio": 3}
+
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
@@ -75,6 +80,16 @@ class HeadFacts:
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
     trained_classes: frozenset[int] | None = None
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A stretch of samples that were not finite, of which people know up to `said`."""
+
+    start: int = -1
+    end: int = -1
+    said: int = -1
+    detail: str = ""
 
 
 class Session:
@@ -118,11 +133,19 @@ class Session:
         self._lost = False
         self._troubled_until: int | None = None
         self._told_of_offset = False
+        self._broken = _Broken()
+        self._states: dict[Subject, tuple[State, str]] = {}
+        self._shown: tuple[State, str] | None = None  # the state that people know
         self._speech_indices = sorted(group("speech"))
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
         self._spans = np.zeros(LABEL_COUNT, np.float32)  # by which span each was judged, in seconds
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest event."""
+        return self._last_seq
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
@@ -158,11 +181,49 @@ class Session:
             case StateChanged():
                 return self.status(plan.state, plan.detail, at)
 
-    def status(self, state: State, detail: str = "", at_sample: int | None = None) -> list[Event]:
-        """A `status` event, and the alerts that hang on it (a lost microphone)."""
+    def status(
+        self, state: State, detail: str = "", at_sample: int | None = None, *, subject: Subject = "source"
+    ) -> list[Event]:
+        """The state of one subject from now on; a `status` event where that changes what people know.
+
+        They are told the gravest state of all: what is well again does not hide what is not. A `listening` with a
+        detail is a notice: said once, whatever the state is. The alerts that hang on it (a lost microphone) follow.
+        """
         at = self._audio_sample if at_sample is None else at_sample
-        self._lost = state == "no_audio"
-        return [Status(**self._stamp(at), state=state, detail=detail), *self._alerts(at)]
+        notice = detail if state == "listening" else ""
+        if notice:
+            self._states.setdefault(subject, ("listening", ""))
+        else:
+            self._states[subject] = (state, detail)
+        own = self._states[subject]
+        self._lost = self._states.get("source", own)[0] == "no_audio"
+        gravest = max(self._states.values(), key=lambda one: _GRAVITY[one[0]])
+        shown = gravest if _GRAVITY[gravest[0]] > _GRAVITY[own[0]] else own
+        if shown == self._shown and not notice:
+            return self._alerts(at)
+        self._shown = shown
+        return [Status(**self._stamp(at), state=shown[0], detail=notice or shown[1]), *self._alerts(at)]
+
+    def go_on(self, failed: "Session", told: Told, at_sample: int) -> None:
+        """Take the place of a session that failed, from this sample on: the numbers and the states of its source and
+        its sinks go on, nothing else of it does.
+        """
+        self._last_seq = told.seq
+        self._audio_sample = max(at_sample, told.audio_sample)
+        self._cadence_sample = at_sample
+        self._states = dict(failed._states)
+        self.text.begin_at(at_sample, told.segments)
+        self.alerts.number_from(told.alerts + 1)
+        ids = count(told.sounds + 1)
+        self._own.ids = ids
+        if self._sounds:
+            self._sounds.ids = ids
+
+    def skip(self, plan: Hop | Beat) -> None:
+        """Nothing is made of this audio, for want of time: only that it was there is noted."""
+        if isinstance(plan, Hop):
+            self.text.hear(plan)
+        self._audio_sample = max(self._audio_sample, plan.end_sample)
 
     def flush(self) -> list[Event]:
         """A client asks for what there is: the open segment becomes final."""
@@ -190,7 +251,8 @@ class Session:
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
         at = self._audio_sample
-        events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
+        events = self._say_broken(at)
+        events += self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
         events += self._sound_events(self._own.finish(at), at)
@@ -293,19 +355,39 @@ class Session:
     def _noticed(self, plan: Noticed) -> list[Event]:
         report = plan.report
         if report.trouble is Trouble.NOT_FINITE:
-            return self._gap(plan.end_sample, report.start_sample, report.end_sample, report.detail)
+            return self._not_finite(plan.end_sample, report)
         if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
             told, self._told_of_offset = self._told_of_offset, True
-            return [] if told else self.status("listening", report.detail, plan.end_sample)
+            return [] if told else self.status("listening", report.detail, plan.end_sample, subject="signal")
         self._troubled_until = plan.end_sample + TROUBLE_SAMPLES
-        return self.status("degraded", report.detail, plan.end_sample)
+        return self.status("degraded", report.detail, plan.end_sample, subject="signal")
+
+    def _not_finite(self, at: int, report: Report) -> list[Event]:
+        """A stretch that goes on is a gap after its first second, and then one each time that it doubled."""
+        goes_on = report.start_sample == self._broken.end
+        events = [] if goes_on else self._say_broken(at)
+        start = self._broken.start if goes_on else report.start_sample
+        said = self._broken.said if goes_on else report.start_sample
+        self._broken = _Broken(start, report.end_sample, said, report.detail)
+        if not goes_on or report.end_sample - start >= 2 * (said - start):
+            return events + self._say_broken(at)
+        return events + self._alerts(at, AlertInput(end_sample=at, gap=True))
+
+    def _say_broken(self, at: int) -> list[Event]:
+        """The gap of what was not finite and was not said yet."""
+        broken = self._broken
+        if broken.said == broken.end:
+            return []
+        self._broken = replace(broken, said=broken.end)
+        return self._gap(at, broken.said, broken.end, broken.detail)
 
     def _recovered(self, at: int) -> list[Event]:
-        """`listening` again, a while after the last trouble with the signal."""
+        """What a stretch of broken sound still is to be said of, and `listening` a while after the last trouble."""
+        events = self._say_broken(at) if at - self._broken.end >= 2 * SAMPLE_RATE else []
         if self._troubled_until is None or at < self._troubled_until:
-            return []
+            return events
         self._troubled_until = None
-        return self.status("listening", at_sample=at)
+        return events + self.status("listening", at_sample=at, subject="signal")
 
 
 def _transcript(change: TextChange, stamp: Stamp, speech_probability: float) -> Transcript:

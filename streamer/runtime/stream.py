@@ -19,9 +19,10 @@ from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, Stat
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
-from streamer.plans import AudioLost, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
+from streamer.plans import AudioLost, Beat, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.runtime.session import HeadFacts, Session
+from streamer.runtime.told import Told
 from streamer.settings.config import Settings
 from streamer.sound.events import TRAINED_SPANS_S
 from streamer.vad.planner import Planner
@@ -40,14 +41,22 @@ class Listener:
     `told`: the state of the source that people know already.
     """
 
-    def __init__(self, settings: Settings, told: State = "listening") -> None:
+    def __init__(self, settings: Settings, told: State = "listening", start_sample: int = 0) -> None:
+        """`start_sample`: where the audio begins, a multiple of 320."""
+        self._settings = settings
         self._told = (told, "")
-        self._conditioner = Conditioner()
+        self._conditioner = Conditioner(start_sample)
         self._detector = VoiceDetector(settings.vad)
-        self._planner = Planner(settings)
+        self._planner = Planner(settings, start_sample)
         self._rest = np.zeros(0, np.float32)
-        self._framed = 0  # samples that went through the planner
+        self._framed = start_sample  # samples that went through the planner
         self._lost: list[AudioLost] = []  # announced once the frames that hold them are planned
+
+    def again(self, start_sample: int) -> "Listener":
+        """One in place of this one, which failed; people know the state of the source already."""
+        other = Listener(self._settings, start_sample=start_sample)
+        other._told = self._told
+        return other
 
     @property
     def position(self) -> int:
@@ -137,10 +146,18 @@ class Hearing:
         where = "speech.language"
         languages = language_codes(settings.speech.languages, where)
         check_languages(languages, model, where)
+        self._model, self._settings, self._local_time = model, settings, local_time
         settings = settings.with_languages(languages)
         self.mel = MelFrames(model.dims.n_mels)
         text, head = text_model(model), head_facts(model)
         self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun, source=source)
+
+    def again(self, told: Told, at_sample: int) -> "Hearing":
+        """One in place of this one, whose session failed: it hears what comes behind this sample."""
+        other = Hearing(self._model, self._settings, self.session.name, self._local_time)
+        other.mel = MelFrames(self._model.dims.n_mels, at_sample)
+        other.session.go_on(self.session, told, at_sample)
+        return other
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
@@ -154,8 +171,13 @@ class Hearing:
         return self.session.complete(plan, result)
 
     def pass_over(self, plan: Plan) -> list[Event]:
-        """The plan's events without the model, and without the mel frames, which a step may still be reading."""
-        self.session.begin(plan, text=False, judge=False)
+        """The plan's events where there is time for hardly anything: nothing is made of its audio.
+
+        Without the mel frames, which a step may still be reading.
+        """
+        if isinstance(plan, Hop | Beat):
+            self.session.skip(plan)
+            return []
         return self.session.complete(plan, None)
 
 

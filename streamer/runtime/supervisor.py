@@ -18,7 +18,7 @@ import torch
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
-from streamer.events import SAMPLE_RATE, Event, Status
+from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import own_layer
@@ -26,7 +26,10 @@ from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.lane import Action
+from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.session import Session
 from streamer.runtime.shutdown import (
     DELIVERIES_S,
     DELIVERIES_UNHURRIED_S,
@@ -36,7 +39,8 @@ from streamer.runtime.shutdown import (
     end_sessions,
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
-from streamer.runtime.worker import Action, Worker
+from streamer.runtime.systemd import Systemd
+from streamer.runtime.worker import Worker
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
     Ack,
@@ -55,36 +59,8 @@ from streamer.settings.config import Settings
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-PARTS = 10  # how often a download is told of
 LoadModel = Callable[[Tell], Model]
 Made = TypeVar("Made")
-
-
-class Opening:
-    """What the sessions `names` say before there is a model: `status` `starting`, with what is being done, from 1 on.
-
-    Who is connected gets it at once, by `publish`; files and other programs first of all when they are opened.
-    """
-
-    def __init__(self, names: Sequence[str], publish: Callable[[Event], None]) -> None:
-        self._names, self._publish = tuple(names), publish
-        self._said: tuple[str, int] | None = None
-        self.events: list[Event] = []
-        self.begun = 0  # events of each session
-
-    def tell(self, step: LoadStep) -> None:
-        """Say what is being done; of a download now and then how far it is."""
-        total, received = step.total_bytes, step.received_bytes or 0
-        part = PARTS * received // total if total else 0
-        if self._said == (step.what, part):
-            return
-        self._said = step.what, part
-        self.begun += 1
-        detail = f"{step.what}, {100 * part // PARTS} %" if total else step.what
-        for name in self._names:
-            event = Status(session=name, seq=self.begun, audio_t=0.0, state="starting", detail=detail)
-            self.events.append(event)
-            self._publish(event)
 
 
 class Program:
@@ -92,6 +68,8 @@ class Program:
 
     Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
     the program, for telling people how long they waited (None: that is not told).
+
+    `load_on_cpu` loads the model of that name there, where the device fails that it is on.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -106,8 +84,10 @@ class Program:
         senders: Mapping[str, Settings] | None = None,
         port_given: bool = True,
         began_s: float | None = None,
+        load_on_cpu: Callable[[str], Model] | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
+        self._load_on_cpu = load_on_cpu
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         self._interruption = Interruption()
@@ -118,6 +98,8 @@ class Program:
         self._ingests: Ingests | None = None  # while senders are taken
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
+        self._output_state: tuple[State, str] = ("listening", "")  # whether all files can be written
+        self._systemd = Systemd()
 
     def run(self) -> int:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
@@ -137,7 +119,7 @@ class Program:
                     for name in self._names:
                         self._server.describe(self._info(name))
                 sinks.begin()
-                outlet = Outlet(sinks)
+                outlet = Outlet(sinks, self._tell_of_output)
                 self._interruption.clean = True
                 self._deliveries.start()
                 if self._live:
@@ -185,6 +167,7 @@ class Program:
 
         def tell(step: LoadStep) -> None:
             opening.tell(step)
+            self._systemd.starting(step.what)
             if view:
                 view.show(step)
 
@@ -258,18 +241,25 @@ class Program:
         )
 
     def _run_live(self, engine: Engine, outlet: Outlet, opening: Opening) -> None:
-        worker, emit = Worker(engine), self._emitter(outlet)
+        worker, emit = Worker(engine, spare=self._spare), self._emitter(outlet)
         self._deliveries.put(opening.events)
         outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
             begun = opening.begun if item.name in self._names else 0
             hearing = Hearing(
-                engine.model, item.settings, item.name, seconds_after_midnight, begun=begun, source=item.origin
+                self._model or engine.model,
+                item.settings,
+                item.name,
+                seconds_after_midnight,
+                begun=begun,
+                source=item.origin,
             )
             clips = self._deliveries.clips(item.name)
             pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
             self._pipelines[item.name] = pipeline
+            if self._output_state[0] != "listening":
+                pipeline.lane.ask(self._say_output)
             return pipeline
 
         def take_sender(item: Input) -> Pipeline:
@@ -291,7 +281,9 @@ class Program:
         outlet.start(screen(self._settings.output))
         for pipeline in own:
             pipeline.start()
+        self._systemd.ready()
         self._watch(own, worker, outlet)
+        self._systemd.stopping()
         self._ingests = None  # no more senders
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")
@@ -299,10 +291,31 @@ class Program:
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
+    def _spare(self) -> Engine:
+        """The engine to go on with where a step hangs or the device failed: on the CPU, if it was not there already."""
+        model = self._model
+        assert model is not None
+        if model.device.type != "cpu" and self._load_on_cpu is not None:
+            log.error("%s failed: going on with the CPU, which may be too slow for this model", model.device)
+            model = self._model = self._load_on_cpu(model.name)
+        return Engine(model, context=self._settings.model.context)
+
+    def _tell_of_output(self, state: State, detail: str) -> None:
+        """Every session says whether what it says can be written (outlet thread)."""
+        self._output_state = state, detail
+        for pipeline in list(self._pipelines.values()):
+            pipeline.lane.ask(self._say_output)
+
+    def _say_output(self, session: Session) -> list[Event]:
+        return session.status(*self._output_state, subject="output")
+
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
         stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
+            worker.watch()
+            if worker.responsive:
+                self._systemd.alive(time.monotonic())
             live = [pipeline for pipeline in own if not pipeline.done]
             if not live and not stays:
                 break

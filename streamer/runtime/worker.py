@@ -3,26 +3,31 @@
 Its loop reads: wait, carry out what needs no model, take, begin (mel, requests), step (one batch through the model),
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
-While a step runs the thread touches no session. Where the program ends and the step takes too long, another thread may
-`take_over` then: it finishes the sessions without the model, and what the step finds is not used.
+While a step runs the thread touches no session. So another thread may have them then, for a moment or for good:
+- `watch` says that a step takes too long; from `hang_s` on, and where the thread ended, it puts a new thread with a
+  spare engine in its place, and what the old one still finds is not used;
+- `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
+
+Whatever a session raises, or the model for it three times in a row, ends and restarts that session alone (`Lane.fall`).
+An error of the device has the spare engine do the same windows.
 """
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import ParamSpec, TypeVar
 
-from streamer.errors import StreamerError
-from streamer.events import SAMPLE_RATE, Event
+from streamer.errors import DeviceFailed, EngineError
+from streamer.events import SAMPLE_RATE, State
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
-from streamer.plans import Plan, StepRequest, StepResult
+from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
+from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
-from streamer.runtime.session import Session
 from streamer.runtime.stream import Emit, Hearing
 from streamer.settings.config import WindowSettings
 
@@ -30,95 +35,14 @@ log = logging.getLogger(__name__)
 
 BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
-LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
+TELL_S = 2.5  # a step that takes so long is said
+HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
+HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
+RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
+STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
 
-Action = Callable[[Session], list[Event]]
-Clock = Callable[[], float]  # seconds that never go back
-
-
-class Lane:
-    """One stream's bounded way from its listener thread to the worker: plans, and what else is asked of its session.
-
-    Full-queue rule: `put` waits, so the listener stops reading. `ready` is shared with the worker and other lanes.
-    """
-
-    def __init__(
-        self,
-        hearing: Hearing,
-        emit: Emit,
-        backlog: Backlog,
-        ready: threading.Condition,
-        clock: Clock,
-        unread_samples: Callable[[], int],
-    ) -> None:
-        """`unread_samples`: the audio that was received and has not come here yet."""
-        self.hearing, self.emit, self.backlog = hearing, emit, backlog
-        self.done = threading.Event()
-        self._ready, self._clock, self._unread_samples = ready, clock, unread_samples
-        self.opened_s = clock()
-        self._actions: deque[Action] = deque()
-        self._finishing = False
-
-    @property
-    def lag_s(self) -> float:
-        """Seconds of audio that wait for the worker."""
-        return self.backlog.lag_s
-
-    @property
-    def left_out_samples(self) -> int:
-        """Audio that is not transcribed, since the program had to end: speech that came here, all that did not."""
-        unread = self._unread_samples() if self.backlog.drain is Drain.OVER else 0
-        return self.backlog.left_out_samples + unread
-
-    def put(self, plans: Iterable[Plan]) -> None:
-        """Append plans as they come (listener thread); waits while more than 10 s of audio are queued."""
-        for plan in plans:
-            with self._ready:
-                self._ready.wait_for(lambda: not self.backlog.full or self.done.is_set())
-                self.backlog.put(plan, self._clock())
-                self._ready.notify_all()
-
-    def ask(self, action: Action) -> bool:
-        """Have the worker thread call `action` with the session and emit what it returns; False: it is too late."""
-        with self._ready:
-            if self.done.is_set() or len(self._actions) >= LIMIT_ACTIONS:
-                return False
-            self._actions.append(action)
-            self._ready.notify_all()
-            return True
-
-    def finish(self) -> None:
-        """No more plans come; the worker empties the lane, finishes the session and sets `done`."""
-        with self._ready:
-            self._finishing = True
-            self._ready.notify_all()
-
-    def drain(self, drain: Drain) -> None:
-        """The program ends; less of an end than before changes nothing."""
-        with self._ready:
-            before = self.backlog.drain
-            if drain.value > before.value:
-                log.debug("%s: drain %s -> %s", self.hearing.session.name, before.name, drain.name)
-                self.backlog.drain = drain
-            self._ready.notify_all()
-
-    # What follows is for the worker thread, which holds `ready`.
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the worker has something to do here."""
-        return bool(self.backlog or self._actions or self._finishing) and not self.done.is_set()
-
-    @property
-    def empty(self) -> bool:
-        """Whether all plans were taken and no more come."""
-        return self._finishing and not self.backlog and not self._actions
-
-    def take_actions(self) -> list[Action]:
-        """What was asked of the session."""
-        actions = list(self._actions)
-        self._actions.clear()
-        return actions
+P = ParamSpec("P")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,35 +55,51 @@ class _Window:
 
 
 class _Phase(Enum):
-    """SERVING: the worker's thread has the sessions; STEPPING: the model works, nobody touches them; TAKEN: another
-    thread has them for good; ENDED: the worker's thread is through with all of them.
+    """SERVING: the worker's thread has the sessions; STEPPING: the model works, nobody touches them; LENT: `watch` has
+    them for a moment; TAKEN: another thread has them for good; ENDED: the worker's thread is through with all of them.
     """
 
     SERVING = auto()
     STEPPING = auto()
+    LENT = auto()
     TAKEN = auto()
     ENDED = auto()
 
 
-class _TakenOver(Exception):  # noqa: N818 what happened, not what was wrong
-    """The sessions are no longer the worker's."""
+class _TakenOver(BaseException):
+    """The sessions are no longer this thread's."""
 
 
 class Worker:
-    """Runs `engine` for every lane. `failure` holds the error that ended it, if one did. `clock` measures its steps."""
+    """Runs `engine` for every lane. `failure` holds the error that only a new process helps against, if there is one.
 
-    def __init__(self, engine: Engine, clock: Clock = time.monotonic) -> None:
+    `spare` makes the engine to go on with where a step hangs or the device failed; None: the same one is asked again.
+    `clock` measures the steps.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Clock = time.monotonic, spare: Callable[[], Engine] | None = None
+    ) -> None:
         self.overload = Overload()
         self.admission = Admission()
         self.failure: Exception | None = None
-        self._engine, self._clock = engine, clock
+        self._engine: Engine | None = engine  # None: the spare one is to be made
+        self._spare = spare or (lambda: engine)
+        self._clock = clock
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
         self._stopping = False
         self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
         self._taken_samples = 0  # of plans, since the last step
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._busy: Lane | None = None  # whose session is being worked on
+        self._owner = 0  # number of the thread that has the sessions; earlier ones are of no account
+        self._round_s: float | None = None  # when the round at hand began
+        self._step_s = 0.0  # when the step at hand began
+        self._longest_s = 0.0  # of all steps that worked
+        self._told_of_hang = False
+        self._spared = self._restarts = 0  # since the last step that worked
+        self._thread = self._new_thread()
 
     def start(self) -> None:
         """Start the thread."""
@@ -194,13 +134,40 @@ class Worker:
         with self._ready:
             return tuple(self._lanes)
 
+    @property
+    def responsive(self) -> bool:
+        """Whether the thread gets on, or `watch` will see to it: False where it is stuck outside of the model."""
+        round_s = self._round_s
+        return round_s is None or self._phase is not _Phase.SERVING or self._clock() - round_s < STUCK_S
+
+    def watch(self) -> None:
+        """Look after the thread, every now and then, from the one that may `stop` it."""
+        with self._ready:
+            dead, phase = not self._thread.is_alive(), self._phase
+            hangs_s = self._clock() - self._step_s if phase is _Phase.STEPPING and not dead else 0.0
+            hopeless = dead or hangs_s >= max(HANG_S, HANG_TIMES * self._longest_s)
+            if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
+                return
+            if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
+                return
+            self._enter(_Phase.LENT)
+        if not self._told_of_hang:
+            self._told_of_hang = True
+            said = "the thread that asks the model ended" if dead else f"the model has not answered for {hangs_s:.0f} s"
+            self._tell_all("degraded", said)
+        if hopeless:
+            self._replace(EngineError("the thread ended" if dead else f"no answer within {hangs_s:.0f} s"))
+        else:
+            with self._ready:
+                self._enter(_Phase.STEPPING)
+
     def stop(self, timeout_s: float) -> bool:
-        """End the thread after what it is doing; False when it did not end in time."""
+        """End the thread after what it is doing; False when it did not finish all sessions in time."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and self._phase in (_Phase.ENDED, _Phase.TAKEN)
 
     def take_over(self, timeout_s: float) -> bool:
         """Finish every session from the calling thread, without the model, because a step of it takes too long.
@@ -209,34 +176,41 @@ class Worker:
         events), and the sessions stay as they are.
         """
         with self._ready:
-            if not self._ready.wait_for(lambda: self._phase is not _Phase.SERVING, timeout_s):
+            free = self._ready.wait_for(
+                lambda: self._phase is not _Phase.SERVING or not self._thread.is_alive(), timeout_s
+            )
+            if not free:
                 return False
             if self._phase is _Phase.ENDED:
                 return True
             self._enter(_Phase.TAKEN)
         for window in self._in_hand:
             window.lane.backlog.give_up(window.job)
-            window.lane.emit(window.lane.hearing.complete(window.job.plan, None))
+            self._guarded(window.lane, self._complete, window.lane, window.job, None)
         for lane in self.lanes():
             self._leave_out(lane)
         return True
 
-    def _run(self) -> None:
+    def _new_thread(self) -> threading.Thread:
+        self._owner += 1
+        return threading.Thread(target=self._run, args=(self._owner,), name="worker", daemon=True)
+
+    def _run(self, number: int) -> None:
         try:
+            if self._engine is None:
+                self._engine = self._spare()
             while lanes := self._wait():
                 self._serve(lanes)
         except _TakenOver:
             return
-        except Exception as error:  # the top of the thread
-            log.error("the worker stopped: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
-            self.failure = error
+        except BaseException as error:
+            log.error("the worker ended: %s: %s", type(error).__name__, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            return
         for lane in self.lanes():
-            if self.failure:
-                self._finish(lane)
-            else:
-                self._leave_out(lane)
+            self._leave_out(lane)
         with self._ready:
-            self._enter(_Phase.ENDED)
+            if number == self._owner:
+                self._enter(_Phase.ENDED)
 
     def _enter(self, phase: _Phase) -> None:
         """The one place where the phase changes; with `ready` held."""
@@ -246,19 +220,17 @@ class Worker:
 
     def _wait(self) -> list[Lane]:
         with self._ready:
+            self._round_s = None
             self._ready.wait_for(lambda: self._stopping or any(lane.waiting for lane in self._lanes))
+            self._round_s = self._clock()
             return [] if self._stopping else [lane for lane in self._lanes if lane.waiting]
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
         began_s = self._clock()
         for lane in lanes:
-            with self._ready:
-                actions = lane.take_actions()
-            for action in actions:
-                lane.emit(action(lane.hearing.session))
-            self._carry_out(lane)
-        self._in_hand = self._gather(lanes)
+            self._guarded(lane, self._act, lane)
+        self._in_hand = self._gather([lane for lane in lanes if not lane.done.is_set()])
         windows, results = self._in_hand, self._step(self._in_hand)
         self._in_hand = ()
         now_s = self._clock()
@@ -266,9 +238,32 @@ class Worker:
         with self._ready:
             self.admission.stepped(now_s - began_s, self._taken_samples / SAMPLE_RATE)
             self._taken_samples = 0
+        if self._told_of_hang and any(results):
+            self._told_of_hang = False
+            self._tell_all("listening", "")
         for window, result in zip(windows, results, strict=True):
-            self._complete(window.lane, window.job, result)
-            self._carry_out(window.lane)
+            self._guarded(window.lane, self._complete, window.lane, window.job, result)
+            self._guarded(window.lane, self._carry_out, window.lane)
+
+    def _guarded(self, lane: Lane, work: Callable[P, Done], *args: P.args, **named: P.kwargs) -> Done | None:
+        """Work on one session: whatever is raised there closes that session alone, and the others go on."""
+        before, self._busy = self._busy, lane
+        try:
+            done = work(*args, **named)
+        except Exception as error:  # noqa: BLE001  the top of a session
+            lane.fall(error)
+            done = None
+        self._busy = before  # not where the thread itself ends: `watch` has to know whose session it left half-way
+        return done
+
+    def _act(self, lane: Lane) -> None:
+        """What was asked of the session, and what its plans ask of nobody else."""
+        with self._ready:
+            actions = lane.take_actions()
+        for action in actions:
+            if lane.resume():
+                lane.say(action(lane.hearing.session))
+        self._carry_out(lane)
 
     def _gather(self, lanes: Sequence[Lane]) -> list[_Window]:
         """The windows of the next batch, in the order of their lanes' turns."""
@@ -279,7 +274,8 @@ class Worker:
         for place in order:
             if len(windows) == BATCH:
                 break
-            window = self._carry_out(waiting[place], model=True)
+            lane = waiting[place]
+            window = self._guarded(lane, self._carry_out, lane, model=True)
             windows += [window] if window else []
         return windows
 
@@ -288,14 +284,21 @@ class Worker:
 
         With `model` up to the first that does need it: that one is begun, and its window is what the model is asked.
         """
+        resumed = lane.resume()
         for _ in range(PLANS_A_ROUND):
-            job = self._take(lane, model=model)
+            if lane.over:
+                self._leave_out(lane)
+                break
+            job = self._take(lane, model=model or not resumed)
             if job is None:
                 with self._ready:
                     empty = lane.empty
                 if empty:
                     self._finish(lane)
                 break
+            if not resumed:  # there is no session that could hear it
+                lane.backlog.give_up(job)
+                continue
             request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge) if model else None
             if request is not None:
                 return _Window(lane, job, request)
@@ -310,54 +313,112 @@ class Worker:
             return job
 
     def _complete(self, lane: Lane, job: Job, result: StepResult | None) -> None:
-        lane.emit(lane.hearing.complete(job.plan, result))
+        if lane.rests:  # it failed while the model worked for it
+            return
+        lane.say(lane.hearing.complete(job.plan, result))
+        if result is not None and lane.backlog.failures:
+            lane.backlog.failures = 0
+            lane.say_state("listening", "", "model")
         if news := self.overload.news(lane.backlog):
-            lane.emit(lane.hearing.session.status(*news))
+            lane.say_state(*news, "pace")
 
     def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
         if not windows:
             return []
         try:
             results = self._ask([(window.lane.hearing.mel, window.request) for window in windows])
-        except (StreamerError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001  whatever the model raises
+            if isinstance(error, DeviceFailed) and not self._spared:
+                self._spared = 1
+                log.error("%s; going on with another engine", error)
+                self._engine = None  # and its memory is free
+                self._engine = self._spare()
+                return self._step(windows)
             if len(windows) > 1:  # one bad window must not cost the others theirs
                 return [self._step([window])[0] for window in windows]
-            self._failed(windows[0].lane, error)
+            self._failed(windows[0], error)
             return [None]
-        for window in windows:
-            window.lane.backlog.failures = 0
+        self._longest_s = max(self._longest_s, self._clock() - self._step_s)
+        self._spared = self._restarts = 0
         return results
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
         """Ask the model. Raises _TakenOver where another thread took the sessions meanwhile."""
+        owner, engine = self._owner, self._engine
+        assert engine is not None
         with self._ready:
+            self._step_s = self._clock()
             self._enter(_Phase.STEPPING)
         try:
-            return self._engine.step(work)
+            return engine.step(work)
         finally:
             with self._ready:
-                if self._phase is _Phase.TAKEN:
+                self._ready.wait_for(lambda: self._phase is not _Phase.LENT)
+                if self._phase is _Phase.TAKEN or owner != self._owner:
                     raise _TakenOver
                 self._enter(_Phase.SERVING)
 
-    def _failed(self, lane: Lane, error: Exception) -> None:
-        """One window is lost; people are told; after three in a row the program ends."""
-        log.error("the model failed on a window: %s", error)
-        lane.emit(lane.hearing.session.status(*lane.backlog.failed(error)))
+    def _failed(self, window: _Window, error: BaseException) -> None:
+        """One window is left out, and people are told; after three in a row the session is closed."""
+        self._guarded(window.lane, self._say_failed, window.lane, window.job, error)
+
+    def _say_failed(self, lane: Lane, job: Job, error: BaseException) -> None:
+        state, detail = lane.backlog.failed(job, error)
+        log.error("%s: %s", lane.hearing.session.name, detail)
+        lane.say_state(state, detail, "model")
         if lane.backlog.failures >= FAILURES_MAX:
             raise error
+
+    def _tell_all(self, state: State, detail: str) -> None:
+        for lane in self.lanes():
+            if not lane.rests and not lane.backlog.failures:
+                self._guarded(lane, lane.say_state, state, detail, "model")
+
+    def _replace(self, error: Exception) -> None:
+        """Put a new thread with a spare engine in the place of this one (LENT); its windows are left out."""
+        busy, windows, self._in_hand = self._busy, self._in_hand, ()
+        for window in windows:
+            self._failed(window, error)
+            if not window.lane.rests:
+                window.lane.hearing.mel = window.lane.hearing.mel.copy()  # the old thread may still read it
+                self._guarded(window.lane, self._complete, window.lane, window.job, None)
+        if busy is not None and not windows:  # the thread ended in the middle of it
+            busy.fall(error)
+        self._busy = None
+        self._restarts += 1
+        with self._ready:
+            if self._restarts > RESTARTS_MAX:
+                self.failure = EngineError(f"the model does not come back ({error}): the program must be started again")
+                self._owner += 1
+                self._enter(_Phase.STEPPING)  # nobody has the sessions: `take_over` may
+                return
+            log.error("%s: the worker is started again", error)
+            self._engine = None
+            self._thread = self._new_thread()
+            self._enter(_Phase.SERVING)
+        self._thread.start()
 
     def _leave_out(self, lane: Lane) -> None:
         """Carry out what the lane still has without the model, and finish its session."""
         lane.drain(Drain.OVER)
         while (job := self._take(lane)) is not None:
-            lane.emit(lane.hearing.pass_over(job.plan))
+            if not lane.rests:
+                self._guarded(lane, self._pass_over, lane, job)
         self._finish(lane)
+
+    def _pass_over(self, lane: Lane, job: Job) -> None:
+        lane.say(lane.hearing.pass_over(job.plan))
+
+    def _end(self, lane: Lane, detail: str) -> None:
+        lane.say(lane.hearing.session.finish(detail))
 
     def _finish(self, lane: Lane) -> None:
         left_out_s = lane.left_out_samples / SAMPLE_RATE
         detail = f"the program had to end before the last {left_out_s:.1f} s were transcribed" if left_out_s else ""
-        lane.emit(lane.hearing.session.finish(detail))
+        if not lane.rests:
+            self._guarded(lane, self._end, lane, detail)
+        if lane.rests:
+            lane.close_told("stopped", detail)
         with self._ready:
             self._lanes.remove(lane)
         lane.done.set()

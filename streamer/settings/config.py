@@ -45,7 +45,7 @@ class AudioSettings(Section):
     track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
     speed: Literal[0, 1] = Field(1, description="of files; 1: in real time, 0: as fast as it goes")
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
-    stall_s: float = Field(2.0, ge=0.5, le=60, description="no sound from the device for so long: no_audio")
+    stall_s: float = Field(0.7, ge=0.5, le=60, description="no sound from the device for so long: no_audio")
 
 
 class ModelSettings(Section):

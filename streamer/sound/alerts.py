@@ -123,6 +123,10 @@ class AlertEngine:
         self._watches = [self._watch(rule, f"alerts.rules[{index}]") for index, rule in enumerate(self.rules.rules)]
         self._watches = [watch for watch in self._watches if watch.rule.enabled]
 
+    def number_from(self, first_id: int) -> None:
+        """Before anything else: the first id to give, where another gave those before."""
+        self._next_id = first_id
+
     def step(self, given: AlertInput) -> list[AlertChange]:
         """Take what is new since the last step and return what changed, in the order of the rules."""
         self._remember(given)

@@ -44,17 +44,17 @@ class GateState(Enum):
 class Gate:
     """QUIET → STARTING → SPEAKING → STOPPING → QUIET, driven by frames in order. One per stream."""
 
-    def __init__(self, settings: VadSettings) -> None:
+    def __init__(self, settings: VadSettings, start_sample: int = 0) -> None:
         self._onset_samples = settings.onset_ms * SAMPLE_RATE // 1000
         self._hangover_samples = settings.hangover_ms * SAMPLE_RATE // 1000
         self._preroll_samples = settings.preroll_ms * SAMPLE_RATE // 1000
         self.state = GateState.QUIET
-        self._position = 0  # end of the last frame
+        self._position = start_sample  # end of the last frame
         self._voiced_start = 0
         self._voiced_end = 0
         self._voiced_samples = 0  # voiced since STARTING
         self._sure = False  # a frame since STARTING left no doubt
-        self._closed_at = 0
+        self._closed_at = start_sample
 
     @property
     def open(self) -> bool:
@@ -109,11 +109,12 @@ class Gate:
 class Planner:
     """One per stream. `step` takes conditioned frames of 320 samples with the detector's judgement."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._gate = Gate(settings.vad)
+    def __init__(self, settings: Settings, start_sample: int = 0) -> None:
+        """`start_sample`: where the first frame begins."""
+        self._gate = Gate(settings.vad, start_sample)
         self._hop_samples = round(settings.window.hop_s * SAMPLE_RATE)
         self._pause_samples = settings.policy.segment_pause_ms * SAMPLE_RATE // 1000
-        self._position = 0
+        self._position = start_sample
         self._frames: list[NDArray[np.float32]] = []
         self._voices: list[VoiceFrame] = []
         self._sound_since_judgement = False

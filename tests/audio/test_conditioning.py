@@ -60,6 +60,12 @@ def test_a_long_stretch_of_nan_is_told_second_by_second_and_at_the_end():
     ]
 
 
+def test_a_small_offset_is_taken_out_and_is_no_news():
+    out, reports = run(speechlike(10) - np.float32(0.014))
+    assert reports == []
+    assert abs(out[16_000 * 6 :].mean()) < 0.002
+
+
 def test_a_constant_offset_is_taken_out_smoothly_and_told_once():
     sound = speechlike(20)
     out, reports = run(sound + np.float32(0.08))

@@ -164,8 +164,28 @@ def test_retries_become_rarer_and_close_ends_them():
     blocks = listen(Microphone(backend=audio, clock=clock), clock, 600.0)
     assert clock.now() == 600.0
     assert [block.state for block in blocks].count("no_audio") == 1
-    assert len(clock.waits) < 51 + 170
-    assert max(clock.waits[-100:]) == 4.0
+    assert len(clock.waits) < 51 + 320
+    assert max(clock.waits[-100:]) == 2.0
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("away_s", [0.3, 2.0, 3600.0])
+def test_it_is_missed_within_a_second_and_heard_within_three_of_its_return(tells, away_s):
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, USB)
+    clock.at(1.0051, lambda: audio.unplug(USB, tells=tells))
+    clock.at(1.0051 + away_s, lambda: audio.plugged.append(USB))
+    microphone = Microphone("snow", backend=audio, clock=clock)
+    clock.at(4000.0, microphone.close)
+    times = {}
+    for block in microphone.blocks():
+        if block.state == "no_audio":
+            times["missed"] = clock.now()
+        elif "missed" in times:
+            times["back"] = clock.now()
+            break
+    assert times["missed"] - 1.0 <= 1.0
+    assert times["back"] - max(1.0051 + away_s, times["missed"]) <= 3.0
 
 
 def test_a_device_that_never_says_a_word_is_no_audio_and_costs_no_time():

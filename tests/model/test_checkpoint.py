@@ -285,6 +285,14 @@ def test_tensors_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> N
     refused(tmp_path / "vast.pt", r"`a` claims 4000000000000 bytes and holds 4$")
 
 
+def test_views_of_one_another_that_would_grow_are_refused(tmp_path: Path) -> None:
+    """4 MB that claim 1.9 GB: none of the tensors alone is larger than what it is a view of."""
+    whole = torch.zeros(2_000_000, dtype=torch.float16)
+    views = {f"k{number}": whole[number : number + 1_900_000] for number in range(500)}
+    torch.save({"dims": vars(random_whisper().dims), "model_state_dict": views}, tmp_path / "vast.pt")
+    refused(tmp_path / "vast.pt", r"claims 1900000000 bytes of tensors and holds 4000000$")
+
+
 def test_packed_archives_are_refused_before_they_grow(tmp_path: Path) -> None:
     torch.save({"dims": {}, "model_state_dict": {"a": torch.zeros(10**6)}}, tmp_path / "plain.pt")
     with (

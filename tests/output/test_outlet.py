@@ -14,7 +14,8 @@ from test_terminal import alert
 
 from streamer.errors import UsageError
 from streamer.events import Gap, Status, Tags, Transcript, Word
-from streamer.output.outlet import EventFile, Naming, OutputError, Sinks, caption_path
+from streamer.output.event_file import EventFile, OutputError
+from streamer.output.outlet import Naming, Sinks, caption_path
 from streamer.settings.config import OutputSettings
 
 

@@ -18,9 +18,10 @@ from streamer.events import Transcript
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
 from streamer.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
+from streamer.runtime.lane import Lane
 from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Listener, Stream
-from streamer.runtime.worker import BATCH, Lane, Worker
+from streamer.runtime.worker import BATCH, Worker
 from streamer.settings.config import Settings, WindowSettings
 
 SAMPLES = np.full(8000, 0.1, np.float32)
@@ -37,7 +38,7 @@ class Ear:
 
     def __init__(self, machine: "Machine") -> None:
         self.machine, self.mel = machine, None
-        self.session = SimpleNamespace(status=lambda state, detail: [], finish=list)
+        self.session = SimpleNamespace(name="s", last_seq=0, status=lambda *said, **of: [], finish=list)
         self.done: list[tuple[Any, ...]] = []
 
     def begin(self, plan: Plan, *, text: bool, judge: bool) -> StepRequest | None:

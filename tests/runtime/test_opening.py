@@ -1,5 +1,5 @@
 from streamer.model.download import LoadStep
-from streamer.runtime.supervisor import Opening
+from streamer.runtime.opening import Opening
 
 
 def test_each_step_is_told_to_every_session_once():

@@ -13,10 +13,11 @@ from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
 from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
+from streamer.runtime.lane import Lane
 from streamer.runtime.overload import Drain
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Lane, Worker
+from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
 SAMPLES = np.full(8000, 0.1, np.float32)

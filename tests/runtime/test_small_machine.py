@@ -18,7 +18,7 @@ class Heard:
 
     def __init__(self, machine: "Machine", phase_s: float) -> None:
         self.machine, self.phase_s, self.mel = machine, phase_s, None
-        self.session = SimpleNamespace(status=lambda state, detail: [], finish=list)
+        self.session = SimpleNamespace(name="s", last_seq=0, status=lambda *said, **of: [], finish=list)
         self.texts: list[tuple[float, float]] = []
         self.tags: list[tuple[float, float]] = []
 

@@ -188,6 +188,15 @@ def test_values_that_are_not_finite_become_a_gap_and_go_no_further():
     assert gaps == [(30_000 / RATE, 30_010 / RATE), (50_000 / RATE, round(50_001 / RATE, 6))]
 
 
+def test_a_microphone_that_is_broken_for_long_is_few_gaps_that_grow():
+    broken = voices()[: 20 * RATE].copy() if len(voices()) >= 20 * RATE else np.tile(voices(), 20)[: 20 * RATE].copy()
+    broken[RATE : 14 * RATE] = np.nan
+    events = run(broken)
+    check_session(events)
+    gaps = [(event["start"], event["end"]) for event in events if event["type"] == "gap"]
+    assert gaps == [(1, 2), (2, 3), (3, 5), (5, 9), (9, 14)]
+
+
 def test_text_is_the_same_with_and_without_a_head():
     config = SETTINGS
     with_head = [e.to_dict() for e in _events(Stream(model(), config))]

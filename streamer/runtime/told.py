@@ -1,0 +1,60 @@
+"""What people were told of a session, kept outside of it: where the session fails, this is what can be relied on.
+
+Pure. With it everything that was begun is ended as the protocol wants it, and another session goes on with the numbers.
+"""
+
+from dataclasses import replace
+
+from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, seconds
+
+
+class Told:
+    """The newest event of all that is open, and the highest numbers that were given."""
+
+    def __init__(self, session: str, begun: int = 0) -> None:
+        """`begun`: events of the session that were said before, while the model was loaded."""
+        self._session, self.seq = session, begun
+        self.segments = 0  # the next segment's number
+        self.sounds = self.alerts = 0  # the last ids
+        self._audio_t = 0.0
+        self._open: dict[tuple[type[Event], int], Transcript | Sound | Alert] = {}
+
+    @property
+    def audio_sample(self) -> int:
+        """End of the audio that events were said of."""
+        return round(self._audio_t * SAMPLE_RATE)
+
+    def note(self, event: Event) -> None:
+        """It is about to be said."""
+        self.seq, self._audio_t = event.seq, event.audio_t
+        match event:
+            case Transcript():
+                self.segments = max(self.segments, event.segment + 1)
+                self._keep(event, event.segment, ended=event.final)
+            case Sound():
+                self.sounds = max(self.sounds, event.id)
+                self._keep(event, event.id, ended=event.state == "end")
+            case Alert():
+                self.alerts = max(self.alerts, event.id)
+                self._keep(event, event.id, ended=event.state == "cleared")
+
+    def close(self, at_sample: int, state: State, detail: str) -> list[Event]:
+        """End everything that is open, with what was said of it last, and say why."""
+        at_t = max(self._audio_t, seconds(at_sample))
+        seq, events = self.seq, list[Event]()
+        for last in self._open.values():
+            seq += 1
+            match last:
+                case Transcript():
+                    events.append(replace(last, seq=seq, audio_t=at_t, partial="", final=True))
+                case Sound():
+                    events.append(replace(last, seq=seq, audio_t=at_t, state="end", end=max(at_t, last.start)))
+                case Alert():
+                    events.append(replace(last, seq=seq, audio_t=at_t, state="cleared", end=max(at_t, last.start)))
+        return [*events, Status(session=self._session, seq=seq + 1, audio_t=at_t, state=state, detail=detail)]
+
+    def _keep(self, event: Transcript | Sound | Alert, number: int, *, ended: bool) -> None:
+        if ended:
+            self._open.pop((type(event), number), None)
+        else:
+            self._open[type(event), number] = event
