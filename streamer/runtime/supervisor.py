@@ -35,6 +35,7 @@ from streamer.runtime.shutdown import (
     end_sessions,
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
+from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import Action, Worker
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
@@ -115,6 +116,7 @@ class Program:
         self._model: Model | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None  # while senders are taken
+        self._uploads = Uploads(settings)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
 
@@ -167,6 +169,8 @@ class Program:
         if not self._settings.output.quiet:
             url, token = self._server.url, "" if self._settings.server.token is None else "?token=…"
             log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s%s", url, token, url, token, self._after())
+            if self._server.wyoming_port:
+                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
@@ -281,6 +285,7 @@ class Program:
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
         worker.start()
+        self._uploads.begin(engine.model, worker)
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -288,6 +293,7 @@ class Program:
             pipeline.start()
         self._watch(own, worker, outlet)
         self._ingests = None  # no more senders
+        self._uploads.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")
             self._failure = self._failure or lost
@@ -329,6 +335,8 @@ class Program:
             set_language=self._set_language,
             health=self._health,
             open_ingest=self._open_ingest,
+            transcribe=self._uploads.transcribe,
+            model=self._uploads.model,
         )
         server = ServerThread(given, actions, on_failure=self._server_failed)
         self._deliveries.tell_marks(server.show_marks)

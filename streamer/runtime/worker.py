@@ -3,23 +3,29 @@
 Its loop reads: wait, carry out what needs no model, take, begin (mel, requests), step (one batch through the model),
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
-While a step runs the thread touches no session. Where the program ends and the step takes too long, another thread may
-`take_over` then: it finishes the sessions without the model, and what the step finds is not used.
+Between steps the thread lends the model to whoever has other work for it (`lend`: windows of uploaded recordings), one
+piece at a time and behind the lanes.
+
+While a step or such work runs the thread touches no session. Where the program ends and the step takes too long,
+another thread may `take_over` then: it finishes the sessions without the model, and what the step finds is not used.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TypeVar
 
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.plans import Plan, StepRequest, StepResult
+from streamer.runtime.loans import Loans
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Emit, Hearing
@@ -31,6 +37,8 @@ BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
 
+
+Made = TypeVar("Made")
 Action = Callable[[Session], list[Event]]
 Clock = Callable[[], float]  # seconds that never go back
 
@@ -129,8 +137,8 @@ class _Window:
 
 
 class _Phase(Enum):
-    """SERVING: the worker's thread has the sessions; STEPPING: the model works, nobody touches them; TAKEN: another
-    thread has them for good; ENDED: the worker's thread is through with all of them.
+    """SERVING: the worker's thread has the sessions; STEPPING: the model works, for them or on loan, and nobody touches
+    them; TAKEN: another thread has them for good; ENDED: the worker's thread is through with all of them.
     """
 
     SERVING = auto()
@@ -152,6 +160,7 @@ class Worker:
         self._engine, self._clock = engine, clock
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
+        self._loans = Loans()
         self._stopping = False
         self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
@@ -175,6 +184,17 @@ class Worker:
         with self._ready:
             self._lanes.append(lane)
         return lane
+
+    def lend(self, work: Callable[[], Made]) -> Made:
+        """Have the worker's thread do `work` with the model and wait for what it returns or raises; from any thread.
+
+        Raises EngineError where the worker ends before.
+        """
+        with self._ready:
+            done = self._loans.ask(work, self._clock())
+            self._ready.notify_all()
+        result: Made = done.result()
+        return result
 
     def lanes(self) -> tuple[Lane, ...]:
         """The lanes that are not done."""
@@ -210,13 +230,17 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while lanes := self._wait():
+            while (lanes := self._wait()) is not None:
                 self._serve(lanes)
+                self._lend()
         except _TakenOver:
             return
         except Exception as error:  # the top of the thread
             log.error("the worker stopped: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
             self.failure = error
+        finally:
+            with self._ready:
+                self._loans.refuse()
         for lane in self.lanes():
             if self.failure:
                 self._finish(lane)
@@ -231,10 +255,20 @@ class Worker:
         self._phase = phase
         self._ready.notify_all()
 
-    def _wait(self) -> list[Lane]:
+    def _wait(self) -> list[Lane] | None:
+        """The lanes that have something to do, none where somebody else wants the model; None: the end."""
         with self._ready:
-            self._ready.wait_for(lambda: self._stopping or any(lane.waiting for lane in self._lanes))
-            return [] if self._stopping else [lane for lane in self._lanes if lane.waiting]
+            self._ready.wait_for(lambda: self._stopping or self._loans or any(lane.waiting for lane in self._lanes))
+            return None if self._stopping else [lane for lane in self._lanes if lane.waiting]
+
+    def _lend(self) -> None:
+        """Do one piece of what others asked for, if it is its turn."""
+        with self._ready:
+            others_wait = any(lane.waiting for lane in self._lanes)
+            loan = self._loans.take(self._clock(), others_wait=others_wait)
+        if loan:
+            with self._model_at_work():
+                loan.carry_out()
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
@@ -311,11 +345,16 @@ class Worker:
         return results
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
-        """Ask the model. Raises _TakenOver where another thread took the sessions meanwhile."""
+        with self._model_at_work():
+            return self._engine.step(work)
+
+    @contextmanager
+    def _model_at_work(self) -> Iterator[None]:
+        """While the model works. Raises _TakenOver where another thread took the sessions meanwhile."""
         with self._ready:
             self._enter(_Phase.STEPPING)
         try:
-            return self._engine.step(work)
+            yield
         finally:
             with self._ready:
                 if self._phase is _Phase.TAKEN:

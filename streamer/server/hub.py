@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event, Transcript
+from streamer.events import Event, Status, Transcript
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 
@@ -194,6 +194,7 @@ class _Session:
     info: SessionInfo
     replay: Replay
     active: bool = True
+    stopped: bool = False  # it made its last event
 
 
 class Hub:
@@ -230,7 +231,9 @@ class Hub:
 
     def publish(self, event: Event) -> None:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
-        self._sessions[event.session].replay.append(Entry.of(event))
+        session = self._sessions[event.session]
+        session.replay.append(Entry.of(event))
+        session.stopped |= isinstance(event, Status) and event.state == "stopped"
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
@@ -240,6 +243,18 @@ class Hub:
             connection.positions[name] = _live(item.replay)
         self._connections.add(connection)
         return connection
+
+    def follow(self, session: str) -> Connection:
+        """A connection for one session's events from its first on, without `hello`: for whoever sends its sound."""
+        connection = self.connect()
+        connection.notices.clear()
+        self.subscribe(connection, Subscribe(session=session, since_seq=0))
+        return connection
+
+    def is_over(self, session: str) -> bool:
+        """Whether a session makes no more events."""
+        item = self._sessions.get(session)
+        return item is None or item.stopped or not item.active
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a connection."""

@@ -35,13 +35,15 @@ class Page:
 class Pages:
     """Answers GETs, for whom `access` lets in."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, realtime: bool = False) -> None:
+        """`realtime`: OpenAI's websocket is served."""
         self._access, self._pages = access, load_pages()
+        self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
 
     def answer(self, request: HttpRequest) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
         path = request.path.partition("?")[0]
-        if path in ("/ws", "/ingest"):
+        if path in self._sockets:
             return None
         asked = asked_by(request)
         if not self._access.host_allowed(asked):

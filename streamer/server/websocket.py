@@ -1,5 +1,7 @@
 """The server: pages, `/ws` for events and `/ingest` for sound on one port, in a thread of its own.
 
+What others speak too, if the settings say so: OpenAI's API below `/v1/` on the same port, Wyoming on its own.
+
 The thread runs one event loop, which owns all sockets and their tasks. The hub is shared with the threads that publish,
 under one lock that is held only for moments: nothing waits for a socket while holding it. Every connection has a task
 of its own that sends, so a slow reader delays nobody; how far it may fall behind stands in `streamer.server.hub`.
@@ -24,21 +26,26 @@ from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.server import messages
 from streamer.server.access import Access, Allowance, cannot_listen, tls_context
+from streamer.server.follow import STALL_S, Followers, tell
 from streamer.server.hub import Connection, Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
 from streamer.server.messages import Actions, MessageError, SessionInfo, Subscribe, capabilities, carry_out
+from streamer.server.one_port import openai_door
 from streamer.server.pages import Pages, asked_by
+from streamer.server.realtime import Conversation
+from streamer.server.wyoming import WyomingDoor
 from streamer.settings.config import ServerSettings
 
 DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
 LEVEL_S = 0.25
 HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
-STALL_S = 15.0  # a client that takes no message for so long is too slow
 CLOSE_S = 3.0  # how long a closing handshake may take
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
+REALTIME = "/v1/realtime"
+SENDING = ("/ingest", REALTIME)  # where clients send sound
 MAX_EVENTS_MESSAGE = 64 * 2**10  # bytes, from a client on /ws
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 
@@ -73,13 +80,15 @@ class ServerThread:
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
         self._access = Access(settings.host, settings.token, (*settings.hosts, *own_name), settings.origins)
         self._tls = tls_context(settings)
-        self._pages = Pages(self._access)
+        self._pages = Pages(self._access, realtime=settings.openai)
         able = capabilities(settings, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub and the next two
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
         self._clients: set[_Client] = set()
+        self._followers = Followers(self._hub, self._lock)
+        self._wyoming = WyomingDoor(self._actions, self._followers.follow)
         self._ingests: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._began_s = time.monotonic()
@@ -88,11 +97,11 @@ class ServerThread:
         self._ending = asyncio.Event()
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
-        self.port = 0
+        self.port = self.wyoming_port = 0
         self.url = ""
 
     def start(self) -> None:
-        """Start the thread and return once the server listens. Then `port` is known, and `url`.
+        """Start the thread and return once the server listens. Then `port` is known, `wyoming_port` and `url`.
 
         The URL is where a person on this machine finds the viewer: no slash at the end, no token.
         """
@@ -160,6 +169,7 @@ class ServerThread:
     async def _serve(self) -> None:
         """Listen until somebody calls `stop`. Raises ConfigError that names --port or --host."""
         host, port = self._settings.host, self._settings.port
+        http = await openai_door(self._settings, self._access, self._actions) if self._settings.openai else None
         try:
             listening = await serve(
                 self._handle,
@@ -173,7 +183,10 @@ class ServerThread:
                 max_size=MAX_MESSAGE,
                 max_queue=4,
                 ssl=self._tls,
+                create_connection=http.connection if http else None,
             )
+            if self._settings.wyoming_port is not None:
+                self.wyoming_port = await self._wyoming.open(self._settings)
         except OSError as exc:
             raise cannot_listen(host, port, exc) from None
         self._began_s = time.monotonic()
@@ -186,7 +199,10 @@ class ServerThread:
         self._spawn(self._every(LEVEL_S, self._show_levels))
         self._started.set()
         await self._ending.wait()
+        self._wyoming.close()
         await self._end(listening)
+        if http:
+            await http.close()
 
     async def _end(self, listening: ListeningServer) -> None:
         """Give every client up to `DRAIN_S` to take what is left, then close it; who has not answered is cut off."""
@@ -218,10 +234,10 @@ class ServerThread:
         refusal = self._access.refusal(asked_by(request))
         if refusal is not None:
             await _close(connection, NOT_ALLOWED, refusal)
-        elif senders >= MAX_SENDERS if path == "/ingest" else readers >= self._settings.max_clients:
+        elif senders >= MAX_SENDERS if path in SENDING else readers >= self._settings.max_clients:
             await _close(connection, TRY_LATER, "full: too many clients")
-        elif path == "/ingest":
-            await self._take_sound(connection)
+        elif path in SENDING:
+            await self._take_sound(connection, realtime=path == REALTIME)
         else:
             await self._serve_events(connection, query)
 
@@ -316,19 +332,27 @@ class ServerThread:
             _log.exception("sending to a client failed")
             await _close(client.socket, FAILED, "internal error")
 
-    # ---- /ingest
+    # ---- /ingest, /v1/realtime
 
-    async def _take_sound(self, connection: ServerConnection) -> None:
+    async def _take_sound(self, connection: ServerConnection, *, realtime: bool) -> None:
         async def send(message: Mapping[str, Any]) -> None:
             await connection.send(messages.encode(message))
+
+        async def tell_events(session: str) -> None:
+            await tell(self._followers.follow(session), connection.send)
 
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
         try:
-            with self._lock:
-                hello = self._hub.hello()
-            await send(hello)
-            code, reason = await receive(aiter(connection), send, self._actions.open_ingest, allowance)
+            if realtime:
+                beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
+                talk = Conversation(connection.send, self._actions, self._followers.follow, allowance, beta=beta)
+                code, reason = await talk.run(aiter(connection))
+            else:
+                with self._lock:
+                    hello = self._hub.hello()
+                await send(hello)
+                code, reason = await receive(aiter(connection), send, self._actions.open_ingest, allowance, tell_events)
             await _close(connection, code, reason)
         except ConnectionClosed:
             pass
@@ -347,6 +371,7 @@ class ServerThread:
         with self._lock:
             self._wake_pending = False
             overdue = set(self._hub.overdue())
+        self._followers.wake()
         for client in self._clients:
             client.wake.set()
             if client.connection in overdue and client.closing is None:
