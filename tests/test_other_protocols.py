@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 
 import streamer
 from streamer.audio.files import read_audio
+from streamer.commands.cli import main
 from streamer.errors import DownloadError
 from streamer.measure.word_errors import plain_text, word_errors
 
@@ -27,7 +28,6 @@ asr = pytest.importorskip("wyoming.asr")
 RECORDINGS = Path(__file__).parent / "recordings"
 SPEECH = RECORDINGS / "LJ001-0081.flac"
 SAID = "type cast from his matrices is still in everyday use"
-SAID_MORE = "had he married a more amiable woman he might have been made still more respectable than he was"
 TOKEN = "a-token-for-tests"
 LIMIT_S = 240  # of everything that waits for the model: machines that run tests are busy
 pytestmark = pytest.mark.timeout(900)  # the first time the weights are fetched
@@ -118,12 +118,10 @@ def test_a_recording_as_a_stream(client):
     assert errors(SAID, events[-1].text) <= 0.2
 
 
-def test_the_same_text_as_transcribe(client, tmp_path):
-    from program import run
-
-    done = run("transcribe", str(SPEECH), "--model", "tiny.en", "--head", "none", "--format", "text")
+def test_the_same_text_as_transcribe(client, capfd):
+    assert main(["transcribe", str(SPEECH), "--model", "tiny.en", "--head", "none", "--format", "text"]) == 0
     answer = client.audio.transcriptions.create(model="whisper-1", file=SPEECH)
-    assert done.stdout.split() == answer.text.split(), done.stderr
+    assert capfd.readouterr().out.split() == answer.text.split()
 
 
 def test_the_model_is_named(client):

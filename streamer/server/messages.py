@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
-from streamer.settings.config import ServerSettings
 from streamer.settings.section import first_fault
+from streamer.settings.serving import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)

@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from streamer.errors import ConfigError
 from streamer.server.access import Access
 from streamer.server.messages import Actions
-from streamer.settings.config import ServerSettings
+from streamer.settings.serving import ServerSettings
 
 FIRST_LINE_S = 5.0  # within which it must come
 MAX_FIRST_LINE = 8192  # bytes, as long as websockets takes them

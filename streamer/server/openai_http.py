@@ -23,7 +23,7 @@ from streamer.events import Event, Transcript
 from streamer.server import answers
 from streamer.server.access import Access, Request
 from streamer.server.messages import Actions, BusyError, Upload, UploadRefusedError
-from streamer.settings.config import ServerSettings
+from streamer.settings.serving import ServerSettings
 
 MAX_FIELD = 64 * 2**10  # bytes, of everything but the file
 MAX_FIELDS = 64

@@ -26,6 +26,7 @@ from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.server import messages
 from streamer.server.access import Access, Allowance, cannot_listen, tls_context
+from streamer.server.closing import CLOSE_S, DONE, FAILED, NOT_ALLOWED, TOO_LARGE, TRY_LATER, close, see_off
 from streamer.server.follow import STALL_S, Followers, tell
 from streamer.server.hub import Connection, Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
@@ -34,13 +35,11 @@ from streamer.server.one_port import openai_door
 from streamer.server.pages import Pages, asked_by
 from streamer.server.realtime import Conversation
 from streamer.server.wyoming import WyomingDoor
-from streamer.settings.config import ServerSettings
+from streamer.settings.serving import ServerSettings
 
-DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 1011, 1012, 1013  # RFC 6455, IANA
 HEARTBEAT_S = 5.0
 LEVEL_S = 0.25
 HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
-CLOSE_S = 3.0  # how long a closing handshake may take
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
@@ -212,14 +211,8 @@ class ServerThread:
             client.closing = self._how
             self._release(client)
         for connection in self._ingests:
-            self._spawn(_close(connection, *self._how))
-        if sockets:
-            gone = [asyncio.ensure_future(connection.wait_closed()) for connection in sockets]
-            await asyncio.wait(gone, timeout=DRAIN_S)
-            for connection, waiting in zip(sockets, gone, strict=True):
-                if not waiting.done():
-                    connection.transport.abort()
-            await asyncio.wait(gone, timeout=0.2)
+            self._spawn(close(connection, *self._how))
+        await see_off(sockets, DRAIN_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.wait([asyncio.ensure_future(listening.wait_closed())], timeout=0.3)
@@ -233,9 +226,9 @@ class ServerThread:
         senders, readers = len(self._ingests), len(self._clients)
         refusal = self._access.refusal(asked_by(request))
         if refusal is not None:
-            await _close(connection, NOT_ALLOWED, refusal)
+            await close(connection, NOT_ALLOWED, refusal)
         elif senders >= MAX_SENDERS if path in SENDING else readers >= self._settings.max_clients:
-            await _close(connection, TRY_LATER, "full: too many clients")
+            await close(connection, TRY_LATER, "full: too many clients")
         elif path in SENDING:
             await self._take_sound(connection, realtime=path == REALTIME)
         else:
@@ -277,7 +270,7 @@ class ServerThread:
     async def _on_message(self, client: _Client, message: str | bytes) -> bool:
         """Do what a client asks; False when the connection was closed for it."""
         if len(message) > MAX_EVENTS_MESSAGE:
-            await _close(client.socket, TOO_LARGE, f"messages are at most {MAX_EVENTS_MESSAGE} bytes")
+            await close(client.socket, TOO_LARGE, f"messages are at most {MAX_EVENTS_MESSAGE} bytes")
             return False
         try:
             wish = messages.parse(message)
@@ -286,7 +279,7 @@ class ServerThread:
         except MessageError as exc:
             good = client.bad_messages.spend() and self._notify(client, messages.error(str(exc)))
         if not good or not client.messages.spend():
-            await _close(client.socket, NOT_ALLOWED, "too many messages")
+            await close(client.socket, NOT_ALLOWED, "too many messages")
             return False
         return True
 
@@ -321,16 +314,16 @@ class ServerThread:
                         await client.socket.send(text)
                 if not batch:
                     if client.closing is not None:
-                        await _close(client.socket, *client.closing)
+                        await close(client.socket, *client.closing)
                         return
                     await client.wake.wait()
         except ConnectionClosed:
             return
         except TimeoutError:
-            await _close(client.socket, TRY_LATER, "too slow")
+            await close(client.socket, TRY_LATER, "too slow")
         except Exception:  # noqa: BLE001 - the top of a task: one client's failure is only its own
             _log.exception("sending to a client failed")
-            await _close(client.socket, FAILED, "internal error")
+            await close(client.socket, FAILED, "internal error")
 
     # ---- /ingest, /v1/realtime
 
@@ -353,7 +346,7 @@ class ServerThread:
                     hello = self._hub.hello()
                 await send(hello)
                 code, reason = await receive(aiter(connection), send, self._actions.open_ingest, allowance, tell_events)
-            await _close(connection, code, reason)
+            await close(connection, code, reason)
         except ConnectionClosed:
             pass
         finally:
@@ -376,7 +369,7 @@ class ServerThread:
             client.wake.set()
             if client.connection in overdue and client.closing is None:
                 client.closing = (TRY_LATER, "too slow")
-                self._spawn(_close(client.socket, TRY_LATER, "too slow"))
+                self._spawn(close(client.socket, TRY_LATER, "too slow"))
 
     def _beat(self) -> None:
         health = self._actions.health()
@@ -404,12 +397,3 @@ class ServerThread:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _close(connection: ServerConnection, code: int, reason: str) -> None:
-    """Close, and cut off a client that does not even take the closing frame."""
-    try:
-        async with asyncio.timeout(CLOSE_S + 1):
-            await connection.close(code, reason)
-    except TimeoutError:
-        connection.transport.abort()

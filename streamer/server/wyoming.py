@@ -23,8 +23,8 @@ from streamer.server.access import cannot_listen
 from streamer.server.follow import STALL_S, Follow
 from streamer.server.messages import Actions, IngestStart, MessageError, parse_object
 from streamer.server.senders import CommittedText, language_of, open_sender
-from streamer.settings.config import ServerSettings
 from streamer.settings.section import first_fault
+from streamer.settings.serving import ServerSettings
 
 MAX_CONNECTIONS = 64
 MAX_LINE = 64 * 2**10  # bytes, of the JSON line, and of the data behind it
