@@ -120,6 +120,7 @@ def _refusal(error: ApiError) -> web.Response:
 
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:
     response.force_close()
+    response.headers["Connection"] = "close"
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "streamer"
@@ -171,9 +172,11 @@ async def _form(request: web.Request, file: IO[bytes], limit: int) -> tuple[str,
                         raise _too_large(limit)
                     file.write(data)
                 continue
-            value = await part.read_chunk(MAX_FIELD)
-            if not part.at_eof() and await part.read_chunk(1):
-                raise ApiError(400, f"{part.name}: must be at most {MAX_FIELD} bytes", part.name)
+            value = b""
+            while data := await part.read_chunk(2**16):
+                value += data
+                if len(value) > MAX_FIELD:
+                    raise ApiError(400, f"{part.name}: must be at most {MAX_FIELD} bytes", part.name)
             fields.setdefault(part.name.removesuffix("[]"), []).append(value.decode("utf-8", "replace"))
             if sum(map(len, fields.values())) > MAX_FIELDS:
                 raise ApiError(400, f"the form must have at most {MAX_FIELDS} fields")
