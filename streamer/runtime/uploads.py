@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from streamer.audio.block import AudioBlock
 from streamer.audio.containers import HEAD_BYTES, container_of
 from streamer.audio.files import FileSource
-from streamer.errors import UsageError
+from streamer.errors import EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model, check_languages, known_languages, language_codes
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
@@ -77,6 +77,10 @@ class Uploads:
                 yield from _stream(model, worker, settings, blocks)
         except UsageError as error:
             raise UploadRefusedError(str(error).replace(f"file {upload.path}", upload.name), "file") from None
+        except EngineError as error:
+            if self._lender is None:
+                raise BusyError(str(error)) from None
+            raise
         finally:
             self._places.release()
 

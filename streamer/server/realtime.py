@@ -223,6 +223,8 @@ class Conversation:
         except StreamerError as error:
             await self._say_error(str(error), {})
             return 1013, "the session is over"
+        except TimeoutError:
+            return 1013, "too slow"
         finally:
             if self._turn:
                 self._turn.sink.finish()
