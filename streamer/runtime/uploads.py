@@ -1,8 +1,9 @@
 """Recordings that clients upload: read in the thread of whoever asks, windows through the model in the worker's thread.
 
-What `streamer transcribe` does with a file, this does beside the live streams, with the model as it was loaded for them:
-the same windows, prompts and fallbacks. The model is lent between the steps of the live streams (`Worker.lend`), so that one thread owns it; on a CPU a live caption
-may come later by what a window takes. Sounds and alerts are told to the client alone: no delivery gets them.
+What `streamer transcribe` does with a file, this does beside the live streams, with the model as it was loaded for
+them: the same windows, prompts and fallbacks. The model is lent between the steps of the live streams (`Worker.lend`),
+so that one thread owns it; on a CPU a live caption may come later by what a window takes. Sounds and alerts are told to
+the client alone: no delivery gets them.
 """
 
 import threading
