@@ -2,12 +2,14 @@
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from streamer.errors import ConfigError
 from streamer.events import Event, Status
 from streamer.server import one_port
 from streamer.server.messages import Actions, BusyError, ModelFacts, Upload
@@ -163,3 +165,9 @@ def test_without_the_setting_there_is_nothing_below_v1():
         assert ask(server, f"GET /v1/realtime HTTP/1.1\r\nHost: HOST\r\n{UPGRADE}\r\n")[0] == 404
     finally:
         server.stop()
+
+
+def test_without_aiohttp_the_setting_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamer.server.openai_http", None)
+    with pytest.raises(ConfigError, match=r"^server\.openai: needs aiohttp: pip install"):
+        ServerThread(ServerSettings(port=0, openai=True)).start()

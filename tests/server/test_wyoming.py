@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 
+from streamer.errors import ConfigError
 from streamer.server.messages import MessageError
+from streamer.server.websocket import ServerThread
 from streamer.server.wyoming import MAX_PAYLOAD, Message, Transcription, read_message
+from streamer.settings.config import ServerSettings
 
 
 def read(data: bytes) -> list[Message]:
@@ -87,3 +91,10 @@ def test_committed_text_in_chunks_then_all_of_it():
 
 def test_nothing_said_is_told_too():
     assert [one.type for one in Transcription().finish()] == ["transcript-start", "transcript", "transcript-stop"]
+
+
+def test_a_port_in_use_is_named_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^server\.wyoming_port: {port} is in use by another program"):
+            ServerThread(ServerSettings(port=0, wyoming_port=port)).start()
