@@ -13,11 +13,13 @@ PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
 FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms: what is judged for a voice, and what an encoder position stands for
 UNCLEAR: Final = "[unclear]"  # what people read where `Transcript.unclear` says that somebody spoke
+WITHDRAWN: Final = "withdrawn"  # among the labels of an alert that is taken back: it was not so
 _OPTIONAL: Final = {"optional": True}  # a field whose key is left out while it is empty
 
 State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
 AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
 Severity = Literal["info", "warning", "critical"]
+AlertSource = Literal["live", "file", "demo", "test"]
 SEVERITY_RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -54,11 +56,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1."""
+    """One sound class that was heard: index in 0..526, AudioSet display name, calibrated score in 0..1.
+
+    `span_s`: how many of the last seconds the score is of, the shortest span that decided; 0 where that is not known.
+    """
 
     index: int
     label: str
     score: float
+    span_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +141,10 @@ class Sound(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert(Event):
-    """A rule fired, changed, was acknowledged, or is over; every raised alert is cleared once."""
+    """A rule fired, changed, was acknowledged, or is over; every raised alert is cleared once.
+
+    `source`: what was listened to; `test`: nothing was, somebody tries who is told.
+    """
 
     type: ClassVar[str] = "alert"
     id: int
@@ -148,6 +157,11 @@ class Alert(Event):
     labels: tuple[str, ...]
     heard: tuple[Tag, ...]
     text: str
+    source: AlertSource = "live"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As every event's; a test also has `test`, which is true."""
+        return Event.to_dict(self) | ({"test": True} if self.source == "test" else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

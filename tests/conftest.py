@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _no_home(monkeypatch, tmp_path):
-    """Tests write no alerts into the home of whoever runs them."""
+    """Tests write no alerts into the home of whoever runs them, and do not read the settings there."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 

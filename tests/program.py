@@ -25,7 +25,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    quiet = {"PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE, "STREAMER_MACHINE_FACTS": f"{os.devnull}/none"}
+    home = {"XDG_STATE_HOME": STATE, "XDG_CONFIG_HOME": STATE}
+    quiet = home | {"PYTHONUNBUFFERED": "1", "STREAMER_MACHINE_FACTS": f"{os.devnull}/none"}
     return {**os.environ, **quiet, **(more or {})}
 
 

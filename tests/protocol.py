@@ -18,7 +18,7 @@ FIELDS = {
     },
     "tags": {"start", "end", "tags"},
     "sound": {"id", "label", "state", "start", "end", "score"},
-    "alert": {"id", "rule", "severity", "state", "start", "end", "score", "labels", "heard", "text"},
+    "alert": {"id", "rule", "severity", "state", "start", "end", "score", "labels", "heard", "text", "source"},
     "gap": {"kind", "start", "end", "reason"},
 }
 OPTIONAL = {"transcript": {"unclear"}}  # left out while they are empty

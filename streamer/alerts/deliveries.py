@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamer.alerts.delivery import Backoff, Delivery, Target
 from streamer.alerts.history import AlertHistory, history_path
@@ -18,7 +18,7 @@ from streamer.alerts.parcels import Spool
 from streamer.alerts.recorder import ClipRing, Recorder
 from streamer.alerts.targets import Command, Push, Webhook
 from streamer.errors import ConfigError
-from streamer.events import Alert, Event
+from streamer.events import WITHDRAWN, Alert, Event
 from streamer.server.messages import Mark
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import (
@@ -32,6 +32,10 @@ from streamer.settings.deliveries import (
     secret,
     state_directory,
 )
+from streamer.settings.rules import AlertRule
+
+if TYPE_CHECKING:
+    from streamer.alerts.mqtt import Mqtt, MqttTrial
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +46,22 @@ MB = 1_000_000
 
 
 class Deliveries:
-    """`recorder`: the history among them, if there is one."""
+    """`recorder`: the history among them, if there is one. `tells_of`: which alerts the others are told of.
 
-    def __init__(self, deliveries: Sequence[Delivery], recorder: Recorder | None = None) -> None:
+    Of the rest (what a file or the demo holds does not happen now) the pages and the terminal tell; the log says so
+    once.
+    """
+
+    def __init__(
+        self,
+        deliveries: Sequence[Delivery],
+        recorder: Recorder | None = None,
+        tells_of: Callable[[Alert], bool] = lambda alert: True,
+    ) -> None:
         self._deliveries = tuple(deliveries)
         self._recorder = recorder
+        self._tells_of = tells_of
+        self._said = len(self._deliveries) == (recorder is not None)  # there is nobody else to be told
 
     @property
     def waiting(self) -> int:
@@ -71,6 +86,9 @@ class Deliveries:
         """Give alerts to every delivery; other events are not for them."""
         for event in events:
             if isinstance(event, Alert):
+                if not (self._said or self._tells_of(event)):
+                    self._said = True
+                    log.warning("alerts from a %s are not delivered (delivery.from_files: false)", event.source)
                 if self._recorder is not None:
                     self._recorder.expect(event)
                 for delivery in self._deliveries:
@@ -99,62 +117,109 @@ def open_deliveries(
     settings: Settings, *, live: bool, run: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> Deliveries:
     """What the settings ask for. `live`: not at speed 0; `run`: see `parcel_key`. ConfigError names the setting."""
-    build, given = _Builder(settings, run, environment), settings.delivery
+    build, given = _Builder(TargetMaker(settings, environment, settings.all_rules()), run), settings.delivery
     deliveries = [build.mqtt(given.mqtt)] if given.mqtt.host is not None else []
     deliveries += [build.push(push, f"delivery.push[{index}]") for index, push in enumerate(given.push)]
     deliveries += [build.webhook(hook, f"delivery.webhooks[{index}]") for index, hook in enumerate(given.webhooks)]
     deliveries += [build.command(call, f"delivery.commands[{index}]") for index, call in enumerate(given.commands)]
     history = _history(given.history, live, environment)
     if history is None:
-        return Deliveries(deliveries)
-    recorder = Recorder(history, given.history)
-    kept = Delivery(recorder, limit=HISTORY_LIMIT, run=run)
+        return Deliveries(deliveries, tells_of=given.tells_of)
+    recorder = Recorder(history, given.history, spoken=build.make.spoken)
+    kept = Delivery(recorder, limit=HISTORY_LIMIT, wanted=given.history.keeps, run=run)
     recorder.wake = kept.wake
-    return Deliveries([*deliveries, kept], recorder)
+    return Deliveries([*deliveries, kept], recorder, given.tells_of)
 
 
 @dataclass(frozen=True, slots=True)
-class _Builder:
-    """Makes single deliveries; `path` is where their settings stand, `environment` holds the secrets."""
+class TargetMaker:
+    """Makes what brings alerts to one service each; `environment` holds the secrets. ConfigError names the setting.
+
+    `rules`: those of all sources. `path`: where a target's settings stand.
+    """
 
     settings: Settings
-    run: str | None
     environment: Mapping[str, str]
+    rules: tuple[AlertRule, ...]
 
     @property
     def names(self) -> dict[str, str]:
         """What people call each rule."""
-        return {rule.id: rule.title for rule in self.settings.alerts.rules}
+        return {rule.id: rule.title for rule in self.rules}
 
-    def push(self, given: PushSettings, path: str) -> Delivery:
-        url = address(given.url, given.url_env, path, self.environment)
-        where = f"{path}.{'url' if given.url is not None else 'url_env'}"
-        target = Push(given.name, url, names=self.names, timeout_s=given.timeout_s, path=where)
-        return self._delivery(target, given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
+    @property
+    def spoken(self) -> frozenset[str]:
+        """The rules for words."""
+        return frozenset(rule.id for rule in self.rules if rule.phrases or rule.patterns)
 
-    def webhook(self, given: WebhookSettings, path: str) -> Delivery:
+    def push(self, given: PushSettings, path: str) -> Push:
+        """A phone or desktop."""
+        return Push(
+            given.name,
+            address(given.url, given.url_env, path, self.environment),
+            names=self.names,
+            timeout_s=given.timeout_s,
+            path=f"{path}.{'url' if given.url is not None else 'url_env'}",
+            text=given.include_text,
+            spoken=self.spoken,
+        )
+
+    def webhook(self, given: WebhookSettings, path: str) -> Webhook:
+        """A web address."""
         url = address(given.url, given.url_env, path, self.environment, check_web_address)
         key = None if given.secret_env is None else secret(given.secret_env, f"{path}.secret_env", self.environment)
-        folder = self.settings.delivery.spool
-        root = Path(folder).expanduser() if folder is not None else state_directory(self.environment) / "spool"
-        target = Webhook(given.name, url, key, timeout_s=given.timeout_s)
+        return Webhook(given.name, url, key, timeout_s=given.timeout_s)
+
+    def command(self, given: CommandSettings, path: str) -> Command:
+        """A program."""
+        hidden = self.settings.delivery.secret_names()
+        return Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
+
+    def mqtt(self, given: MqttSettings) -> "Mqtt":
+        """A broker."""
+        from streamer.alerts.mqtt import Mqtt
+
+        return Mqtt(given, self.rules, self._password(given))
+
+    def mqtt_trial(self, given: MqttSettings) -> "MqttTrial":
+        """A broker that is only tried."""
+        from streamer.alerts.mqtt import MqttTrial
+
+        return MqttTrial(given, self._password(given))
+
+    def _password(self, given: MqttSettings) -> str | None:
+        if given.password_env is None:
+            return None
+        return secret(given.password_env, "delivery.mqtt.password_env", self.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Makes deliveries: targets with their queues. `path`: where their settings stand."""
+
+    make: TargetMaker
+    run: str | None
+
+    @property
+    def settings(self) -> Settings:
+        return self.make.settings
+
+    def push(self, given: PushSettings, path: str) -> Delivery:
+        return self._delivery(self.make.push(given, path), given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
+
+    def webhook(self, given: WebhookSettings, path: str) -> Delivery:
+        target, folder = self.make.webhook(given, path), self.settings.delivery.spool
+        root = Path(folder).expanduser() if folder is not None else state_directory(self.make.environment) / "spool"
         backoff = Backoff(first_s=given.retry_first_s, longest_s=given.retry_max_s)
         return self._delivery(target, given, backoff=backoff, spool=Spool(root, given.name))
 
     def command(self, given: CommandSettings, path: str) -> Delivery:
-        hidden = self.settings.delivery.secret_names()
-        target = Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
-        return self._delivery(target, given, senders=given.at_once)
+        return self._delivery(self.make.command(given, path), given, senders=given.at_once)
 
     def mqtt(self, given: MqttSettings) -> Delivery:
-        from streamer.alerts.mqtt import Mqtt
-
-        password = None
-        if given.password_env is not None:
-            password = secret(given.password_env, "delivery.mqtt.password_env", self.environment)
-        target = Mqtt(given, self.settings.alerts.rules, password)
+        target, wanted = self.make.mqtt(given), self.settings.delivery.tells_of
         backoff = Backoff(first_s=MQTT_FIRST_S, longest_s=given.retry_max_s)
-        delivery = Delivery(target, limit=given.waiting, backoff=backoff, run=self.run)
+        delivery = Delivery(target, limit=given.waiting, wanted=wanted, backoff=backoff, run=self.run)
         target.on_connect = delivery.wake
         return delivery
 
@@ -162,13 +227,13 @@ class _Builder:
         self, target: Target, given: PushSettings | WebhookSettings | CommandSettings, **more: Any
     ) -> Delivery:
         """With what all three kinds choose: which alerts, and how many of them wait. Webhooks are told every end."""
-        rules = () if isinstance(given, WebhookSettings) else self.settings.alerts.rules
+        rules = () if isinstance(given, WebhookSettings) else self.make.rules
         quiet_ends = {rule.id for rule in rules if not rule.all_clear}
 
         def wanted(alert: Alert) -> bool:
             """What was withdrawn is told all the same: it was not so."""
-            quiet = alert.state == "cleared" and alert.rule in quiet_ends and "withdrawn" not in alert.labels
-            return given.wants(alert) and not quiet
+            quiet = alert.state == "cleared" and alert.rule in quiet_ends and WITHDRAWN not in alert.labels
+            return self.settings.delivery.tells_of(alert) and given.wants(alert) and not quiet
 
         return Delivery(target, limit=given.waiting, wanted=wanted, run=self.run, **more)
 

@@ -42,10 +42,12 @@ class RefusedError(Exception):
 class Target:
     """What brings one parcel to one service. `send` may wait as long as the target's own time limit.
 
-    `name`: what log lines call it, without a secret. `tick_s`: how often `tick` is called, in seconds; None: never.
+    `name`: what log lines call it, without a secret; `place`: the service or host behind it, for whoever tries it out.
+    `tick_s`: how often `tick` is called, in seconds; None: never.
     """
 
     name: str
+    place: str = ""
     tick_s: float | None = None
 
     def start(self) -> None:
@@ -193,7 +195,7 @@ class Delivery:
         try:
             work()
         except Exception as error:  # noqa: BLE001  the top of the thread
-            log.error("%s: stopped: %s", self.name, _kind(error))
+            log.error("%s: stopped: %s", self.name, fault(error))
 
     def _send_all(self) -> None:
         try:
@@ -232,7 +234,7 @@ class Delivery:
         except NotDeliveredError as error:
             log.debug("%s: not refreshed: %s", self.name, error)
         except Exception as error:  # noqa: BLE001  as in _attempt
-            log.error("%s: not refreshed: unexpected %s", self.name, _kind(error))
+            log.error("%s: not refreshed: unexpected %s", self.name, fault(error))
 
     def _attempt(self, parcel: Parcel) -> None:
         late = self._give_up_s is not None and self._wall() - parcel.made_at > self._give_up_s
@@ -245,8 +247,8 @@ class Delivery:
         except NotDeliveredError as error:
             self._failed(parcel, str(error), error.retry_after_s)
         except Exception as error:  # noqa: BLE001  a target's own fault must not end the deliveries to it
-            log.debug("%s: %s", self.name, _kind(error))
-            self._fault(parcel, f"unexpected {_kind(error)}")
+            log.debug("%s: %s", self.name, fault(error))
+            self._fault(parcel, f"unexpected {fault(error)}")
         else:
             self._delivered(parcel)
 
@@ -322,7 +324,7 @@ class Delivery:
                     broken = True
 
 
-def _kind(error: Exception) -> str:
+def fault(error: Exception) -> str:
     """The kind and place of an error, without its text, which may hold an address."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

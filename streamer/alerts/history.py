@@ -26,7 +26,7 @@ from typing import IO, Any, Literal
 from streamer.alerts.parcels import AlertKey, read_alert
 from streamer.errors import ConfigError, UsageError
 from streamer.events import Alert
-from streamer.settings.deliveries import HistorySettings, state_directory
+from streamer.settings.deliveries import HistorySettings, make_private, state_directory
 from streamer.settings.rules import AlertRule, AlertRules
 from streamer.sound.labels import labels
 
@@ -164,7 +164,7 @@ class AlertHistory:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[IO[str]]:
         """Hold the lock file, which also holds the next number."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.path.parent)
         lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(lock, "r+", encoding="ascii", errors="replace") as counter:
             try:

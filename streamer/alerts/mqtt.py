@@ -7,6 +7,7 @@ Topics, under `streamer/DEVICE/`, all with QoS 1:
     RULE/attributes     the latest event of the rule as JSON; retained
     event               {"event_type": RULE, …} for every alert that is raised, also the short ones
     alert               every event as JSON, in order, nothing retained
+    test                an alert of `streamer alerts test`, not retained; nothing else of the above changes for it
 
 paho's own thread holds the connection and comes back with growing pauses; the delivery's thread publishes and waits for
 the broker's word. While the broker is away parcels wait in the delivery's queue; when it is back, it is told of the
@@ -18,12 +19,14 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.parcels import AlertKey, Parcel
+from streamer.alerts.targets import failure
 from streamer.errors import ConfigError
 from streamer.events import Alert
 from streamer.output.plain_text import clean
@@ -39,6 +42,7 @@ ACK_S = 5.0  # so long the broker may take to confirm
 LOOK_S = 0.1  # how often a lost connection is noticed while we wait for that
 MAX_UNCONFIRMED = 1000  # messages that paho keeps for the broker; further ones are refused and wait with us
 LEAVE_S = 0.5  # so long it may take to say that we leave
+DISCOVERY_S = 1.0  # so long Home Assistant has to listen to an entity that was just announced
 KEEPALIVE_S = 20  # seconds; after one and a half of them without a sign the broker publishes the last will
 _CLASSES = {"smoke_alarm": "smoke", "co_alarm": "carbon_monoxide"}
 
@@ -54,7 +58,7 @@ class Mqtt(Target):
     def __init__(self, settings: MqttSettings, rules: Sequence[AlertRule], password: str | None = None) -> None:
         """Raises ConfigError where paho-mqtt is missing or the authorities' file cannot be read."""
         self._settings, self._rules, self._password = settings, tuple(rules), password
-        self._device = settings.device or device_id(socket.gethostname())
+        self._device, self.place = device_of(settings), str(settings.host)
         self._prefix = f"streamer/{self._device}"
         self.tick_s = settings.refresh_s  # states are said again so often
         self._standing: dict[str, dict[AlertKey, Alert]] = {rule.id: {} for rule in rules if rule.enabled}
@@ -66,8 +70,7 @@ class Mqtt(Target):
     def start(self) -> None:
         """Connect, now or as soon as the broker is there."""
         given = self._settings
-        port = given.port or (8883 if given.tls else 1883)
-        self._client.connect_async(str(given.host), port, keepalive=KEEPALIVE_S)
+        self._client.connect_async(str(given.host), port_of(given), keepalive=KEEPALIVE_S)
         self._client.loop_start()
 
     def send(self, parcel: Parcel) -> None:
@@ -94,21 +97,8 @@ class Mqtt(Target):
         self._client.disconnect()  # ends paho's thread; we do not wait for it, it may be connecting
 
     def _make(self) -> "Client":
-        try:
-            from paho.mqtt.client import Client
-            from paho.mqtt.enums import CallbackAPIVersion
-        except ImportError:
-            raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install 'streamer[notify]'") from None
         given = self._settings
-        client = Client(CallbackAPIVersion.VERSION2, client_id=f"streamer-{self._device}")
-        client.username_pw_set(given.username, self._password)
-        if given.tls:
-            try:
-                client.tls_set(ca_certs=given.ca_file)
-            except (OSError, ValueError):
-                raise ConfigError(
-                    f"delivery.mqtt.ca_file: {given.ca_file}: must be a file of certificates (PEM)"
-                ) from None
+        client = make_client(given, self._password, f"streamer-{self._device}")
         client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
         client.reconnect_delay_set(1, max(1, round(given.retry_max_s)))
         client.on_connect = self._connected
@@ -239,14 +229,120 @@ class Mqtt(Target):
     def _shared(self) -> Mapping[str, Any]:
         return {
             "availability_topic": self._topic("availability"),
-            "device": {
-                "identifiers": [self._device],
-                "name": self._settings.device_name,
-                "manufacturer": "Streamer",
-                "model": "Streamer (an aid, not a certified alarm)",
-            },
-            "origin": {"name": "streamer"},
+            **about(self._settings),
         }
+
+
+class MqttTrial(Target):
+    """A broker that is tried, beside a Streamer that may be running: a connection of its own without a last will.
+
+    The alert goes to `test`, so no state and no sensor of a rule changes. Home Assistant gets an event entity "Test"
+    (diagnostic), whose time and attributes say when a test came through last.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, settings: MqttSettings, password: str | None = None) -> None:
+        """Raises ConfigError as `make_client`."""
+        self._settings, self.place = settings, str(settings.host)
+        self._device = device_of(settings)
+        self._client = make_client(settings, password, f"streamer-{self._device}-test")
+        self._answered = threading.Event()
+        self._refused = ""
+        self._client.on_connect = self._connected
+
+    def start(self) -> None:
+        """Connect and announce the entity. Raises NotDeliveredError: why that cannot be."""
+        try:
+            self._client.connect(self.place, port_of(self._settings), keepalive=KEEPALIVE_S)
+        except (OSError, ValueError) as error:
+            raise NotDeliveredError(failure(error)) from None
+        self._client.loop_start()
+        if not self._answered.wait(ACK_S):
+            raise NotDeliveredError("the broker does not answer")
+        if self._refused:
+            raise NotDeliveredError(f"the broker refused the connection: {self._refused}")
+        topic = f"{self._settings.discovery_prefix}/event/{self._device}/test/config"
+        self._publish(topic, self._entity(), retain=True)
+        time.sleep(DISCOVERY_S)
+
+    def send(self, parcel: Parcel) -> None:
+        """Publish it and wait until the broker has it. Raises NotDeliveredError."""
+        self._publish(self._topic, {"event_type": "test", **parcel.alert.to_dict()}, retain=False)
+
+    def close(self) -> None:
+        """Leave."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def _topic(self) -> str:
+        return f"streamer/{self._device}/test"
+
+    def _connected(self, client: "Client", userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._refused = str(reason) if reason.is_failure else ""
+        self._answered.set()
+
+    def _publish(self, topic: str, payload: Mapping[str, Any], *, retain: bool) -> None:
+        try:
+            message = self._client.publish(topic, json.dumps(payload, ensure_ascii=False), qos=1, retain=retain)
+            message.wait_for_publish(ACK_S)
+            taken = message.is_published()
+        except (RuntimeError, ValueError):  # paho's: the connection was just lost
+            taken = False
+        if not taken:
+            raise NotDeliveredError("the broker does not confirm")
+
+    def _entity(self) -> Mapping[str, Any]:
+        return {
+            "name": "Test",
+            "unique_id": f"{self._device}_test",
+            "object_id": f"{self._device}_test",
+            "event_types": ["test"],
+            "state_topic": self._topic,
+            "entity_category": "diagnostic",
+            **about(self._settings),
+        }
+
+
+def make_client(given: MqttSettings, password: str | None, client_id: str) -> "Client":
+    """paho's client, not connected. Raises ConfigError where paho is missing or the authorities cannot be read."""
+    try:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+    except ImportError:
+        raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install 'streamer[notify]'") from None
+    client = Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+    client.username_pw_set(given.username, password)
+    if given.tls:
+        try:
+            client.tls_set(ca_certs=given.ca_file)
+        except (OSError, ValueError):
+            raise ConfigError(f"delivery.mqtt.ca_file: {given.ca_file}: must be a file of certificates (PEM)") from None
+    return client
+
+
+def about(given: MqttSettings) -> Mapping[str, Any]:
+    """What Home Assistant is told of this machine with every entity."""
+    return {
+        "device": {
+            "identifiers": [device_of(given)],
+            "name": given.device_name,
+            "manufacturer": "Streamer",
+            "model": "Streamer (an aid, not a certified alarm)",
+        },
+        "origin": {"name": "streamer"},
+    }
+
+
+def port_of(given: MqttSettings) -> int:
+    """The port that is meant."""
+    return given.port or (8883 if given.tls else 1883)
+
+
+def device_of(given: MqttSettings) -> str:
+    """This machine in topics."""
+    return given.device or device_id(socket.gethostname())
 
 
 def device_class(rule: AlertRule) -> str:

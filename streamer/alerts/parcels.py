@@ -21,12 +21,14 @@ import contextlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from streamer.errors import ConfigError
-from streamer.events import SEVERITY_RANK, Alert, Tag
+from streamer.events import SEVERITY_RANK, WITHDRAWN, Alert, Tag
+from streamer.settings.deliveries import make_private
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +69,16 @@ def read_alert(data: dict[str, Any]) -> Alert:
     """The alert of an event's JSON form. Raises KeyError, TypeError or ValueError where it is none."""
     if data["type"] != Alert.type:
         raise ValueError(f"type: must be alert, is {data['type']!r}")
-    fields = {name: value for name, value in data.items() if name not in ("v", "type")}
+    fields = {name: value for name, value in data.items() if name not in ("v", "type", "test")}
     fields["labels"] = tuple(fields["labels"])
     fields["heard"] = tuple(Tag(**tag) for tag in fields["heard"])
     return Alert(**fields)
+
+
+def without_words(alert: Alert, spoken: Collection[str]) -> Alert:
+    """The alert without what was said. `spoken`: the rules for words, whose labels are what was said too."""
+    labels = tuple(label for label in alert.labels if label == WITHDRAWN) if alert.rule in spoken else alert.labels
+    return replace(alert, text="", labels=labels)
 
 
 class AlertQueue:
@@ -159,7 +167,7 @@ class Spool:
         try:
             for number in range(1, MAX_PROCESSES + 1):
                 folder = root / (name if number == 1 else f"{name}.{number}")
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(folder)
                 if (lock := _hold(folder)) is not None:
                     self._folder, self._lock = folder, lock
                     break

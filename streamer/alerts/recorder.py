@@ -14,7 +14,7 @@ import threading
 import time
 import wave
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.history import AlertHistory, Verdict
-from streamer.alerts.parcels import AlertKey, Parcel
+from streamer.alerts.parcels import AlertKey, Parcel, without_words
 from streamer.audio.block import AudioBlock
 from streamer.events import SAMPLE_RATE, Alert
 from streamer.server.messages import Mark, MessageError
-from streamer.settings.deliveries import HistorySettings
+from streamer.settings.deliveries import HistorySettings, make_private
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +90,22 @@ class _Due:
 
 
 class Recorder(Target):
-    """Writes `history`. `wall`: Unix time; `wake`: has `tick` called soon; `on_marks`: told of a session's marks."""
+    """Writes `history`. `wall`: Unix time; `wake`: has `tick` called soon; `on_marks`: told of a session's marks.
+
+    `spoken`: the rules for words, of whose alerts only the words are kept back.
+    """
 
     name = "history"
 
-    def __init__(self, history: AlertHistory, settings: HistorySettings, wall: Callable[[], float] = time.time) -> None:
-        self._history, self._settings, self._wall = history, settings, wall
+    def __init__(
+        self,
+        history: AlertHistory,
+        settings: HistorySettings,
+        wall: Callable[[], float] = time.time,
+        *,
+        spoken: Collection[str] = (),
+    ) -> None:
+        self._history, self._settings, self._wall, self._spoken = history, settings, wall, spoken
         self.tick_s = LOOK_S if settings.clips else MARKS_LOOK_S
         self._lock = threading.Lock()
         self._rings: dict[str, ClipRing] = {}
@@ -108,7 +118,9 @@ class Recorder(Target):
         self.on_marks: Callable[[str, list[int], list[int]], None] = lambda session, false, true: None
 
     def expect(self, alert: Alert) -> None:
-        """This alert can be marked from now on; any thread."""
+        """This alert can be marked from now on, if it is kept; any thread."""
+        if not self._settings.keeps(alert):
+            return
         with self._lock:
             self._numbers.setdefault((alert.session, alert.id))
             if len(self._numbers) > MAX_KNOWN:
@@ -137,8 +149,9 @@ class Recorder(Target):
 
     def send(self, parcel: Parcel) -> None:
         """Write a change of an alert down. Raises NotDeliveredError."""
+        alert = parcel.alert if self._settings.include_text else without_words(parcel.alert, self._spoken)
         try:
-            number = self._history.append(parcel.alert, parcel.made_at)
+            number = self._history.append(alert, parcel.made_at)
         except OSError as error:
             raise NotDeliveredError(error.strerror or type(error).__name__) from None
         with self._lock:
@@ -221,7 +234,7 @@ class Recorder(Target):
 
 def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
     """Write float32 [n] in -1..1 as 16-bit mono at 16 kHz, for this user only. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     pcm = np.round(np.clip(np.nan_to_num(samples), -1, 1) * FULL_SCALE).astype("<i2")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file, wave.open(file, "wb") as sound:

@@ -9,6 +9,7 @@ import hmac
 import http.client
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.message import Message
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target
-from streamer.alerts.parcels import Parcel
+from streamer.alerts.parcels import Parcel, without_words
 from streamer.errors import ConfigError
-from streamer.events import Alert
+from streamer.events import WITHDRAWN, Alert
 from streamer.output.plain_text import clean
 
 if TYPE_CHECKING:
@@ -36,18 +38,19 @@ AGAIN_S = 60.0  # after so long a call that has no end is made once more
 # The receiver understood and does not want exactly this; everything else may pass (a restart, a wrong token, …).
 REFUSED = (400, 409, 413, 415, 422)
 _MARKS = {"critical": "‼ ", "warning": "", "info": ""}
+_ORIGINS = {"live": "", "file": "(file) ", "demo": "(demo) ", "test": "TEST: "}
 _TYPES = {"critical": "failure", "warning": "warning", "info": "info"}
 _TALKATIVE = ("apprise", "urllib3", "requests_oauthlib", "oauthlib")  # they log addresses
 
 
 def title(alert: Alert, names: Mapping[str, str]) -> str:
-    """One line: what it is and whether it is over. `names`: what people call each rule."""
-    name = names.get(alert.rule, clean(alert.rule).replace("_", " "))
+    """One line: what it is, whether it is over, and if it did not happen. `names`: what people call each rule."""
+    name = _ORIGINS[alert.source] + names.get(alert.rule, clean(alert.rule).replace("_", " "))
     match alert.state:
         case "raised":
             return f"{_MARKS[alert.severity]}{name}"
         case "cleared":
-            return f"{name}: taken back" if "withdrawn" in alert.labels else f"{name}: over"
+            return f"{name}: taken back" if WITHDRAWN in alert.labels else f"{name}: over"
         case "acknowledged":
             return f"{name}: seen"
         case "updated":
@@ -56,9 +59,11 @@ def title(alert: Alert, names: Mapping[str, str]) -> str:
 
 def body(alert: Alert) -> str:
     """What was heard and said, a line each; never empty."""
+    if alert.source == "test":
+        return "This is a test: nothing was heard."
     lines = []
-    if alert.labels:
-        lines.append("Heard: " + ", ".join(clean(label) for label in alert.labels))
+    if labels := [clean(label) for label in alert.labels if label != WITHDRAWN]:
+        lines.append("Heard: " + ", ".join(labels))
     if alert.heard:
         lines.append("Tags: " + ", ".join(f"{clean(tag.label)} {tag.score:.2f}" for tag in alert.heard))
     if clean(alert.text):
@@ -88,7 +93,7 @@ class Webhook(Target):
     def __init__(
         self, name: str, url: str, secret: str | None, *, timeout_s: float, wall: Callable[[], float] = time.time
     ) -> None:
-        self.name = f"webhook {name}"
+        self.name, self.place = f"webhook {name}", urlsplit(url).hostname or ""
         self._url, self._secret = url, None if secret is None else secret.encode()
         self._timeout_s, self._wall = timeout_s, wall
         self._opener = urllib.request.build_opener(_NoRedirects)
@@ -105,9 +110,9 @@ class Webhook(Target):
                 raise RefusedError(f"the server answered {error.code}") from None
             raise NotDeliveredError(f"the server answered {error.code}", _retry_after(error.headers)) from None
         except urllib.error.URLError as error:
-            raise NotDeliveredError(_why(error.reason)) from None
+            raise NotDeliveredError(failure(error.reason)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(_why(error)) from None
+            raise NotDeliveredError(failure(error)) from None
 
     def _headers(self, parcel: Parcel, body: bytes) -> dict[str, str]:
         timestamp = int(self._wall())
@@ -138,7 +143,7 @@ def _retry_after(headers: Message) -> float | None:
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
 
-def _why(reason: object) -> str:
+def failure(reason: object) -> str:
     """The kind of a network failure without the address."""
     if isinstance(reason, TimeoutError):
         return "no answer in time"
@@ -169,6 +174,7 @@ class Command(Target):
         program = shutil.which(os.path.expanduser(argv[0]))
         if program is None:
             raise ConfigError(f"{path}.argv[0]: {argv[0]!r} is no program that can be started; give its full path")
+        self.place = argv[0]
         self._argv = [os.path.abspath(program), *argv[1:]]
         self._names, self._timeout_s, self._hidden = names, timeout_s, hidden
 
@@ -212,6 +218,8 @@ def variables(parcel: Parcel, names: Mapping[str, str]) -> dict[str, str]:
         "LABELS": "; ".join(alert.labels),
         "HEARD": "; ".join(f"{tag.label} {tag.score:.2f}" for tag in alert.heard),
         "TEXT": alert.text,
+        "SOURCE": alert.source,
+        "TEST": "true" if alert.source == "test" else "",
         "TITLE": title(alert, names),
     }
     plain = {f"STREAMER_{name}": clean(value) for name, value in fields.items()}
@@ -237,16 +245,29 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class Push(Target):
     """One service of the hundred that apprise knows. `url`: its apprise URL, a secret; `path`: of the setting.
 
+    What was said is left out unless `text`; `spoken`: the rules for words.
+
     Each call has a thread of its own: apprise has no limit for a service that answers without an end, or limits it in a
     pool that all services share and that the program's end waits for.
     """
 
-    def __init__(self, name: str, url: str, *, names: Mapping[str, str], timeout_s: float, path: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        names: Mapping[str, str],
+        timeout_s: float,
+        path: str,
+        text: bool = False,
+        spoken: Collection[str] = (),
+    ) -> None:
         """Raises ConfigError where apprise is missing or does not know such a URL."""
         self.name = f"push {name}"
-        self._names = names
+        self._names, self._text, self._spoken = names, text, spoken
         self._timeout_s = timeout_s
         self._apprise = _service(url, path)
+        self.place = str(self._apprise[0].service_name or "")
         self._calls: list[_Call] = []  # under way, or taken after their time
 
     def send(self, parcel: Parcel) -> None:
@@ -259,7 +280,7 @@ class Push(Target):
         if call.error is not None:
             raise call.error
         if not call.taken:
-            raise NotDeliveredError("the service did not take it")
+            raise NotDeliveredError(call.why)
 
     def _call(self, parcel: Parcel) -> "_Call":
         """The call of this parcel that is under way or was taken after its time, else a new one."""
@@ -271,7 +292,7 @@ class Push(Target):
                 return call
         if len(running) >= MAX_STUCK:
             raise NotDeliveredError(f"{MAX_STUCK} calls have no answer")
-        alert = parcel.alert
+        alert = parcel.alert if self._text else without_words(parcel.alert, self._spoken)
         kind = "success" if alert.state == "cleared" else _TYPES[alert.severity]
         text, head = body(alert), title(alert, self._names)
         call = _Call(parcel.number, lambda: self._apprise.notify(body=text, title=head, notify_type=kind))
@@ -287,15 +308,34 @@ class _Call(threading.Thread):
         super().__init__(name="push-call", daemon=True)
         self.number, self._notify = number, notify
         self.began_s = time.monotonic()
+        self.why = "the service did not take it"
         self.taken = False
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Notify; what came of it stands in `taken` and `error`."""
+        """Notify; what came of it stands in `taken`, `why` and `error`."""
         try:
             self.taken = bool(self._notify())
         except Exception as error:  # noqa: BLE001  the top of the thread: `send` raises it
             self.error = error
+
+
+class _Reasons(logging.Filter):
+    """Why a service did not take it: apprise says so in its log alone, with the address; nobody else sees that."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note for the call the status, or that there was no connection; nothing else of the line."""
+        call, text = threading.current_thread(), record.getMessage()
+        if not isinstance(call, _Call):
+            return False
+        if status := re.search(r"error=([1-5][0-9]{2})\b", text):
+            call.why = f"the service answered {status[1]}"
+        elif "connection error" in text.lower():
+            call.why = "no connection to the service"
+        return False
+
+
+_REASONS = _Reasons()
 
 
 def _service(url: str, path: str) -> "Apprise":
@@ -304,6 +344,9 @@ def _service(url: str, path: str) -> "Apprise":
         logger = logging.getLogger(name)
         logger.setLevel(logging.CRITICAL + 1)
         logger.propagate = False
+    logger = logging.getLogger("apprise")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_REASONS)
     try:
         from apprise import Apprise, AppriseAsset
     except ImportError:

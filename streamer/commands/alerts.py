@@ -1,4 +1,7 @@
-"""`streamer alerts`: explain the rules, list and mark what was raised, propose thresholds from the marks; in words."""
+"""`streamer alerts`: explain the rules, list and mark what was raised, propose thresholds from the marks; in words.
+
+What tries the deliveries and sets up a phone stands in `notify`.
+"""
 
 import argparse
 import json
@@ -11,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
+from streamer.commands import notify
 from streamer.commands.run import settings_options
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, SEVERITY_RANK
@@ -52,6 +56,8 @@ def add(subcommands: Any) -> None:
     marked = _add(below, "mark", mark, "say that an alert was false, or true; the pages show it")
     marked.add_argument("id", type=_count, metavar="ID", help="the number that `history` shows")
     marked.add_argument("verdict", choices=("false", "true", "none"), help="none takes a mark back")
+    notify.test_options(_add(below, "test", notify.test, "send everybody who is told a test, say what came of it"))
+    notify.phone_options(_add(below, "phone", notify.phone, "have a phone told of alerts: shows a code for its camera"))
     _add(below, "tune", tune_rules, "what the marks say about each rule, and thresholds to paste into the settings")
 
 

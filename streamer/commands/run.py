@@ -49,7 +49,14 @@ SETTINGS = {
 
 def settings_options(parser: Any) -> None:
     """`--config` and `--set`, of every command that has settings."""
-    parser.add_argument("--config", metavar="FILE", type=Path, action="append", default=[], help="YAML settings")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="YAML settings (~/.config/streamer/config.yaml, if there is one)",
+    )
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
 
 

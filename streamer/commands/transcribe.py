@@ -23,6 +23,7 @@ from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording, WindowLog
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings
+from streamer.settings.deliveries import make_private
 
 SUFFIXES: dict[Format, str] = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
 Progress = Callable[[Path, float, float | None], None]
@@ -47,7 +48,7 @@ def check_targets(files: Sequence[Path], kind: Format, folder: Path | None, *, r
             raise UsageError(f"--output {folder}: {seen[target]} and {file} would both become {target.name}")
         seen[target] = file
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise UsageError(f"--output {folder}: must be a folder: {error.strerror}") from None
 
@@ -200,7 +201,7 @@ def _stream(
     model: Model, settings: Settings, path: Path, kind: Format, target: Path | None, progress: Progress
 ) -> None:
     source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
-    result, stream = _Result(target, kind), Stream(model, settings)
+    result, stream = _Result(target, kind), Stream(model, settings, source="file")
     done = 0
     try:
         for block in source.blocks():

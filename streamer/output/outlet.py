@@ -81,7 +81,7 @@ class EventFile:
             except OSError:
                 raise UsageError(f"{self._where}: stdout is no file here; give a path") from None
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # what people said
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise UsageError(f"{self._where}: cannot be written: {why}; give the path of a file") from None

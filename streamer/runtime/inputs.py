@@ -13,12 +13,12 @@ from datetime import datetime
 import numpy as np
 
 from streamer.audio.block import AudioBlock, Source, empty
-from streamer.audio.files import FileSource, demo_path, open_source
+from streamer.audio.files import FileSource, demo_path, is_pipe, open_source
 from streamer.audio.microphone import Microphone
 from streamer.audio.portaudio import SharedAudio, choose_device
 from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, AlertSource
 from streamer.model.catalog import BUNDLED
 from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
@@ -34,13 +34,15 @@ LOST = "the sender was faster than it can be taken"
 class Input:
     """One source: its session's id, what is heard, and the settings in force for it. `path`: as in `SourcePlan`.
 
-    `waiting_samples`: the audio (16 kHz) that the source received and did not hand on yet.
+    `origin`: what its alerts come from. `waiting_samples`: the audio (16 kHz) that the source received and
+    did not hand on yet.
     """
 
     name: str
     source: Source
     settings: Settings
     path: str = ""
+    origin: AlertSource = "live"
     waiting_samples: Callable[[], int] = lambda: 0
 
 
@@ -53,7 +55,8 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
     at_once = audio.speed == 0
     if not plans[0].path:
         source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track)
-        return (Input(session_name("s1", fixed=at_once), source, plans[0].settings),)
+        name = session_name("s1", fixed=at_once)
+        return (Input(name, source, plans[0].settings, origin=origin(audio.input, at_once)),)
     opened: list[Input] = []
     microphones = _Microphones()
     with ExitStack() as when_refused:
@@ -68,9 +71,16 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
                 label = f"{plan.path}.input:"
                 source = open_source(input=given.input, realtime=not at_once, track=given.track, label=label)
             when_refused.callback(source.close)
-            opened.append(Input(plan.name, source, plan.settings, plan.path))
+            opened.append(Input(plan.name, source, plan.settings, plan.path, origin(given.input, at_once)))
         when_refused.pop_all()
     return tuple(opened)
+
+
+def origin(given: str | None, at_once: bool) -> AlertSource:
+    """What the alerts of an input come from. In real time a pipe is live: it may bring a microphone or a camera."""
+    if given is None or (not at_once and (given == "-" or (given != "demo" and is_pipe(given)))):
+        return "live"
+    return "demo" if given == "demo" else "file"
 
 
 def for_model(item: Input, model: str) -> Input:

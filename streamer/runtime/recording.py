@@ -62,7 +62,7 @@ class Recording:
         """Reads all of `blocks`. Raises ConfigError as `Prompt` does."""
         described = text_model(model)
         self._settings = settings
-        self._session = Session(settings, described, head_facts(model))
+        self._session = Session(settings, described, head_facts(model), source="file")
         self._prompt = Prompt(settings.speech, described)
         self._listener = Listener(settings) if hears else None
         self._blocks: deque[AudioBlock] = deque()
@@ -247,11 +247,13 @@ class WindowLog:
                 path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
             )
             self.results = _results(lines[1:]) if lines[:1] == [first] else []
-            self._file = path.open("r+" if self.results else "w", encoding="utf-8")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # what people said
+            self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
             if self.results:
                 self._file.seek(sum(len(line.encode()) for line in lines[: 1 + len(self.results)]))
                 self._file.truncate()
             else:
+                self._file.truncate(0)
                 self._write(first)
         except OSError as error:
             raise UsageError(f"--output {path.parent}: cannot be written: {error.strerror}") from None

@@ -17,7 +17,21 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import dbfs
 from streamer.audio.conditioning import Trouble
-from streamer.events import SAMPLE_RATE, Event, Gap, Span, Stamp, State, Status, Tag, Tags, Transcript, Word, seconds
+from streamer.events import (
+    SAMPLE_RATE,
+    AlertSource,
+    Event,
+    Gap,
+    Span,
+    Stamp,
+    State,
+    Status,
+    Tag,
+    Tags,
+    Transcript,
+    Word,
+    seconds,
+)
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -39,7 +53,7 @@ from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
-from streamer.sound.labels import group, labels
+from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -65,7 +79,7 @@ class Session:
     """One stream's text, sounds and alerts, and the numbers of its events.
 
     `head` None: captions only. `local_time`: seconds after local midnight, for quiet hours; None: there are none.
-    `begun`: the number of its events before this (`starting`, while the model was loaded).
+    `begun`: the number of its events before this (`starting`, while the model was loaded). `source`: see `Alert`.
     """
 
     def __init__(
@@ -77,19 +91,21 @@ class Session:
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         self._local_time = local_time
         self._settings = settings
         facts = head or HeadFacts()
         self.text = TextSession(settings, text)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
+        rules = settings.alerts.fitted(facts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
-        alone = any(not rule.labels and SIRENS & set(rule.cadence) for rule in settings.alerts.rules)
-        self._cadence = CadenceDetector(sirens=head is not None or alone)
+        asked = [rule for rule in rules.rules if rule.enabled and SIRENS & {*rule.cadence, *rule.signs, *rule.unless}]
+        self._cadence = CadenceDetector(sirens=any(head is not None or not rule.labels for rule in asked))
         self._cadence_sample = 0  # so far it has heard
-        self.alerts = AlertEngine(settings.alerts.fitted(facts.rules), facts.thresholds, facts.trained_classes)
+        self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self.name, self._last_seq = name, begun  # number of the newest event
+        self.name, self._last_seq, self._source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
         self._looked_ahead = 0  # to here, where that is further than the events are
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
@@ -101,6 +117,7 @@ class Session:
         self._speech_score: float | None = None
         self._no_speech_probability = 0.0
         self._scores: NDArray[np.float32] | None = None
+        self._spans = np.zeros(LABEL_COUNT, np.float32)  # by which span each was judged, in seconds
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """What the model has to do for this plan, if anything; `text` or `judge` False: not that, it is too late."""
@@ -194,6 +211,7 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores = self._sounds.combine(judgement)
+            self._spans = self._sounds.deciding_spans(judgement)
             start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
             tags = self._top(self._settings.tags.limit)
             events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
@@ -228,7 +246,12 @@ class Session:
         order = np.argsort(-self._scores, kind="stable")[:limit]
         names = labels()
         return tuple(
-            Tag(int(index), names[int(index)].name, round(float(self._scores[index]), 4))
+            Tag(
+                int(index),
+                names[int(index)].name,
+                round(float(self._scores[index]), 4),
+                round(float(self._spans[index]), 2),
+            )
             for index in order
             if self._scores[index] >= self._settings.tags.min_score
         )
@@ -242,7 +265,7 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._mask.event(change.event(self._stamp(at))) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at), self._source)) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""

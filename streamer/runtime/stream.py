@@ -15,7 +15,7 @@ from streamer.audio.block import AudioBlock, Source
 from streamer.audio.conditioning import Conditioner
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError, StreamerError
-from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, Event, State
+from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, State
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.plans import AudioLost, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
@@ -130,6 +130,7 @@ class Hearing:
         local_time: Callable[[], float] | None = None,
         *,
         begun: int = 0,
+        source: AlertSource = "live",
     ) -> None:
         """Raises UsageError for a language that the model does not know."""
         where = "speech.language"
@@ -138,7 +139,7 @@ class Hearing:
         settings = settings.with_languages(languages)
         self.mel = MelFrames(model.dims.n_mels)
         text, head = text_model(model), head_facts(model)
-        self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun)
+        self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun, source=source)
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
@@ -160,14 +161,17 @@ class Hearing:
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
-    `settings` None: the defaults. Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
+    `settings` None: the defaults. `source`: what its alerts say that they come from. Not for several threads at once.
+    `DESIGN`: one encoder pass per hop at most.
     """
 
-    def __init__(self, model: Model, settings: Settings | None = None, *, name: str = "s1") -> None:
+    def __init__(
+        self, model: Model, settings: Settings | None = None, *, name: str = "s1", source: AlertSource = "live"
+    ) -> None:
         settings = settings or Settings()
         self._engine = Engine(model, context=settings.model.context)
         self._listener = Listener(settings)
-        self._hearing = Hearing(model, settings, name)
+        self._hearing = Hearing(model, settings, name, source=source)
         self._state: State = "starting"
 
     @property

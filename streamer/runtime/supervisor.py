@@ -225,11 +225,9 @@ class Program:
         return 1 if sinks.failed or self._failures else 0
 
     def _open_deliveries(self) -> Deliveries:
-        """The deliveries know the rules of all sources, and each run from every other."""
+        """The deliveries know each run from every other."""
         named = not self._live or bool(self._settings.sources)
-        alerts = self._settings.alerts.model_copy(update={"rules": self._settings.all_rules()})
-        settings = self._settings.model_copy(update={"alerts": alerts})
-        return open_deliveries(settings, live=self._live, run=session_name("s1") if named else None)
+        return open_deliveries(self._settings, live=self._live, run=session_name("s1") if named else None)
 
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
@@ -244,7 +242,7 @@ class Program:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
         streams = [
-            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name))
+            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name, source=item.origin))
             for item in self._inputs
         ]
 
@@ -265,7 +263,9 @@ class Program:
 
         def make(item: Input) -> Pipeline:
             begun = opening.begun if item.name in self._names else 0
-            hearing = Hearing(engine.model, item.settings, item.name, seconds_after_midnight, begun=begun)
+            hearing = Hearing(
+                engine.model, item.settings, item.name, seconds_after_midnight, begun=begun, source=item.origin
+            )
             clips = self._deliveries.clips(item.name)
             pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
             self._pipelines[item.name] = pipeline

@@ -134,7 +134,7 @@ def _stream(
     model: Model, worker: Worker, settings: Settings, blocks: Iterator[AudioBlock]
 ) -> Iterator[Sequence[Event]]:
     """For models that were not trained to go on from earlier text."""
-    stream = worker.lend(lambda: Stream(model, settings))
+    stream = worker.lend(lambda: Stream(model, settings, source="file"))
 
     def hear(some: Sequence[AudioBlock]) -> list[Event]:
         return [event for block in some for event in stream.hear(block)]

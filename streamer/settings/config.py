@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
-from streamer.settings.section import Section, apply_override, put, read_file, refusal
+from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
 from streamer.settings.serving import ServerSettings
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
@@ -163,7 +163,7 @@ class TagSettings(Section):
     """The `tags` event: spans that are judged, least score, most tags."""
 
     spans_s: tuple[float, ...] = Field(
-        (2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
+        (1.0, 2.0, 5.0, 10.0), min_length=1, max_length=5, description="the last so many seconds"
     )
     min_score: float = Field(0.1, ge=0.1, le=1, description="lower ones are left out")
     limit: int = Field(10, ge=1, le=10, description="the best so many are told")
@@ -354,9 +354,9 @@ def validate(data: Mapping[str, Any], where: str = "") -> Settings:
 
 
 def resolve(files: Sequence[Path], overrides: Sequence[str], options: Mapping[str, Any]) -> Settings:
-    """Settings in force: files in order, then `--set`, then options given on the command line ({path: value})."""
+    """Settings in force: files in order (none: one's own), then `--set`, then options of the command line, by path."""
     data: dict[str, Any] = {}
-    for path in files:
+    for path in files or own_files():
         found = read_file(path)
         validate(found, where=f"{path}: ")
         for section, values in found.items():

@@ -65,10 +65,11 @@ class _Addressed(_Selection):
 class PushSettings(_Addressed):
     """A push or desktop service by its apprise URL, for example `ntfy://topic`, `tgram://…`, `dbus://`."""
 
-    USUAL = ("name", "url", "url_env", "min_severity", "rules", "states")
+    USUAL = ("name", "url", "url_env", "min_severity", "rules", "states", "include_text")
     name: Name
     timeout_s: float = Field(15.0, ge=1, le=120, description="for one attempt")
     give_up_s: float = Field(3600.0, ge=10, le=86_400, description="an alert that old is not sent any more")
+    include_text: bool = Field(False, description="also what was being said: whoever runs the service can read it")
 
 
 class WebhookSettings(_Addressed):
@@ -139,25 +140,31 @@ class CommandSettings(_Selection):
 class HistorySettings(Section):
     """What is kept of alerts on this machine, for `streamer alerts history`, `mark` and `tune`."""
 
-    USUAL = ("record", "path", "clips")
-    record: Literal["never", "live", "always"] = Field("live", description="live: not when files are read at speed 0")
+    USUAL = ("record", "path", "include_text", "clips")
+    record: Literal["never", "live", "always"] = Field("live", description="live: not of files and the demo")
     path: str | None = Field(None, description="JSON lines; null: streamer/alerts.jsonl in the user's state folder")
     max_mb: float = Field(5.0, ge=0.05, le=1000, description="then the oldest alerts go, those that were marked last")
+    include_text: bool = Field(False, description="also what was being said")
     clips: bool = Field(False, description="keep the sound around each alert, as WAV files beside the history")
     clip_before_s: float = Field(4.0, ge=0, le=15, description="of sound before the alert begins")
     clip_after_s: float = Field(4.0, ge=0, le=15, description="of sound after it was raised")
     clips_max_mb: float = Field(100.0, ge=1, le=100_000, description="then the oldest clips go")
 
+    def keeps(self, alert: Alert) -> bool:
+        """Whether the alert is written down."""
+        return self.record == "always" or (self.record == "live" and alert.source == "live")
+
 
 class DeliverySettings(Section):
     """Everything that is done with alerts beside showing them."""
 
-    USUAL = ("push", "webhooks", "mqtt", "commands", "history")
+    USUAL = ("push", "webhooks", "mqtt", "commands", "history", "from_files")
     push: tuple[PushSettings, ...] = Field((), max_length=MAX_TARGETS, description="phones and desktops")
     webhooks: tuple[WebhookSettings, ...] = Field((), max_length=MAX_TARGETS, description="web addresses")
     mqtt: MqttSettings = MqttSettings()
     commands: tuple[CommandSettings, ...] = Field((), max_length=MAX_TARGETS, description="programs to start")
     history: HistorySettings = HistorySettings()
+    from_files: bool = Field(False, description="also tell of alerts from files and the demo; history.record: always")
     spool: str | None = Field(None, description="folder of what webhooks still have to get; null: in the state folder")
 
     @model_validator(mode="after")
@@ -177,6 +184,10 @@ class DeliverySettings(Section):
                     if rule not in known:
                         where = f"delivery.{kind}[{index}].rules[{place}]"
                         raise ValueError(f"{where}: no rule is called {rule!r}; `streamer alerts explain` lists them")
+
+    def tells_of(self, alert: Alert) -> bool:
+        """Whether anybody but the pages and the terminal is told of it: what a recording holds does not happen now."""
+        return self.from_files or alert.source == "live"
 
     def secret_names(self) -> frozenset[str]:
         """The environment variables that hold secrets: other programs do not get them."""
@@ -220,6 +231,13 @@ def address(
         return check(secret(url_env, f"{path}.url_env", environment).strip())
     except ValueError as error:
         raise ConfigError(f"{path}.url_env: the environment variable {url_env} {error}") from None
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for this user only; what is there stays as it is. Raises OSError."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def state_directory(environment: Mapping[str, str] = os.environ) -> Path:

@@ -1,5 +1,6 @@
 """What all settings share: the base of the sections, the line that refuses a wrong value, and YAML from people."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -72,6 +73,16 @@ def _known(root: type[Section], loc: tuple[int | str, ...]) -> list[str]:
             return ["see --print-config"]
         section = field.annotation
     return list(getattr(section, "model_fields", {})) or ["see --print-config"]
+
+
+def own_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where a person's own settings stand: $XDG_CONFIG_HOME/streamer/config.yaml, else under ~/.config."""
+    return Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "streamer" / "config.yaml"
+
+
+def own_files() -> list[Path]:
+    """The same file, if there is one."""
+    return [path for path in (own_file(),) if path.is_file()]
 
 
 def read_file(path: Path) -> dict[str, Any]:

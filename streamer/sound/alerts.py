@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
-from streamer.events import SAMPLE_RATE, Alert, AlertState, Severity, Stamp, Tag, seconds
+from streamer.events import SAMPLE_RATE, WITHDRAWN, Alert, AlertSource, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.labels import LABEL_COUNT, resolve
 from streamer.sound.patterns.state import CadenceState
@@ -52,8 +52,8 @@ class AlertChange:
     heard: tuple[Tag, ...]
     text: str
 
-    def event(self, stamp: Stamp) -> Alert:
-        """The protocol's `alert`, in seconds."""
+    def event(self, stamp: Stamp, source: AlertSource = "live") -> Alert:
+        """The protocol's `alert`, in seconds; `source`: what was listened to."""
         return Alert(
             **stamp,
             id=self.id,
@@ -66,6 +66,7 @@ class AlertChange:
             labels=self.labels,
             heard=self.heard,
             text=self.text,
+            source=source,
         )
 
 
@@ -240,7 +241,7 @@ class AlertEngine:
 
     def _clear(self, watch: _Watch, active: _Active, at: int, reason: str) -> AlertChange:
         if reason == "withdrawn":
-            active.labels += ("withdrawn",)
+            active.labels += (WITHDRAWN,)
         else:
             watch.free_at = at + round(watch.rule.cooldown_s * SAMPLE_RATE)
         watch.active, watch.ended = None, active.last

@@ -107,6 +107,10 @@ class SoundEvents:
         """The one score per class, float32 [527], for the `tags` event: what sounds at the judgement's end."""
         return combine(judgement, self.trained_spans_s)
 
+    def deciding_spans(self, judgement: Sequence[SpanScores]) -> Scores:
+        """By which span each class was judged, in seconds, float32 [527]."""
+        return deciding_spans(judgement, self.trained_spans_s)
+
     def step(
         self,
         judgement: tuple[SpanScores, ...],
@@ -243,6 +247,18 @@ def combine(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = 
         best = np.maximum(best, np.minimum(_shifted(span.scores, -DOUBT_PER_OCTAVE * short), support))
         support = np.minimum(support, _shifted(span.scores, SUPPORT_LOGITS + SUPPORT_PER_OCTAVE * short))
     return best
+
+
+def deciding_spans(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
+    """Seconds, float32 [527], of the shortest span that gives `combine`'s score; 0 without a judgement."""
+    spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
+    decided = np.zeros(LABEL_COUNT, np.float32)
+    best = np.zeros(LABEL_COUNT, np.float32)
+    for count, span in enumerate(spans, 1):
+        scores = combine(spans[:count], trained_spans_s)
+        decided[scores > best] = (span.end_sample - span.start_sample) / SAMPLE_RATE
+        best = scores
+    return decided
 
 
 def estimated_onset(judgement: Sequence[SpanScores], index: int, threshold: float) -> int:

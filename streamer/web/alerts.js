@@ -110,7 +110,7 @@ export class Alerts {
     setText(noise, mark === "false" ? "Undo" : "False alarm");
     noise.setAttribute("aria-label", mark === "false" ? `Undo: ${title(alert)} is no false alarm` : `False alarm: ${title(alert)}`);
     noise.setAttribute("aria-disabled", String(mark === "storing"));
-    noise.hidden = !this.marks.possible;
+    noise.hidden = !this.marks.can(alert);
     noise.onclick = () => {
       this.marks.mark(alert, mark !== "false");
       if (mark !== "false" && !item.acknowledged) this.see(item); // who judges it has seen it

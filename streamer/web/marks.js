@@ -15,6 +15,11 @@ export class Marks {
     this.troubles = new Map(); // key -> why it is not stored
   }
 
+  /** Whether this alert can be marked: what a recording held is in no history. */
+  can(alert) {
+    return this.possible && (alert.source ?? "live") === "live";
+  }
+
   able(possible) {
     this.possible = possible;
     this.changed(null);

@@ -114,6 +114,7 @@ export class Timeline {
     facts.push(event.end === null ? "still on" : `lasted ${duration(event.end - event.start)}`);
     facts.push(`score ${percent(score)}`);
     if (kind === "alert") {
+      if (event.source === "demo" || event.source === "file") facts.push(`from a ${event.source}`);
       const labels = event.labels ?? [];
       if (labels.at(-1) === "withdrawn") facts.push("taken back");
       if (acknowledged) facts.push("acknowledged");
@@ -133,7 +134,7 @@ export class Timeline {
     setText(button, isFalse ? "Undo" : "False alarm");
     button.setAttribute("aria-label", isFalse ? `Undo: ${which} was no false alarm` : `False alarm: ${which}`);
     button.setAttribute("aria-disabled", String(now === "storing"));
-    button.hidden = !this.marks.possible;
+    button.hidden = !this.marks.can(event);
     button.onclick = () => this.marks.mark(event, !isFalse);
     setText(trouble, this.marks.trouble(event));
     if (item.shown === "storing" && now !== "storing") {

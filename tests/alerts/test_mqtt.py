@@ -145,6 +145,17 @@ def test_home_assistant_finds_every_rule_and_is_told_of_alerts(broker):
 
 
 @needs_broker
+def test_no_sensor_goes_on_for_what_a_file_or_the_demo_holds(broker):
+    listener, deliveries = Listener(broker.port), opened(broker.port)
+    deliveries.put([alert(1, source="demo"), alert(2, source="file"), alert(3, rule="dog")])
+    wait_for(lambda: listener.of("streamer/hall/event"))
+    assert [json.loads(text)["event_type"] for text in listener.of("streamer/hall/event")] == ["dog"]
+    assert listener.last(STATE) == "OFF"
+    assert deliveries.stop(10)
+    listener.close()
+
+
+@needs_broker
 def test_a_broker_that_is_killed_and_comes_back_gets_everything_in_order(broker, caplog):
     listener = Listener(broker.port)
     deliveries = opened(broker.port)

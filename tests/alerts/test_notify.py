@@ -31,18 +31,18 @@ def parcel(state="raised", **fields):
     return Parcel(1, made, parcel_key(made), 0.0)
 
 
-def push(server, timeout_s=5.0):
-    return Push("phone", as_apprise(server.url), names=NAMES, timeout_s=timeout_s, path="delivery.push[0].url")
+def push(server, timeout_s=5.0, **more):
+    return Push("phone", as_apprise(server.url), names=NAMES, timeout_s=timeout_s, path="delivery.push[0].url", **more)
 
 
 def as_apprise(url):
     return url.replace("http://", "json://").replace("?token=", "?+x-token=")
 
 
-def test_a_notification_says_what_was_heard_and_said():
+def test_a_notification_says_what_was_heard_and_where_asked_for_what_was_said():
     with receiver() as server:
-        push(server).send(parcel())
-        push(server).send(parcel("cleared"))
+        push(server, text=True).send(parcel())
+        push(server, text=True).send(parcel("cleared"))
     first, second = (json.loads(body) for _, body in server.got)
     assert (first["title"], first["type"]) == ("‼ Siren", "failure")
     assert "Heard: Siren" in first["message"]
@@ -51,27 +51,49 @@ def test_a_notification_says_what_was_heard_and_said():
     assert (second["title"], second["type"]) == ("Siren: over", "success")
 
 
+def test_what_was_said_stays_here_unless_it_is_asked_for():
+    phrase = {"rule": "name", "labels": ("Ada Lovelace",), "heard": ()}
+    rules = [{"id": "name", "name": "My name", "phrases": ["Ada Lovelace"]}]
+    with receiver() as server:
+        url = as_apprise(server.url)
+        pushes = [{"name": "quiet", "url": url}, {"name": "full", "url": url, "include_text": True}]
+        data = {"alerts": {"rules": rules}, "delivery": {"push": pushes, "history": {"record": "never"}}}
+        deliveries = open_deliveries(validate(data), live=True)
+        deliveries.start()
+        deliveries.put([alert(1), alert(2, **phrase), alert(2, "cleared", **phrase | {"labels": ("x", "withdrawn")})])
+        assert deliveries.stop(20)
+    told = sorted((json.loads(body)["title"], json.loads(body)["message"]) for _, body in server.got)
+    assert [title for title, _ in told] == [*["My name: taken back"] * 2, *["‼ My name"] * 2, *["‼ Siren"] * 2]
+    said = [message for _, message in told if "what is" in message or "Ada" in message]
+    assert len(said) == 3
+    assert ("My name: taken back", "It lasted 2 s.") in told
+
+
 def test_wording():
     names = {"help": "Call for help"}
     assert title(alert(rule="help", severity="warning"), names) == "Call for help"
     assert title(alert(rule="help", state="updated"), names) == "‼ Call for help: still there"
     assert title(alert(rule="help", state="acknowledged"), names) == "Call for help: seen"
     assert title(alert(rule="my_rule", severity="info"), {}) == "my rule"
+    assert title(alert(source="demo"), names | {"siren": "Siren"}) == "‼ (demo) Siren"
+    assert title(alert(source="test", state="cleared"), {}) == "TEST: siren: over"
+    assert body(alert(source="test")).startswith("This is a test: nothing was heard.")
     assert body(alert(labels=(), heard=(), text="")) == "Severity: critical"
     assert "\x1b" not in body(alert(text="a\x1b[2Jb"))
 
 
-def test_a_service_that_fails_is_tried_again_and_no_address_is_logged(caplog):
+def test_a_service_that_fails_is_tried_again_and_no_address_is_logged(caplog, capfd):
     caplog.set_level(logging.DEBUG)
     with receiver() as server:
         server.status = 503
-        with pytest.raises(NotDeliveredError, match="the service did not take it"):
+        with pytest.raises(NotDeliveredError, match="the service answered 503"):
             push(server).send(parcel())
         assert server.tried
-    with pytest.raises(NotDeliveredError):
+    with pytest.raises(NotDeliveredError, match="no connection to the service"):
         push(server).send(parcel())
-    assert "topsecret" not in caplog.text
-    assert "127.0.0.1" not in caplog.text
+    for told in (caplog.text, *capfd.readouterr()):
+        assert "topsecret" not in told
+        assert "127.0.0.1" not in told
 
 
 def numbered(number):

@@ -1,5 +1,6 @@
 """Marks from the pages: written into the history that `streamer alerts` reads, and told to every page."""
 
+import contextlib
 import json
 
 import pytest
@@ -52,6 +53,30 @@ def test_a_mark_is_stored_told_used_and_taken_back(history):
     made.tick()
     assert [entry.verdict for entry in history.read()] == [None, None]
     assert told == [(SESSION, [4], []), (SESSION, [], [])]
+
+
+def test_what_was_said_is_kept_where_it_is_asked_for(history, tmp_path):
+    name = alert(2, rule="name", labels=("Ada",))
+    quiet = Recorder(history, HistorySettings(), spoken={"name"})
+    write(quiet, alert(1), name)
+    assert [(entry.first.text, entry.first.labels) for entry in history.read()] == [("", ("Siren",)), ("", ())]
+    assert "Ada" not in history.path.read_text()
+    full = AlertHistory(tmp_path / "full.jsonl")
+    write(recorder(full, include_text=True), alert(1), name)
+    assert [entry.first for entry in full.read()] == [alert(1), name]
+
+
+@pytest.mark.parametrize(("record", "kept"), [("live", ["live"]), ("always", ["live", "file", "demo"])])
+def test_what_a_file_holds_is_kept_and_can_be_marked_only_where_it_is_asked_for(tmp_path, record, kept):
+    data = {"delivery": {"history": {"path": str(tmp_path / "alerts.jsonl"), "record": record}}}
+    deliveries = open_deliveries(validate(data), live=True)
+    deliveries.start()
+    deliveries.put([alert(id, source=source) for id, source in enumerate(("live", "file", "demo"), 1)])
+    for id in range(1, 4):
+        with pytest.raises(MessageError, match="no alert") if id > len(kept) else contextlib.nullcontext():
+            deliveries.mark(Mark(id, True, SESSION))
+    assert deliveries.stop(10)
+    assert [entry.first.source for entry in AlertHistory(tmp_path / "alerts.jsonl").read()] == kept
 
 
 def test_the_last_of_several_marks_counts_and_unknown_alerts_are_refused(history):

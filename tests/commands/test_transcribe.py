@@ -132,6 +132,7 @@ def test_an_interrupted_run_goes_on_from_its_last_window(model, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         run(model, [file], "jsonl", folder)
     assert [path.name for path in folder.iterdir()] == [".long.jsonl.windows"]
+    assert (folder / ".long.jsonl.windows").stat().st_mode & 0o777 == 0o600
     monkeypatch.setattr(OfflineEngine, "step", step)
     passes = model.encoder_passes
     failed, told, _ = run(model, [file], "jsonl", folder)
@@ -140,6 +141,7 @@ def test_an_interrupted_run_goes_on_from_its_last_window(model, tmp_path, monkey
     run(model, [file], "jsonl", folder)
     assert model.encoder_passes - passes - fresh == fresh + 1
     assert [path.name for path in folder.iterdir()] == ["long.jsonl"]
+    assert (folder / "long.jsonl").stat().st_mode & 0o777 == 0o600
     assert (folder / "long.jsonl").read_text() == (other / "long.jsonl").read_text()
 
 

@@ -56,6 +56,7 @@ def test_captions_of_several_sources_have_a_file_each_and_events_one_for_all(tmp
     assert "one two" in (tmp_path / "talk.kitchen.srt").read_text()
     assert "three" in (tmp_path / "v.hall").read_text()
     assert "one" not in (tmp_path / "talk.hall.srt").read_text()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     lines = (tmp_path / "all.jsonl").read_text().splitlines()
     assert [json.loads(line)["session"] for line in lines] == [event.session for event in EVENTS]
 

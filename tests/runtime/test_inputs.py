@@ -1,5 +1,6 @@
 """Opening the sources that the settings name: every refusal says which entry it is about."""
 
+import os
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ from program import write_wav
 from streamer.audio.portaudio import Device
 from streamer.errors import UsageError
 from streamer.runtime import inputs
-from streamer.runtime.inputs import for_model, open_inputs, session_name
+from streamer.runtime.inputs import for_model, open_inputs, origin, session_name
 from streamer.settings.config import validate
 
 
@@ -78,6 +79,16 @@ def test_one_source_keeps_the_name_it_always_had(sound):
     assert session_name("x", fixed=True) == "x"
 
 
+def test_alerts_of_files_and_the_demo_are_not_live_those_of_a_pipe_are_in_real_time(tmp_path, sound):
+    os.mkfifo(pipe := str(tmp_path / "pipe"))
+    given = (None, "-", pipe, sound, "demo", str(tmp_path / "missing"))
+    assert [origin(one, False) for one in given] == ["live", "live", "live", "file", "demo", "file"]
+    assert [origin(one, True) for one in given[1:]] == ["file", "file", "file", "demo", "file"]
+    (item,) = open_inputs(validate({"audio": {"input": sound, "speed": 1}}).plans())
+    assert item.origin == "file"
+    item.source.close()
+
+
 def test_standard_input_is_for_one_source(monkeypatch, sound):
     with open(sound, "rb") as file:
         monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file})())
@@ -91,8 +102,9 @@ def test_nano_plays_its_own_demo_and_every_other_model_the_one_with_people(sound
     (demo,) = open_inputs(validate({"audio": {"input": "demo", "speed": 0}}).plans())
     assert demo.source.name == "demo_voices.ogg"
     assert for_model(demo, "tiny.en") is demo
+    assert for_model(demo, "tiny.en").origin == "demo"
     fallback = for_model(demo, "nano")
-    assert (fallback.source.name, fallback.name) == ("demo.flac", demo.name)
+    assert (fallback.source.name, fallback.name, fallback.origin) == ("demo.flac", demo.name, "demo")
     fallback.source.close()
     (file,) = open_inputs(validate({"audio": {"input": sound, "speed": 0}}).plans())
     assert for_model(file, "nano") is file

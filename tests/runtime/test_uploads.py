@@ -102,7 +102,7 @@ def test_a_model_without_look_ahead_hears_it_as_a_stream(lend):
     nano = streamer.load_model("nano", dtype="float32")
     uploads, _ = lend(nano)
     events = [event for some in uploads.transcribe(Upload(DEMO, "demo.flac")) for event in some]
-    stream = Stream(nano, Settings())
+    stream = Stream(nano, Settings(), source="file")
     expected = [event for block in FileSource(str(DEMO), realtime=False).blocks() for event in stream.hear(block)]
     assert told(events) == told([*expected, *stream.finish()])
     assert any(event.type == "transcript" and event.final for event in events)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from streamer.commands.run import SETTINGS
 from streamer.errors import ConfigError
 from streamer.settings.config import Settings, resolve, validate
+from streamer.settings.section import own_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,3 +144,14 @@ def test_what_is_printed_can_be_read_again(tmp_path):
     path = tmp_path / "printed.yaml"
     path.write_text(Settings().to_yaml())
     assert resolve([path], [], {}).window == Settings().window
+
+
+def test_ones_own_file_holds_where_no_other_is_given(tmp_path):
+    own, given = own_file(), tmp_path / "given.yaml"
+    assert own == tmp_path / "config" / "streamer" / "config.yaml"
+    assert resolve([], [], {}) == Settings()
+    own.parent.mkdir(parents=True)
+    own.write_text("tags: {limit: 3}\n")
+    given.write_text("speech: {language: en}\n")
+    assert resolve([], ["speech.language=de"], {}).tags.limit == 3
+    assert resolve([given], [], {}).tags.limit == Settings().tags.limit

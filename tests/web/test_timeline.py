@@ -1,5 +1,7 @@
 """The timeline of sounds and alerts, and false alarms that are marked there, in a real browser."""
 
+from dataclasses import replace
+
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -95,6 +97,15 @@ def test_without_a_history_there_is_nothing_to_mark(serve, opened):
     page = opened()
     page.goto(server.url)
     expect(page.locator("#timeline li")).to_have_count(1)
+    assert page.get_by_role("button", name="False alarm").count() == 0
+
+
+def test_what_a_recording_holds_is_said_and_cannot_be_marked(serve, opened):
+    server = serve(Actions(mark=[].append))
+    server.publish(replace(Scene().alert(3, "siren", "critical"), source="demo"))
+    page = opened()
+    page.goto(server.url)
+    expect(page.locator("#timeline .facts")).to_contain_text("from a demo")
     assert page.get_by_role("button", name="False alarm").count() == 0
 
 
