@@ -22,7 +22,7 @@ TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
-    "websockets": {f"streamer.server.{name}" for name in ("websocket", "pages", "closing", "one_port")},
+    "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
     "aiohttp": {"streamer.server.openai_http"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},

@@ -26,15 +26,22 @@ TOKEN = "a token for tests"
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """The program on a file, in real time, with a small random model and head, staying up afterwards."""
+def parts(tmp_path_factory):
+    """A file of noise, and a small random model with a head."""
     folder = tmp_path_factory.mktemp("server")
     model = save_whisper(folder / "small.pt", random_whisper(3, vocabulary=ENGLISH, ending=2.0))
     model.with_suffix(".json").write_text(json.dumps({"variable_context": True, "min_context_s": 1}))
     head = HeadModule(HeadShape(HeadKind.LAST_MLP, 64)).state_dict()
     torch.save({f"at_model.{key}": value for key, value in head.items()}, folder / "small_at.pth")
     sound = write_wav(folder / "noise.wav", (np.random.default_rng(0).standard_normal(48_000) * 0.1).astype(np.float32))
-    arguments = ("--input", str(sound), "--model", str(model), "--port", "0", "--stay", "--token", TOKEN)
+    return str(sound), str(model)
+
+
+@pytest.fixture(scope="module")
+def program(parts):
+    """The program on a file, in real time, staying up afterwards."""
+    sound, model = parts
+    arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--token", TOKEN)
     arguments += ("--set", "server.allow_set=true")
     with Program(*arguments) as running:
         line = running.wait_for_stderr("captions and sounds: http://")
@@ -165,3 +172,34 @@ def test_wrong_messages_get_an_error_and_the_connection_stays(program):
             return [answer["type"] for answer in answers if answer["type"] in ("error", "pong")]
 
     assert asyncio.run(scenario()) == ["error", "error", "error", "pong"]
+
+
+@pytest.mark.parametrize("given", ["environment", "file"])
+def test_the_token_is_in_no_list_of_processes_no_address_and_no_log(parts, tmp_path, given):
+    """With everything logged: the printed link lets one browser in, and the live program says how it does."""
+    sound, model = parts
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o600)
+    arguments = ["--debug", "--input", sound, "--model", model, "--port", "0", "--stay"]
+    arguments += ["--token-file", str(file)] if given == "file" else []
+    with Program(*arguments, env={"STREAMER_TOKEN": TOKEN} if given == "environment" else None) as running:
+        line = running.wait_for_stderr("captions and sounds: http://")
+        link = line.split("captions and sounds: ")[1].split()[0]
+        address = link.removeprefix("http://").split("/")[0]
+        running.wait_for_stderr("listening with small (")
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(link, timeout=10) as page:  # through the redirection, with the cookie
+            assert page.status == 200
+            assert page.url == f"http://{address}/"
+        assert fetch(address, link.removeprefix(f"http://{address}")) == 401
+        assert fetch(address, f"/?token={TOKEN.replace(' ', '%20')}") == 200
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as metrics:
+            text = metrics.read().decode()
+        assert 'streamer_events_total{type="status"}' in text
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        said = "".join(running.stderr)
+    assert "GET /?token=" in said
+    for shown in (TOKEN, TOKEN.replace(" ", "%20"), TOKEN.replace(" ", "+")):
+        assert shown not in said

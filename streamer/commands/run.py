@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from streamer.errors import UsageError
 from streamer.model.download import LoadStep, Tell
 from streamer.settings.config import Compute, Dtype, ModelSettings, Settings, SourcePlan, Task, resolve
+from streamer.settings.server import with_token
 
 if TYPE_CHECKING:
     from streamer.model.choice import Wish
@@ -42,6 +43,7 @@ SETTINGS = {
     "host": "server.host",
     "port": "server.port",
     "token": "server.token",
+    "token_file": "server.token_file",
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
 }
@@ -94,7 +96,10 @@ def run_options(run: argparse.ArgumentParser) -> None:
     server = run.add_argument_group("server")
     server.add_argument("--host", help="address to listen on (127.0.0.1)")
     server.add_argument("--port", type=int, help="port to listen on (8765)")
-    server.add_argument("--token", help="what clients must present; demanded when others can reach the address")
+    server.add_argument(
+        "--token", help="what clients must present (or STREAMER_TOKEN); demanded when others can reach the address"
+    )
+    server.add_argument("--token-file", metavar="PATH", help="a file with the token: lists of processes show --token")
     server.add_argument("--tls-cert", metavar="PATH", help="certificate (PEM)")
     server.add_argument("--tls-key", metavar="PATH", help="its key (PEM)")
     server.add_argument("--no-server", action="store_true", help="no websocket and page server")
@@ -113,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
     from streamer.runtime.inputs import named_senders, open_inputs
     from streamer.runtime.supervisor import Program
 
+    settings = settings.model_copy(update={"server": with_token(settings.server)})
     settings = with_known_language(settings)
     plans = [replace(plan, settings=with_known_language(plan.settings, plan.path)) for plan in settings.plans()]
     inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
@@ -146,7 +152,11 @@ def devices(options: argparse.Namespace) -> int:
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Path of the setting -> value, of the options that were given."""
-    return {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
+    given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
+    tokens = ("server.token", "server.token_file")
+    if any(path in given for path in tokens):  # one of them takes the place of the other in a file
+        given = dict.fromkeys(tokens) | given
+    return given
 
 
 def _index_or_name(text: str) -> int | str:

@@ -20,6 +20,7 @@ from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE, AlertSource
 from streamer.model.catalog import BUNDLED
+from streamer.runtime.admission import LATER_S
 from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
 from streamer.server.messages import IngestFullError, IngestStart
@@ -150,8 +151,13 @@ class Ingests:
         closed: Callable[[str], None],
         settings: Settings,
         named: Mapping[str, Settings],
+        refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`make` builds a sender's pipeline; `closed` hears of sessions that ended; `named`: settings by source."""
+        """`make` builds a sender's pipeline; `closed` hears of sessions that ended; `named`: settings by source.
+
+        `refusal`: why the machine carries no further stream, None: it does.
+        """
+        self._refusal = refusal
         self._make, self._closed, self._settings, self._named = make, closed, settings, named
         self._open: dict[str, Pipeline] = {}
         self._count = 0
@@ -162,7 +168,9 @@ class Ingests:
             known = ", ".join(self._named) or "none"
             raise UsageError(f"source: {start.source!r} is no source with `input: ingest` here; there are: {known}")
         if len(self._open) >= MAX_SENDERS:
-            raise IngestFullError(f"ingest: {MAX_SENDERS} senders are heard already; try later")
+            raise IngestFullError(f"full: {MAX_SENDERS} senders are heard already; try in {LATER_S} s")
+        if refusal := self._refusal():
+            raise IngestFullError(refusal)
         self._count += 1
         settings = self._settings if start.source is None else self._named[start.source]
         queue = PcmQueue(start, session_name(f"{start.source or 'in'}{self._count}"))

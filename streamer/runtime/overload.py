@@ -10,8 +10,7 @@ in order, whatever happens; what gives way is what the model is asked for:
 4. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
 
 No final is lost: an utterance that ends with voice that no window has covered is decoded first. Where more streams wait
-than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever. Where the program ends,
-`Drain` says how much is still done.
+than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever.
 """
 
 import logging
@@ -186,6 +185,10 @@ class Backlog:
     def since_s(self) -> float:
         """When the next plan came."""
         return self._plans[0][1] if self._plans else float("inf")
+
+    def late_s(self, now_s: float) -> float:
+        """How much longer than it may the next plan has waited."""
+        return now_s - self.since_s - self._patience_s
 
     @property
     def left_out_samples(self) -> int:

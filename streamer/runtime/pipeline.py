@@ -68,6 +68,11 @@ class Pipeline:
         return self._listener.level_db
 
     @property
+    def captured_s(self) -> float:
+        """Seconds of audio that were captured."""
+        return self._ring.end / SAMPLE_RATE
+
+    @property
     def lag_s(self) -> float:
         """Seconds of audio that were captured and are not judged yet."""
         return self._unheard_samples / SAMPLE_RATE + self.lane.lag_s

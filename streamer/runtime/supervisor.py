@@ -158,7 +158,8 @@ class Program:
 
     def _publish(self, event: Event) -> None:
         if self._server:
-            self._server.publish(event)
+            pipeline = self._pipelines.get(event.session)
+            self._server.publish(event, pipeline.captured_s - event.audio_t if pipeline else None)
 
     def _open_sessions(self) -> None:
         """Open the sessions of the program's own inputs, and say where their pages are."""
@@ -167,8 +168,9 @@ class Program:
         for name in self._names:
             self._server.open_session(self._info(name))
         if not self._settings.output.quiet:
-            url, token = self._server.url, "" if self._settings.server.token is None else "?token=…"
-            log.warning("captions and sounds: %s/%s   overlay: %s/overlay%s%s", url, token, url, token, self._after())
+            pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
+            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
+            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
             if self._server.wyoming_port:
                 log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
 
@@ -283,7 +285,7 @@ class Program:
                 self._server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
-        self._ingests = Ingests(take_sender, closed, self._settings, self._senders)
+        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
         worker.start()
         self._uploads.begin(engine.model, worker)
         if not self._settings.output.quiet:  # before there is a live line that it would run into
@@ -335,6 +337,7 @@ class Program:
             set_language=self._set_language,
             health=self._health,
             open_ingest=self._open_ingest,
+            takes_senders=lambda: self._ingests is not None,
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
         )

@@ -25,6 +25,7 @@ from streamer.events import SAMPLE_RATE, Event
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.plans import Plan, StepRequest, StepResult
+from streamer.runtime.admission import Admission
 from streamer.runtime.loans import Loans
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.session import Session
@@ -62,6 +63,7 @@ class Lane:
         self.hearing, self.emit, self.backlog = hearing, emit, backlog
         self.done = threading.Event()
         self._ready, self._clock, self._unread_samples = ready, clock, unread_samples
+        self.opened_s = clock()
         self._actions: deque[Action] = deque()
         self._finishing = False
 
@@ -156,6 +158,7 @@ class Worker:
 
     def __init__(self, engine: Engine, clock: Clock = time.monotonic) -> None:
         self.overload = Overload()
+        self.admission = Admission()
         self.failure: Exception | None = None
         self._engine, self._clock = engine, clock
         self._ready = threading.Condition()
@@ -164,6 +167,7 @@ class Worker:
         self._stopping = False
         self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
+        self._taken_samples = 0  # of plans, since the last step
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -195,6 +199,15 @@ class Worker:
             self._ready.notify_all()
         result: Made = done.result()
         return result
+
+    def refusal(self) -> str | None:
+        """Why one more stream cannot be carried now, in a line; None: it can. From any thread."""
+        with self._ready:
+            now_s = self._clock()
+            ages_s = [now_s - lane.opened_s for lane in self._lanes]
+            late_s = max((lane.backlog.late_s(now_s) for lane in self._lanes), default=0.0)
+            slowed = any(lane.backlog.announced.hop_s for lane in self._lanes)
+            return self.admission.refusal(ages_s, late_s, slowed=slowed)
 
     def lanes(self) -> tuple[Lane, ...]:
         """The lanes that are not done."""
@@ -284,6 +297,9 @@ class Worker:
         self._in_hand = ()
         now_s = self._clock()
         self.overload.stepped([lane.backlog for lane in self.lanes()], now_s, now_s - began_s)
+        with self._ready:
+            self.admission.stepped(now_s - began_s, self._taken_samples / SAMPLE_RATE)
+            self._taken_samples = 0
         for window, result in zip(windows, results, strict=True):
             self._complete(window.lane, window.job, result)
             self._carry_out(window.lane)
@@ -323,7 +339,9 @@ class Worker:
     def _take(self, lane: Lane, *, model: bool = True) -> Job | None:
         with self._ready:
             self._ready.notify_all()  # a full lane will have room
-            return self.overload.take(lane.backlog, self._clock(), model=model)
+            job = self.overload.take(lane.backlog, self._clock(), model=model)
+            self._taken_samples += job.plan.new_samples if job else 0
+            return job
 
     def _complete(self, lane: Lane, job: Job, result: StepResult | None) -> None:
         lane.emit(lane.hearing.complete(job.plan, result))

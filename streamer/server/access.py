@@ -10,12 +10,15 @@ import ipaddress
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from urllib.parse import parse_qs, urlsplit
 
 from streamer.errors import ConfigError
-from streamer.settings.serving import ServerSettings
+from streamer.server.keys import Keys
+from streamer.settings.server import ServerSettings
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
@@ -25,12 +28,43 @@ _DEFAULT_PORT = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The parts of a request's head that decide: every Host, Origin and Authorization value, and the query string."""
+    """The parts of a request's head that decide: every Host, Origin, Authorization and Cookie value, the query string.
+
+    `address`: who asks, as `asker` says; `local`: a program of this machine does, and nobody behind it.
+    """
 
     hosts: Sequence[str]
     origins: Sequence[str]
     authorizations: Sequence[str]
     query: str
+    cookies: Sequence[str] = ()
+    address: str = ""
+    local: bool = False
+
+    def asked_for(self, name: str) -> str | None:
+        """The first value of a field of the query."""
+        try:
+            return parse_qs(self.query, max_num_fields=20).get(name, [None])[0]
+        except ValueError:  # more fields than anybody needs
+            return None
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie."""
+        for pair in ";".join(self.cookies).split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                return value
+        return None
+
+
+class Credentials(Enum):
+    """What a request brings to be let in. NONE_NEEDED: this server has no token. COOKIE, TOKEN: one that is right."""
+
+    NONE_NEEDED = auto()
+    MISSING = auto()
+    WRONG = auto()
+    COOKIE = auto()
+    TOKEN = auto()
 
 
 class Access:
@@ -41,13 +75,21 @@ class Access:
     """
 
     def __init__(
-        self, host: str, token: str | None = None, names: Sequence[str] = (), origins: Sequence[str] = ()
+        self,
+        host: str,
+        token: str | None = None,
+        names: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        now: Callable[[], float] = time.time,
     ) -> None:
         if not is_loopback(host) and token is None:
             shown = host or "(all interfaces)"
             raise ConfigError(
-                f"--token: --host {shown} can be reached from the network and needs a token; give --token"
+                f"--token: --host {shown} can be reached from the network and needs a token; give --token-file, "
+                f"STREAMER_TOKEN or --token"
             )
+        self.keys = None if token is None else Keys(token, now)
+        self.cookie_name = "streamer"  # with the port, once it is known: browsers keep one jar for all ports of a host
         self._token = None if token is None else token.encode()
         self._names = _LOOPBACK_NAMES | {_bare(name) for name in names} | ({_bare(host)} - _WILDCARDS)
         self._any_address = not is_loopback(host)
@@ -72,20 +114,26 @@ class Access:
             return False
         return origin in self._origins or origin == _origin(f"{origin[0]}://{request.hosts[0]}")
 
-    def token_given(self, request: Request) -> bool:
-        """Whether the token came as `?token=` or `Authorization: Bearer`; compared in constant time."""
-        if self._token is None:
-            return True
-        try:
-            given = parse_qs(request.query, max_num_fields=20).get("token", [])[:1]
-        except ValueError:  # more fields than anybody needs
-            given = []
+    def credentials(self, request: Request) -> Credentials:
+        """What came: `?token=` or `Authorization: Bearer`, compared in constant time, or a cookie that we gave."""
+        if self._token is None or self.keys is None:
+            return Credentials.NONE_NEEDED
+        if self.keys.opens(request.cookie(self.cookie_name) or ""):
+            return Credentials.COOKIE
+        query = request.asked_for("token")
+        given = [] if query is None else [query]
         for value in request.authorizations[:1]:
             scheme, _, credentials = value.partition(" ")
             if scheme.lower() == "bearer":
                 given.append(credentials.strip())
+        if not given:
+            return Credentials.MISSING
         matches = [hmac.compare_digest(item.encode("utf-8", "replace"), self._token) for item in given]
-        return any(matches)
+        return Credentials.TOKEN if any(matches) else Credentials.WRONG
+
+    def token_given(self, request: Request) -> bool:
+        """Whether the request may come in."""
+        return self.credentials(request) not in (Credentials.MISSING, Credentials.WRONG)
 
     def refusal(self, request: Request) -> str | None:
         """Why a websocket is refused, in words that fit a close frame; None: it is welcome."""
@@ -114,6 +162,25 @@ class Allowance:
             return False
         self._left -= 1
         return True
+
+    def wait_s(self) -> float:
+        """Seconds until there is one to spend; 0: now."""
+        left = min(self._burst, self._left + (self._now() - self._at) * self._per_second)
+        return max(0.0, (1 - left) / self._per_second)
+
+
+def asker(peer: str, forwarded: Sequence[str], proxies: frozenset[str]) -> tuple[str, bool]:
+    """The address of who asks, and whether that is a program of this machine.
+
+    `forwarded`: the `X-Forwarded-For` values. They are believed as far as `proxies`, addresses of ours, wrote them:
+    each appends who asked it. Anybody can send the header: from others it only tells that somebody may stand behind
+    `peer`.
+    """
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+    address = peer
+    while hops and address in proxies and _is_address(_bare(hops[-1])):
+        address = _bare(hops.pop())
+    return address, is_loopback(address) and not hops
 
 
 def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -15,19 +15,16 @@ Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says w
 and marks only the newest waits.
 """
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event, Status, Transcript
+from streamer.events import Event, Status
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
-
-_SHRINK_TO = 0.75  # of a bound: shrinking is rare and then worth its while
-_SEQ = attrgetter("seq")
+from streamer.server.replay import Entry, Replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,93 +36,6 @@ class HubLimits:
     max_behind: int = 10_000  # events
     max_notices: int = 32  # per connection
     max_ended_sessions: int = 4  # kept for those who reconnect
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One event, serialised once. `segment` None: not a transcript. `size`: bytes on the wire."""
-
-    seq: int
-    type: str
-    segment: int | None
-    text: str
-    size: int
-
-    @classmethod
-    def of(cls, event: Event) -> "Entry":
-        """The entry of an event; lone surrogates, which no wire carries, become question marks."""
-        encoded = event.to_json().encode("utf-8", "replace")
-        segment = event.segment if isinstance(event, Transcript) else None
-        return cls(event.seq, event.type, segment, encoded.decode(), len(encoded))
-
-
-class Replay:
-    """The last events of one session, at most `max_events` and `max_bytes` (the newest one always stays).
-
-    What went and was not superseded is remembered, so that readers who had not come so far can be told.
-    """
-
-    def __init__(self, max_events: int, max_bytes: int) -> None:
-        self._max_events, self._max_bytes = max_events, max_bytes
-        self._entries: list[Entry] = []
-        self._bytes = 0
-        self._first_seq = 1
-        self._last_seq = 0
-        self._newest_of: dict[int, int] = {}  # segment -> seq of its newest transcript
-        self._lost_of: dict[str, int] = {}  # type -> seq of the newest one that is gone
-
-    @property
-    def last_seq(self) -> int:
-        """The newest event's number; 0 before the first."""
-        return self._last_seq
-
-    @property
-    def oldest_seq(self) -> int:
-        """The oldest number still here; one more than `last_seq` when there is none."""
-        return self._entries[0].seq if self._entries else self._last_seq + 1
-
-    def append(self, entry: Entry) -> None:
-        """Add the newest event. Raises ValueError when its number does not grow."""
-        if not self._entries:
-            self._first_seq = entry.seq
-        elif entry.seq <= self._last_seq:
-            raise ValueError(f"seq: must grow, got {entry.seq} after {self._last_seq}")
-        self._entries.append(entry)
-        self._bytes += entry.size
-        self._last_seq = entry.seq
-        if entry.segment is not None:
-            self._newest_of[entry.segment] = entry.seq
-        if len(self._entries) > self._max_events or self._bytes > self._max_bytes:
-            self._shrink()
-
-    def superseded(self, entry: Entry) -> bool:
-        """Whether a newer transcript of the same segment says all that this one said."""
-        return entry.segment is not None and self._newest_of.get(entry.segment, entry.seq) > entry.seq
-
-    def after(self, seq: int) -> Iterator[Entry]:
-        """Entries with numbers above `seq`, oldest first."""
-        first = bisect_right(self._entries, seq, key=_SEQ)
-        return (self._entries[index] for index in range(first, len(self._entries)))
-
-    def lost_after(self, seq: int, types: Container[str] | None) -> tuple[int, int] | None:
-        """First and last number of what a reader at `seq` can no longer have of the `types` (None: all)."""
-        lost = [gone for kind, gone in self._lost_of.items() if gone > seq and (types is None or kind in types)]
-        return (max(seq + 1, self._first_seq), max(lost)) if lost else None
-
-    def _shrink(self) -> None:
-        kept = [entry for entry in self._entries if not self.superseded(entry)]
-        size = sum(entry.size for entry in kept)
-        drop = max(0, len(kept) - int(self._max_events * _SHRINK_TO))
-        size -= sum(entry.size for entry in kept[:drop])
-        while size > self._max_bytes * _SHRINK_TO and drop < len(kept) - 1:
-            size -= kept[drop].size
-            drop += 1
-        drop = min(drop, len(kept) - 1)
-        for entry in kept[:drop]:
-            self._lost_of[entry.type] = entry.seq
-        self._entries = kept[drop:]
-        self._bytes = sum(entry.size for entry in self._entries)
-        self._newest_of = {entry.segment: entry.seq for entry in self._entries if entry.segment is not None}
 
 
 @dataclass(slots=True)
@@ -169,6 +79,9 @@ class _Position:
 class Connection:
     """One client as the hub sees it. `types` None: all event types; `session` None: all sessions.
 
+    `number` tells it from others in the metrics; `missed` counts the event numbers that `gap`s told it of, `merged` the
+    partials that it got only in a newer one.
+
     `held`: no events yet, so that a client which subscribes right after `hello` gets its replay before the live events.
     """
 
@@ -179,6 +92,9 @@ class Connection:
     notices: deque[str] = field(default_factory=deque)
     newest: dict[str, str] = field(default_factory=dict)  # heartbeat, levels, marks: only the newest waits
     turn: int = 0
+    number: int = 0
+    missed: int = 0
+    merged: int = 0
 
     def wants_session(self, session: str) -> bool:
         """Whether the session's events are subscribed."""
@@ -189,12 +105,21 @@ class Connection:
         return self.types is None or kind in self.types
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one connection does, as `Connection` counts it."""
+
+    number: int
+    missed: int
+    merged: int
+
+
 @dataclass(slots=True, eq=False)
 class _Session:
     info: SessionInfo
     replay: Replay
     active: bool = True
-    stopped: bool = False  # it made its last event
+    status: Status | None = None  # the newest
 
 
 class Hub:
@@ -208,6 +133,8 @@ class Hub:
         self._marks: dict[str, str] = {}  # session -> its `marks` message
         self._sessions: dict[str, _Session] = {}
         self._connections: set[Connection] = set()
+        self._count = 0  # of connections that there ever were
+        self.missed = 0  # event numbers that `gap`s told any of them of
 
     def open_session(self, info: SessionInfo) -> None:
         """Begin a session. Raises ValueError when its name was used before."""
@@ -233,11 +160,13 @@ class Hub:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
         session = self._sessions[event.session]
         session.replay.append(Entry.of(event))
-        session.stopped |= isinstance(event, Status) and event.state == "stopped"
+        if isinstance(event, Status):
+            session.status = event
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
-        connection = Connection(held=held)
+        self._count += 1
+        connection = Connection(held=held, number=self._count)
         connection.notices.append(messages.encode(self.hello()))
         for name, item in self._sessions.items():
             connection.positions[name] = _live(item.replay)
@@ -254,7 +183,7 @@ class Hub:
     def is_over(self, session: str) -> bool:
         """Whether a session makes no more events."""
         item = self._sessions.get(session)
-        return item is None or item.stopped or not item.active
+        return item is None or not item.active or (item.status is not None and item.status.state == "stopped")
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -331,6 +260,15 @@ class Hub:
         """Connections that are too far behind to be kept."""
         return [connection for connection in self._connections if self._behind(connection) > self._limits.max_behind]
 
+    def statuses(self) -> dict[str, Status | None]:
+        """The newest `status` of every session that is not over; None: none came yet."""
+        return {name: item.status for name, item in self._sessions.items() if item.active}
+
+    def readers(self) -> list[Reader]:
+        """All connections, the oldest first."""
+        found = [Reader(item.number, item.missed, item.merged) for item in self._connections]
+        return sorted(found, key=attrgetter("number"))
+
     def hello(self) -> dict[str, Any]:
         """The `hello` message as of now."""
         return messages.hello((_describe(item) for item in self._sessions.values()), self._run, self._capabilities)
@@ -341,14 +279,23 @@ class Hub:
         lost = replay.lost_after(position.seq, connection.types)
         if lost is not None:
             out.append(messages.encode(messages.events_gap(name, *lost, "no longer in the server's history")))
+            self._count_missed(connection, *lost)
             position.seq = lost[1]
         for entry in replay.after(position.seq):
             if len(out) >= limit:
                 return
             position.seq = entry.seq
-            if connection.wants_type(entry.type) and position.wants(entry) and not replay.superseded(entry):
-                position.note_sent(entry, replay.oldest_seq)
-                out.append(entry.text)
+            if not (connection.wants_type(entry.type) and position.wants(entry)):
+                continue
+            if replay.superseded(entry):
+                connection.merged += 1
+                continue
+            position.note_sent(entry, replay.oldest_seq)
+            out.append(entry.text)
+
+    def _count_missed(self, connection: Connection, from_seq: int, to_seq: int) -> None:
+        connection.missed += to_seq - from_seq + 1
+        self.missed += to_seq - from_seq + 1
 
     def _behind(self, connection: Connection) -> int:
         behind = 0
@@ -366,6 +313,7 @@ class Hub:
             seq = position.seq if position is not None else 0
             unread = any(connection.wants_type(entry.type) for entry in replay.after(seq))
             if connection.wants_session(name) and unread:
+                self._count_missed(connection, seq + 1, replay.last_seq)
                 gap = messages.events_gap(name, seq + 1, replay.last_seq, "the session is over")
                 connection.notices.append(messages.encode(gap))
 

@@ -3,6 +3,8 @@
 `receive` runs in the event loop of the server and only moves bytes; `PcmQueue` hands them to the one thread that reads
 the session's sound. It is bounded: when it is full, the socket is not read for `patience_s` (so a sender that is merely
 fast is slowed down); after that the newest sound is dropped, counted, and announced by the next piece that is read.
+Until there is room again no piece waits longer than it sounds: a sender is never read slower than in real time for
+long, so that what stands in line behind its sound (a pong, a `stop`) comes through in time.
 """
 
 import asyncio
@@ -65,6 +67,7 @@ class PcmQueue:
         self._held_bytes = 0
         self._lost_frames = 0
         self._carry = b""
+        self._patient = True  # no writer has waited in vain since there was room
         self._in_hand: bytes | None = None  # what waits for room
         self._state = _State.OPEN
         self._changed = threading.Condition()
@@ -75,18 +78,24 @@ class PcmQueue:
         data = self._carry + pcm
         whole = len(data) - len(data) % self.start.frame_bytes
         self._carry = data[whole:]
-        if not whole or self._put(data[:whole]):
+        if not whole:
             return
+        if self._put(data[:whole]):
+            self._patient = True
+            return
+        sounds_s = whole / self.start.frame_bytes / self.start.sample_rate
+        patience_s = self._patience_s if self._patient else min(self._patience_s, sounds_s)
         room = asyncio.Event()
         with self._changed:
             self._room = (asyncio.get_running_loop(), room)
             self._in_hand = data[:whole]
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(patience_s):
                 while not self._put(data[:whole]):
                     await room.wait()
                     room.clear()
         except TimeoutError:
+            self._patient = False
             with self._changed:
                 if self._in_hand:
                     self._lost_frames += whole // self.start.frame_bytes

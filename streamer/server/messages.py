@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as checked
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
 from streamer.settings.section import first_fault
-from streamer.settings.serving import ServerSettings
+from streamer.settings.server import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
@@ -272,8 +272,9 @@ class Actions:
     `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
     nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest`
     opens a session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008).
-    `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's events as they
-    are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
+    `takes_senders`: whether it would open one at all. `transcribe` is for a thread of its own: its iterator waits for
+    the model, and gives the recording's events as they are found; it raises UploadRefusedError, BusyError, EngineError.
+    `model` None: it is still being loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -282,6 +283,7 @@ class Actions:
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
+    takes_senders: Callable[[], bool] = lambda: False
     transcribe: Callable[[Upload], Iterator[Sequence[Event]]] = _no_uploads
     model: Callable[[], ModelFacts | None] = lambda: None
 

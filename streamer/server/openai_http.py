@@ -21,9 +21,10 @@ from aiohttp import BodyPartReader, web
 from streamer.errors import StreamerError
 from streamer.events import Event, Transcript
 from streamer.server import answers
-from streamer.server.access import Access, Request
+from streamer.server.access import Credentials, Request, asker
+from streamer.server.addresses import Entrance
 from streamer.server.messages import Actions, BusyError, Upload, UploadRefusedError
-from streamer.settings.serving import ServerSettings
+from streamer.settings.server import ServerSettings
 
 MAX_FIELD = 64 * 2**10  # bytes, of everything but the file
 MAX_FIELDS = 64
@@ -37,11 +38,13 @@ _log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer that says what is wrong. `param`: the field at fault."""
+    """An answer that says what is wrong. `param`: the field at fault; `retry_s`: when to try again."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, retry_s: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+        self.status, self.param, self.code, self.retry_s = status, param, code, retry_s
 
     def answer(self) -> dict[str, Any]:
         """The body, as OpenAI writes it."""
@@ -60,9 +63,9 @@ class _Wish:
     stream: bool
 
 
-async def open_http(settings: ServerSettings, access: Access, actions: Actions) -> web.AppRunner:
+async def open_http(settings: ServerSettings, entrance: Entrance, actions: Actions) -> web.AppRunner:
     """The application, ready to take connections: `runner.server()` makes one for each."""
-    app = web.Application(middlewares=[_guard(access)])
+    app = web.Application(middlewares=[_guard(entrance)])
     app.on_response_prepare.append(_headers)
     limit = settings.upload_max_mb * 2**20
 
@@ -85,12 +88,12 @@ async def open_http(settings: ServerSettings, access: Access, actions: Actions) 
     return runner
 
 
-def _guard(access: Access) -> Any:
+def _guard(entrance: Entrance) -> Any:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Who may not come in, and whatever else is wrong, gets an error in OpenAI's form."""
         try:
-            _check(access, request)
+            _check(entrance, request)
             return await handler(request)
         except ApiError as error:
             return _refusal(error)
@@ -104,18 +107,33 @@ def _guard(access: Access) -> Any:
     return guard
 
 
-def _check(access: Access, request: web.Request) -> None:
-    head = request.headers
+def _check(entrance: Entrance, request: web.Request) -> None:
+    head, access = request.headers, entrance.access
+    forwarded = head.getall("X-Forwarded-For", []) or head.getall("Forwarded", [])
+    address, local = asker(request.remote or "", forwarded, entrance.proxies)
     asked = Request(
-        head.getall("Host", []), head.getall("Origin", []), head.getall("Authorization", []), request.query_string
+        head.getall("Host", []),
+        head.getall("Origin", []),
+        head.getall("Authorization", []),
+        request.rel_url.raw_query_string,
+        head.getall("Cookie", []),
+        address,
+        local,
     )
+    if wait_s := entrance.wait_s(asked):
+        seconds = max(1, round(wait_s))
+        raise ApiError(429, f"too many wrong tokens; try in {seconds} s", code="rate_limit_exceeded", retry_s=seconds)
+    if access.credentials(asked) is Credentials.WRONG:
+        entrance.addresses.tried(address)
     if refusal := access.refusal(asked):
         wrong_token = access.host_allowed(asked) and access.origin_allowed(asked)
+        entrance.refused("token" if wrong_token else "host or origin")
         raise ApiError(401 if wrong_token else 403, refusal, code="invalid_api_key" if wrong_token else None)
 
 
 def _refusal(error: ApiError) -> web.Response:
-    return web.json_response(error.answer(), status=error.status)
+    wait = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
+    return web.json_response(error.answer(), status=error.status, headers=wait)
 
 
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:

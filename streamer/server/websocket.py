@@ -2,9 +2,8 @@
 
 What others speak too, if the settings say so: OpenAI's API below `/v1/` on the same port, Wyoming on its own.
 
-The thread runs one event loop, which owns all sockets and their tasks. The hub is shared with the threads that publish,
-under one lock that is held only for moments: nothing waits for a socket while holding it. Every connection has a task
-of its own that sends, so a slow reader delays nobody; how far it may fall behind stands in `streamer.server.hub`.
+The thread runs one event loop, which owns all sockets and their tasks. The hub and the metrics are shared with the
+threads that publish, under one lock that is held only for moments: nothing waits for a socket while holding it.
 """
 
 import asyncio
@@ -13,52 +12,53 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server as ListeningServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
 
 from streamer.errors import ConfigError
 from streamer.events import Event
-from streamer.server import messages
-from streamer.server.access import Access, Allowance, cannot_listen, tls_context
-from streamer.server.closing import CLOSE_S, DONE, FAILED, NOT_ALLOWED, TOO_LARGE, TRY_LATER, close, see_off
-from streamer.server.follow import STALL_S, Followers, tell
-from streamer.server.hub import Connection, Hub, HubLimits
+from streamer.server import messages, sockets
+from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen, tls_context
+from streamer.server.addresses import Addresses, Entrance
+from streamer.server.follow import Followers, tell
+from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.messages import Actions, MessageError, SessionInfo, Subscribe, capabilities, carry_out
+from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
+from streamer.server.metrics import Metrics
 from streamer.server.one_port import openai_door
-from streamer.server.pages import Pages, asked_by
+from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
+from streamer.server.readers import Readers
+from streamer.server.readiness import troubles
 from streamer.server.realtime import Conversation
+from streamer.server.scrub import Scrubber
+from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.wyoming import WyomingDoor
-from streamer.settings.serving import ServerSettings
+from streamer.settings.server import ServerSettings
 
 HEARTBEAT_S = 5.0
 LEVEL_S = 0.25
-HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
 REALTIME = "/v1/realtime"
 SENDING = ("/ingest", REALTIME)  # where clients send sound
-MAX_EVENTS_MESSAGE = 64 * 2**10  # bytes, from a client on /ws
 MAX_MESSAGE = 2**20  # bytes, on /ingest
+HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
+SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
+AGAIN_S = 30  # a sender that finds no place is told to wait so long
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Client:
-    socket: ServerConnection
-    connection: Connection
-    wake: asyncio.Event
-    messages: Allowance
-    bad_messages: Allowance
-    closing: tuple[int, str] | None = None  # close so when everything is sent
+_wire_log = logging.getLogger("websockets.server.streamer")  # what travels, with --debug; without secrets
+_SCRUBBER = Scrubber()
 
 
 class ServerThread:
@@ -79,16 +79,28 @@ class ServerThread:
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
         self._access = Access(settings.host, settings.token, (*settings.hosts, *own_name), settings.origins)
         self._tls = tls_context(settings)
-        self._pages = Pages(self._access, realtime=settings.openai)
+        self._proxies = frozenset(settings.proxies)
+        shared = settings.max_clients + MAX_SENDERS + HALF_OPEN
+        self._addresses = Addresses(time.monotonic, settings.max_per_address, shared, self._proxies)  # the loop's
+        self._metrics = Metrics(time.time())
+        self._door = Door(self._addresses, self._metrics.refused, time.monotonic)
+        self._entrance = Entrance(self._access, self._addresses, self._proxies, self._metrics.refused)
+        reports = Reports(
+            troubles=self._troubles, metrics=self._render_metrics, refused=self._metrics.refused, spent=self._offer_link
+        )
+        self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
+        self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
-        self._lock = threading.Lock()  # around the hub and the next two
+        self._lock = threading.Lock()  # around the hub, the metrics and the next two
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
-        self._clients: set[_Client] = set()
+        self._readers = Readers(self._hub, self._lock, settings, self._actions, self._spawn)
         self._followers = Followers(self._hub, self._lock)
-        self._wyoming = WyomingDoor(self._actions, self._followers.follow)
+        self._sending = replace(self._actions, open_ingest=self._open_ingest)  # for senders of every protocol
+        self._wyoming = WyomingDoor(self._sending, self._followers.follow, self._door)
         self._ingests: set[ServerConnection] = set()
+        self._sender_sessions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._began_s = time.monotonic()
         self._started = threading.Event()  # it listens, or cannot
@@ -121,6 +133,11 @@ class ServerThread:
                 loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(timeout_s)
 
+    def link(self, path: str = "/") -> str:
+        """The address of a page for a person on this machine: with a token, one that lets in whoever opens it first."""
+        keys = self._access.keys
+        return f"{self.url}{path}" + ("" if keys is None else f"?code={keys.new_code()}")
+
     def open_session(self, info: SessionInfo) -> None:
         """Announce a session before its first event. Raises ValueError for a name that was used before."""
         with self._lock:
@@ -136,11 +153,16 @@ class ServerThread:
         """The session made its last event."""
         with self._lock:
             self._hub.close_session(session)
+            self._sender_sessions.discard(session)
 
-    def publish(self, event: Event) -> None:
-        """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open."""
+    def publish(self, event: Event, latency_s: float | None = None) -> None:
+        """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open.
+
+        `latency_s`: how much sound had come since its `audio_t`; None where nobody waits for it.
+        """
         with self._lock:
             self._hub.publish(event)
+            self._metrics.event(event, latency_s)
             self._wake_soon()
 
     def show_marks(self, session: str, false_alarms: Collection[int], true_alerts: Collection[int]) -> None:
@@ -168,21 +190,26 @@ class ServerThread:
     async def _serve(self) -> None:
         """Listen until somebody calls `stop`. Raises ConfigError that names --port or --host."""
         host, port = self._settings.host, self._settings.port
-        http = await openai_door(self._settings, self._access, self._actions) if self._settings.openai else None
+        _wire_log.addFilter(_SCRUBBER)  # the same one again changes nothing
+        asyncio.get_running_loop().set_exception_handler(self._door.on_loop_error)
+        http = await openai_door(self._settings, self._entrance, self._actions) if self._settings.openai else None
+        connection = partial(GuardedConnection, door=self._door, http=http.open if http else None)
         try:
             listening = await serve(
                 self._handle,
                 host,
                 port,
-                process_request=lambda connection, request: self._pages.answer(request),
+                process_request=self._answer,
                 compression=None,
                 server_header=None,
                 open_timeout=5,
-                close_timeout=CLOSE_S,
+                close_timeout=sockets.CLOSE_S,
+                ping_interval=None,  # `keep_alive` asks, and knows who is merely slow
                 max_size=MAX_MESSAGE,
                 max_queue=4,
+                logger=_wire_log,
+                create_connection=connection,  # type: ignore[arg-type]
                 ssl=self._tls,
-                create_connection=http.connection if http else None,
             )
             if self._settings.wyoming_port is not None:
                 self.wyoming_port = await self._wyoming.open(self._settings)
@@ -190,6 +217,7 @@ class ServerThread:
             raise cannot_listen(host, port, exc) from None
         self._began_s = time.monotonic()
         self.port = int(listening.sockets[0].getsockname()[1])
+        self._access.cookie_name = f"streamer-{self.port}"
         name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         self.url = f"{'https' if self._tls else 'http'}://{name}:{self.port}"
         with self._lock:
@@ -206,128 +234,79 @@ class ServerThread:
     async def _end(self, listening: ListeningServer) -> None:
         """Give every client up to `DRAIN_S` to take what is left, then close it; who has not answered is cut off."""
         listening.close(close_connections=False)
-        sockets = [client.socket for client in self._clients] + list(self._ingests)
-        for client in self._clients:
-            client.closing = self._how
-            self._release(client)
+        open_sockets = self._readers.sockets + list(self._ingests)
+        self._readers.close_all(*self._how)
         for connection in self._ingests:
             self._spawn(close(connection, *self._how))
-        await see_off(sockets, DRAIN_S)
+        if open_sockets:
+            gone = [asyncio.ensure_future(connection.wait_closed()) for connection in open_sockets]
+            await asyncio.wait(gone, timeout=DRAIN_S)
+            for connection, waiting in zip(open_sockets, gone, strict=True):
+                if not waiting.done():
+                    connection.transport.abort()
+            await asyncio.wait(gone, timeout=0.2)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.wait([asyncio.ensure_future(listening.wait_closed())], timeout=0.3)
 
     # ---- connections
 
+    def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+        """What a request gets, None for a websocket. Too many wrong tokens are refused here, before a handshake."""
+        assert isinstance(connection, GuardedConnection)
+        asked = asked_by(request, connection.peer, self._proxies)
+        credentials = self._access.credentials(asked)
+        coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
+        if wait_s := self._entrance.wait_s(asked, coded=coded):
+            return too_many_tries(wait_s)
+        response = self._pages.answer(request, asked, head=connection.head)
+        if credentials is Credentials.WRONG or (coded and response is not None and response.status_code == 401):
+            self._addresses.tried(asked.address)
+        return response
+
     async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, GuardedConnection)
         request = connection.request
         assert request is not None
         path, _, query = request.path.partition("?")
-        senders, readers = len(self._ingests), len(self._clients)
-        refusal = self._access.refusal(asked_by(request))
+        asked = asked_by(request, connection.peer, self._proxies)
+        refusal = self._access.refusal(asked)
         if refusal is not None:
+            self._metrics.refused("token" if "token" in refusal else "host or origin")
             await close(connection, NOT_ALLOWED, refusal)
-        elif senders >= MAX_SENDERS if path in SENDING else readers >= self._settings.max_clients:
-            await close(connection, TRY_LATER, "full: too many clients")
-        elif path in SENDING:
-            await self._take_sound(connection, realtime=path == REALTIME)
-        else:
-            await self._serve_events(connection, query)
-
-    # ---- /ws
-
-    async def _serve_events(self, connection: ServerConnection, query: str) -> None:
-        now = asyncio.get_running_loop().time
-        with self._lock:
-            client = _Client(
-                connection,
-                self._hub.connect(held=True),
-                asyncio.Event(),
-                messages=Allowance(200, 50, now),
-                bad_messages=Allowance(20, 0.5, now),
-            )
-        self._clients.add(client)
-        sender = self._spawn(self._send(client))
-        release = asyncio.get_running_loop().call_later(HOLD_S, self._release, client)
-        try:
-            try:
-                if wish := messages.subscribe_from_query(query):
-                    self._subscribe(client, wish)
-            except ValueError as exc:
-                self._notify(client, messages.error(f"address: {exc}"))
-            async for message in connection:
-                if not await self._on_message(client, message):
-                    break
-        except ConnectionClosed:
-            pass
-        finally:
-            release.cancel()
-            self._clients.discard(client)
-            with self._lock:
-                self._hub.disconnect(client.connection)
-            sender.cancel()
-
-    async def _on_message(self, client: _Client, message: str | bytes) -> bool:
-        """Do what a client asks; False when the connection was closed for it."""
-        if len(message) > MAX_EVENTS_MESSAGE:
-            await close(client.socket, TOO_LARGE, f"messages are at most {MAX_EVENTS_MESSAGE} bytes")
-            return False
-        try:
-            wish = messages.parse(message)
-            answer = carry_out(wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish))
-            good = answer is None or self._notify(client, answer)  # it may not fit: then the client does not read
-        except MessageError as exc:
-            good = client.bad_messages.spend() and self._notify(client, messages.error(str(exc)))
-        if not good or not client.messages.spend():
-            await close(client.socket, NOT_ALLOWED, "too many messages")
-            return False
-        return True
-
-    def _subscribe(self, client: _Client, wish: Subscribe) -> None:
-        with self._lock:
-            self._hub.subscribe(client.connection, wish)
-        if wish.unknown:
-            known = ", ".join(sorted(messages.EVENT_TYPES))
-            self._notify(client, messages.error(f"types: {', '.join(wish.unknown)} unknown; there are {known}"))
-        client.wake.set()
-
-    def _notify(self, client: _Client, message: Mapping[str, Any]) -> bool:
-        with self._lock:
-            queued = self._hub.notify(client.connection, message)
-        client.wake.set()
-        return queued
-
-    def _release(self, client: _Client) -> None:
-        with self._lock:
-            client.connection.held = False
-        client.wake.set()
-
-    async def _send(self, client: _Client) -> None:
-        """The sending task of one client: the only one that writes events to its socket."""
-        try:
-            while True:
-                client.wake.clear()
-                with self._lock:
-                    batch = self._hub.drain(client.connection)
-                for text in batch:
-                    async with asyncio.timeout(STALL_S):
-                        await client.socket.send(text)
-                if not batch:
-                    if client.closing is not None:
-                        await close(client.socket, *client.closing)
-                        return
-                    await client.wake.wait()
-        except ConnectionClosed:
             return
-        except TimeoutError:
-            await close(client.socket, TRY_LATER, "too slow")
-        except Exception:  # noqa: BLE001 - the top of a task: one client's failure is only its own
-            _log.exception("sending to a client failed")
-            await close(client.socket, FAILED, "internal error")
+        sends = path in SENDING
+        places = MAX_SENDERS if sends else self._settings.max_clients
+        taken = len(self._ingests) if sends else len(self._readers)
+        with self._place(asked, "/ingest" if sends else path, places, taken) as full:
+            watch = self._spawn(keep_alive(connection))
+            try:
+                if full:
+                    self._metrics.refused("full")
+                    await close(connection, TRY_LATER, f"full: {full}; try in {AGAIN_S} s")
+                elif sends:
+                    await self._take_sound(connection, realtime=path == REALTIME)
+                else:
+                    await self._readers.serve(connection, query)
+            finally:
+                watch.cancel()
+
+    @contextmanager
+    def _place(self, asked: Request, kind: str, places: int, taken: int) -> Iterator[str]:
+        """Hold a place of a kind; gives why there is none, "" where there is."""
+        if taken >= places:
+            yield "too many clients"
+        elif not self._addresses.enter(asked.address, kind, places if kind == "/ingest" else places - places // SPARED):
+            yield "too many clients of your address"
+        else:
+            try:
+                yield ""
+            finally:
+                self._addresses.leave(asked.address, kind)
 
     # ---- /ingest, /v1/realtime
 
-    async def _take_sound(self, connection: ServerConnection, *, realtime: bool) -> None:
+    async def _take_sound(self, connection: GuardedConnection, *, realtime: bool) -> None:
         async def send(message: Mapping[str, Any]) -> None:
             await connection.send(messages.encode(message))
 
@@ -339,18 +318,46 @@ class ServerThread:
         try:
             if realtime:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                talk = Conversation(connection.send, self._actions, self._followers.follow, allowance, beta=beta)
-                code, reason = await talk.run(aiter(connection))
+                talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
+                code, reason = await talk.run(connection.taken())
             else:
                 with self._lock:
                     hello = self._hub.hello()
                 await send(hello)
-                code, reason = await receive(aiter(connection), send, self._actions.open_ingest, allowance, tell_events)
+                code, reason = await receive(connection.taken(), send, self._open_ingest, allowance, tell_events)
             await close(connection, code, reason)
         except ConnectionClosed:
             pass
         finally:
             self._ingests.discard(connection)
+
+    def _open_ingest(self, start: IngestStart) -> IngestSink:
+        """A session for a sender, whatever it speaks."""
+        try:
+            sink = self._actions.open_ingest(start)
+        except IngestFullError:
+            self._metrics.refused("capacity")
+            raise
+        with self._lock:
+            self._sender_sessions.add(sink.session)
+        return sink
+
+    # ---- what the server says of itself
+
+    def _troubles(self) -> Mapping[str, str]:
+        health, takes_senders = self._actions.health(), self._actions.takes_senders()
+        with self._lock:
+            return troubles(self._hub.statuses(), health, self._sender_sessions, takes_senders=takes_senders)
+
+    def _render_metrics(self) -> str:
+        health = self._actions.health()
+        with self._lock:
+            return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
+
+    def _offer_link(self, path: str) -> None:
+        """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
+        if self._offers.spend():
+            _log.warning("a new link, for whoever opens it first: %s", self.link(path))
 
     # ---- in the loop
 
@@ -363,13 +370,8 @@ class ServerThread:
     def _wake(self) -> None:
         with self._lock:
             self._wake_pending = False
-            overdue = set(self._hub.overdue())
+        self._readers.wake()
         self._followers.wake()
-        for client in self._clients:
-            client.wake.set()
-            if client.connection in overdue and client.closing is None:
-                client.closing = (TRY_LATER, "too slow")
-                self._spawn(close(client.socket, TRY_LATER, "too slow"))
 
     def _beat(self) -> None:
         health = self._actions.health()
@@ -378,7 +380,7 @@ class ServerThread:
             self._wake_soon()
 
     def _show_levels(self) -> None:
-        if any(messages.LEVEL in (client.connection.types or ()) for client in self._clients):
+        if self._readers.show_levels:
             health = self._actions.health()
             with self._lock:
                 self._hub.show_levels(health)

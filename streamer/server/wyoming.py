@@ -23,8 +23,9 @@ from streamer.server.access import cannot_listen
 from streamer.server.follow import STALL_S, Follow
 from streamer.server.messages import Actions, IngestStart, MessageError, parse_object
 from streamer.server.senders import CommittedText, language_of, open_sender
+from streamer.server.sockets import Door
 from streamer.settings.section import first_fault
-from streamer.settings.serving import ServerSettings
+from streamer.settings.server import ServerSettings
 
 MAX_CONNECTIONS = 64
 MAX_LINE = 64 * 2**10  # bytes, of the JSON line, and of the data behind it
@@ -108,10 +109,10 @@ class Transcription:
 
 
 class WyomingDoor:
-    """Listens on a port of its own, in the server's event loop."""
+    """Listens on a port of its own, in the server's event loop. `door`: the server's; it counts these sockets too."""
 
-    def __init__(self, actions: Actions, follow: Follow) -> None:
-        self._actions, self._follow = actions, follow
+    def __init__(self, actions: Actions, follow: Follow, door: Door) -> None:
+        self._actions, self._follow, self._door = actions, follow, door
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -134,7 +135,9 @@ class WyomingDoor:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._writers) >= MAX_CONNECTIONS:
+        peer, own = writer.get_extra_info("peername"), writer.get_extra_info("socket")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if len(self._writers) >= MAX_CONNECTIONS or self._door.refusal(address, own.fileno()) is not None:
             writer.close()
             return
         self._writers.add(writer)
@@ -148,8 +151,11 @@ class WyomingDoor:
         except Exception:
             log.exception("a Wyoming client could not be served")
         finally:
-            self._writers.discard(writer)
-            writer.close()
+            try:
+                await _close(writer)
+            finally:
+                self._writers.discard(writer)
+                self._door.gone(address)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client until it goes away, one recording after the other. Raises MessageError, StreamerError."""
@@ -218,6 +224,16 @@ async def _send(writer: asyncio.StreamWriter, some: list[Message]) -> None:
         writer.write(message.encoded())
     async with asyncio.timeout(STALL_S):
         await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close, and cut off a client that does not take what is left for it."""
+    writer.close()
+    try:
+        async with asyncio.timeout(STALL_S):
+            await writer.wait_closed()
+    except OSError:  # TimeoutError is one too
+        writer.transport.abort()
 
 
 def _start(data: Mapping[str, Any]) -> IngestStart:

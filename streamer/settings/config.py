@@ -23,7 +23,7 @@ from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
-from streamer.settings.serving import ServerSettings
+from streamer.settings.server import ServerSettings
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
 MAX_SOURCES = 128

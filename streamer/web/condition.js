@@ -52,7 +52,7 @@ export class Condition {
       return ["silent", "Not listening", "Not listening", "No sign of life from Streamer: no captions, and no alert would be shown here. Trying to reconnect."];
     }
     if (this.connection === "refused") {
-      return ["refused", "Refused", "Not listening", `The server refused this page: ${this.detail || "not allowed"}. Open the address with its token.`];
+      return ["refused", "Refused", "Not listening", `The server refused this page: ${this.detail || "not allowed"}. Open the link that Streamer printed, or the address with its token.`];
     }
     if (this.connection === "connecting") return ["connecting", "Connecting …"];
     const states = [...this.status.values()].filter((item) => item.state !== "stopped");

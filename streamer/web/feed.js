@@ -9,8 +9,16 @@ const RETRY_MAX_MS = 15_000;
 const REFUSED_RETRY_MS = 30_000;
 const NOT_ALLOWED = 1008;
 
-/** The options of a page: its own address, which also carries the token. */
+/**
+ * The options of a page: its own address. A token is taken out of the address bar, where it would stay in history and
+ * bookmarks: the server gave a cookie along with the page, and this page's connections know the token from here.
+ */
 export const options = new URLSearchParams(location.search);
+if (options.has("token")) {
+  const shown = new URL(location.href);
+  shown.searchParams.delete("token");
+  history.replaceState(history.state, "", shown);
+}
 
 function address() {
   const url = new URL("ws", location.href);

@@ -17,7 +17,7 @@ from streamer.events import Status
 from streamer.server.ingest import PcmPiece, PcmQueue
 from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, SessionInfo, parse_start
 from streamer.server.websocket import ServerThread
-from streamer.settings.config import ServerSettings
+from streamer.settings.server import ServerSettings
 
 START = {"type": "start", "sample_rate": 16_000, "encoding": "pcm_s16le", "channels": 1}
 
@@ -311,3 +311,26 @@ def test_a_sender_that_asks_and_goes_away_harms_nobody(published):
 def test_events_is_yes_or_no():
     with pytest.raises(MessageError, match="events"):
         parse_start(json.dumps({**START, "events": "yes"}))
+
+
+def test_after_waiting_in_vain_no_piece_waits_longer_than_it_sounds(monkeypatch):
+    """So that what stands behind the sound comes through, and with room there is patience again."""
+    waits_s, timeout = [], asyncio.timeout
+
+    def recorded(delay_s: float) -> asyncio.Timeout:
+        waits_s.append(delay_s)
+        return timeout(0.01)
+
+    monkeypatch.setattr(asyncio, "timeout", recorded)
+    queue = PcmQueue(IngestStart(8_000), "s", capacity_s=0.01, patience_s=2.0)
+
+    async def fill(count: int) -> None:
+        for _ in range(count):
+            await queue.write(pcm(80))
+
+    asyncio.run(fill(4))  # the first fits
+    assert waits_s == [2.0, 0.01, 0.01]
+    assert queue.read(0) == PcmPiece(pcm(80))
+    asyncio.run(fill(2))  # the first fits again
+    assert waits_s[3:] == [2.0]
+    assert queue.read(0) == PcmPiece(pcm(80), lost_frames=240)

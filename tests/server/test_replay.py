@@ -1,7 +1,7 @@
 import pytest
 
 from streamer.events import Status, Transcript
-from streamer.server.hub import Entry, Replay
+from streamer.server.replay import Entry, Replay
 
 
 def status(seq: int) -> Entry:

@@ -16,11 +16,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from streamer.errors import ConfigError
 from streamer.events import Event, Status, Tag, Tags
-from streamer.server import websocket
+from streamer.server import readers, sockets, websocket
 from streamer.server.hub import HubLimits
 from streamer.server.messages import Ack, Actions, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
 from streamer.server.websocket import ServerThread
-from streamer.settings.config import ServerSettings
+from streamer.settings.server import ServerSettings
 
 TOKEN = "a-long-token"
 
@@ -113,7 +113,7 @@ def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve, mon
     with client(server, f"/ws?since_seq={last}") as again:
         server.publish(status(9))
         assert [message.get("seq") for message in events(again, 9)] == [None, 6, 7, 8, 9]
-    monkeypatch.setattr(websocket, "HOLD_S", 60.0)
+    monkeypatch.setattr(readers, "HOLD_S", 60.0)
     with client(server) as asking:
         server.publish(status(10))
         asking.send(json.dumps({"type": "subscribe", "since_seq": 7, "types": ["status", "bogus"]}))
@@ -237,7 +237,7 @@ def test_pages_need_the_token_too(serve):
 
 
 def test_bad_messages_are_answered_then_closed(serve, monkeypatch):
-    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
+    monkeypatch.setattr(sockets, "CLOSE_S", 0.2)
     server = serve()
     with client(server) as one:
         one.send("{")
@@ -266,7 +266,7 @@ def test_too_many_clients_are_asked_to_come_later(serve):
 
 
 def test_a_slow_reader_delays_nobody_and_is_closed(serve, monkeypatch):
-    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
+    monkeypatch.setattr(sockets, "CLOSE_S", 0.2)
     server = serve(limits=HubLimits(max_behind=300, max_bytes=2**20))
     detail = "x" * 20_000
     with socket.create_connection(("127.0.0.1", server.port)) as raw, client(server) as quick:

@@ -10,7 +10,7 @@ from streamer.errors import ConfigError
 from streamer.server.messages import MessageError
 from streamer.server.websocket import ServerThread
 from streamer.server.wyoming import MAX_PAYLOAD, Message, Transcription, read_message
-from streamer.settings.config import ServerSettings
+from streamer.settings.server import ServerSettings
 
 
 def read(data: bytes) -> list[Message]:
