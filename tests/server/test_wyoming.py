@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from streamer.errors import ConfigError
-from streamer.server.messages import MessageError
+from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, MessageError
 from streamer.server.websocket import ServerThread
 from streamer.server.wyoming import MAX_PAYLOAD, Message, Transcription, read_message
 from streamer.settings.server import ServerSettings
@@ -98,3 +98,23 @@ def test_a_port_in_use_is_named_in_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"^server\.wyoming_port: {port} is in use by another program"):
             ServerThread(ServerSettings(port=0, wyoming_port=port)).start()
+
+
+def test_who_cannot_be_carried_is_told_and_counted():
+    def full(start: IngestStart) -> IngestSink:
+        raise IngestFullError("full: try in 7 s")
+
+    server = ServerThread(ServerSettings(port=0, wyoming_port=0), Actions(open_ingest=full))
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.wyoming_port), 10) as link:
+            link.sendall(Message("audio-start", {"rate": 16_000, "width": 2, "channels": 1}).encoded())
+            (answer,) = read(b"".join(iter(lambda: link.recv(2**16), b"")))
+        assert answer.type == "error"
+        assert answer.data["text"] == "full: try in 7 s"
+        with socket.create_connection(("127.0.0.1", server.port), 10) as link:
+            link.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            metrics = b"".join(iter(lambda: link.recv(2**16), b""))
+        assert b'streamer_refused_total{reason="capacity"} 1' in metrics
+    finally:
+        server.stop()
