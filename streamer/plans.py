@@ -219,9 +219,26 @@ class SpanScores:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnScore:
+    """How much the end of a window sounds like a sound of one's own: 0..1, from 0.5 on it is taken for it.
+
+    [start_sample, end_sample): where it is most like it.
+    """
+
+    name: str
+    score: float
+    start_sample: int
+    end_sample: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the worker found in one window; `judgement` shortest span first, empty when none was due."""
+    """What the worker found in one window; `judgement` shortest span first, empty when none was due.
+
+    `own`: of each sound of one's own, where tags were due.
+    """
 
     request: StepRequest
     hypothesis: Hypothesis | None = None
     judgement: tuple[SpanScores, ...] = ()
+    own: tuple[OwnScore, ...] = ()

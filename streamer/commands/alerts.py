@@ -186,6 +186,8 @@ def _row(name: str, text: str) -> str:
 
 
 def _raised_when(rule: AlertRule) -> list[str]:
+    if rule.own:
+        return [f"it sounds like {rule.own!r}, which was learned (`streamer sounds list`)"]
     if rule.lost:
         return ["the microphone delivers nothing"]
     if rule.silence_dbfs is not None:

@@ -80,7 +80,7 @@ def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
 
 def parser() -> Parser:
     """The parser of all subcommands. Each imports what it needs when it is carried out, so that `--help` is quick."""
-    from streamer.commands import alerts, bench, run, train
+    from streamer.commands import alerts, bench, run, sounds, train
 
     top = Parser(prog="streamer", description="Captions and sounds of a room, live.", allow_abbrev=False)
     top.add_argument("--debug", action="store_true", help="log everything; show tracebacks")
@@ -103,6 +103,7 @@ def parser() -> Parser:
     files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
     run.settings_options(files)
     alerts.add(subcommands)
+    sounds.add(subcommands)
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
     bench.add(subcommands)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from streamer.errors import UsageError
 from streamer.model.download import LoadStep, Tell
 from streamer.settings.config import Compute, Dtype, ModelSettings, Settings, SourcePlan, Task, resolve
+from streamer.settings.own_sounds import with_own_rules
 from streamer.settings.server import with_token
 
 if TYPE_CHECKING:
@@ -119,8 +120,11 @@ def run(options: argparse.Namespace) -> int:
     from streamer.runtime.supervisor import Program
 
     settings = settings.model_copy(update={"server": with_token(settings.server)})
-    settings = with_known_language(settings)
-    plans = [replace(plan, settings=with_known_language(plan.settings, plan.path)) for plan in settings.plans()]
+    settings = with_own_sounds(with_known_language(settings))
+    plans = [
+        replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
+        for plan in settings.plans()
+    ]
     inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
@@ -133,6 +137,17 @@ def run(options: argparse.Namespace) -> int:
         began_s=began_s,
     )
     return program.run()
+
+
+def with_own_sounds(settings: Settings) -> Settings:
+    """The settings with a rule for each learned sound that no rule is about."""
+    from streamer.model.own_sounds import OwnSoundFiles
+
+    if not settings.own_sounds.enabled:
+        return settings
+    known = OwnSoundFiles(settings.own_sounds.place()).read()
+    rules = with_own_rules(settings.alerts, [(sound.name, sound.severity) for sound in known])
+    return settings.model_copy(update={"alerts": rules})
 
 
 def devices(options: argparse.Namespace) -> int:

@@ -53,6 +53,11 @@ def _add_train(kinds: Any) -> None:
     context.add_argument("--rank", type=_positive, default=16)
     context.add_argument("--margin", type=_positive, default=128, metavar="FRAMES", help="of 10 ms behind a window")
     context.add_argument("--threads", type=_positive, default=1)
+    own = _command(kinds, "own-sounds", train_own_sounds, "make what learning of own sounds starts from, for a model")
+    own.add_argument("--model", required=True, metavar="NAME|PATH")
+    own.add_argument("--data", required=True, type=Path, metavar="CSV", help="path,sound (yes: one kind of sound)")
+    own.add_argument("--out", type=Path, default=Path("streamer/data/own_sounds"), metavar="FOLDER")
+    own.add_argument("--windows", type=_positive, default=300, help="of 10 s of other sounds, at most")
     many.add_argument("--out", type=Path, default=Path("build/heads"), metavar="FOLDER")
     many.add_argument("--seeds", type=int, default=3)
     many.add_argument("--beside", nargs="+", default=[], type=Path, metavar="PTH", help="existing heads to judge too")
@@ -134,6 +139,19 @@ def train_context(options: argparse.Namespace) -> int:
         options.model, options.data, options.out, options.steps, options.rank, options.margin, threads=options.threads
     )
     return _wrote(make.main(recipe, _to_stderr))
+
+
+def train_own_sounds(options: argparse.Namespace) -> int:
+    """`streamer train own-sounds`: the path of the file is the last line."""
+    _for_training()
+    from streamer.model.choice import load_model
+    from streamer.training import own_background
+
+    model = load_model(options.model, head=None)
+    background = own_background.make(model, own_background.read_list(options.data), options.windows, _to_stderr)
+    path: Path = options.out / f"{model.name}.npz"
+    background.write(path)
+    return _wrote(path)
 
 
 def _recipe(name: str) -> Any:

@@ -28,8 +28,9 @@ from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
 from streamer.model.memory import within_memory
+from streamer.model.own_sounds import SPAN_S, OwnLayer
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
-from streamer.plans import DecodeTask, Hypothesis, SpanScores, StepRequest, StepResult
+from streamer.plans import DecodeTask, Hypothesis, OwnScore, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
 Work = tuple[MelFrames, StepRequest]
@@ -51,6 +52,7 @@ class _Window:
     taps: Tensor | None = None
     hypothesis: Hypothesis | None = None
     judgement: tuple[SpanScores, ...] = ()
+    own: tuple[OwnScore, ...] = ()
 
 
 class Engine:
@@ -58,12 +60,13 @@ class Engine:
 
     `context`: `padded` puts zeros behind every window up to 30 s, as openai-whisper does; `fit` (and `auto`) encodes
     the audio there is: alone on checkpoints that were trained on variable context, with the model's margin of zeros on
-    others.
+    others. `own`: the sounds of one's own that are judged beside the head.
     """
 
-    def __init__(self, model: Model, *, context: Context = "auto"):
+    def __init__(self, model: Model, *, context: Context = "auto", own: OwnLayer | None = None):
         one_blas_thread()
         self.model = model
+        self.own = own
         with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)
         self._fits = context != "padded"
@@ -185,18 +188,28 @@ class Engine:
     def _encode(self, batch: Sequence[_Window]) -> None:
         frames = self.model.pass_frames(batch[0].total_frames)
         mels = [functional.pad(_mel(window), (0, frames - window.total_frames)) for window in batch]
-        has_head = self.model.head is not None
         encoded = self.model.encode_windows(
             torch.stack(mels),
             real_frames=[_judged_frames(window) for window in batch],
-            tag_spans_s=[max(window.request.tag_spans_s, default=0.0) if has_head else 0.0 for window in batch],
+            tag_spans_s=[self._tap_span_s(window.request) for window in batch],
             window_frames=[window.total_frames for window in batch] if self._fits else None,
         )
         for window, features, taps in zip(batch, encoded.features, encoded.taps, strict=True):
             window.features, window.taps = features[: window.total_frames // 2], taps
 
+    def _tap_span_s(self, request: StepRequest) -> float:
+        """The longest span that somebody will judge; 0: nobody."""
+        asked = max(request.tag_spans_s, default=0.0)
+        own = SPAN_S if asked and self.own else 0.0
+        return max(asked if self.model.head else 0.0, own)
+
     def _judge(self, windows: Sequence[_Window]) -> None:
-        """Judge every span of every window; those of one length together."""
+        """Judge every span of every window; those of one length together. And what is like sounds of one's own."""
+        for window in windows if self.own else ():
+            if window.taps is not None and self.own:
+                window.own = self.own.scores(window.taps, window.request.end_sample)
+        if self.model.head is None:
+            return
         due: dict[int, list[_Window]] = defaultdict(list)
         for window in windows:
             if window.taps is not None:
@@ -247,7 +260,7 @@ class Engine:
         if not window.real_frames and window.request.decode is not None:
             given = window.request.decode.language
             hypothesis = Hypothesis((), given or "en", 1.0 if given else 0.0, 1.0, 0.0, 0.0, complete=True)
-        return StepResult(request=window.request, hypothesis=hypothesis, judgement=window.judgement)
+        return StepResult(window.request, hypothesis, window.judgement, window.own)
 
 
 def _bucket(frames: int, longest: int) -> int:

@@ -10,6 +10,7 @@ Every event's `audio_t` is the end of the audio that was known when it was decid
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ from streamer.settings.words import masked_words
 from streamer.sound.alerts import AlertChange, AlertEngine
 from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
 from streamer.sound.labels import LABEL_COUNT, group, labels
+from streamer.sound.own_sounds import OwnSoundEvents
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.triggers import AlertInput, AlertText
@@ -97,7 +99,10 @@ class Session:
         self._settings = settings
         facts = head or HeadFacts()
         self.text = TextSession(settings, text)
-        self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s) if head else None
+        ids = count(1)
+        self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s, ids) if head else None
+        self._own = OwnSoundEvents(ids)
+        self._judges = head is not None or any(rule.own for rule in settings.alerts.rules)
         rules = settings.alerts.fitted(facts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
         asked = [rule for rule in rules.rules if rule.enabled and SIRENS & {*rule.cadence, *rule.signs, *rule.unless}]
@@ -124,7 +129,7 @@ class Session:
         if not isinstance(plan, Hop):
             return None
         self.text.hear(plan)
-        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._sounds else ()
+        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._judges else ()
         start, decode = self.text.prepare(plan.end_sample, plan.text and text)
         if not spans and decode is None:
             return None
@@ -188,6 +193,7 @@ class Session:
         events = self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
+        events += self._sound_events(self._own.finish(at), at)
         events += self._alert_events(self.alerts.finish(at), at)
         return [*events, Status(**self._stamp(at), state="stopped", detail=detail)]
 
@@ -218,8 +224,12 @@ class Session:
             patterns = self.alerts.patterns  # as of the beat before
             sounds = self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
             events += self._sound_events(sounds, at)
+        own = result.own if result else ()
+        if hop.judge:
+            events += self._sound_events(self._own.step(own, at), at)
         given = AlertInput(
             end_sample=at,
+            own=own,
             judgement=tuple(judgement),
             scores=self._scores if judgement else None,
             silent=hop.judge and hop.silent,

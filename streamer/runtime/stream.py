@@ -17,6 +17,7 @@ from streamer.audio.mel import MelFrames
 from streamer.errors import InputError, StreamerError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, State
 from streamer.model.engine import Engine
+from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.plans import AudioLost, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
@@ -161,15 +162,22 @@ class Hearing:
 class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
-    `settings` None: the defaults. `source`: what its alerts say that they come from. Not for several threads at once.
-    `DESIGN`: one encoder pass per hop at most.
+    `settings` None: the defaults. `source`: what its alerts say that they come from. `own`: sounds of one's own, judged
+    where there is a head or a rule for one of them. Not for several threads at once. `DESIGN`: one encoder pass per hop
+    at most.
     """
 
     def __init__(
-        self, model: Model, settings: Settings | None = None, *, name: str = "s1", source: AlertSource = "live"
+        self,
+        model: Model,
+        settings: Settings | None = None,
+        *,
+        name: str = "s1",
+        source: AlertSource = "live",
+        own: OwnLayer | None = None,
     ) -> None:
         settings = settings or Settings()
-        self._engine = Engine(model, context=settings.model.context)
+        self._engine = Engine(model, context=settings.model.context, own=own)
         self._listener = Listener(settings)
         self._hearing = Hearing(model, settings, name, source=source)
         self._state: State = "starting"

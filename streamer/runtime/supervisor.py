@@ -21,6 +21,7 @@ from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event, Status
 from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
+from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
@@ -193,8 +194,9 @@ class Program:
 
         try:
             model = self._model = self._load(tell)
+            own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
             tell(LoadStep(f"warming up {model.name}"))
-            engine = Engine(model, context=self._settings.model.context)
+            engine = Engine(model, context=self._settings.model.context, own=own)
             engine.warm_up()
         finally:
             if view:
@@ -243,10 +245,11 @@ class Program:
     def _run_at_once(self, engine: Engine, outlet: Outlet) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
-        streams = [
-            self._checked(item, lambda item: Stream(engine.model, item.settings, name=item.name, source=item.origin))
-            for item in self._inputs
-        ]
+
+        def make(item: Input) -> Stream:
+            return Stream(engine.model, item.settings, name=item.name, source=item.origin, own=engine.own)
+
+        streams = [self._checked(item, make) for item in self._inputs]
 
         def close_when_asked() -> None:
             self._interruption.wait()

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
+from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
 from streamer.settings.server import ServerSettings
@@ -229,6 +230,7 @@ class Settings(Section):
     tags: TagSettings = TagSettings()
     sounds: SoundSettings = SoundSettings()
     alerts: AlertRules = Field(default_factory=AlertRules.default)
+    own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()

@@ -62,7 +62,7 @@ def hours(span: str) -> tuple[int, int]:
 
 
 class AlertRule(Section):
-    """One thing to tell people about. Exactly one of: sounds (labels, cadence), words, silence, loss, loudness."""
+    """One thing to tell people about. Exactly one of: sounds (labels, cadence), own, words, silence, loss, level."""
 
     USUAL = (
         *("id", "name", "about", "enabled", "severity", "labels", "threshold", "phrases", "partial", "cooldown_s"),
@@ -95,6 +95,7 @@ class AlertRule(Section):
     silence_dbfs: Decibel | None = Field(None, description="nothing louder than this for min_duration_s")
     loud_dbfs: Decibel | None = Field(None, description="at least this loud for min_duration_s")
     lost: bool = Field(False, description="the microphone delivers nothing")
+    own: str = Field("", max_length=40, description="a sound of one's own, by the name that it was learned under")
     min_duration_s: float = Field(0.0, ge=0, le=3600, description="it lasts at least so long")
     clear_after_s: float = Field(3.0, ge=0, le=600, description="so long not heard: it is over")
     cooldown_s: float = Field(10.0, ge=0, le=86_400, description="not again so soon after its end")
@@ -110,12 +111,14 @@ class AlertRule(Section):
             "silence_dbfs": self.silence_dbfs is not None,
             "loud_dbfs": self.loud_dbfs is not None,
             "lost": self.lost,
+            "own": bool(self.own),
         }
         if sum(given.values()) != 1:
             found = ", ".join(key for key, used in given.items() if used) or "none"
             raise PydanticCustomError(
                 "trigger",
-                "must have exactly one of labels/cadence, phrases/patterns, silence_dbfs, loud_dbfs, lost; has {found}",
+                "must have exactly one of labels/cadence, phrases/patterns, silence_dbfs, loud_dbfs, lost, own; "
+                "has {found}",
                 {"found": found},
             )
         return self

@@ -20,11 +20,12 @@ from streamer.errors import ConfigError
 from streamer.events import SAMPLE_RATE, WITHDRAWN, Alert, AlertSource, AlertState, Severity, Stamp, Tag, seconds
 from streamer.settings.rules import AlertRule, AlertRules, hours
 from streamer.sound.labels import LABEL_COUNT, resolve
+from streamer.sound.own_sounds import OwnTrigger
 from streamer.sound.patterns.state import CadenceState
 from streamer.sound.sound_trigger import SoundTrigger
 from streamer.sound.triggers import AlertInput, AlertText, Evidence, LevelTrigger, LostTrigger, PhraseTrigger
 
-Trigger = SoundTrigger | PhraseTrigger | LevelTrigger | LostTrigger
+Trigger = SoundTrigger | PhraseTrigger | LevelTrigger | LostTrigger | OwnTrigger
 
 logger = logging.getLogger(__name__)
 HEARD_LIMIT = 5  # tags in an alert
@@ -155,6 +156,8 @@ class AlertEngine:
         return _Watch(rule, self._trigger(rule, path), quiet)
 
     def _trigger(self, rule: AlertRule, path: str) -> Trigger:
+        if rule.own:
+            return OwnTrigger(rule)
         if rule.lost:
             return LostTrigger(rule)
         if rule.silence_dbfs is not None or rule.loud_dbfs is not None:

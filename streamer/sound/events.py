@@ -14,9 +14,10 @@ Heads that were trained on 10 s alone collapse on short spans (47 → 5 mAP at 2
 are believed less when they say yes, and less when they say no.
 """
 
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,15 +86,15 @@ class SoundEvents:
     """Onsets and offsets of everything that the head can name.
 
     `thresholds`: float [527], the head's calibrated threshold per class (None: `settings.threshold` for all).
-    `trained_spans_s`: spans that the head was trained on, see `combine`.
+    `trained_spans_s`: spans that the head was trained on, see `combine`. `ids`: numbers of the events.
     """
 
     settings: SoundSettings = field(default_factory=SoundSettings)
     thresholds: NDArray[np.float32] | None = None
     trained_spans_s: Sequence[float] = TRAINED_SPANS_S
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _tracks: dict[str, _Track] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)  # group: end of its previous event
-    _next_id: int = 1
     _judged: int = 0  # end of the last judgement
     _on: Scores = field(init=False)
 
@@ -218,7 +219,7 @@ class SoundEvents:
         return [] if track.id is not None else [self._start(track, at)]
 
     def _start(self, track: _Track, at: int) -> SoundChange:
-        track.id, self._next_id = self._next_id, self._next_id + 1
+        track.id = next(self.ids)
         track.onset = at if track.onset is None else track.onset
         logger.debug("sound %d %s: QUIET -> SOUNDING at %d", track.id, track.group.id, at)
         return SoundChange(at, track.id, track.group.name, "start", track.onset, None, track.score, track.group.id)

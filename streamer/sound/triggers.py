@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Tag
-from streamer.plans import SpanScores
+from streamer.plans import OwnScore, SpanScores
 from streamer.settings.rules import AlertRule
 from streamer.sound.patterns.state import CadenceState
 
@@ -39,14 +39,15 @@ class AlertInput:
     """What is new since the last step; everything that is absent has not changed or was not judged.
 
     `judgement`: the spans of this second, if one was judged; `scores`: what they come to, float32 [527] (`combine`);
-    `silent`: digital silence, which counts as scores of zero. `cadence`: the states of this hop, None where no
-    audio was heard since the last step. `texts`: segments that changed, in order. `heard`: top tags of the latest
-    judgement. `lost`: the microphone delivers nothing. `gap`: samples were lost since the last step. `local_time_s`:
-    seconds after local midnight (quiet hours).
+    `own`: how much it is like sounds of one's own; `silent`: digital silence, which counts as scores of zero.
+    `cadence`: the states of this hop, None where no audio was heard since the last step. `texts`: segments that
+    changed, in order. `heard`: top tags of the latest judgement. `lost`: the microphone delivers nothing. `gap`:
+    samples were lost since the last step. `local_time_s`: seconds after local midnight (quiet hours).
     """
 
     end_sample: int
     judgement: tuple[SpanScores, ...] = ()
+    own: tuple[OwnScore, ...] = ()
     scores: NDArray[np.float32] | None = None
     silent: bool = False
     cadence: tuple[CadenceState, ...] | None = None

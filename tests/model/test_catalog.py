@@ -13,7 +13,7 @@ import whisper
 from backbones import random_whisper, save_whisper
 from mirror import closed_port, head_path, released_head
 from publisher import Publisher
-from test_sources import write_wheel
+from test_model_sources import write_wheel
 from writers import write_ctranslate2
 
 from streamer.errors import CheckpointError, DownloadError

@@ -1,0 +1,68 @@
+"""`streamer sounds` as a person types it, and what `streamer run` makes of it."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+from chimes import RATE, chime, noise
+
+from streamer.commands.cli import main
+from streamer.commands.sounds import upper_rate
+
+
+def wav(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return str(path)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    return [wav(tmp_path / f"{seed}.wav", chime(seed)) for seed in range(3)]
+
+
+def test_a_bell_is_learned_listed_heard_and_forgotten(tmp_path, clips, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    command = ["sounds", "learn", "My bell", *clips, "--model", "nano", "--severity", "warning"]
+    assert main(command) == 0
+    assert "My bell (warning), 3 clips, nano: recognised in" in capsys.readouterr().out
+    assert main(["sounds", "list"]) == 0
+    assert "raised 0 times here, 0 marked as false alarms" in capsys.readouterr().out
+    room = wav(tmp_path / "room.wav", np.concatenate([noise(1, 5), 0.6 * chime(8), noise(2, 12)]))
+    run = ["run", "--input", room, "--speed", "0", "--model", "nano", "--no-server", "--quiet", "--jsonl"]
+    assert main([*run, str(tmp_path / "a.jsonl")]) == 0
+    events = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    mine = [event for event in events if event.get("label") == "My bell" or event.get("rule") == "my_bell"]
+    assert [(event["type"], event["state"]) for event in mine] == [
+        ("sound", "start"),
+        ("alert", "raised"),
+        ("sound", "end"),
+        ("alert", "cleared"),
+    ]
+    assert mine[1]["severity"] == "warning"
+    assert main(["sounds", "forget", "my bell"]) == 0
+    assert main([*run, str(tmp_path / "b.jsonl")]) == 0
+    assert "My bell" not in (tmp_path / "b.jsonl").read_text()
+    assert not list((tmp_path / "state" / "streamer" / "sounds").glob("*"))
+
+
+def test_what_cannot_be_learned_is_refused_in_one_line(tmp_path, clips, capsys):
+    silent = wav(tmp_path / "silent.wav", np.zeros(RATE))
+    folder = ["--data-dir", str(tmp_path / "d"), "--model", "nano"]
+    for given, says in [
+        (["bell", *clips[:2]], "CLIP: give 3 to 10 recordings of 'bell', not 2"),
+        (["bell", *clips[:2], silent], "silent.wav: is silent"),
+        (["<b>", *clips], "NAME: must be 1 to 40 letters"),
+    ]:
+        assert main(["sounds", "learn", *given, *folder]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_bound_of_a_rate_is_that_of_poisson():
+    assert upper_rate(0, 1.0) == pytest.approx(2.996, rel=0.02)
+    assert upper_rate(3, 2.0) == pytest.approx(7.754 / 2, rel=0.01)
