@@ -38,7 +38,6 @@ BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 LIMIT_ACTIONS = 64  # more is refused: somebody sends nonsense
 
-
 Made = TypeVar("Made")
 Action = Callable[[Session], list[Event]]
 Clock = Callable[[], float]  # seconds that never go back

@@ -49,8 +49,7 @@ LEVEL_S = 0.25
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
-REALTIME = "/v1/realtime"
-SENDING = ("/ingest", REALTIME)  # where clients send sound
+SENDING = ("/ingest", "/v1/realtime")  # where clients send sound
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
 SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
@@ -285,7 +284,7 @@ class ServerThread:
                     self._metrics.refused("full")
                     await close(connection, TRY_LATER, f"full: {full}; try in {AGAIN_S} s")
                 elif sends:
-                    await self._take_sound(connection, realtime=path == REALTIME)
+                    await self._take_sound(connection, realtime=path != "/ingest")
                 else:
                     await self._readers.serve(connection, query)
             finally:
