@@ -44,6 +44,9 @@ FORGET_S = 24 * 3600  # how long a failure to fetch a head is remembered
 _log = logging.getLogger(__name__)
 
 
+OWN_HEADS = frozenset({"tiny.en", "base"})  # `data/heads`: taken before a released one
+
+
 def bundled_path() -> Path:
     """Where the bundled checkpoint lies. Raises CheckpointError when this installation has none."""
     path = Path(__file__).parents[1] / "data" / f"{BUNDLED}.pt"
@@ -94,7 +97,8 @@ def pull(
         try:
             pull_head(head, root=root, progress=progress, sources=sources)
         except DownloadError as error:
-            _log.warning("%s has no tagging head until it can be fetched, captions only: %s", name, error)
+            if name not in OWN_HEADS:
+                _log.warning("%s has no tagging head until it can be fetched, captions only: %s", name, error)
     return path
 
 

@@ -190,6 +190,9 @@ def test_a_checkpoint_whose_head_cannot_be_had_is_captions_only(
 ) -> None:
     del publisher.files[head_path("tiny.en_ori")]
     assert pull("tiny.en", root=tmp_path, sources=sources) == tmp_path / "tiny.en.pt"
+    assert not caplog.records  # there is one of ours
+    monkeypatch.setattr(catalog, "OWN_HEADS", frozenset())
+    assert pull("tiny.en", root=tmp_path, sources=sources) == tmp_path / "tiny.en.pt"
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("tiny.en has no tagging head until it can be fetched, captions only: ")
     assert "404" in line
