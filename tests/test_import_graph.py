@@ -23,6 +23,7 @@ CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
     "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
+    "aiohttp": {"streamer.server.openai_http"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},

@@ -317,6 +317,12 @@ def language_codes(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes.values()))
 
 
+def known_languages(model: Model) -> dict[str, str]:
+    """The languages that the model can be told, code -> English name in lower case."""
+    codes = model.tokenizer("en").all_language_codes if model.is_multilingual else ("en",)
+    return {code: LANGUAGES[code] for code in codes}
+
+
 def check_languages(codes: Sequence[str], model: Model, where: str) -> None:
     """UsageError where the model cannot be told these: an English one takes what has `en` in it, and `auto` ()."""
     name = f"the model {model.name}"

@@ -35,7 +35,7 @@ class Admission:
         """How many streams fit; None: not known yet."""
         if self._sound_s < KNOWN_S:
             return None
-        return max(1, int(FULL / max(CHEAPEST, self._busy_s / self._sound_s)))
+        return max(1, int(FULL / max(CHEAPEST, self._busy_s / self._sound_s) + 1e-6))  # sums are rounded
 
     def refusal(self, ages_s: Sequence[float], late_s: float, *, slowed: bool) -> str | None:
         """Why one more stream is not taken, with the seconds after which it may try again; None: it is.

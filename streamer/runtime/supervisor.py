@@ -40,6 +40,7 @@ from streamer.runtime.shutdown import (
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
+from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import Worker
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
@@ -96,6 +97,7 @@ class Program:
         self._model: Model | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None  # while senders are taken
+        self._uploads = Uploads(settings)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
         self._output_state: tuple[State, str] = ("listening", "")  # whether all files can be written
@@ -152,6 +154,8 @@ class Program:
             pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
             once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
             log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
+            if self._server.wyoming_port:
+                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
@@ -276,6 +280,7 @@ class Program:
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
         worker.start()
+        self._uploads.begin(engine.model, worker)
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -285,6 +290,7 @@ class Program:
         self._watch(own, worker, outlet)
         self._systemd.stopping()
         self._ingests = None  # no more senders
+        self._uploads.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")
             self._failure = self._failure or lost
@@ -348,6 +354,8 @@ class Program:
             health=self._health,
             open_ingest=self._open_ingest,
             takes_senders=lambda: self._ingests is not None,
+            transcribe=self._uploads.transcribe,
+            model=self._uploads.model,
         )
         server = ServerThread(given, actions, on_failure=self._server_failed)
         self._deliveries.tell_marks(server.show_marks)

@@ -8,6 +8,9 @@ While a step runs the thread touches no session. So another thread may have them
   spare engine in its place, and what the old one still finds is not used;
 - `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
 
+Between steps the thread lends the model to whoever has other work for it (`lend`: windows of uploaded recordings), one
+piece at a time and behind the lanes; a loan is watched as a step is.
+
 Whatever a session raises, or the model for it three times in a row, ends and restarts that session alone (`Lane.fall`).
 An error of the device has the spare engine do the same windows.
 """
@@ -15,7 +18,8 @@ An error of the device has the spare engine do the same windows.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ParamSpec, TypeVar
@@ -27,6 +31,7 @@ from streamer.model.graphs import BATCH_BUCKETS
 from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
+from streamer.runtime.loans import Loans
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.stream import Emit, Hearing
 from streamer.settings.config import WindowSettings
@@ -43,6 +48,7 @@ STUCK_S = 30.0  # a round without the model that takes so long: the thread is st
 
 P = ParamSpec("P")
 Done = TypeVar("Done")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,9 @@ class _Window:
 
 
 class _Phase(Enum):
-    """SERVING: the worker's thread has the sessions; STEPPING: the model works, nobody touches them; LENT: `watch` has
-    them for a moment; TAKEN: another thread has them for good; ENDED: the worker's thread is through with all of them.
+    """SERVING: the worker's thread has the sessions; STEPPING: the model works, for them or on loan, and nobody touches
+    them; LENT: `watch` has them for a moment; TAKEN: another thread has them for good; ENDED: the worker's thread is
+    through with all of them.
     """
 
     SERVING = auto()
@@ -88,6 +95,7 @@ class Worker:
         self._clock = clock
         self._ready = threading.Condition()
         self._lanes: list[Lane] = []
+        self._loans = Loans()
         self._stopping = False
         self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
@@ -119,6 +127,17 @@ class Worker:
         with self._ready:
             self._lanes.append(lane)
         return lane
+
+    def lend(self, work: Callable[[], Made]) -> Made:
+        """Have the worker's thread do `work` with the model and wait for what it returns or raises; from any thread.
+
+        Raises EngineError where the worker ends before.
+        """
+        with self._ready:
+            done = self._loans.ask(work, self._clock())
+            self._ready.notify_all()
+        result: Made = done.result()
+        return result
 
     def refusal(self) -> str | None:
         """Why one more stream cannot be carried now, in a line; None: it can. From any thread."""
@@ -199,8 +218,9 @@ class Worker:
         try:
             if self._engine is None:
                 self._engine = self._spare()
-            while lanes := self._wait():
+            while (lanes := self._wait()) is not None:
                 self._serve(lanes)
+                self._lend()
         except _TakenOver:
             return
         except BaseException as error:
@@ -216,14 +236,27 @@ class Worker:
         """The one place where the phase changes; with `ready` held."""
         log.debug("worker: %s -> %s", self._phase.name, phase.name)
         self._phase = phase
+        if phase in (_Phase.TAKEN, _Phase.ENDED):
+            self._loans.refuse()
         self._ready.notify_all()
 
-    def _wait(self) -> list[Lane]:
+    def _wait(self) -> list[Lane] | None:
+        """The lanes that have something to do, none where somebody else wants the model; None: the end."""
         with self._ready:
             self._round_s = None
-            self._ready.wait_for(lambda: self._stopping or any(lane.waiting for lane in self._lanes))
+            self._ready.wait_for(lambda: self._stopping or self._loans or any(lane.waiting for lane in self._lanes))
             self._round_s = self._clock()
-            return [] if self._stopping else [lane for lane in self._lanes if lane.waiting]
+            return None if self._stopping else [lane for lane in self._lanes if lane.waiting]
+
+    def _lend(self) -> None:
+        """Do one piece of what others asked for, if it is its turn."""
+        with self._ready:
+            others_wait = any(lane.waiting for lane in self._lanes)
+            loan = self._loans.take(self._clock(), others_wait=others_wait)
+        if loan:
+            with self._model_at_work():
+                loan.carry_out()
+            self._longest_s = max(self._longest_s, self._clock() - self._step_s)
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
@@ -343,14 +376,20 @@ class Worker:
         return results
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
-        """Ask the model. Raises _TakenOver where another thread took the sessions meanwhile."""
-        owner, engine = self._owner, self._engine
+        engine = self._engine
         assert engine is not None
+        with self._model_at_work():
+            return engine.step(work)
+
+    @contextmanager
+    def _model_at_work(self) -> Iterator[None]:
+        """While the model works. Raises _TakenOver where another thread took the sessions meanwhile."""
+        owner = self._owner
         with self._ready:
             self._step_s = self._clock()
             self._enter(_Phase.STEPPING)
         try:
-            return engine.step(work)
+            yield
         finally:
             with self._ready:
                 self._ready.wait_for(lambda: self._phase is not _Phase.LENT)
@@ -389,6 +428,7 @@ class Worker:
         with self._ready:
             if self._restarts > RESTARTS_MAX:
                 self.failure = EngineError(f"the model does not come back ({error}): the program must be started again")
+                self._loans.refuse()
                 self._owner += 1
                 self._enter(_Phase.STEPPING)  # nobody has the sessions: `take_over` may
                 return

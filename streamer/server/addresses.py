@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from streamer.server.access import Allowance, is_loopback
+from streamer.server.access import Access, Allowance, Credentials, Request, is_loopback
 
 MAX_KNOWN = 4096
 TRIES, TRIES_PER_S = 5.0, 0.1  # wrong tokens that are looked at: so many at once, one more every 10 s
@@ -94,6 +94,30 @@ class Addresses:
         for key in [key for key, known in self._known.items() if not known.sockets][: len(self._known) - MAX_KNOWN]:
             if key != next(reversed(self._known)):
                 del self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What one server asks of every HTTP request, whichever library reads it. `refused` is told why one is not let in.
+
+    `proxies`: addresses whose X-Forwarded-For is believed.
+    """
+
+    access: Access
+    addresses: Addresses
+    proxies: frozenset[str]
+    refused: Callable[[str], None]
+
+    def wait_s(self, asked: Request, *, coded: bool = False) -> float:
+        """Seconds until what is given is looked at again: too many were wrong; 0: now. `coded`: a link's code is given.
+
+        What the right token gets then is no other answer than a wrong one: it would be a way to tell them apart.
+        """
+        wait_s = self.addresses.wait_s(asked.address)
+        if not wait_s or not (coded or self.access.credentials(asked) in (Credentials.WRONG, Credentials.TOKEN)):
+            return 0.0
+        self.refused("throttled")
+        return wait_s
 
 
 def _network(address: str) -> str:

@@ -173,6 +173,18 @@ class Hub:
         self._connections.add(connection)
         return connection
 
+    def follow(self, session: str) -> Connection:
+        """A connection for one session's events from its first on, without `hello`: for whoever sends its sound."""
+        connection = self.connect()
+        connection.notices.clear()
+        self.subscribe(connection, Subscribe(session=session, since_seq=0))
+        return connection
+
+    def is_over(self, session: str) -> bool:
+        """Whether a session makes no more events."""
+        item = self._sessions.get(session)
+        return item is None or not item.active or (item.status is not None and item.status.state == "stopped")
+
     def disconnect(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -178,8 +178,13 @@ async def receive(
     send: Callable[[Mapping[str, Any]], Awaitable[None]],
     open_ingest: Callable[[IngestStart], IngestSink],
     bad_messages: Allowance,
+    tell: Callable[[str], Coroutine[Any, Any, None]],
 ) -> Close:
-    """Serve one sender until it stops or goes away; returns how to close. The sink is always finished."""
+    """Serve one sender until it stops or goes away; returns how to close. The sink is always finished.
+
+    `tell` sends the events of a session, to the last, to a sender that asked for them: after its `stop` too.
+    """
+    teller: asyncio.Task[None] | None = None
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             first = await anext(incoming)
@@ -196,11 +201,28 @@ async def receive(
         return 1008, "the start message cannot be used"
     try:
         await send(started(sink.session))
-        return await _pump(incoming, send, sink, bad_messages)
+        if start.events:
+            teller = asyncio.create_task(tell(sink.session))
+            teller.add_done_callback(_note)
+        close = await _pump(incoming, send, sink, bad_messages)
+        sink.finish()
+        if teller and close[0] == 1000:
+            await teller
+        return close
     except StreamerError as exc:
         return 1013, _short(exc)
+    except TimeoutError:
+        return 1013, "too slow"
     finally:
         sink.finish()
+        if teller:
+            teller.cancel()
+
+
+def _note(teller: asyncio.Task[None]) -> None:
+    """A sender that is gone or takes nothing is told no more; its sound is heard all the same."""
+    if not teller.cancelled() and teller.exception():
+        log.debug("a sender gets no more events: %r", teller.exception())
 
 
 async def _pump(

@@ -5,8 +5,9 @@ validated as it is read: a value that cannot be used is a MessageError that name
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs
 
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, 
 from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
-from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS
+from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
@@ -119,12 +120,16 @@ class SetLanguage:
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class IngestStart:
-    """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is."""
+    """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is.
+
+    `events`: the sender wants its session's events on the same socket.
+    """
 
     sample_rate: Annotated[int, Field(strict=True, ge=8_000, le=192_000)]
     channels: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
     source: StrictStr | None = None
     encoding: Literal["pcm_s16le"] = "pcm_s16le"
+    events: StrictBool = False
 
     @property
     def frame_bytes(self) -> int:
@@ -214,6 +219,44 @@ class IngestSink(Protocol):
         """No more will come, whether the sender said so or went away."""
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A whole recording that a client sent: the file it lies in, what the client calls it, and what is wanted of it.
+
+    `languages`: codes or names that come into question, none: any. `prompt`: text that may have been said before.
+    """
+
+    path: Path
+    name: str
+    task: Literal["transcribe", "translate"] = "transcribe"
+    languages: tuple[str, ...] = ()
+    prompt: str = ""
+
+
+class UploadRefusedError(StreamerError):
+    """An uploaded recording that cannot be transcribed. `field`: of the request, where one is at fault."""
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class BusyError(StreamerError):
+    """Not now: there is no model yet, the program ends, or others are served; the client may try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The model that hears, for clients that ask: its name, and the languages that it knows, code -> English name."""
+
+    name: str
+    languages: Mapping[str, str]
+
+
+def _no_uploads(upload: Upload) -> Iterator[Sequence[Event]]:
+    raise BusyError("this program takes no recordings (yet)")
+
+
 def _no_language(message: SetLanguage) -> SetLanguage:
     raise MessageError("set: there is no session whose language could be set")
 
@@ -229,7 +272,9 @@ class Actions:
     `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
     nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest`
     opens a session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008).
-    `takes_senders`: whether it would open one at all.
+    `takes_senders`: whether it would open one at all. `transcribe` is for a thread of its own: its iterator waits for
+    the model, and gives the recording's events as they are found; it raises UploadRefusedError, BusyError, EngineError.
+    `model` None: it is still being loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -239,6 +284,8 @@ class Actions:
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False
+    transcribe: Callable[[Upload], Iterator[Sequence[Event]]] = _no_uploads
+    model: Callable[[], ModelFacts | None] = lambda: None
 
 
 def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:

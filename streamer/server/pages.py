@@ -60,13 +60,15 @@ class Reports:
 class Pages:
     """Answers GET and HEAD, for whom `access` lets in. `secure`: browsers come by TLS."""
 
-    def __init__(self, access: Access, reports: Reports, *, secure: bool = False) -> None:
+    def __init__(self, access: Access, reports: Reports, *, secure: bool = False, realtime: bool = False) -> None:
+        """`realtime`: OpenAI's websocket is served."""
         self._access, self._reports, self._secure, self._pages = access, reports, secure, load_pages()
+        self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
         path = request.path.partition("?")[0]
-        if path in ("/ws", "/ingest"):
+        if path in self._sockets:
             return _text(426, "Connect with a websocket.\n", "localhost", Upgrade="websocket") if head else None
         response = self._page(path, asked, prefetched=head or "prefetch" in request.headers.get("Sec-Purpose", ""))
         if head:

@@ -17,13 +17,13 @@ from websockets.exceptions import ConnectionClosed
 
 from streamer.server import messages
 from streamer.server.access import Allowance
+from streamer.server.follow import STALL_S
 from streamer.server.hub import Connection, Hub
 from streamer.server.messages import Actions, MessageError, Subscribe, carry_out
 from streamer.server.sockets import FAILED, NOT_ALLOWED, TOO_LARGE, TRY_LATER, close
 from streamer.settings.server import ServerSettings
 
 HOLD_S = 0.5  # a client that subscribes within this time gets its replay before the live events
-STALL_S = 15.0  # a client that takes no message for so long is too slow
 MAX_MESSAGE = 64 * 2**10  # bytes, from a client on /ws
 
 _log = logging.getLogger(__name__)

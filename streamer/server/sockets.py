@@ -2,7 +2,7 @@
 
 Runs in the server's event loop. A connection that is refused here gets one short HTTP answer and no task of its own.
 What the websocket library does not speak is answered here too: HEAD as GET without a body, other methods with 405, what
-is no HTTP with 400.
+is no HTTP with 400. Requests below `/v1/`, where they are served, are another library's: see `one_port.py`.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from streamer.server.addresses import Addresses
+from streamer.server.one_port import OpenHttp, is_http
 
 try:
     import resource
@@ -33,6 +34,9 @@ TOLD_EVERY_S = 60.0  # the log says at most so often that connections are refuse
 LINGER_S = 0.5  # how long a refused socket may send, and is answered
 LINGERING = 8  # such sockets at a time; more are closed at once
 MAX_LINE = 8192  # bytes of a request's first line, as the library's
+MAX_HEAD = 32 * 2**10  # bytes of a request's head for the other library
+HEAD_S = 5.0  # within which it must come, and the first line of everything where there are two libraries
+TAKE_S = 60.0  # how long what waits for a client of the other library may wait
 _LINE = re.compile(rb"([!-~]+) [!-~]+ HTTP/1\.[01]\r?\n")
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -97,11 +101,20 @@ class Door:
 
 
 class GuardedConnection(ServerConnection):
-    """A connection that went through a `Door`. `heard_s`: when anything came from the other side (the loop's time)."""
+    """A connection that went through a `Door`. `heard_s`: when anything came from the other side (the loop's time).
 
-    def __init__(self, *args: Any, door: Door, **options: Any) -> None:
+    `http` opens one for the other library; None: all requests are this one's. Where there are two, this one is told of
+    the connection only when its first line is known not to be the other's: at the end of what it was told of, it
+    closes the socket. The other one's bytes go through here both ways, so that the door is told of their end too.
+    """
+
+    def __init__(self, *args: Any, door: Door, http: OpenHttp | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._door = door
+        self._door, self._http = door, http
+        self._admitted = False  # the door counts it
+        self._waiting: asyncio.Transport | None = None  # until it is known which library gets it
+        self._other: asyncio.Protocol | None = None  # the other library's end
+        self._deadline: asyncio.TimerHandle | None = None  # of the present step: then it is cut off
         self._taken = False
         self._refused: tuple[asyncio.Transport, bytes] | None = None  # the answer that waits for the request
         self._line: bytes | None = b""  # the request's first line as far as it came; None: the library has it
@@ -114,16 +127,23 @@ class GuardedConnection(ServerConnection):
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("socket")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         answer = self._door.refusal(self.peer, own.fileno())
+        assert isinstance(transport, asyncio.Transport)
         if answer is None:
-            self._taken = True
-            super().connection_made(transport)
+            self._admitted = self._taken = True
+            if self._http is None:
+                super().connection_made(transport)
+            else:
+                self._waiting = transport
+                self._deadline = self.loop.call_later(HEAD_S, transport.abort)
         else:
-            assert isinstance(transport, asyncio.Transport)
             self._refused = (transport, answer) if self._door.hold(transport) else None
 
     def data_received(self, data: bytes) -> None:
-        """Read the method; the rest is the library's."""
+        """Read the first line; the rest is a library's."""
         self.heard_s = self.loop.time()
+        if self._other is not None:
+            self._other.data_received(data)
+            return
         if not self._taken:
             self._send_off()
             return
@@ -131,8 +151,15 @@ class GuardedConnection(ServerConnection):
             self._line += data
             if b"\n" not in self._line and len(self._line) < MAX_LINE:
                 return
+            line = _LINE.match(self._line)
+            if self._waiting is not None:
+                if line and is_http(line[0]):
+                    self._hand_over(self._waiting, self._line)
+                    return
+                self._set_deadline(None)
+                transport, self._waiting = self._waiting, None
+                super().connection_made(transport)
             data, self._line = self._line, None
-            line = _LINE.match(data)
             if line is None and len(data) < MAX_LINE:  # what is longer the library refuses
                 self._refuse(plain_answer(400, "This is no HTTP/1.1 request.\n"))
                 return
@@ -151,16 +178,56 @@ class GuardedConnection(ServerConnection):
 
     def eof_received(self) -> None:
         """Nothing more comes."""
-        if self._taken:
+        if self._other is not None:
+            self._other.eof_received()
+        elif self._taken and self._waiting is None:
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
-        if self.connection_lost_waiter.done():
-            return
-        if hasattr(self, "recv_messages"):  # it was taken once
+        self._set_deadline(None)
+        if self._admitted:
+            self._admitted = False
             self._door.gone(self.peer)
-            super().connection_lost(exc)
+            if self._other is not None:
+                self._other.connection_lost(exc)
+            elif self._waiting is None:
+                super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More waits for the client than the socket takes."""
+        if self._other is None:
+            super().pause_writing()
+        else:
+            self._set_deadline(TAKE_S)
+            self._other.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It took it."""
+        if self._other is None:
+            super().resume_writing()
+        else:
+            self._set_deadline(None)
+            self._other.resume_writing()
+
+    def _hand_over(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Give a request to the other library, once all of its head is there: that has no deadline for it."""
+        if b"\r\n\r\n" not in head:
+            if len(head) > MAX_HEAD:
+                transport.abort()
+            return
+        assert self._http is not None
+        self._set_deadline(None)
+        self._line, self._waiting, self._other = None, None, self._http()
+        self.transport = transport
+        transport.set_write_buffer_limits(1, 0)  # so that `TAKE_S` counts for the last byte too
+        self._other.connection_made(transport)
+        self._other.data_received(head)
+
+    def _set_deadline(self, after_s: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if after_s is None else self.loop.call_later(after_s, self.transport.abort)
 
     def _refuse(self, answer: bytes) -> None:
         self._taken = False

@@ -1,5 +1,7 @@
 """The server: pages, `/ws` for events and `/ingest` for sound on one port, in a thread of its own.
 
+What others speak too, if the settings say so: OpenAI's API below `/v1/` on the same port, Wyoming on its own.
+
 The thread runs one event loop, which owns all sockets and their tasks. The hub and the metrics are shared with the
 threads that publish, under one lock that is held only for moments: nothing waits for a socket while holding it.
 """
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,16 +28,20 @@ from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.server import messages, sockets
 from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen, tls_context
-from streamer.server.addresses import Addresses
+from streamer.server.addresses import Addresses, Entrance
+from streamer.server.follow import Followers, tell
 from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.messages import Actions, IngestSink, IngestStart, SessionInfo, capabilities
+from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
 from streamer.server.metrics import Metrics
+from streamer.server.one_port import openai_door
 from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
+from streamer.server.realtime import Conversation
 from streamer.server.scrub import Scrubber
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
+from streamer.server.wyoming import WyomingDoor
 from streamer.settings.server import ServerSettings
 
 HEARTBEAT_S = 5.0
@@ -42,6 +49,7 @@ LEVEL_S = 0.25
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
+SENDING = ("/ingest", "/v1/realtime")  # where clients send sound
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
 SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
@@ -75,10 +83,11 @@ class ServerThread:
         self._addresses = Addresses(time.monotonic, settings.max_per_address, shared, self._proxies)  # the loop's
         self._metrics = Metrics(time.time())
         self._door = Door(self._addresses, self._metrics.refused, time.monotonic)
+        self._entrance = Entrance(self._access, self._addresses, self._proxies, self._metrics.refused)
         reports = Reports(
             troubles=self._troubles, metrics=self._render_metrics, refused=self._metrics.refused, spent=self._offer_link
         )
-        self._pages = Pages(self._access, reports, secure=self._tls is not None)
+        self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
@@ -86,6 +95,9 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
         self._readers = Readers(self._hub, self._lock, settings, self._actions, self._spawn)
+        self._followers = Followers(self._hub, self._lock)
+        self._sending = replace(self._actions, open_ingest=self._open_ingest)  # for senders of every protocol
+        self._wyoming = WyomingDoor(self._sending, self._followers.follow, self._door)
         self._ingests: set[ServerConnection] = set()
         self._sender_sessions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,11 +107,11 @@ class ServerThread:
         self._ending = asyncio.Event()
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
-        self.port = 0
+        self.port = self.wyoming_port = 0
         self.url = ""
 
     def start(self) -> None:
-        """Start the thread and return once the server listens. Then `port` is known, and `url`.
+        """Start the thread and return once the server listens. Then `port` is known, `wyoming_port` and `url`.
 
         The URL is where a person on this machine finds the viewer: no slash at the end, no token.
         """
@@ -179,6 +191,8 @@ class ServerThread:
         host, port = self._settings.host, self._settings.port
         _wire_log.addFilter(_SCRUBBER)  # the same one again changes nothing
         asyncio.get_running_loop().set_exception_handler(self._door.on_loop_error)
+        http = await openai_door(self._settings, self._entrance, self._actions) if self._settings.openai else None
+        connection = partial(GuardedConnection, door=self._door, http=http.open if http else None)
         try:
             listening = await serve(
                 self._handle,
@@ -193,9 +207,11 @@ class ServerThread:
                 max_size=MAX_MESSAGE,
                 max_queue=4,
                 logger=_wire_log,
-                create_connection=partial(GuardedConnection, door=self._door),  # type: ignore[arg-type]
+                create_connection=connection,  # type: ignore[arg-type]
                 ssl=self._tls,
             )
+            if self._settings.wyoming_port is not None:
+                self.wyoming_port = await self._wyoming.open(self._settings)
         except OSError as exc:
             raise cannot_listen(host, port, exc) from None
         self._began_s = time.monotonic()
@@ -209,7 +225,10 @@ class ServerThread:
         self._spawn(self._every(LEVEL_S, self._show_levels))
         self._started.set()
         await self._ending.wait()
+        self._wyoming.close()
         await self._end(listening)
+        if http:
+            await http.close()
 
     async def _end(self, listening: ListeningServer) -> None:
         """Give every client up to `DRAIN_S` to take what is left, then close it; who has not answered is cut off."""
@@ -237,9 +256,7 @@ class ServerThread:
         asked = asked_by(request, connection.peer, self._proxies)
         credentials = self._access.credentials(asked)
         coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
-        wait_s = self._addresses.wait_s(asked.address)
-        if wait_s and (coded or credentials in (Credentials.WRONG, Credentials.TOKEN)):  # right or not: not looked at
-            self._metrics.refused("throttled")
+        if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
         response = self._pages.answer(request, asked, head=connection.head)
         if credentials is Credentials.WRONG or (coded and response is not None and response.status_code == 401):
@@ -257,17 +274,17 @@ class ServerThread:
             self._metrics.refused("token" if "token" in refusal else "host or origin")
             await close(connection, NOT_ALLOWED, refusal)
             return
-        sends = path == "/ingest"
+        sends = path in SENDING
         places = MAX_SENDERS if sends else self._settings.max_clients
         taken = len(self._ingests) if sends else len(self._readers)
-        with self._place(asked, path, places, taken) as full:
+        with self._place(asked, "/ingest" if sends else path, places, taken) as full:
             watch = self._spawn(keep_alive(connection))
             try:
                 if full:
                     self._metrics.refused("full")
                     await close(connection, TRY_LATER, f"full: {full}; try in {AGAIN_S} s")
                 elif sends:
-                    await self._take_sound(connection)
+                    await self._take_sound(connection, realtime=path != "/ingest")
                 else:
                     await self._readers.serve(connection, query)
             finally:
@@ -286,32 +303,43 @@ class ServerThread:
             finally:
                 self._addresses.leave(asked.address, kind)
 
-    # ---- /ingest
+    # ---- /ingest, /v1/realtime
 
-    async def _take_sound(self, connection: GuardedConnection) -> None:
+    async def _take_sound(self, connection: GuardedConnection, *, realtime: bool) -> None:
         async def send(message: Mapping[str, Any]) -> None:
             await connection.send(messages.encode(message))
 
-        def open_ingest(start: IngestStart) -> IngestSink:
-            sink = self._actions.open_ingest(start)
-            with self._lock:
-                self._sender_sessions.add(sink.session)
-            return sink
+        async def tell_events(session: str) -> None:
+            await tell(self._followers.follow(session), connection.send)
 
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
         try:
-            with self._lock:
-                hello = self._hub.hello()
-            await send(hello)
-            code, reason = await receive(connection.taken(), send, open_ingest, allowance)
-            if code == TRY_LATER:
-                self._metrics.refused("capacity")
+            if realtime:
+                beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
+                talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
+                code, reason = await talk.run(connection.taken())
+            else:
+                with self._lock:
+                    hello = self._hub.hello()
+                await send(hello)
+                code, reason = await receive(connection.taken(), send, self._open_ingest, allowance, tell_events)
             await close(connection, code, reason)
         except ConnectionClosed:
             pass
         finally:
             self._ingests.discard(connection)
+
+    def _open_ingest(self, start: IngestStart) -> IngestSink:
+        """A session for a sender, whatever it speaks."""
+        try:
+            sink = self._actions.open_ingest(start)
+        except IngestFullError:
+            self._metrics.refused("capacity")
+            raise
+        with self._lock:
+            self._sender_sessions.add(sink.session)
+        return sink
 
     # ---- what the server says of itself
 
@@ -342,6 +370,7 @@ class ServerThread:
         with self._lock:
             self._wake_pending = False
         self._readers.wake()
+        self._followers.wake()
 
     def _beat(self) -> None:
         health = self._actions.health()

@@ -1,4 +1,4 @@
-"""The settings of the websocket and page server, and where its token comes from."""
+"""The settings of the server: where it listens, whom it lets in, what it speaks; and where its token comes from."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ class ServerSettings(Section):
             "max_per_address",
             "proxies",
         ),
-        *("allow_set", "max_clients"),
+        *("allow_set", "max_clients", "openai", "wyoming_port"),
     )
     enabled: bool = Field(True, description="false: no server (--no-server)")
     host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
@@ -51,6 +51,17 @@ class ServerSettings(Section):
         32, ge=1, le=10_000, description="sockets that one address may have open, if not this machine's"
     )
     proxies: tuple[str, ...] = Field((), description="addresses of reverse proxies whose X-Forwarded-For is believed")
+    openai: bool = Field(False, description="answer clients of OpenAI's audio and Realtime API, below /v1/")
+    upload_max_mb: int = Field(25, ge=1, le=4096, description="openai: largest file that is taken")
+    upload_max_min: int = Field(
+        60, ge=1, le=1440, description="openai: longest; 345 MB of memory for each hour of sound"
+    )
+    wyoming_port: int | None = Field(
+        None, ge=0, le=65535, description="speech to text for Home Assistant; 0: any free one"
+    )
+    wyoming_host: str = Field(
+        "127.0.0.1", min_length=1, description="to listen on; Wyoming knows neither token nor TLS"
+    )
 
     @field_validator("token")
     @classmethod

@@ -348,3 +348,23 @@ def test_everybody_is_greeted_again_when_more_is_known_of_a_session():
     )
     (first,) = [json.loads(text) for text in hub.drain(hub.connect())]
     assert first["sessions"][0]["model"] == "base"
+
+
+def test_who_follows_a_session_gets_all_of_it_and_nothing_else_and_knows_when_it_is_over():
+    hub = Hub()
+    for info in INFO.values():
+        hub.open_session(info)
+    hub.publish(status("a", 1))
+    hub.publish(status("b", 1))
+    following = hub.follow("a")
+    hub.publish(status("a", 2))
+    hub.publish(status("b", 2))
+    assert [(one["session"], one["seq"]) for one in read(hub, following)] == [("a", 1), ("a", 2)]
+    assert not hub.is_over("a")
+    hub.publish(Status(session="a", seq=3, audio_t=1.0, state="stopped"))
+    assert hub.is_over("a")
+    assert not hub.is_over("b")
+    hub.close_session("b")
+    assert hub.is_over("b")
+    assert hub.is_over("nobody")
+    assert seqs(read(hub, following)) == [3]

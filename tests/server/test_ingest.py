@@ -13,8 +13,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.errors import InputError, StreamerError
+from streamer.events import Status
 from streamer.server.ingest import PcmPiece, PcmQueue
-from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, parse_start
+from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, SessionInfo, parse_start
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 
@@ -242,6 +243,74 @@ def test_what_was_received_before_a_stop_can_be_read_and_no_more_is_taken():
     assert not queue.ended
     assert [queue.read(0), queue.read(0), queue.read(0)] == [PcmPiece(pcm(60)), PcmPiece(pcm(50)), None]
     assert queue.ended
+
+
+@pytest.fixture
+def published() -> Iterator[tuple[ServerThread, Listeners]]:
+    """A server whose sessions publish an event for each piece that they read, and `stopped` at the end."""
+
+    class Publishers(Listeners):
+        def open(self, start: IngestStart) -> PcmQueue:
+            session = f"network-{len(self.queues)}"
+            server.open_session(SessionInfo(session, "nano", None, 16_000))
+            return super().open(start)
+
+        def _listen(self, queue: PcmQueue) -> None:
+            seq = 0
+            while not queue.ended:
+                if queue.read(0.1):
+                    seq += 1
+                    server.publish(Status(session=queue.session, seq=seq, audio_t=seq, state="listening"))
+            server.publish(Status(session=queue.session, seq=seq + 1, audio_t=seq, state="stopped"))
+
+    listeners = Publishers()
+    server = ServerThread(ServerSettings(port=0), Actions(open_ingest=listeners.open))
+    server.start()
+    yield server, listeners
+    server.stop()
+    listeners.join()
+
+
+def test_a_sender_that_asks_gets_its_own_events_to_the_last(published):
+    server, _ = published
+    with sender(server) as one, sender(server) as other:
+        for number, connection in enumerate((one, other)):
+            connection.send(json.dumps({**START, "events": number == 0}))
+        other.send(pcm(100))
+        for _ in range(5):
+            one.send(pcm(100))
+        one.send('{"type":"stop"}')
+        other.send('{"type":"stop"}')
+        (messages, code), (others, _) = until_closed(one), until_closed(other)
+    assert code == 1000
+    assert [message["type"] for message in others] == ["hello", "started"]
+    assert [message["type"] for message in messages[:2]] == ["hello", "started"]
+    events = [message for message in messages if "seq" in message]
+    assert {event["session"] for event in events} == {messages[1]["session"]}
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["state"] == "stopped"
+    assert len(events) > 1
+
+
+def test_a_sender_that_asks_and_goes_away_harms_nobody(published):
+    server, listeners = published
+    for _ in range(2):
+        with sender(server) as one:
+            one.send(json.dumps({**START, "events": True}))
+            one.send(pcm(100))
+            one.recv(timeout=10)
+    listeners.join()
+    with sender(server) as one:
+        one.send(json.dumps({**START, "events": True}))
+        one.send('{"type":"stop"}')
+        messages, code = until_closed(one)
+    assert code == 1000
+    assert messages[-1]["state"] == "stopped"
+
+
+def test_events_is_yes_or_no():
+    with pytest.raises(MessageError, match="events"):
+        parse_start(json.dumps({**START, "events": "yes"}))
 
 
 def test_after_waiting_in_vain_no_piece_waits_longer_than_it_sounds(monkeypatch):

@@ -1,0 +1,153 @@
+"""Recordings that clients upload: read in the thread of whoever asks, windows through the model in the worker's thread.
+
+What `streamer transcribe` does with a file, this does beside the live streams, with the model as it was loaded for
+them: the same windows, prompts and fallbacks. The model is lent between the steps of the live streams (`Worker.lend`),
+so that one thread owns it; on a CPU a live caption may come later by what a window takes. Sounds and alerts are told to
+the client alone: no delivery gets them.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+
+from pydantic import ValidationError
+
+from streamer.audio.block import AudioBlock
+from streamer.audio.containers import HEAD_BYTES, container_of
+from streamer.audio.files import FileSource
+from streamer.errors import EngineError, UsageError
+from streamer.events import SAMPLE_RATE, Event
+from streamer.model.whisper import Model, check_languages, known_languages, language_codes
+from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
+from streamer.runtime.recording import Recording
+from streamer.runtime.stream import Stream
+from streamer.runtime.worker import Worker
+from streamer.server.messages import BusyError, ModelFacts, Upload, UploadRefusedError
+from streamer.settings.config import Settings
+from streamer.settings.section import first_fault
+from streamer.settings.words import named_languages
+
+MAX_AT_ONCE = 2  # each holds up to 345 MB for an hour of sound; the next client is told to come again
+BLOCKS_A_LOAN = 20  # of 50 ms: what a model without look-ahead is given at a time
+
+
+class Uploads:
+    """Transcribes recordings with the model that a worker owns. `transcribe` may run in several threads at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lender: tuple[Model, Worker] | None = None  # while recordings are taken
+        self._facts: ModelFacts | None = None
+        self._longest_min = settings.server.upload_max_min
+        self._places = threading.Semaphore(MAX_AT_ONCE)
+        self._engine: OfflineEngine | None = None  # made by the worker's thread, for the first recording
+
+    def begin(self, model: Model, worker: Worker) -> None:
+        """From now on recordings are taken."""
+        self._facts = ModelFacts(model.name, known_languages(model))
+        self._lender = model, worker
+
+    def end(self) -> None:
+        """No more are taken; those at hand end with the worker."""
+        self._lender = None
+
+    def model(self) -> ModelFacts | None:
+        """The model, once there is one."""
+        return self._facts
+
+    def transcribe(self, upload: Upload) -> Iterator[Sequence[Event]]:
+        """The events of a recording as they are found, the last of them `stopped`.
+
+        Raises UploadRefusedError: language, prompt or file; BusyError; EngineError.
+        """
+        if self._lender is None:
+            raise BusyError("no recordings are taken now: the model is still being loaded, or the program ends")
+        model, worker = self._lender
+        settings = self._settings_for(upload, model)
+        _check_kind(upload)
+        if not self._places.acquire(blocking=False):
+            raise BusyError(f"{MAX_AT_ONCE} recordings are being transcribed already; try again later")
+        try:
+            source = FileSource(str(upload.path), realtime=False, label="file")
+            self._check_length(source.duration_s or 0.0)
+            blocks = self._counted(source.blocks())
+            if model.previous_text:
+                yield from self._windows(model, worker, settings, blocks)
+            else:
+                yield from _stream(model, worker, settings, blocks)
+        except UsageError as error:
+            raise UploadRefusedError(str(error).replace(f"file {upload.path}", upload.name), "file") from None
+        except EngineError as error:
+            if self._lender is None:
+                raise BusyError(str(error)) from None
+            raise
+        finally:
+            self._places.release()
+
+    def _windows(
+        self, model: Model, worker: Worker, settings: Settings, blocks: Iterable[AudioBlock]
+    ) -> Iterator[Sequence[Event]]:
+        recording = Recording(model, settings, blocks, hears=True)
+
+        def step(request: WindowRequest) -> WindowResult:
+            self._engine = self._engine or OfflineEngine(model)
+            return self._engine.step([request])[0]
+
+        while (request := recording.request()) is not None:
+            yield recording.take(worker.lend(partial(step, request)))
+        yield recording.finish()
+
+    def _settings_for(self, upload: Upload, model: Model) -> Settings:
+        """The program's own, with what the client wants. Raises UploadRefusedError: the field that cannot be."""
+        speech = self._settings.speech
+        try:
+            languages = language_codes(named_languages(upload.languages), "language") or speech.languages
+            check_languages(languages, model, "language")
+        except (UsageError, ValueError) as error:
+            raise UploadRefusedError(str(error), "language") from None
+        if upload.task == "translate" and not model.is_multilingual:
+            raise UploadRefusedError(f"the model {model.name} knows English only and cannot translate", "model")
+        try:
+            given = speech.model_dump() | {"task": upload.task, "prompt": upload.prompt or speech.prompt}
+            speech = type(speech).model_validate(given)
+        except ValidationError as error:
+            raise UploadRefusedError(first_fault(error), "prompt") from None
+        return self._settings.model_copy(update={"speech": speech}).with_languages(languages)
+
+    def _check_length(self, seconds: float) -> None:
+        if seconds > 60 * self._longest_min:
+            raise UploadRefusedError(
+                f"the recording is longer than {self._longest_min} minutes, the most taken", "file"
+            )
+
+    def _counted(self, blocks: Iterable[AudioBlock]) -> Iterator[AudioBlock]:
+        """The blocks, to the longest that is taken, whatever the file says of its length."""
+        samples = 0
+        for block in blocks:
+            samples += block.lost_samples + len(block.samples)
+            self._check_length(samples / SAMPLE_RATE)
+            yield block
+
+
+def _stream(
+    model: Model, worker: Worker, settings: Settings, blocks: Iterator[AudioBlock]
+) -> Iterator[Sequence[Event]]:
+    """For models that were not trained to go on from earlier text."""
+    stream = worker.lend(lambda: Stream(model, settings, source="file"))
+
+    def hear(some: Sequence[AudioBlock]) -> list[Event]:
+        return [event for block in some for event in stream.hear(block)]
+
+    while some := list(islice(blocks, BLOCKS_A_LOAN)):
+        yield worker.lend(partial(hear, some))
+    yield worker.lend(stream.finish)
+
+
+def _check_kind(upload: Upload) -> None:
+    """A playlist would make us read what it names: only what begins as a file with sound in it is opened."""
+    with upload.path.open("rb") as file:
+        if container_of(file.read(HEAD_BYTES)) is None:
+            raise UploadRefusedError(
+                f"{upload.name}: is no audio or video file; give wav, flac, mp3, ogg, m4a, mp4 …", "file"
+            )
