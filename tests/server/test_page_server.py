@@ -108,7 +108,10 @@ def test_without_a_token_links_are_plain(serve):
 
 
 def test_what_is_logged_of_requests_holds_no_secret(serve, caplog):
-    with caplog.at_level(logging.DEBUG):
+    with (
+        caplog.at_level(logging.DEBUG),
+        caplog.at_level(logging.DEBUG, "websockets"),
+    ):  # a command line may have muted it
         server = serve(token=TOKEN)
         link = server.link()
         code = link.partition("code=")[2]
