@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from streamer.events import State, Status
@@ -48,9 +49,13 @@ def test_without_any_session_it_is_ready_once_it_takes_senders():
     assert troubles({}, {}, (), takes_senders=False) == {"": "nothing is listened to yet"}
 
 
-def test_the_program_says_so_when_the_model_fails():
+@pytest.mark.parametrize("new_samples", [0, 8000])
+def test_the_program_says_so_when_the_model_fails(new_samples):
     """What this reads is what `runtime.overload` writes."""
-    from streamer.runtime.overload import Backlog
+    from streamer.plans import Hop
+    from streamer.runtime.overload import Backlog, Job
     from streamer.settings.config import WindowSettings
 
-    assert of_one(status(*Backlog(WindowSettings()).failed(RuntimeError("out of memory")))) != ""
+    hop = Hop(8000, np.zeros(new_samples, np.float32), (), text=True, judge=False, silent=False, level_db=0.0)
+    failed = Backlog(WindowSettings()).failed(Job(hop, text=True, judge=False), RuntimeError("out of memory"))
+    assert of_one(status(*failed)) != ""
