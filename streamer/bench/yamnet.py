@@ -7,9 +7,7 @@ Source: github.com/tensorflow/models, research/audioset/yamnet (Apache 2.0).
 
 import csv
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +16,10 @@ from streamer.bench.sound_scores import LABELS, Raised
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.measure.recordings import BEFORE_S
+from streamer.measure.yamnet import FRAME_SAMPLES, HOP_SAMPLES, Network
 
-FRAME_SAMPLES, HOP_SAMPLES = 15_600, 7_680
 FIRST_SAMPLE = round((BEFORE_S - 0.5) * SAMPLE_RATE) % HOP_SAMPLES  # a frame begins 0.5 s before the recording
 THRESHOLD = 0.5
-RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
 
 class YamNet:
@@ -34,17 +31,14 @@ class YamNet:
         self._rules = rules
         names = _classes(path.with_name(f"{path.stem}_class_map.csv"))
         try:
-            self._network: Any = _runtime().Interpreter(model_path=str(path), num_threads=1)
-            self._network.allocate_tensors()
+            self._network = Network(path, "--peer")
         except (OSError, RuntimeError, ValueError) as error:
             said = str(error).partition("\n")[0]
             raise UsageError(f"--peer {path}: is no TensorFlow Lite file that can be read: {said}") from None
-        (given,), (found,) = self._network.get_input_details(), self._network.get_output_details()[:1]
-        if list(given["shape"]) != [FRAME_SAMPLES] or found["shape"][-1] != len(names):
+        if self._network.inputs != [FRAME_SAMPLES] or self._network.outputs[-1] != len(names):
             raise UsageError(
                 f"--peer {path}: must take {FRAME_SAMPLES} samples and give {len(names)} scores, as its class map has"
             )
-        self._input, self._output = given["index"], found["index"]
         places = {
             rule: [names.index(name) for name in wanted if name in names]
             for rule, wanted in LABELS.items()
@@ -55,7 +49,7 @@ class YamNet:
     def listen(self, room: NDArray[np.float32]) -> tuple[list[Raised], dict[str, NDArray[np.float32]]]:
         """The alerts on samples, float32 [n] at 16 kHz, and by rule a score each second."""
         starts = range(FIRST_SAMPLE, len(room) - FRAME_SAMPLES + 1, HOP_SAMPLES)
-        frames = np.array([self._scores(room[start : start + FRAME_SAMPLES]) for start in starts])
+        frames = np.array([self._network.scores(room[start : start + FRAME_SAMPLES]) for start in starts])
         middles = [(start + FRAME_SAMPLES // 2) // SAMPLE_RATE for start in starts]
         raised, seconds = [], {}
         for rule, places in self._places.items():
@@ -67,21 +61,6 @@ class YamNet:
                 end_s = (starts[over[0]] + FRAME_SAMPLES) / SAMPLE_RATE
                 raised.append(Raised(rule, self._rules[rule], end_s, round(float(best[over[0]]), 3)))
         return sorted(raised, key=lambda one: one.at_s), seconds
-
-    def _scores(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._network.set_tensor(self._input, frame)
-        self._network.invoke()
-        scores: NDArray[np.float32] = self._network.get_tensor(self._output)[0].copy()
-        return scores
-
-
-def _runtime() -> Any:
-    for name in RUNTIMES:
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    raise UsageError("--peer: needs a TensorFlow Lite runtime: pip install ai-edge-litert")
 
 
 def _classes(path: Path) -> list[str]:

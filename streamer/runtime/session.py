@@ -53,7 +53,7 @@ from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.told import Told
 from streamer.settings.config import Settings
 from streamer.settings.words import masked_words
-from streamer.sound.alerts import AlertChange, AlertEngine
+from streamer.sound.alerts import HEARD_LIMIT, AlertChange, AlertEngine
 from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
 from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.own_sounds import OwnSoundEvents
@@ -63,7 +63,6 @@ from streamer.sound.triggers import AlertInput, AlertText
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
-HEARD_TAGS = 5  # of the top tags an alert carries
 
 # Who has a state of its own; people are told the gravest of them.
 Subject = Literal["source", "signal", "listener", "pace", "model", "output"]
@@ -278,8 +277,7 @@ class Session:
             self._no_speech_probability = result.hypothesis.no_speech_probability
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
-            self._scores = self._sounds.combine(judgement)
-            self._spans = self._sounds.deciding_spans(judgement)
+            self._scores, self._spans = self._sounds.decide(judgement)
             start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
             tags = self._top(self._settings.tags.limit)
             events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
@@ -296,7 +294,7 @@ class Session:
             scores=self._scores if judgement else None,
             silent=hop.judge and hop.silent,
             cadence=self._patterns(hop),
-            heard=self._top(HEARD_TAGS),
+            heard=self._top(HEARD_LIMIT),
             # None: text that was put off, or sound that is not known
             loudness_dbfs=dbfs(hop.samples) if len(hop.samples) and not hop.lost else None,
         )

@@ -146,13 +146,13 @@ class AlertRules(Section):
         """These rules for a head that brings `fields` for some of them, by id: they take the place of the default
         rule's, but of none that a person set otherwise. Raises ConfigError where they are no such fields.
         """
-        defaults = {rule["id"]: AlertRule.model_validate(rule) for rule in _default_rules()}
+        defaults = {id: AlertRule.model_validate(rule) for rule in _default_rules() if (id := rule["id"]) in fields}
         fitted = []
         for rule in self.rules:
+            default = defaults.get(rule.id)
+            given = {} if default is None else fields[rule.id]
             own = {
-                name: value
-                for name, value in fields.get(rule.id, {}).items()
-                if rule.id in defaults and getattr(rule, name, None) == getattr(defaults[rule.id], name, None)
+                key: value for key, value in given.items() if getattr(rule, key, None) == getattr(default, key, None)
             }
             try:
                 fitted.append(AlertRule.model_validate(rule.model_dump(exclude_unset=True) | own) if own else rule)

@@ -104,13 +104,9 @@ class SoundEvents:
             raise ValueError(f"thresholds: must be {LABEL_COUNT} numbers, one per label, have shape {found.shape}")
         self._on = np.clip(found, 0.01, 1.0).astype(np.float32)
 
-    def combine(self, judgement: Sequence[SpanScores]) -> Scores:
-        """The one score per class, float32 [527], for the `tags` event: what sounds at the judgement's end."""
-        return combine(judgement, self.trained_spans_s)
-
-    def deciding_spans(self, judgement: Sequence[SpanScores]) -> Scores:
-        """By which span each class was judged, in seconds, float32 [527]."""
-        return deciding_spans(judgement, self.trained_spans_s)
+    def decide(self, judgement: Sequence[SpanScores]) -> tuple[Scores, Scores]:
+        """The one score per class for the `tags` event, and by which span it was judged; see the function."""
+        return decide(judgement, self.trained_spans_s)
 
     def step(
         self,
@@ -133,7 +129,7 @@ class SoundEvents:
         if not judgement and not silent:
             return changes
         self._judged = at
-        scores = self.combine(judgement)
+        scores = combine(judgement, self.trained_spans_s)
         shown = {found.id: state for state in patterns if (found := pattern_group(state.kind.value))}
         mistaken = frozenset[int]().union(*(groups()[key].instead for key in shown))
         for key in shown:
@@ -236,30 +232,29 @@ class SoundEvents:
 
 
 def combine(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
-    """Scores float32 [527] in 0..1 of what sounds at the judgement's end; zeros for an empty judgement.
+    """Scores float32 [527] in 0..1 of what sounds at the judgement's end; see `decide`."""
+    return decide(judgement, trained_spans_s)[0]
+
+
+def decide(
+    judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S
+) -> tuple[Scores, Scores]:
+    """Scores float32 [527] in 0..1 of what sounds at the judgement's end, and the length in seconds of the shortest
+    span that gives each, float32 [527]; zeros for an empty judgement.
 
     `trained_spans_s`: the spans (or the shortest and the longest) that the head was trained on.
     """
     spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
     best = np.zeros(LABEL_COUNT, np.float32)
+    decided = np.zeros(LABEL_COUNT, np.float32)
     support = np.ones(LABEL_COUNT, np.float32)
     for span in spans:
         short = _octaves_short(span, trained_spans_s)
-        best = np.maximum(best, np.minimum(_shifted(span.scores, -DOUBT_PER_OCTAVE * short), support))
-        support = np.minimum(support, _shifted(span.scores, SUPPORT_LOGITS + SUPPORT_PER_OCTAVE * short))
-    return best
-
-
-def deciding_spans(judgement: Sequence[SpanScores], trained_spans_s: Sequence[float] = TRAINED_SPANS_S) -> Scores:
-    """Seconds, float32 [527], of the shortest span that gives `combine`'s score; 0 without a judgement."""
-    spans = sorted(judgement, key=lambda span: span.end_sample - span.start_sample)
-    decided = np.zeros(LABEL_COUNT, np.float32)
-    best = np.zeros(LABEL_COUNT, np.float32)
-    for count, span in enumerate(spans, 1):
-        scores = combine(spans[:count], trained_spans_s)
+        scores = np.minimum(_shifted(span.scores, -DOUBT_PER_OCTAVE * short), support)
         decided[scores > best] = (span.end_sample - span.start_sample) / SAMPLE_RATE
-        best = scores
-    return decided
+        best = np.maximum(best, scores)
+        support = np.minimum(support, _shifted(span.scores, SUPPORT_LOGITS + SUPPORT_PER_OCTAVE * short))
+    return best, decided
 
 
 def estimated_onset(judgement: Sequence[SpanScores], index: int, threshold: float) -> int:

@@ -140,7 +140,8 @@ def _hearings(settings: HeadTraining, how: SceneSection, device: torch.device) -
     """The ways in which the backbone hears a window, by name."""
     found: dict[str, Model] = {}
     for name, short in (("short", True), ("stock", False)):
-        if (how.short_windows if short else how.stock) or (not short and not how.short_windows):
+        wanted = how.short_windows if short else how.stock or not how.short_windows
+        if wanted:
             languages = ("en",) if short else ()
             found[f"{settings.model.replace('/', '_')}-{name}"] = load_model(
                 settings.model,

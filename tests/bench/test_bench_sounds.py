@@ -14,6 +14,7 @@ from streamer.commands.cli import main
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE
 from streamer.measure.recordings import AFTER_S, BEFORE_S, Recording, in_a_quiet_room
+from streamer.measure.yamnet import FRAME_SAMPLES, RUNTIMES
 from streamer.model.checkpoint import load_model
 from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
 from streamer.settings.config import Settings
@@ -176,7 +177,7 @@ def peer(tmp_path, monkeypatch):
 
     class Interpreter:
         def __init__(self, model_path, num_threads):
-            self.shape = (yamnet.FRAME_SAMPLES,)
+            self.shape = (FRAME_SAMPLES,)
 
         def allocate_tensors(self):
             """Nothing to do."""
@@ -197,7 +198,7 @@ def peer(tmp_path, monkeypatch):
             level = float(self.frame.mean())
             return np.array([[0.9, level, level / 2]], np.float32)
 
-    monkeypatch.setitem(sys.modules, yamnet.RUNTIMES[0], SimpleNamespace(Interpreter=Interpreter))
+    monkeypatch.setitem(sys.modules, RUNTIMES[0], SimpleNamespace(Interpreter=Interpreter))
     return tmp_path / "net.tflite"
 
 
@@ -217,7 +218,7 @@ def test_the_peers_alert_is_at_the_end_of_the_first_frame_that_reaches_half(peer
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(all(find_runtime(name) is None for name in yamnet.RUNTIMES), reason="needs ai-edge-litert")
+@pytest.mark.skipif(all(find_runtime(name) is None for name in RUNTIMES), reason="needs ai-edge-litert")
 def test_the_real_network_hears_a_siren(shared_dir):
     real = shared_dir / "real"
     room = in_a_quiet_room(read_audio(str(next((real / "sounds" / "siren").glob("us8k*")))))
@@ -232,7 +233,7 @@ def test_a_peer_that_cannot_be_used_is_one_line(peer, monkeypatch):
         yamnet.YamNet(peer, RULES)
     with pytest.raises(UsageError, match=r"other_class_map.csv must hold the classes"):
         yamnet.YamNet(peer.with_name("other.tflite"), RULES)
-    for name in yamnet.RUNTIMES:
+    for name in RUNTIMES:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=r"pip install ai-edge-litert$"):
         yamnet.YamNet(peer, RULES)

@@ -3,32 +3,14 @@
 import http.client
 import json
 import logging
-from collections.abc import Iterator
 
-import pytest
 from websockets.sync.client import connect
 
 from streamer.events import Status
 from streamer.server.messages import Actions, SessionHealth, SessionInfo
 from streamer.server.websocket import ServerThread
-from streamer.settings.server import ServerSettings
 
 TOKEN = "a-long-token"
-
-
-@pytest.fixture
-def serve() -> Iterator:
-    running: list[ServerThread] = []
-
-    def start(actions: Actions | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions)
-        server.start()
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 class Answer:

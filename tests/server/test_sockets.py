@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -19,7 +18,6 @@ from streamer.server.addresses import LOOPBACK_TRIES, TRIES, Addresses
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart
 from streamer.server.websocket import ServerThread
-from streamer.settings.server import ServerSettings
 
 TOKEN = "a-long-token"
 START = json.dumps({"type": "start", "sample_rate": 16_000, "encoding": "pcm_s16le", "channels": 1})
@@ -27,21 +25,6 @@ OPENING = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-
-
-@pytest.fixture
-def serve() -> Iterator:
-    running: list[ServerThread] = []
-
-    def start(actions: Actions | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions)
-        server.start()
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 def client(server: ServerThread, path: str = "/ws", source: str = "127.0.0.1", **options) -> ClientConnection:
