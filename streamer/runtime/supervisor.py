@@ -160,10 +160,12 @@ class Program:
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
         model = self._model
+        own = next((item.settings.audio for item in self._inputs if item.name == name), None)
+        source = "sender" if own is None else "microphone" if own.input is None else "input"
         if model is None:
-            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE)
+            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE, source=source)
         head = model.head.name if model.head else None
-        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None)
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None, source)
 
     def _engine(self, opening: Opening) -> Engine:
         """The model, loaded and warmed up; says what is done."""

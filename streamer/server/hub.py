@@ -25,6 +25,7 @@ from streamer.events import Event, Status
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 from streamer.server.replay import Entry, Replay
+from streamer.server.transcripts import MAX_BYTES, Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class HubLimits:
     max_behind: int = 10_000  # events
     max_notices: int = 32  # per connection
     max_ended_sessions: int = 4  # kept for those who reconnect
+    max_transcript_bytes: int = MAX_BYTES  # per session and format
 
 
 @dataclass(slots=True)
@@ -118,6 +120,7 @@ class Reader:
 class _Session:
     info: SessionInfo
     replay: Replay
+    kept: Kept
     active: bool = True
     status: Status | None = None  # the newest
 
@@ -141,7 +144,7 @@ class Hub:
         if info.session in self._sessions:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
-        self._sessions[info.session] = _Session(info, replay)
+        self._sessions[info.session] = _Session(info, replay, Kept(self._limits.max_transcript_bytes))
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""
@@ -160,8 +163,22 @@ class Hub:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
         session = self._sessions[event.session]
         session.replay.append(Entry.of(event))
+        session.kept.step(event)
         if isinstance(event, Status):
             session.status = event
+
+    def transcript(self, session: str | None, name: str) -> str:
+        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`.
+
+        Raises KeyError, with what is wrong, where there is no such session.
+        """
+        known = ", ".join(self._sessions) or "none"
+        if session is None and len(self._sessions) != 1:
+            raise KeyError(f"session: say which; there are: {known}")
+        item = self._sessions.get(session) if session is not None else next(iter(self._sessions.values()))
+        if item is None:
+            raise KeyError(f"session: there is none of this name (any more); there are: {known}")
+        return item.kept.text(name)
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
@@ -331,4 +348,5 @@ def _describe(item: _Session) -> dict[str, Any]:
     info, replay = item.info, item.replay
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
     opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
-    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened
+    source = {} if info.source is None else {"source": info.source}
+    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened | source

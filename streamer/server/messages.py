@@ -44,7 +44,7 @@ class SessionInfo:
     """What a client is told about a session. `head`: the tagging head's name, None without one.
 
     `opened_at`: Unix time of its first sample, for clients that show the time of day; None where it is not heard as it
-    happens.
+    happens. `source`: what is listened to; None where that is not known.
     """
 
     session: str
@@ -52,6 +52,7 @@ class SessionInfo:
     head: str | None
     sample_rate: int
     opened_at: float | None = None
+    source: Literal["microphone", "input", "sender"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-Two pages (`/`, `/overlay`) need the token where there is one; scripts, styles and pictures under `/static/` hold no
-secret and do not. A page that was asked for with a token or a link's code gives the browser a cookie, which is all that
+Two pages (`/`, `/overlay`) and the transcripts (`/transcript`) need the token where there is one; scripts, styles and
+pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked for with a token or a link's code gives the browser a cookie, which is all that
 it needs from then on; a code is taken out of the address at once.
 """
 
+import gzip
 import http
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,13 +21,17 @@ from websockets.http11 import Response
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
+from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
 _PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+_WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
+_WORTH_PACKING = 16_384  # bytes
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
 }
 _NO_TOKEN = (
     "This page needs the server's token or a link that works once, which Streamer prints where it runs.\n"
@@ -48,13 +54,14 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path.
+    too old, to this path. `transcript`: of a session, in a format; KeyError where there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
     metrics: Callable[[], str]
     refused: Callable[[str], None]
     spent: Callable[[str], None]
+    transcript: Callable[[str | None, str], str]
 
 
 class Pages:
@@ -70,12 +77,14 @@ class Pages:
         path = request.path.partition("?")[0]
         if path in self._sockets:
             return _text(426, "Connect with a websocket.\n", "localhost", Upgrade="websocket") if head else None
-        response = self._page(path, asked, prefetched=head or "prefetch" in request.headers.get("Sec-Purpose", ""))
+        prefetched = head or "prefetch" in request.headers.get("Sec-Purpose", "")
+        packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        response = self._page(path, asked, prefetched=prefetched, packed=packed)
         if head:
             response.body = b""  # with the headers of what a GET gets, RFC 9110
         return response
 
-    def _page(self, path: str, asked: Request, *, prefetched: bool) -> Response:
+    def _page(self, path: str, asked: Request, *, prefetched: bool, packed: bool) -> Response:
         if not self._access.host_allowed(asked):
             unknown = "This server is not known by that name; see the setting server.hosts.\n"
             return _text(403, unknown, "localhost")
@@ -90,6 +99,8 @@ class Pages:
             if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
                 return _response(200, self._reports.metrics().encode(), CONTENT_TYPE, host)
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
+        if path == "/transcript":
+            return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
             return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
@@ -103,6 +114,25 @@ class Pages:
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
         cookie = self._cookie() if asked.asked_for("token") is not None else {}
         return _response(200, page.body, page.content_type, host, **cookie)
+
+    def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
+        """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
+        host = asked.hosts[0]
+        if not let_in:
+            self._reports.refused("token")
+            return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
+        name, session = asked.asked_for("format") or "txt", asked.asked_for("session")
+        if name not in TRANSCRIPT_TYPES:
+            return _text(400, f"format: must be one of {', '.join(TRANSCRIPT_TYPES)}\n", host)
+        try:
+            body = self._reports.transcript(session, name).encode("utf-8", "replace")
+        except KeyError as error:
+            return _text(404, f"{error.args[0]}\n", host)
+        file = re.sub(r"[^A-Za-z0-9._-]+", "_", session or "") or "transcript"
+        headers = {"Content-Disposition": f'attachment; filename="{file}.{name}"', "Vary": "Accept-Encoding"}
+        if packed and len(body) >= _WORTH_PACKING:
+            headers["Content-Encoding"], body = "gzip", gzip.compress(body, compresslevel=1)
+        return _response(200, body, TRANSCRIPT_TYPES[name], host, **headers)
 
     def _redeem(self, path: str, asked: Request, code: str, *, let_in: bool) -> Response:
         """Exchange a link's code for a cookie and go on to the address without it.
@@ -156,6 +186,7 @@ def load_pages() -> dict[str, Page]:
             pages[f"/static/{file.name}"] = Page(file.read_bytes(), _TYPES[suffix], open=True)
     for path, name in _PAGES.items():
         pages[path] = Page((files("streamer") / "web" / name).read_bytes(), _TYPES[".html"])
+    pages[f"/{_WORKER}"] = pages.pop(f"/static/{_WORKER}")
     return pages
 
 
@@ -176,7 +207,8 @@ def _response(status: int, body: bytes, content_type: str, host: str, **more: st
     """
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+        f"connect-src 'self' ws://{host} wss://{host}; manifest-src 'self'; worker-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
     headers = {
         "Content-Type": content_type,

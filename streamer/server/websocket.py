@@ -85,7 +85,11 @@ class ServerThread:
         self._door = Door(self._addresses, self._metrics.refused, time.monotonic)
         self._entrance = Entrance(self._access, self._addresses, self._proxies, self._metrics.refused)
         reports = Reports(
-            troubles=self._troubles, metrics=self._render_metrics, refused=self._metrics.refused, spent=self._offer_link
+            troubles=self._troubles,
+            metrics=self._render_metrics,
+            refused=self._metrics.refused,
+            spent=self._offer_link,
+            transcript=self._transcript,
         )
         self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
@@ -352,6 +356,10 @@ class ServerThread:
         health = self._actions.health()
         with self._lock:
             return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
+
+    def _transcript(self, session: str | None, name: str) -> str:
+        with self._lock:
+            return self._hub.transcript(session, name)
 
     def _offer_link(self, path: str) -> None:
         """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
