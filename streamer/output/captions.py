@@ -263,11 +263,15 @@ class JsonLines:
 
 
 class PlainLines:
-    """A line for each segment, and one in brackets for each sound; those decided at one time in order of start."""
+    """A line for each segment, and one in brackets for each sound; those decided at one time in order of start.
+
+    `stamp`: what stands before a line that begins at so many seconds.
+    """
 
     header = ""
 
-    def __init__(self) -> None:
+    def __init__(self, stamp: Callable[[float], str] = lambda start: "") -> None:
+        self._stamp = stamp
         self._lines: list[tuple[float, int, str]] = []
         self._decided = 0.0
 
@@ -287,7 +291,7 @@ class PlainLines:
     def finish(self) -> str:
         """The lines that are left."""
         lines, self._lines = self._lines, []
-        return "".join(f"{line}\n" for _, _, line in sorted(lines))
+        return "".join(f"{self._stamp(start)}{line}\n" for start, _, line in sorted(lines))
 
 
 class Subtitles:

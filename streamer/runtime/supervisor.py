@@ -50,6 +50,7 @@ from streamer.server.messages import (
     IngestFullError,
     IngestStart,
     MessageError,
+    Origin,
     SessionHealth,
     SessionInfo,
     SetLanguage,
@@ -161,7 +162,7 @@ class Program:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
         model = self._model
         own = next((item.settings.audio for item in self._inputs if item.name == name), None)
-        source = "sender" if own is None else "microphone" if own.input is None else "input"
+        source: Origin = "sender" if own is None else "microphone" if own.input is None else "input"
         if model is None:
             return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE, source=source)
         head = model.head.name if model.head else None

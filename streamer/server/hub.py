@@ -349,4 +349,6 @@ def _describe(item: _Session) -> dict[str, Any]:
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
     opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
     source = {} if info.source is None else {"source": info.source}
-    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened | source
+    return (
+        head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened | source
+    )

@@ -35,6 +35,9 @@ Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
+Origin = Literal["microphone", "input", "sender"]  # input: a file, a pipe or the demo
+
+
 class MessageError(ValueError):
     """A client said something that cannot be used; the text is one line for its `error` message."""
 
@@ -52,7 +55,7 @@ class SessionInfo:
     head: str | None
     sample_rate: int
     opened_at: float | None = None
-    source: Literal["microphone", "input", "sender"] | None = None
+    source: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

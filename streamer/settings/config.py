@@ -180,10 +180,13 @@ class TagSettings(Section):
 class OutputSettings(Section):
     """Files and the terminal."""
 
-    USUAL = ("jsonl", "srt", "vtt", "quiet", "stay")
+    USUAL = ("jsonl", "srt", "vtt", "transcripts", "quiet", "stay")
     jsonl: str | None = Field(None, description="events, one JSON object a line; -: stdout")
     srt: str | None = Field(None, description="captions as SubRip")
     vtt: str | None = Field(None, description="captions as WebVTT")
+    transcripts: str | None = Field(
+        None, min_length=1, description="a folder: what is said, as text, a file for each session and day"
+    )
     quiet: bool = Field(False, description="no terminal view")
     stay: bool = Field(False, description="keep the server up after the end of the input")
 
@@ -242,6 +245,15 @@ class Settings(Section):
             raise ValueError(
                 f"vad.hangover_ms: must be at least window.hop_s ({self.window.hop_s * 1000:.0f} ms), so that the last "
                 f"window holds the last word; is {self.vad.hangover_ms}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _transcripts_are_live(self) -> "Settings":
+        if self.output.transcripts is not None and self.audio.speed == 0:
+            raise ValueError(
+                "output.transcripts: is for what is heard as it happens, with the time of day; at audio.speed 0 give "
+                "output.srt, output.vtt or output.jsonl (--srt, --vtt, --jsonl)"
             )
         return self
 

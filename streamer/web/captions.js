@@ -163,8 +163,7 @@ export class Captions {
     const who = this.sessions.size > 1 && line.session !== null ? shortName(line.session) : "";
     setText(line.time, this.timeOf(line));
     setText(line.who, who);
-    const { unsure, keywords, query } = this.look;
-    line.said.replaceChildren(...runs(line.text, line.words, { unsure, keywords, query }));
+    line.said.replaceChildren(...(line.kind === "note" ? [line.text] : runs(line.text, line.words, this.look)));
     if (line.partial) line.said.append(element("span", "partial", joined(line.text, line.partial)));
     byId("empty").hidden = true;
   }
@@ -212,7 +211,7 @@ export class Captions {
   find(query) {
     this.restyle({ query });
     const wanted = query.toLocaleLowerCase();
-    return wanted ? this.lines.filter((line) => line.text.toLocaleLowerCase().includes(wanted)) : [];
+    return wanted ? this.lines.filter((line) => line.kind !== "note" && line.text.toLocaleLowerCase().includes(wanted)) : [];
   }
 
   /** Bring a line to the middle and stay there. */

@@ -23,7 +23,7 @@ export class Condition {
     this.status = new Map(); // session -> its last status event
     this.sources = new Map(); // session -> "microphone", "input" or "sender", as the server says
     this.deaf = []; // sessions that no sound came from for a while
-    this.lag = 0; // seconds
+    this.lag = null; // seconds, once a heartbeat came
   }
 
   connected(state, detail) {
@@ -55,7 +55,7 @@ export class Condition {
     byId("state").dataset.state = state;
     setText(byId("state"), short);
     // beside another state, which may have a number of its own and from another moment, it would contradict it
-    setText(byId("lag"), state === "live" && this.connection === "live" ? `${this.lag.toFixed(1)} s behind` : "");
+    setText(byId("lag"), state === "live" && this.lag !== null ? `${this.lag.toFixed(1)} s behind` : "");
     if (byId("trouble").textContent !== long.join("")) {
       byId("trouble").replaceChildren(...long.map((text) => element("p", "", text)));
     }
@@ -131,6 +131,6 @@ export class Condition {
     this.status.clear();
     this.sources.clear();
     this.deaf = [];
-    this.lag = 0;
+    this.lag = null;
   }
 }

@@ -26,7 +26,7 @@ export class Panels {
     const panel = byId(button.getAttribute("aria-controls"));
     panel.hidden = false;
     this.opened.get(panel.id)?.();
-    panel.querySelector("input:not([type=range]), select, button")?.focus();
+    panel.querySelector("input, select, button")?.focus();
   }
 
   /** Close what is open; the focus goes back to its button. False: nothing was open. */

@@ -29,7 +29,8 @@ export class Segment {
       const begin = text.indexOf(word.word, at);
       if (begin < 0) continue;
       at = begin + word.word.length;
-      while (index + 1 < bounds.length && word.start >= bounds[index + 1]) index += 1;
+      const mark = !/[\p{L}\p{N}]/u.test(word.word); // a mark behind a word stays with it
+      while (!mark && index + 1 < bounds.length && word.start >= bounds[index + 1]) index += 1;
       const piece = pieces[index];
       piece.first ??= begin;
       piece.end = at;
