@@ -1,8 +1,8 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
 Two pages (`/`, `/overlay`) and the transcripts (`/transcript`) need the token where there is one; scripts, styles and
-pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked for with a token or a
-link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
+pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked for with a token or
+a link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
 once.
 """
 

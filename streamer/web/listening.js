@@ -60,8 +60,8 @@ export class Listening {
   }
 
   done(message) {
-    const languages = [message.language].flat().filter(Boolean).join(", ");
-    this.end(`Set: ${languages || "any language, detected"}.`);
+    const any = message.language === "auto";
+    this.end(`Set: ${any ? "any language, detected" : message.language.replaceAll(",", ", ")}.`);
   }
 
   /** An error of the server: whether it is about this. */

@@ -106,7 +106,9 @@ function take(event, early) {
   }
 }
 
-function missed({ count }) {
+function missed({ session, count }) {
+  transcripts.meet(session, true); // their text may still be had
+  if (!captions.sessions.has(session)) return; // they are from before this page
   captions.note(`${count} events were missed here: the server no longer has them. Captions may be incomplete.`);
 }
 
