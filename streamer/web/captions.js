@@ -40,7 +40,6 @@ export class Captions {
     this.paused = false;
     this.unread = 0;
     this.quiet = true; // nothing is read out: the replay is there to be read
-    this.dropped = false; // lines left at the top to make room
     this.maxLines = MAX_LINES;
     this.floor = 0; // keys of this run of the server are not below
     this.log.addEventListener("scroll", () => this.scrolled());
@@ -155,7 +154,6 @@ export class Captions {
     for (const [name, segment] of this.segments) {
       if (segment.event.final && ![...segment.lines.values()].some((line) => shown.has(line))) this.segments.delete(name);
     }
-    this.dropped = true;
     byId("earlier").hidden = false;
   }
 
@@ -244,23 +242,22 @@ export class Captions {
     this.sessions.clear();
   }
 
-  /** Take in what the server still has; false: it was all there. */
+  /** Take in what the server still has. */
   load(events) {
     this.maxLines = MAX_LOADED;
-    const [before, bottom] = [this.lines.length, this.log.scrollHeight - this.log.scrollTop];
-    const { follow } = this;
+    const bottom = this.log.scrollHeight - this.log.scrollTop;
+    const { follow, recent } = this;
     this.follow = false;
+    this.recent = new Map(); // what is spoken now keeps its own
     const shown = new Set(this.lines.filter((line) => line.kind === "heard").map((line) => `${line.session} ${line.start}`));
     for (const event of events) {
       if (event.type === "transcript" && !this.segments.has(`${event.session} ${event.segment}`)) this.transcript(event);
       else if (event.type === "sound" && event.state === "start" && !shown.has(`${event.session} ${event.start}`)) this.heard(event);
     }
     this.unread = 0;
-    this.follow = follow;
-    this.dropped = false;
+    Object.assign(this, { follow, recent });
     if (!follow) this.log.scrollTop = this.log.scrollHeight - bottom;
     this.scroll();
-    return this.lines.length > before;
   }
 
   pause(on) {

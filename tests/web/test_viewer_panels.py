@@ -211,7 +211,8 @@ def test_what_is_typed_is_spoken_by_the_browser(serve, opened):
 
 SCREEN = """
 locks = 0;
-Object.defineProperty(navigator, "wakeLock", {value: {request: async () => { locks += 1; return {released: false, release: () => { locks -= 1; }}; }}});
+const request = async () => { locks += 1; return {released: false, release: () => { locks -= 1; }}; };
+Object.defineProperty(navigator, "wakeLock", {value: {request}});
 """
 
 
