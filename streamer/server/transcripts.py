@@ -15,7 +15,7 @@ from streamer.events import Alert, Event, Gap, Sound, Status, Transcript
 from streamer.output.captions import Cue, Format, Layout, layout_of, srt_cue
 from streamer.server import messages
 
-MAX_BYTES = 4 * 2**20  # of each format: as JSON lines some five hours of unbroken talk, as text many days
+MAX_BYTES = 16 * 2**20  # of each format: as JSON lines some 18 hours of unbroken talk, as text months
 FORMATS: Mapping[str, Format] = {"txt": "text", "srt": "srt", "vtt": "vtt", "jsonl": "jsonl"}  # as they are asked for
 TYPES: Mapping[str, str] = {
     "txt": "text/plain; charset=utf-8",

@@ -37,6 +37,7 @@ export class Captions {
     this.latest = new Map(); // session -> its newest transcript
     this.look = { times: "session", unsure: false, keywords: [], query: "" };
     this.follow = true;
+    this.top = 0; // where it was scrolled to
     this.paused = false;
     this.unread = 0;
     this.quiet = true; // nothing is read out: the replay is there to be read
@@ -150,6 +151,7 @@ export class Captions {
   /** Only while nobody reads further up. */
   dropOldest() {
     for (const line of this.lines.splice(0, this.lines.length - Math.floor(0.9 * this.maxLines))) line.node.remove();
+    this.top = 0; // what is there moves up, and nobody did that
     const shown = new Set(this.lines);
     for (const [name, segment] of this.segments) {
       if (segment.event.final && ![...segment.lines.values()].some((line) => shown.has(line))) this.segments.delete(name);
@@ -277,15 +279,24 @@ export class Captions {
     this.scroll();
   }
 
+  /** Only who scrolls up leaves the end: that the column grew meanwhile is no reason. */
   scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    const up = scrollTop < this.top - 1;
+    this.top = scrollTop;
     if (this.paused) return;
-    this.follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.follow = true;
+    else if (up) this.follow = false;
     this.drawLatest();
   }
 
+  /** Once for all events that are at hand: asking how high the column is makes the browser lay it out. */
   scroll() {
-    if (this.follow) this.log.scrollTop = this.log.scrollHeight;
-    this.drawLatest();
+    this.scrolling ??= requestAnimationFrame(() => {
+      this.scrolling = null;
+      if (this.follow) this.log.scrollTop = this.log.scrollHeight;
+      this.drawLatest();
+    });
   }
 
   drawLatest() {
