@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
+
 from streamer.events import Event, Sound, Status, Transcript
 from streamer.output.caption_posts import YouTubeCaptions, ZoomCaptions
 from streamer.output.caption_sender import CaptionSender, CaptionService, Line
@@ -41,7 +43,8 @@ class LiveCaptions:
 
         `tell` is told, in a service's thread, what people should know of it.
         """
-        self._streams = [_LineStream(CaptionSender(service, tell), sounds, wall) for service, sounds in services]
+        several = len(sessions) > 1
+        self._streams = [_Lines(CaptionSender(service, tell), sounds, several, wall) for service, sounds in services]
         self._sessions = frozenset(sessions)
         self._lock = threading.Lock()
 
@@ -73,41 +76,46 @@ class LiveCaptions:
         return all(ended)
 
 
-class _LineStream:
-    """The lines of one service, from the events of all sessions."""
+class _Lines:
+    """The lines of one service, from the events of all sessions. `several`: there are more than one from the start."""
 
-    def __init__(self, sender: CaptionSender, sounds: bool, wall: Callable[[], float]) -> None:
-        self.sender, self._sounds, self._wall = sender, sounds, wall
+    def __init__(self, sender: CaptionSender, sounds: bool, several: bool, wall: Callable[[], float]) -> None:
+        self.sender, self._sounds, self._several, self._wall = sender, sounds, several, wall
+        self._cells = sender.service.cells
         self._makers: dict[str, CueMaker] = {}  # of the sessions that are open
 
     def step(self, event: Event) -> None:
+        """Take one event in, and give out what is settled with it."""
         over = isinstance(event, Status) and event.state == "stopped"
         if not (over or isinstance(event, Transcript | Sound)):
             return
-        maker = self._makers.get(event.session)
-        if maker is None:
+        if event.session not in self._makers:
             if over:
                 return
-            maker = self._makers[event.session] = CueMaker(self.sender.service.cells, lines=1)
+            self._several |= bool(self._makers)
+            self._makers[event.session] = CueMaker(self._cells - cell_len(self._label(event.session)), lines=1)
+        maker = self._makers[event.session]
         cues = [] if isinstance(event, Sound) and not self._sounds else maker.step(event)
         if over:
             cues += maker.finish()
-        self._give_out(event.session, cues, event.audio_t)
-        if over:
             del self._makers[event.session]
+        self._give_out(event.session, cues, event.audio_t)
 
     def finish(self) -> None:
+        """Nothing more comes."""
         for session, maker in self._makers.items():
             self._give_out(session, maker.finish(), None)
         self._makers.clear()
         self.sender.finish()
 
+    def _label(self, session: str) -> str:
+        return f"{clean(session.rsplit('-', 1)[0])[:LABEL_CELLS]}: " if self._several else ""
+
     def _give_out(self, session: str, cues: Sequence[Cue], audio_t: float | None) -> None:
         """`audio_t`: where the session is by now, None: nobody knows."""
-        label = f"{clean(session.rsplit('-', 1)[0])[:LABEL_CELLS]}: " if len(self._makers) > 1 else ""
         for cue in cues:
             ago_s = 0.0 if audio_t is None else max(0.0, audio_t - cue.start_ms / 1000)
-            for text in fill(label + " ".join(cue.lines), self.sender.service.cells):
+            for text in fill(self._label(session) + " ".join(cue.lines), self._cells):
                 self.sender.put(Line(text, self._wall() - ago_s, time.monotonic()))
 
 

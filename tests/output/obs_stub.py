@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -32,10 +32,8 @@ class ObsStub:
         return [text for _, text in self.captions]
 
     def handle(self, connection: ServerConnection) -> None:
-        try:
+        with suppress(ConnectionClosed):
             self._handle(connection)
-        except ConnectionClosed:
-            pass
 
     def _handle(self, connection: ServerConnection) -> None:
         assert connection.subprotocol == "obswebsocket.json"

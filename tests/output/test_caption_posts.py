@@ -42,6 +42,11 @@ def zoom(server: CaptionReceiver, folder) -> ZoomCaptions:
     return ZoomCaptions(server.url, folder, "de-DE")
 
 
+@pytest.fixture(autouse=True)
+def short_rests(monkeypatch) -> None:
+    monkeypatch.setattr("streamer.errors.REST_S", (0.02,))
+
+
 BOTH = pytest.mark.parametrize("service_of", [youtube, zoom])
 
 

@@ -129,7 +129,9 @@ def test_a_paragraph_comes_no_faster_than_cea_608_carries_it():
         assert next_s - sent_s >= (len(text) + CONTROL_BYTES) / speed - 0.02
 
 
-def test_it_comes_back_by_itself_and_says_each_thing_once(caplog):
+def test_it_comes_back_by_itself_and_says_each_thing_once(caplog, monkeypatch):
+    monkeypatch.setattr("streamer.errors.REST_S", (0.05,))
+    monkeypatch.setattr("streamer.output.caption_sender.LOOK_S", 0.1)
     port, told = free_port(), []
     sender = CaptionSender(ObsCaptions(f"ws://127.0.0.1:{port}", PASSWORD, path="output.obs"), told.append)
     with caplog.at_level(logging.DEBUG):
