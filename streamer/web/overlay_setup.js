@@ -7,6 +7,7 @@ import { OPTIONS, read } from "./overlay_options.js";
 const PREVIEW_MS = 250; // after the last change
 const inputs = new Map(); // option -> where its text stands
 const hints = new Map();
+const pickers = new Map(); // of colours
 let code = null; // of a link that works once
 let later = null;
 
@@ -42,6 +43,7 @@ function field(option) {
     picker.type = "color";
     picker.value = option.picker;
     picker.setAttribute("aria-label", `${option.label}: pick`);
+    pickers.set(option.name, picker);
     picker.addEventListener("input", () => {
       input.value = picker.value.slice(1);
       update();
@@ -128,6 +130,10 @@ function update() {
   const params = given();
   const { troubles } = read(params);
   for (const [name, hint] of hints) setText(hint, troubles.find((trouble) => trouble.name === name)?.text ?? "");
+  for (const [name, picker] of pickers) {
+    const hex = /^#?([0-9a-f]{6})$/i.exec(params.get(name) ?? "");
+    if (hex) picker.value = `#${hex[1]}`;
+  }
   const address = new URL("overlay", location.href);
   const whole = new URLSearchParams(params);
   if (code) whole.set("code", code);
