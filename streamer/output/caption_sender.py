@@ -120,6 +120,8 @@ class CaptionSender:
         try:
             while (lines := self._next()) is not None:
                 self._attempt(lines)
+            if last := len(self._batch) + len(self._waiting):
+                log.warning("%s: the last %d lines were not taken", self.service.name, last)
         except Exception as error:  # noqa: BLE001 - the top of the thread; the text of an error may hold an address
             log.error("%s: captions end: unexpected %s", self.service.name, type(error).__name__)
             self._tell(f"{self.service.name}: captions end after an error")
@@ -171,7 +173,7 @@ class CaptionSender:
             self._say(str(error))
         else:
             if self._said and (lines or (reached and self._failing)):
-                self._well_again()
+                self._well_again("captions are taken" if lines else "it is there")
         if reached:
             self._backoff.went_well()
         with self._changed:
@@ -187,10 +189,11 @@ class CaptionSender:
         self._failing = True
         self._say(f"captions are not taken: {error}; trying again")
 
-    def _well_again(self) -> None:
-        left_out = f"; {self.left_out} lines came too late and were left out" if self.left_out else ""
-        self._say(f"captions are taken{left_out}")
-        self._said, self._failing, self.left_out = "", False, 0
+    def _well_again(self, what: str) -> None:
+        with self._changed:
+            left_out, self.left_out = self.left_out, 0
+        self._say(what + (f"; {left_out} lines came too late and were left out" if left_out else ""))
+        self._said, self._failing = "", False
 
     def _say(self, what: str) -> None:
         if what != self._said:

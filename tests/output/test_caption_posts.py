@@ -155,7 +155,7 @@ def test_several_lines_that_waited_go_out_together(tmp_path):
     assert [text.count("\n") // 2 for _, text in server.taken] == [4, 1]
 
 
-def test_a_service_that_is_away_at_the_end_does_not_keep_the_program(tmp_path):
+def test_a_service_that_is_away_at_the_end_does_not_keep_the_program(tmp_path, caplog):
     with caption_receiver() as server:
         server.next = [500] * 9
         sender = CaptionSender(youtube(server, tmp_path))
@@ -164,6 +164,7 @@ def test_a_service_that_is_away_at_the_end_does_not_keep_the_program(tmp_path):
         sender.finish()
         assert sender.join(5)
     assert len(server.tried) <= 2
+    assert "YouTube: the last 1 lines were not taken" in caplog.text
 
 
 def test_counters_of_old_addresses_are_forgotten(tmp_path):

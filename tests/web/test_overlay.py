@@ -223,6 +223,21 @@ def test_a_paragraph_that_comes_at_once_is_shown_in_readable_pieces(layout_page)
     assert seen[-1][0] <= 4001
 
 
+def test_a_paragraph_moves_through_the_page_and_then_goes_away(serve, opened):
+    server, page = serve(), opened()
+    page.clock.install()
+    join(page, f"{server.url}/overlay?chars=20&hold=5")
+    page.clock.pause_at(page.evaluate("Date.now() / 1000") + 0.5)
+    server.publish(Scene().say(PARAGRAPH))
+    expect(page.locator(".line").first).to_have_text("one two three four")
+    page.clock.run_for(4100)
+    assert texts(page, ".line")[-1].endswith("sixteen")
+    page.clock.run_for(3000)
+    assert texts(page, ".line")[-1].endswith("sixteen")
+    page.clock.run_for(2100)
+    expect(page.locator(".line")).to_have_count(0)
+
+
 def test_where_somebody_speaks_nothing_is_held_back(layout_page):
     events = []
     for index in range(len(WORDS)):  # three words a second
