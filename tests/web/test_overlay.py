@@ -123,17 +123,20 @@ def test_wide_capitals_stay_in_the_picture(text_on):
 
 
 def test_custom_css_of_obs_works_and_scripts_in_the_address_do_not(serve, opened):
-    nasty = "font=x;}</style><script>document.title=1</script>&color=red;background:url(x)&session=kitchen"
+    nasty = (
+        "font=x;}</style><script>document.title=1</script>&color=red;background:url(x)&background=none&session=kitchen"
+    )
     server, scene = serve(), Scene()
     page = opened(viewport=PICTURE)
     join(page, f"{server.url}/overlay?{nasty}&outline=<script>document.title=2</script>")
     page.evaluate(OBS_PUTS, OBS_CSS)
-    page.evaluate(OBS_PUTS, ".line { color: rgb(1, 2, 3); letter-spacing: 4px; } .partial { opacity: 1; }")
+    page.evaluate(OBS_PUTS, ".line { color: rgb(1, 2, 3); border-radius: 9px; padding: 7px; } .partial { opacity: 1; }")
     server.publish(scene.say("<script>document.title=3</script>", partial="<b>open</b>"))
     expect(page.locator(".line").last).to_contain_text("<b>open</b>")
     assert "<script>" in page.inner_text("#captions")
     assert style(page, ".line", "color") == "rgb(1, 2, 3)"
-    assert style(page, ".line", "letter-spacing") == "4px"
+    assert style(page, ".line", "border-top-left-radius") == "9px"
+    assert style(page, ".line", "padding-left") == "7px"
     assert style(page, ".partial", "opacity") == "1"
     assert style(page, "body", "margin-top") == "0px"
     assert page.locator("body script, b").count() == 0
