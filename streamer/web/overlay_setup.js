@@ -41,7 +41,7 @@ function field(option) {
     const pair = element("span", "pair");
     const picker = element("input");
     picker.type = "color";
-    picker.value = option.picker;
+    picker.setAttribute("value", option.picker);
     picker.setAttribute("aria-label", `${option.label}: pick`);
     pickers.set(option.name, picker);
     picker.addEventListener("input", () => {
@@ -132,7 +132,7 @@ function update() {
   for (const [name, hint] of hints) setText(hint, troubles.find((trouble) => trouble.name === name)?.text ?? "");
   for (const [name, picker] of pickers) {
     const hex = /^#?([0-9a-f]{6})$/i.exec(params.get(name) ?? "");
-    if (hex) picker.value = `#${hex[1]}`;
+    picker.value = hex ? `#${hex[1]}` : picker.defaultValue;
   }
   const address = new URL("overlay", location.href);
   const whole = new URLSearchParams(params);
@@ -140,7 +140,8 @@ function update() {
   else if (byId("token").value) whole.set("token", byId("token").value);
   address.search = whole;
   byId("url").value = address.href;
-  setText(byId("copied"), "");
+  const outside = !byId("access").hidden && !whole.has("code") && !whole.has("token");
+  setText(byId("copied"), outside ? "OBS does not get in with this alone: see below." : "");
   byId("picture").className = byId("behind").value;
   scale();
   params.set("sample", byId("sample").value || " ");
@@ -188,4 +189,5 @@ async function askForToken() {
   } catch {
     byId("access").hidden = false;
   }
+  update();
 }

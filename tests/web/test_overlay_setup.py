@@ -90,10 +90,12 @@ def test_with_a_token_obs_gets_in_by_a_link_or_with_the_token(serve, opened):
     assert page.url == f"{server.url}/overlay-setup"
     expect(page.locator("#access")).to_be_visible()
     assert TOKEN not in page.locator("#url").input_value()
+    expect(page.locator("#copied")).to_have_text("OBS does not get in with this alone: see below.")
     expect(page.frame_locator("#preview").locator(".line").last).to_contain_text("This is how")
 
     page.get_by_label("Token").fill(TOKEN)
     page.locator("#option-size").fill("50")
+    assert page.inner_text("#copied") == ""
     obs = opened()
     assert obs.goto(page.locator("#url").input_value()).status == 200
     assert re.search(rf"/overlay\?size=50&token={TOKEN}$", page.locator("#url").input_value())
