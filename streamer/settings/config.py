@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, meant
 from streamer.settings.captions import ObsSettings, YouTubeSettings, ZoomSettings
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
@@ -343,7 +343,9 @@ def _overlay(settings: "Settings", source: SourceSettings, path: str) -> dict[st
 def _only(given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
     for key in given:
         if key not in known:
-            raise ConfigError(f"{path}.{key}: is not for one source to set; known here: {', '.join(known)}")
+            raise ConfigError(
+                f"{path}.{key}: is not for one source to set; known here: {', '.join(known)}{meant(key, known)}"
+            )
 
 
 def _alerts(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

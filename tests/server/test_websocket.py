@@ -105,6 +105,7 @@ def test_hello_then_live_events(serve):
 def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve, monkeypatch):
     server = serve()
     with client(server) as first:
+        receive(first, "hello")  # it is connected: what is published from now on is for it
         for seq in range(1, 6):
             server.publish(status(seq))
         last = events(first, 5)[-1]["seq"]

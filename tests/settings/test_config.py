@@ -24,6 +24,7 @@ def refused(data, says):
     ("data", "says"),
     [
         ({"windo": {}}, "windo: unknown key; known here: audio, model"),
+        ({"windo": {}}, "output, sources; did you mean window?"),
         ({"window": {"hop": 1}}, "window.hop: unknown key; known here: hop_s"),
         ({"window": {"hop_s": 0.3}}, "window.hop_s: must be 0.1, 0.2, 0.5 or 1"),
         ({"window": {"hop_s": "often"}}, "window.hop_s"),
