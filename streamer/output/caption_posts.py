@@ -37,9 +37,10 @@ class Counter:
         self._file = folder / f"{kind}-seq.json"
         self._key = hashlib.sha256(url.encode()).hexdigest()[:16]
         self.next = max(1, self._read().get(self._key, 1))
+        self._broken = False
 
     def keep(self, number: int) -> None:
-        """Write down what comes next. That it cannot be written is said; captions go on."""
+        """Write down what comes next. That it cannot be written is said once; captions go on."""
         self.next = number
         kept = {key: value for key, value in self._read().items() if key != self._key}
         newest = dict([*kept.items(), (self._key, number)][-KEPT:])
@@ -51,7 +52,9 @@ class Counter:
                 json.dump(newest, file)
             os.replace(whole, self._file)
         except OSError as error:
-            log.warning("%s: cannot be written: %s; a restart would begin with seq 1", self._file, error.strerror)
+            if not self._broken:
+                log.warning("%s: cannot be written: %s; a restart would count anew", self._file, error.strerror)
+            self._broken = True
 
     def _read(self) -> dict[str, int]:
         try:

@@ -81,7 +81,7 @@ function fit() {
   refresh();
 }
 
-/** Show what is to be shown now, and come again when the lines move up. `anew`: from now on the text stays for `hold`. */
+/** Show what is to be shown now, and come again when the lines move up. `anew`: the text stays for `hold` from now on. */
 function refresh(anew = true) {
   const now = performance.now();
   const { lines, nextMs } = layout.view(now);
@@ -126,4 +126,7 @@ function startAnew() {
 fit();
 addEventListener("resize", fit);
 if (options.has("sample")) play(options.get("sample"), show);
-else new Feed({ types: ["transcript", "sound"], session: chosen.session || null, on: { event: show, reset: startAnew } }).start();
+else {
+  const on = { event: show, reset: startAnew };
+  new Feed({ types: ["transcript", "sound"], session: chosen.session || null, on }).start();
+}

@@ -1,7 +1,7 @@
 // Words become lines, and lines get time to be read. Nothing here knows of the page or of a clock: times are given.
 //
 // Committed words are laid out once, word by word: a line that is full stays as it is, so nothing that was read moves
-// within its line. Only the partial tail behind them is laid out anew each time. Where people speak, lines come about as
+// in its line. Only the partial tail behind them is laid out anew each time. Where people speak, lines come about as
 // fast as they are read; where a paragraph comes at once, its lines follow each other at READ_CHARS_S, quicker if the
 // last of them would come more than BEHIND_MS late, and the first of it are left out where nobody could read so fast.
 

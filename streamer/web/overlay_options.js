@@ -1,7 +1,7 @@
-// The options of /overlay in its address: one table for the overlay, which reads them, and for the page that makes them.
+// The options of /overlay in its address: one table for the overlay, which reads it, and for the page that makes it.
 //
-// A wrong value never stops the overlay: the nearest that is right is taken, or the default. `read` says so in `troubles`,
-// which the set-up page shows; the overlay shows nothing but captions.
+// A wrong value never stops the overlay: the nearest that is right is taken, or the default. `read` says so in
+// `troubles`, which the set-up page shows; the overlay shows nothing but captions.
 
 export const OPTIONS = [
   { name: "lines", kind: "whole", fallback: 2, low: 1, high: 4, label: "Lines" },
@@ -13,7 +13,10 @@ export const OPTIONS = [
     name: "background", kind: "color", property: "background-color", words: ["none"], picker: "#000000",
     label: "Background", example: "none, or 000000c7",
   },
-  { name: "outline", kind: "color", property: "color", words: ["none"], picker: "#000000", label: "Outline", example: "none, or 000000" },
+  {
+    name: "outline", kind: "color", property: "color", words: ["none"], picker: "#000000",
+    label: "Outline", example: "none, or 000000",
+  },
   { name: "outlinesize", kind: "number", fallback: 0, low: 0, high: 20, label: "Outline's width (px; 0: fitting)" },
   {
     name: "position", kind: "choice", choices: ["bottom", "top", "middle"], label: "Height in the picture",
@@ -80,8 +83,9 @@ const READERS = {
 };
 
 function numeric(option, given, number, form) {
-  if (given === null) return { value: option.fallback };
-  if (!Number.isFinite(number)) return { value: option.fallback, trouble: `must be a number; taken as ${option.fallback}` };
+  const usual = option.fallback;
+  if (given === null) return { value: usual };
+  if (!Number.isFinite(number)) return { value: usual, trouble: `must be a number; taken as ${usual}` };
   const value = Math.min(option.high, Math.max(option.low, number));
   const right = value === number && form.test(given);
   return { value, trouble: right ? "" : `must be from ${option.low} to ${option.high}; taken as ${value}` };
