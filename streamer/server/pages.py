@@ -1,8 +1,8 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-Two pages (`/`, `/overlay`) need the token where there is one; scripts, styles and pictures under `/static/` hold no
-secret and do not. A page that was asked for with a token or a link's code gives the browser a cookie, which is all that
-it needs from then on; a code is taken out of the address at once.
+The pages (`/`, `/overlay`, `/overlay-setup`) need the token where there is one; scripts, styles and pictures under
+`/static/` hold no secret and do not. A page that was asked for with a token or a link's code gives the browser a
+cookie, which is all that it needs from then on; a code is taken out of the address at once.
 """
 
 import http
@@ -20,7 +20,10 @@ from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", "/overlay-setup": "overlay_setup.html"}
+_STYLES = "style-src 'self'"
+# What else a page may do. OBS puts its "Custom CSS" into the overlay as a style element.
+_MORE = {"/overlay": "style-src 'self' 'unsafe-inline'", "/overlay-setup": f"{_STYLES}; frame-src 'self'"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -36,11 +39,15 @@ _SPENT = "This link was used already or is too old. Streamer prints a new one wh
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token."""
+    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token.
+
+    `policy`: what its Content-Security-Policy says of styles and frames.
+    """
 
     body: bytes
     content_type: str
     open: bool = False
+    policy: str = _STYLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +99,7 @@ class Pages:
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay and /overlay-setup.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -102,7 +109,7 @@ class Pages:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
         cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, **cookie)
+        return _response(200, page.body, page.content_type, host, page.policy, **cookie)
 
     def _redeem(self, path: str, asked: Request, code: str, *, let_in: bool) -> Response:
         """Exchange a link's code for a cookie and go on to the address without it.
@@ -155,7 +162,8 @@ def load_pages() -> dict[str, Page]:
         if suffix in _TYPES and suffix != ".html":
             pages[f"/static/{file.name}"] = Page(file.read_bytes(), _TYPES[suffix], open=True)
     for path, name in _PAGES.items():
-        pages[path] = Page((files("streamer") / "web" / name).read_bytes(), _TYPES[".html"])
+        body, more = (files("streamer") / "web" / name).read_bytes(), _MORE.get(path, _STYLES)
+        pages[path] = Page(body, _TYPES[".html"], policy=more)
     return pages
 
 
@@ -168,14 +176,14 @@ def _json(status: int, content: Mapping[str, object], host: str) -> Response:
     return _response(status, body.encode(), "application/json", host)
 
 
-def _response(status: int, body: bytes, content_type: str, host: str, **more: str) -> Response:
+def _response(status: int, body: bytes, content_type: str, host: str, policy: str = _STYLES, **more: str) -> Response:
     """An answer. `host` is the request's Host, already found to be ours; the page may open websockets to it.
 
     Nothing may be loaded from elsewhere, nothing inline runs, and the address with its token is told to nobody. `more`:
     further headers.
     """
-    policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    whole = (
+        f"default-src 'none'; script-src 'self'; {policy}; img-src 'self' data:; "
         f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
     headers = {
@@ -183,7 +191,7 @@ def _response(status: int, body: bytes, content_type: str, host: str, **more: st
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "Connection": "close",
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": whole,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
