@@ -22,7 +22,8 @@ TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
-    "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
+    "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")}
+    | {"streamer.output.obs"},
     "aiohttp": {"streamer.server.openai_http"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},

@@ -23,6 +23,7 @@ from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
@@ -31,6 +32,7 @@ from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.session import Session
 from streamer.runtime.shutdown import (
+    CAPTIONS_S,
     DELIVERIES_S,
     DELIVERIES_UNHURRIED_S,
     FILES_S,
@@ -94,6 +96,7 @@ class Program:
         self._live = settings.audio.speed == 1
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
+        self._captions = LiveCaptions(())
         self._server: ServerThread | None = None
         self._model: Model | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
@@ -109,6 +112,7 @@ class Program:
         output = self._settings.output
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
         self._deliveries = self._open_deliveries()
+        self._captions = open_captions(output, self._names, self._tell_of_captions, live=self._live)
         with self._interruption.handled():
             try:
                 self._server = self._open_server()
@@ -125,12 +129,15 @@ class Program:
                 outlet = Outlet(sinks, self._tell_of_output)
                 self._interruption.clean = True
                 self._deliveries.start()
+                self._captions.start()
                 if self._live:
                     self._run_live(engine, outlet, opening)
                 else:
                     self._run_at_once(engine, outlet)
                 deadline = self._interruption.deadline
+                self._captions.finish()
                 self._deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
+                self._captions.join(deadline.within(CAPTIONS_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
                 outlet.stop(deadline.within(FILES_S) if deadline.hurried else None)
                 if output.stay and self._server and not (self._failure or self._failures):
                     self._interruption.wait()
@@ -222,6 +229,7 @@ class Program:
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
             self._deliveries.put(events)
+            self._captions.put(events)
             for event in events:
                 self._publish(event)
             outlet.put(events)
@@ -314,6 +322,11 @@ class Program:
         self._output_state = state, detail
         for pipeline in list(self._pipelines.values()):
             pipeline.lane.ask(self._say_output)
+
+    def _tell_of_captions(self, detail: str) -> None:
+        """What OBS, YouTube or Zoom does with captions (a service's thread): a notice, as what is heard is well."""
+        for pipeline in list(self._pipelines.values()):
+            pipeline.lane.ask(lambda session: session.status("listening", detail, subject="output"))
 
     def _say_output(self, session: Session) -> list[Event]:
         return session.status(*self._output_state, subject="output")

@@ -1,9 +1,9 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-Two pages (`/`, `/overlay`) and the transcripts (`/transcript`) need the token where there is one; scripts, styles and
-pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked for with a token or
-a link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
-once.
+The pages (`/`, `/overlay`, `/overlay-setup`) and the transcripts (`/transcript`) need the token where there is one;
+scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked
+for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a code is taken
+out of the address at once.
 """
 
 import gzip
@@ -24,9 +24,12 @@ from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
 from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", "/overlay-setup": "overlay_setup.html"}
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
 _WORTH_PACKING = 16_384  # bytes
+_STYLES = "style-src 'self'"
+# What else a page may do. OBS puts its "Custom CSS" into the overlay as a style element.
+_MORE = {"/overlay": "style-src 'self' 'unsafe-inline'", "/overlay-setup": f"{_STYLES}; frame-src 'self'"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -43,11 +46,15 @@ _SPENT = "This link was used already or is too old. Streamer prints a new one wh
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token."""
+    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token.
+
+    `policy`: what its Content-Security-Policy says of styles and frames.
+    """
 
     body: bytes
     content_type: str
     open: bool = False
+    policy: str = _STYLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +111,7 @@ class Pages:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay and /overlay-setup.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -114,7 +121,7 @@ class Pages:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
         cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, **cookie)
+        return _response(200, page.body, page.content_type, host, page.policy, **cookie)
 
     def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
@@ -186,7 +193,8 @@ def load_pages() -> dict[str, Page]:
         if suffix in _TYPES and suffix != ".html":
             pages[f"/static/{file.name}"] = Page(file.read_bytes(), _TYPES[suffix], open=True)
     for path, name in _PAGES.items():
-        pages[path] = Page((files("streamer") / "web" / name).read_bytes(), _TYPES[".html"])
+        body, more = (files("streamer") / "web" / name).read_bytes(), _MORE.get(path, _STYLES)
+        pages[path] = Page(body, _TYPES[".html"], policy=more)
     pages[f"/{_WORKER}"] = pages.pop(f"/static/{_WORKER}")
     return pages
 
@@ -200,14 +208,14 @@ def _json(status: int, content: Mapping[str, object], host: str) -> Response:
     return _response(status, body.encode(), "application/json", host)
 
 
-def _response(status: int, body: bytes, content_type: str, host: str, **more: str) -> Response:
+def _response(status: int, body: bytes, content_type: str, host: str, policy: str = _STYLES, **more: str) -> Response:
     """An answer. `host` is the request's Host, already found to be ours; the page may open websockets to it.
 
     Nothing may be loaded from elsewhere, nothing inline runs, and the address with its token is told to nobody. `more`:
     further headers.
     """
-    policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    whole = (
+        f"default-src 'none'; script-src 'self'; {policy}; img-src 'self' data:; "
         f"connect-src 'self' ws://{host} wss://{host}; manifest-src 'self'; worker-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
@@ -216,7 +224,7 @@ def _response(status: int, body: bytes, content_type: str, host: str, **more: st
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "Connection": "close",
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": whole,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": "camera=(), geolocation=(), microphone=()",

@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError, meant
+from streamer.settings.captions import ObsSettings, YouTubeSettings, ZoomSettings
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
@@ -178,9 +179,9 @@ class TagSettings(Section):
 
 
 class OutputSettings(Section):
-    """Files and the terminal."""
+    """Files, the terminal, and captions for live streams and meetings."""
 
-    USUAL = ("jsonl", "srt", "vtt", "transcripts", "quiet", "stay")
+    USUAL = ("jsonl", "srt", "vtt", "transcripts", "quiet", "stay", "obs", "youtube", "zoom")
     jsonl: str | None = Field(None, description="events, one JSON object a line; -: stdout")
     srt: str | None = Field(None, description="captions as SubRip")
     vtt: str | None = Field(None, description="captions as WebVTT")
@@ -189,6 +190,9 @@ class OutputSettings(Section):
     )
     quiet: bool = Field(False, description="no terminal view")
     stay: bool = Field(False, description="keep the server up after the end of the input")
+    obs: ObsSettings = ObsSettings()
+    youtube: YouTubeSettings = YouTubeSettings()
+    zoom: ZoomSettings = ZoomSettings()
 
 
 def _name(value: str) -> str:
@@ -284,6 +288,11 @@ class Settings(Section):
         """The alert rules of all sources, each id once."""
         rules = {rule.id: rule for plan in reversed(self.plans()) for rule in plan.settings.alerts.rules}
         return tuple((rules | {rule.id: rule for rule in self.alerts.rules}).values())
+
+    def secret_names(self) -> frozenset[str]:
+        """The environment variables that hold secrets: programs that we start do not get them."""
+        captions = (self.output.obs.password_env, self.output.youtube.url_env, self.output.zoom.url_env)
+        return self.delivery.secret_names() | {name for name in captions if name is not None}
 
     def with_languages(self, languages: tuple[str, ...]) -> "Settings":
         """The same settings for other languages, empty: any."""

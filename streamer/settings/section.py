@@ -57,7 +57,8 @@ def _place(loc: tuple[int | str, ...], path: str) -> str:
 
 def _given(path: str, value: Any) -> str:
     """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
-    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
+    addressed = path.startswith(("delivery", "output.obs", "output.youtube", "output.zoom"))
+    secret = path.endswith("token") or (addressed and not isinstance(value, int | float))
     if secret or isinstance(value, Mapping):
         return ""
     shown = repr(value)

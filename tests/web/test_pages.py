@@ -292,5 +292,5 @@ def test_overlay_options(serve, opened):
     assert box is not None
     assert box["y"] < 40
     assert box["x"] + box["width"] <= 640
-    page.clock.fast_forward(61_000)
+    page.clock.run_for(70_000)  # the lines that wait come first
     expect(page.locator(".line")).to_have_count(0)
