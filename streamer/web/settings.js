@@ -10,7 +10,8 @@ const FONTS = {
   mono: 'ui-monospace, "DejaVu Sans Mono", monospace',
 };
 
-function stored(id) {
+/** What is remembered of a control; null: nothing. */
+export function stored(id) {
   try {
     return JSON.parse(localStorage.getItem(`streamer ${id}`));
   } catch {

@@ -1,7 +1,7 @@
 // Type to speak: the browser's own voice says it. Nothing of it goes to the server; the microphone may hear it.
 
 import { byId, element, setText } from "./dom.js";
-import { remembered } from "./settings.js";
+import { remembered, stored } from "./settings.js";
 
 export function speaking() {
   const synthesis = globalThis.speechSynthesis;
@@ -13,7 +13,7 @@ export function speaking() {
   }
   const fill = () => {
     const voices = synthesis.getVoices();
-    const chosen = choice.value;
+    const chosen = stored("voice") ?? choice.value;
     choice.replaceChildren(...voices.map((voice) => {
       const item = element("option", "", `${voice.name} (${voice.lang})`);
       item.value = voice.voiceURI;
@@ -23,10 +23,7 @@ export function speaking() {
     say(voices.length === 0 ? "No voices are installed for this browser." : "");
   };
   fill();
-  synthesis.addEventListener?.("voiceschanged", () => {
-    fill();
-    remembered("voice", () => {});
-  });
+  synthesis.addEventListener?.("voiceschanged", fill); // some browsers name them only later
   remembered("voice", () => {});
   byId("speak").addEventListener("submit", (event) => {
     event.preventDefault();
