@@ -24,6 +24,7 @@ ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
     "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
     "aiohttp": {"streamer.server.openai_http"},
+    "cryptography": {"streamer.server.self_signed"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},

@@ -1,8 +1,9 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-Two pages (`/`, `/overlay`) need the token where there is one; scripts, styles and pictures under `/static/` hold no
-secret and do not. A page that was asked for with a token or a link's code gives the browser a cookie, which is all that
-it needs from then on; a code is taken out of the address at once.
+The pages (`/`, `/overlay`, `/mic`) need the token where there is one; scripts, styles and pictures under `/static/`
+hold no secret and do not, nor does the certificate that was made here (`/certificate`, for iPhones). A page that was
+asked for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a code is
+taken out of the address at once.
 """
 
 import http
@@ -19,8 +20,11 @@ from websockets.http11 import Response
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
+from streamer.server.tls import Tls
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
+CERTIFICATE = "/certificate"
+_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", PHONE_PAGE: "mic.html"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -58,11 +62,13 @@ class Reports:
 
 
 class Pages:
-    """Answers GET and HEAD, for whom `access` lets in. `secure`: browsers come by TLS."""
+    """Answers GET and HEAD, for whom `access` lets in. `tls`: browsers come by it."""
 
-    def __init__(self, access: Access, reports: Reports, *, secure: bool = False, realtime: bool = False) -> None:
+    def __init__(self, access: Access, reports: Reports, tls: Tls | None = None, *, realtime: bool = False) -> None:
         """`realtime`: OpenAI's websocket is served."""
-        self._access, self._reports, self._secure, self._pages = access, reports, secure, load_pages()
+        self._access, self._reports, self._secure, self._pages = access, reports, tls is not None, load_pages()
+        if tls and tls.certificate:
+            self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
         self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
@@ -92,7 +98,7 @@ class Pages:
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay and /mic.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -101,8 +107,10 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, **cookie)
+        more = self._cookie() if asked.asked_for("token") is not None else {}
+        if path == PHONE_PAGE:
+            more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
+        return _response(200, page.body, page.content_type, host, **more)
 
     def _redeem(self, path: str, asked: Request, code: str, *, let_in: bool) -> Response:
         """Exchange a link's code for a cookie and go on to the address without it.

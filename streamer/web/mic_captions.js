@@ -1,0 +1,81 @@
+// What Streamer makes of this microphone: the last captions, sounds and alerts. Text from outside is textContent only.
+
+import { byId, clock, element, SEVERITIES, setText, title, UNCLEAR } from "./dom.js";
+
+const MAX_LINES = 200;
+const NEAR_END_PX = 60;
+
+export class Captions {
+  constructor() {
+    this.log = byId("captions");
+    this.alerts = new Map(); // id -> element
+    this.follow = true;
+    this.log.addEventListener("scroll", () => {
+      this.follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
+    });
+    addEventListener("resize", () => this.scroll());
+  }
+
+  take(event) {
+    if (event.type === "transcript") this.transcript(event);
+    else if (event.type === "sound" && event.state === "start") this.line(event.start, `[${event.label}]`, "heard");
+    else if (event.type === "alert") this.alert(event);
+    else if (event.type === "gap" && event.kind === "audio") {
+      this.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${clock(event.start)}: ${event.reason}`);
+    } else if (event.type === "gap") this.note("Some captions are missing here: this connection is too slow.");
+  }
+
+  transcript(event) {
+    setText(byId("committed"), event.final ? "" : event.text);
+    const gap = event.text && event.partial && !/^\s/.test(event.partial) ? " " : "";
+    setText(byId("partial"), event.final ? "" : gap + event.partial);
+    if (!event.final) return;
+    if (event.text.trim()) this.line(event.start, event.text.trim());
+    if (event.unclear?.length > 0) this.line(event.unclear[0].start, UNCLEAR, "unclear");
+  }
+
+  alert(event) {
+    let row = this.alerts.get(event.id);
+    if (event.state === "cleared") {
+      row?.remove();
+      this.alerts.delete(event.id);
+      return;
+    }
+    if (!row) {
+      row = element("p", `alert ${event.severity in SEVERITIES ? event.severity : "info"}`);
+      this.alerts.set(event.id, row);
+      byId("alerts").append(row);
+      this.line(event.start, title(event), "heard");
+    }
+    setText(row, `${SEVERITIES[event.severity] ?? "Notice"}: ${title(event)}`);
+  }
+
+  line(seconds, text, kind) {
+    const line = element("p", kind);
+    line.append(element("time", "", clock(seconds)), element("span", "", text));
+    this.add(line);
+  }
+
+  note(text) {
+    this.add(element("p", "note", text));
+  }
+
+  /** A session is over: nothing of it is open any more. */
+  close() {
+    setText(byId("committed"), "");
+    setText(byId("partial"), "");
+    for (const row of this.alerts.values()) row.remove();
+    this.alerts.clear();
+  }
+
+  add(line) {
+    byId("empty").hidden = true;
+    this.log.append(line);
+    while (this.log.children.length > MAX_LINES) this.log.firstChild.remove();
+    this.scroll();
+  }
+
+  scroll() {
+    if (this.follow) this.log.scrollTop = this.log.scrollHeight;
+  }
+}
