@@ -10,6 +10,7 @@ const PAUSE_MS = 2000; // so long without a piece: the browser was asleep
 const SILENCE_S = 3; // of nothing but zeros: no microphone in a room is so quiet
 const LATE_S = 3;
 const FLOOR_DBFS = -60;
+const FALL_DB = 3; // of the level meter, a piece: short sounds can be seen
 
 const options = new URLSearchParams(location.search);
 if (options.has("token")) {
@@ -90,6 +91,7 @@ class Page {
     byId("start").disabled = false;
     byId("mute").disabled = false;
     setText(byId("start"), "Stop");
+    setText(byId("empty"), "Speak: what Streamer hears appears here.");
     this.sender.begin();
     this.keepAwake();
     this.list();
@@ -147,7 +149,7 @@ class Page {
     let power = 0;
     for (const sample of piece) power += (sample / 32_768) ** 2;
     const dbfs = 10 * Math.log10(power / piece.length + 1e-12);
-    byId("meter").value = Math.max(FLOOR_DBFS, dbfs);
+    byId("meter").value = Math.max(FLOOR_DBFS, dbfs, byId("meter").value - FALL_DB);
     this.silent = power === 0 && !this.capture.muted ? this.silent + piece.length : 0;
   }
 

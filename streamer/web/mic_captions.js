@@ -7,11 +7,12 @@ const NEAR_END_PX = 60;
 
 export class Captions {
   constructor() {
-    this.log = byId("captions");
+    this.view = byId("heard");
     this.alerts = new Map(); // id -> element
+    this.open = null; // the transcript that is not final
     this.follow = true;
-    this.log.addEventListener("scroll", () => {
-      this.follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
+    this.view.addEventListener("scroll", () => {
+      this.follow = this.view.scrollHeight - this.view.scrollTop - this.view.clientHeight < NEAR_END_PX;
     });
     addEventListener("resize", () => this.scroll());
   }
@@ -29,7 +30,12 @@ export class Captions {
     setText(byId("committed"), event.final ? "" : event.text);
     const gap = event.text && event.partial && !/^\s/.test(event.partial) ? " " : "";
     setText(byId("partial"), event.final ? "" : gap + event.partial);
-    if (!event.final) return;
+    this.open = event.final ? null : event;
+    if (!event.final) {
+      byId("empty").hidden ||= Boolean(event.text || event.partial);
+      this.scroll();
+      return;
+    }
     if (event.text.trim()) this.line(event.start, event.text.trim());
     if (event.unclear?.length > 0) this.line(event.unclear[0].start, UNCLEAR, "unclear");
   }
@@ -60,8 +66,10 @@ export class Captions {
     this.add(element("p", "note", text));
   }
 
-  /** A session is over: nothing of it is open any more. */
+  /** A session is over: what was committed stays, nothing else of it is open any more. */
   close() {
+    if (this.open?.text.trim()) this.line(this.open.start, this.open.text.trim());
+    this.open = null;
     setText(byId("committed"), "");
     setText(byId("partial"), "");
     for (const row of this.alerts.values()) row.remove();
@@ -70,12 +78,13 @@ export class Captions {
 
   add(line) {
     byId("empty").hidden = true;
-    this.log.append(line);
-    while (this.log.children.length > MAX_LINES) this.log.firstChild.remove();
+    const log = byId("captions");
+    log.append(line);
+    while (log.children.length > MAX_LINES) log.firstChild.remove();
     this.scroll();
   }
 
   scroll() {
-    if (this.follow) this.log.scrollTop = this.log.scrollHeight;
+    if (this.follow) this.view.scrollTop = this.view.scrollHeight;
   }
 }

@@ -42,6 +42,7 @@ export class Capture {
     this.on = on;
     this.muted = false;
     this.stream = this.context = this.node = null;
+    this.closing = null; // until it is closed
   }
 
   /** wish: {deviceId, echoCancellation, noiseSuppression, autoGainControl}. Throws what browsers throw. */
@@ -106,7 +107,14 @@ export class Capture {
   }
 
   /** The microphone is free again; its last samples are handed on before. */
-  async close() {
+  close() {
+    this.closing ??= this.end().finally(() => {
+      this.closing = null;
+    });
+    return this.closing;
+  }
+
+  async end() {
     const { node, context, stream } = this;
     if (!context) return;
     if (context.state === "running") {

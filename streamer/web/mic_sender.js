@@ -106,14 +106,14 @@ export class Sender {
     }
   }
 
-  /** No more sound. The last words still come, until the state is "off". */
+  /** No more sound. The last words still come, until the state is "off"; asked again, they are not waited for. */
   end() {
     clearTimeout(this.timer);
     this.timer = null;
     if (this.state === "sending") {
       this.tell("ending");
       this.socket.send(JSON.stringify({ type: "stop" }));
-    } else if (this.state !== "ending") {
+    } else {
       this.drop();
       this.tell("off");
     }
