@@ -6,7 +6,8 @@ import { Capture, inWords, microphones, obstacle } from "./mic_capture.js";
 import { RATE_HZ, Sender } from "./mic_sender.js";
 
 const PROCESSING = ["echoCancellation", "noiseSuppression", "autoGainControl"];
-const PAUSE_MS = 2000; // so long without a piece: the browser was asleep
+const MISSED_S = 1; // so much sound that was not recorded is said
+const DRIFT = 0.002; // of a sound card's clock against the time of day, at most
 const SILENCE_S = 3; // of nothing but zeros: no microphone in a room is so quiet
 const LATE_S = 3;
 const FLOOR_DBFS = -60;
@@ -87,7 +88,7 @@ class Page {
       return;
     }
     this.running = true;
-    this.pieceAt = performance.now();
+    this.expectFromNow();
     byId("start").disabled = false;
     byId("mute").disabled = false;
     setText(byId("start"), "Stop");
@@ -114,7 +115,7 @@ class Page {
     await this.capture.close();
     try {
       await this.capture.open(wish());
-      this.pieceAt = performance.now();
+      this.expectFromNow();
     } catch (error) {
       await this.stop(inWords(error));
     }
@@ -126,6 +127,7 @@ class Page {
     await this.capture.close();
     try {
       await this.capture.open({ ...wish(), deviceId: "" });
+      this.expectFromNow();
     } catch {
       await this.stop("The microphone is gone. Connect it again or choose another one, then press Start.");
     }
@@ -139,12 +141,18 @@ class Page {
     if (this.sender.state === "sending") this.connection("sending");
   }
 
+  expectFromNow() {
+    this.recordedUntil = performance.now() / 1000;
+  }
+
   piece(piece) {
-    const now = performance.now();
-    if (now - this.pieceAt > PAUSE_MS) {
-      this.captions.note(`For ${Math.round((now - this.pieceAt) / 1000)} s this device recorded nothing: it was asleep, or another program had the microphone.`);
+    const seconds = piece.length / RATE_HZ;
+    const now = performance.now() / 1000;
+    this.recordedUntil = Math.min(now, this.recordedUntil + seconds * (1 + DRIFT));
+    if (now - this.recordedUntil > MISSED_S) {
+      this.captions.notRecorded(now - this.recordedUntil);
+      this.recordedUntil = now;
     }
-    this.pieceAt = now;
     this.sender.push(piece);
     let power = 0;
     for (const sample of piece) power += (sample / 32_768) ** 2;
@@ -190,6 +198,7 @@ class Page {
 
   started(session, unsentSeconds) {
     this.session = session;
+    this.captions.begin();
     this.trouble("");
     if (unsentSeconds >= 0.1) this.captions.note(`There was no connection: ${unsentSeconds.toFixed(1)} s of sound was not sent.`);
   }
@@ -217,7 +226,7 @@ class Page {
     const unsent = this.sender.unsentSeconds;
     if (this.sender.state === "waiting") {
       const left = Math.max(0, Math.round((this.retryAt - performance.now()) / 1000));
-      this.say(`Trying again in ${left} s; ${unsent.toFixed(0)} s of sound not sent so far.`);
+      this.say(`Trying again in ${left} s${unsent < 1 ? "" : `; ${unsent.toFixed(0)} s of sound not sent so far`}.`);
     } else if (this.held) {
       this.say("This device has taken the microphone away for now (a call?).");
     } else if (this.silent > SILENCE_S * RATE_HZ) {

@@ -1,6 +1,6 @@
 // What Streamer makes of this microphone: the last captions, sounds and alerts. Text from outside is textContent only.
 
-import { byId, clock, element, SEVERITIES, setText, title, UNCLEAR } from "./dom.js";
+import { byId, element, SEVERITIES, setText, title, UNCLEAR } from "./dom.js";
 
 const MAX_LINES = 200;
 const NEAR_END_PX = 60;
@@ -10,11 +10,17 @@ export class Captions {
     this.view = byId("heard");
     this.alerts = new Map(); // id -> element
     this.open = null; // the transcript that is not final
+    this.missing = null; // {line, seconds}: what was not recorded
+    this.beganAt = 0; // of the session, by this device's clock
     this.follow = true;
     this.view.addEventListener("scroll", () => {
       this.follow = this.view.scrollHeight - this.view.scrollTop - this.view.clientHeight < NEAR_END_PX;
     });
-    addEventListener("resize", () => this.scroll());
+    new ResizeObserver(() => this.scroll()).observe(this.view);
+  }
+
+  begin() {
+    this.beganAt = Date.now();
   }
 
   take(event) {
@@ -22,7 +28,7 @@ export class Captions {
     else if (event.type === "sound" && event.state === "start") this.line(event.start, `[${event.label}]`, "heard");
     else if (event.type === "alert") this.alert(event);
     else if (event.type === "gap" && event.kind === "audio") {
-      this.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${clock(event.start)}: ${event.reason}`);
+      this.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${this.time(event.start)}: ${event.reason}`);
     } else if (event.type === "gap") this.note("Some captions are missing here: this connection is too slow.");
   }
 
@@ -58,12 +64,28 @@ export class Captions {
 
   line(seconds, text, kind) {
     const line = element("p", kind);
-    line.append(element("time", "", clock(seconds)), element("span", "", text));
+    line.append(element("time", "", this.time(seconds)), element("span", "", text));
     this.add(line);
   }
 
+  /** Of the day: a session's own seconds begin anew with each connection. */
+  time(seconds) {
+    return new Date(this.beganAt + 1000 * seconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  }
+
   note(text) {
-    this.add(element("p", "note", text));
+    const line = element("p", "note", text);
+    this.add(line);
+    return line;
+  }
+
+  /** Said in one line as long as nothing else is said behind it. */
+  notRecorded(seconds) {
+    const goesOn = this.missing && this.missing.line === byId("captions").lastChild;
+    const total = seconds + (goesOn ? this.missing.seconds : 0);
+    const text = `${total.toFixed(1)} s were not recorded: this device was asleep or busy, or something else had the microphone.`;
+    if (goesOn) setText(this.missing.line, text);
+    this.missing = { line: goesOn ? this.missing.line : this.note(text), seconds: total };
   }
 
   /** A session is over: what was committed stays, nothing else of it is open any more. */

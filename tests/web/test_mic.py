@@ -200,6 +200,19 @@ def test_a_device_that_goes_away(listening, senders, opened):
     assert len(senders.queues) == 1
 
 
+def test_what_a_busy_or_sleeping_device_did_not_record_is_said_in_one_line(listening, senders, opened):
+    server = listening()
+    page = opened(**ALLOWED)
+    page.add_init_script(
+        "window.asleep = 0; const now = performance.now.bind(performance); performance.now = () => now() + asleep;"
+    )
+    speak(page, f"{server.url}/mic")
+    page.evaluate("asleep = 3000")
+    expect(page.locator("#captions .note")).to_contain_text(re.compile(r"^[23]\.\d s were not recorded"))
+    page.evaluate("asleep = 13000")
+    expect(page.locator("#captions .note")).to_contain_text(re.compile(r"^1[234]\.\d s were not recorded"))
+
+
 def test_a_refused_permission(listening, opened):
     server = listening()
     page = opened(viewport=PHONE)
