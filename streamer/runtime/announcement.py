@@ -5,11 +5,10 @@ QR code is for a terminal that somebody looks at.
 """
 
 import logging
-import sys
 from collections.abc import Collection
 from urllib.parse import urlencode
 
-from streamer.output import qr_code
+from streamer.output.qr_code import below
 from streamer.runtime.inputs import SENDER
 from streamer.server.pages import CERTIFICATE, PHONE_PAGE
 from streamer.server.websocket import ServerThread
@@ -47,6 +46,4 @@ def _for_phones(server: ServerThread, senders: Collection[str], *, hears_phones:
             log.warning("browsers lend a microphone to https pages only: for phones that send, add --tls self-signed")
     links = [server.link(path, outside=True) for path in paths]
     for link in links:
-        log.warning("%s: %s", what, link)
-    if sys.stderr.isatty():
-        log.warning("%s", qr_code.for_terminal(links[0]) or qr_code.MISSING)
+        log.warning("%s: %s%s", what, link, below(link) if link == links[0] else "")

@@ -26,6 +26,7 @@ from websockets.http11 import Response
 
 from streamer.errors import ConfigError
 from streamer.events import Event
+from streamer.output.qr_code import below
 from streamer.server import messages, sockets
 from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen
 from streamer.server.addresses import Addresses, Entrance
@@ -112,10 +113,7 @@ class ServerThread:
         self.url = self.outside_url = ""
 
     def start(self) -> None:
-        """Start the thread and return once the server listens.
-
-        Then `port` and `wyoming_port` are known, `url` and `outside_url` too (`page_addresses`; no token in them).
-        """
+        """Return once the server listens; then `port`, `wyoming_port`, `url` and `outside_url` (`tls.py`) are known."""
         self._thread.start()
         if not self._started.wait(START_S):
             raise ConfigError(f"--host: {self._settings.host!r} gives no answer; try 127.0.0.1")
@@ -356,7 +354,8 @@ class ServerThread:
     def _offer_link(self, path: str) -> None:
         """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
         if self._offers.spend():
-            _log.warning("a new link, for whoever opens it first: %s", self.link(path, outside=path == PHONE_PAGE))
+            link = self.link(path, outside=path == PHONE_PAGE)
+            _log.warning("a new link, for who opens it first: %s%s", link, below(link) if path == PHONE_PAGE else "")
 
     # ---- in the loop
 
