@@ -12,6 +12,7 @@ from conftest import CHROMIUM, QUIET  # noqa: E402
 from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
 from scene import Scene  # noqa: E402
 
+from streamer.errors import UsageError  # noqa: E402
 from streamer.server.ingest import PcmQueue  # noqa: E402
 from streamer.server.messages import Actions, IngestFullError, IngestStart, SessionHealth, SessionInfo  # noqa: E402
 
@@ -49,10 +50,13 @@ class Senders:
         self.queues: list[PcmQueue] = []
         self.starts: list[IngestStart] = []
         self.refusals: list[str] = []
+        self.unknown = ""
         self.server = None
 
     def open(self, start: IngestStart) -> PcmQueue:
         self.starts.append(start)
+        if self.unknown:
+            raise UsageError(self.unknown)
         if self.refusals:
             raise IngestFullError(self.refusals.pop(0))
         queue = PcmQueue(start, f"in{len(self.queues) + 1}")
@@ -154,6 +158,29 @@ def test_who_is_not_let_in_is_told_and_tries_again(listening, senders, opened):
     expect(page.locator("#state")).to_have_text("Off")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#trouble")).to_contain_text("start with --input ingest")
+
+
+def test_a_name_that_the_server_does_not_know(listening, senders, opened):
+    server = listening()
+    senders.unknown = "source: 'hall' is no source with `input: ingest` here; there are: table"
+    page = opened(**ALLOWED)
+    page.goto(f"{server.url}/mic?source=hall")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#trouble")).to_have_text(f"The server refused this microphone: {senders.unknown}")
+    expect(page.locator("#state")).to_have_text("Off")
+
+
+def test_an_iphone_that_opens_no_socket_is_told_of_the_certificate(listening, opened):
+    pytest.importorskip("cryptography")
+    server = listening(tls="self-signed")
+    page = opened(**ALLOWED, ignore_https_errors=True)
+    page.route_web_socket("**/ingest", lambda socket: socket.close(code=1006))
+    page.goto(f"{server.url}/mic")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#trouble")).to_contain_text("iPhones connect only after this certificate was installed")
+    with page.expect_download() as got:
+        page.locator("#trouble a").click()
+    assert got.value.path().read_text() == server.tls.certificate
 
 
 def test_a_lost_connection_is_made_anew_and_what_is_missing_is_said(listening, senders, opened):
