@@ -8,8 +8,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 from browsing import CONTRASTS, eventually, texts  # noqa: E402
-from conftest import CHROMIUM, QUIET  # noqa: E402
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Page, expect  # noqa: E402
 from scene import Scene  # noqa: E402
 
 from streamer.errors import UsageError  # noqa: E402
@@ -33,14 +32,8 @@ RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    expect.set_options(timeout=20_000)
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *FAKE])
-        yield browser
-        browser.close()
+def browser_arguments():
+    return FAKE
 
 
 class Senders:
