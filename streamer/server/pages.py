@@ -52,7 +52,7 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path.
+    too old, to this path (with its query).
     """
 
     troubles: Callable[[], Mapping[str, str]]
@@ -119,13 +119,14 @@ class Pages:
         """
         assert self._access.keys is not None
         result = self._access.keys.use(code)
+        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
+        query = f"?{urlencode(rest)}" if rest else ""
         if result is not Code.GOOD and not let_in:
             self._reports.refused("link")
             if result is Code.SPENT:
-                self._reports.spent(path)
+                self._reports.spent(path + query)
             return _text(401, _SPENT if result is Code.SPENT else _NO_TOKEN, asked.hosts[0])
-        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
-        where = (path[1:] or "./") + (f"?{urlencode(rest)}" if rest else "")
+        where = (path[1:] or "./") + query
         cookie = self._cookie() if result is Code.GOOD else {}
         return _text(303, "", asked.hosts[0], Location=where, **cookie)
 

@@ -354,8 +354,9 @@ class ServerThread:
     def _offer_link(self, path: str) -> None:
         """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
         if self._offers.spend():
-            link = self.link(path, outside=path == PHONE_PAGE)
-            _log.warning("a new link, for who opens it first: %s%s", link, below(link) if path == PHONE_PAGE else "")
+            for_phone = path.startswith(PHONE_PAGE)
+            link = self.link(path, outside=for_phone)
+            _log.warning("a new link, for who opens it first: %s%s", link, below(link) if for_phone else "")
 
     # ---- in the loop
 

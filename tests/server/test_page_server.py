@@ -176,4 +176,4 @@ def test_who_comes_to_the_microphone_page_with_a_spent_link_gets_one_for_other_m
     assert Answer(server, path).headers["Location"] == "mic?source=hall"
     with caplog.at_level(logging.WARNING):
         assert Answer(server, path).status == 401
-    assert f"{server.outside_url}/mic?code=" in caplog.text
+    assert f"{server.outside_url}/mic?source=hall&code=" in caplog.text
