@@ -25,6 +25,7 @@ ONLY_IN = {
     "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")}
     | {"streamer.output.obs"},
     "aiohttp": {"streamer.server.openai_http"},
+    "cryptography": {"streamer.server.self_signed"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},

@@ -26,7 +26,8 @@ from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.announcement import announce
+from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
@@ -159,11 +160,7 @@ class Program:
         for name in self._names:
             self._server.open_session(self._info(name))
         if not self._settings.output.quiet:
-            pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
-            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
-            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
-            if self._server.wyoming_port:
-                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
+            announce(self._server, self._settings, tuple(self._senders), self._after())
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
@@ -333,7 +330,8 @@ class Program:
 
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
-        stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
+        waits = bool(self._senders) or self._settings.audio.input == SENDER
+        stays = self._server is not None and (self._settings.output.stay or waits)
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
             worker.watch()
             if worker.responsive:
@@ -403,7 +401,8 @@ class Program:
 
     def _open_ingest(self, start: IngestStart) -> PcmQueue:
         if self._ingests is None:
-            raise IngestFullError("ingest: not listening to senders (yet)")
+            never = "off: files at --speed 0 are all that is heard; start with --input ingest"
+            raise IngestFullError("ingest: not listening to senders (yet)" if self._live else never)
         return self._ingests.open(start)
 
     def _ack(self, message: Ack) -> None:

@@ -1,9 +1,9 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-The pages (`/`, `/overlay`, `/overlay-setup`) and the transcripts (`/transcript`) need the token where there is one;
-scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked
-for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a code is taken
-out of the address at once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`) and the transcripts (`/transcript`) need the token where there is
+one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not, nor does the
+certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a link's code
+gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at once.
 """
 
 import gzip
@@ -22,9 +22,17 @@ from websockets.http11 import Response
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
+from streamer.server.tls import Tls
 from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", "/overlay-setup": "overlay_setup.html"}
+PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
+CERTIFICATE = "/certificate"
+_PAGES = {
+    "/": "viewer.html",
+    "/overlay": "overlay.html",
+    "/overlay-setup": "overlay_setup.html",
+    PHONE_PAGE: "mic.html",
+}
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
 _WORTH_PACKING = 16_384  # bytes
 _STYLES = "style-src 'self'"
@@ -62,7 +70,7 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path. `transcript`: of a session, in a format; KeyError where there is none.
+    too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
@@ -73,11 +81,13 @@ class Reports:
 
 
 class Pages:
-    """Answers GET and HEAD, for whom `access` lets in. `secure`: browsers come by TLS."""
+    """Answers GET and HEAD, for whom `access` lets in. `tls`: browsers come by it."""
 
-    def __init__(self, access: Access, reports: Reports, *, secure: bool = False, realtime: bool = False) -> None:
+    def __init__(self, access: Access, reports: Reports, tls: Tls | None = None, *, realtime: bool = False) -> None:
         """`realtime`: OpenAI's websocket is served."""
-        self._access, self._reports, self._secure, self._pages = access, reports, secure, load_pages()
+        self._access, self._reports, self._secure, self._pages = access, reports, tls is not None, load_pages()
+        if tls and tls.certificate:
+            self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
         self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
@@ -111,7 +121,7 @@ class Pages:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are /, /overlay and /overlay-setup.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay, /overlay-setup and /mic.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -120,8 +130,10 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, page.policy, **cookie)
+        more = self._cookie() if asked.asked_for("token") is not None else {}
+        if path == PHONE_PAGE:
+            more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
+        return _response(200, page.body, page.content_type, host, page.policy, **more)
 
     def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
@@ -149,13 +161,14 @@ class Pages:
         """
         assert self._access.keys is not None
         result = self._access.keys.use(code)
+        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
+        query = f"?{urlencode(rest)}" if rest else ""
         if result is not Code.GOOD and not let_in:
             self._reports.refused("link")
             if result is Code.SPENT:
-                self._reports.spent(path)
+                self._reports.spent(path + query)
             return _text(401, _SPENT if result is Code.SPENT else _NO_TOKEN, asked.hosts[0])
-        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
-        where = (path[1:] or "./") + (f"?{urlencode(rest)}" if rest else "")
+        where = (path[1:] or "./") + query
         cookie = self._cookie() if result is Code.GOOD else {}
         return _text(303, "", asked.hosts[0], Location=where, **cookie)
 

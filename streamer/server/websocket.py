@@ -26,8 +26,9 @@ from websockets.http11 import Response
 
 from streamer.errors import ConfigError
 from streamer.events import Event
+from streamer.output.qr_code import below
 from streamer.server import messages, sockets
-from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen, tls_context
+from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen
 from streamer.server.addresses import Addresses, Entrance
 from streamer.server.follow import Followers, tell
 from streamer.server.hub import Hub, HubLimits
@@ -35,12 +36,13 @@ from streamer.server.ingest import MAX_SENDERS, receive
 from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
 from streamer.server.metrics import Metrics
 from streamer.server.one_port import openai_door
-from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
+from streamer.server.pages import PHONE_PAGE, Pages, Reports, asked_by, too_many_tries
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
 from streamer.server.realtime import Conversation
 from streamer.server.scrub import Scrubber
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
+from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
 from streamer.settings.server import ServerSettings
 
@@ -77,7 +79,7 @@ class ServerThread:
         self._settings, self._actions, self._on_failure = settings, actions or Actions(), on_failure
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
         self._access = Access(settings.host, settings.token, (*settings.hosts, *own_name), settings.origins)
-        self._tls = tls_context(settings)
+        self.tls = open_tls(settings)
         self._proxies = frozenset(settings.proxies)
         shared = settings.max_clients + MAX_SENDERS + HALF_OPEN
         self._addresses = Addresses(time.monotonic, settings.max_per_address, shared, self._proxies)  # the loop's
@@ -91,7 +93,7 @@ class ServerThread:
             spent=self._offer_link,
             transcript=self._transcript,
         )
-        self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
+        self._pages = Pages(self._access, reports, self.tls, realtime=settings.openai)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
         self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
@@ -112,13 +114,10 @@ class ServerThread:
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
         self.port = self.wyoming_port = 0
-        self.url = ""
+        self.url = self.outside_url = ""
 
     def start(self) -> None:
-        """Start the thread and return once the server listens. Then `port` is known, `wyoming_port` and `url`.
-
-        The URL is where a person on this machine finds the viewer: no slash at the end, no token.
-        """
+        """Return once the server listens; then `port`, `wyoming_port`, `url` and `outside_url` (`tls.py`) are known."""
         self._thread.start()
         if not self._started.wait(START_S):
             raise ConfigError(f"--host: {self._settings.host!r} gives no answer; try 127.0.0.1")
@@ -136,10 +135,10 @@ class ServerThread:
                 loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(timeout_s)
 
-    def link(self, path: str = "/") -> str:
-        """The address of a page for a person on this machine: with a token, one that lets in whoever opens it first."""
-        keys = self._access.keys
-        return f"{self.url}{path}" + ("" if keys is None else f"?code={keys.new_code()}")
+    def link(self, path: str = "/", *, outside: bool = False) -> str:
+        """The address of a page for a person here (`outside`: elsewhere); with a token it lets in who comes first."""
+        keys, address = self._access.keys, f"{(outside and self.outside_url) or self.url}{path}"
+        return address + ("" if keys is None else f"{'&' if '?' in path else '?'}code={keys.new_code()}")
 
     def open_session(self, info: SessionInfo) -> None:
         """Announce a session before its first event. Raises ValueError for a name that was used before."""
@@ -212,7 +211,7 @@ class ServerThread:
                 max_queue=4,
                 logger=_wire_log,
                 create_connection=connection,  # type: ignore[arg-type]
-                ssl=self._tls,
+                ssl=self.tls.context if self.tls else None,
             )
             if self._settings.wyoming_port is not None:
                 self.wyoming_port = await self._wyoming.open(self._settings)
@@ -221,8 +220,7 @@ class ServerThread:
         self._began_s = time.monotonic()
         self.port = int(listening.sockets[0].getsockname()[1])
         self._access.cookie_name = f"streamer-{self.port}"
-        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        self.url = f"{'https' if self._tls else 'http'}://{name}:{self.port}"
+        self.url, self.outside_url = page_addresses(host, self.port, secure=self.tls is not None)
         with self._lock:
             self._loop = asyncio.get_running_loop()
         self._spawn(self._every(HEARTBEAT_S, self._beat))
@@ -364,7 +362,9 @@ class ServerThread:
     def _offer_link(self, path: str) -> None:
         """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
         if self._offers.spend():
-            _log.warning("a new link, for whoever opens it first: %s", self.link(path))
+            for_phone = path.startswith(PHONE_PAGE)
+            link = self.link(path, outside=for_phone)
+            _log.warning("a new link, for who opens it first: %s%s", link, below(link) if for_phone else "")
 
     # ---- in the loop
 

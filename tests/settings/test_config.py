@@ -31,6 +31,11 @@ def refused(data, says):
         ({"vad": {"hangover_ms": 300}}, "vad.hangover_ms: must be at least window.hop_s (500 ms)"),
         ({"vad": {"aggressiveness": 7}}, "vad.aggressiveness: "),
         ({"server": {"tls_cert": "x.pem"}}, "tls_key"),
+        ({"server": {"tls": "yes"}}, "server.tls: input should be 'self-signed'; is 'yes'"),
+        (
+            {"server": {"tls": "self-signed", "tls_cert": "x.pem", "tls_key": "x.pem"}},
+            "tls and tls_cert (--tls, --tls-cert): give only one of them",
+        ),
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
