@@ -27,7 +27,7 @@ ONLY_IN = {
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},
-    "av": {"streamer.audio.link", "streamer.audio.track"},
+    "av": {f"streamer.audio.{name}" for name in ("link", "track", "packets")},
     "soxr": {"streamer.audio.resample"},
 }
 THEIR_OWN = ("bench", "training", "recipes")  # they read and write recordings, and speak to servers, of their own
