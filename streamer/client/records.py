@@ -23,7 +23,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionInfo:
-    """One session, in `Hello`. `head` None: it names no sounds. `opened_at`: Unix time of its first sample."""
+    """One session, in `Hello`. `head` None: it names no sounds. `active` False: it is over, its events are still there.
+
+    `oldest_seq`, `last_seq`: the events that the server has. `opened_at`: Unix time of its first sample; None where it
+    is not heard as it happens.
+    """
 
     session: str
     model: str
@@ -31,6 +35,7 @@ class SessionInfo:
     sample_rate: int
     oldest_seq: int
     last_seq: int
+    active: bool = True
     opened_at: float | None = None
 
 

@@ -242,7 +242,7 @@ class Results:
         alternative: Json = {
             "transcript": text,
             "confidence": round(sum(confidences) / len(confidences), 6) if confidences else 0.0,
-            "words": [self._word(word) for word in words],
+            "words": self._words(words),
         }
         if not self._wishes.language and language:
             alternative["languages"] = [language]
@@ -258,11 +258,19 @@ class Results:
             "from_finalize": False,
         }
 
-    def _word(self, word: Mapping[str, Any]) -> Json:
-        written = word["word"].strip()
-        plain = "".join(char for char in written.lower() if char.isalnum() or char in "'’-")
-        times = {name: self._ms(word[name]) / 1000 for name in _TIMES}
-        return {"word": plain or written, **times, "confidence": word["probability"], "punctuated_word": written}
+    def _words(self, words: list[Json]) -> list[Json]:
+        """Each in both spellings; a mark that stands alone goes to the word before it."""
+        told: list[Json] = []
+        for word in words:
+            written = word["word"].strip()
+            plain = "".join(char for char in written.lower() if char.isalnum() or char in "'’-")
+            times = {name: self._ms(word[name]) / 1000 for name in _TIMES}
+            if plain or not told:
+                spellings = {"word": plain or written, "punctuated_word": written}
+                told.append({**spellings, **times, "confidence": word["probability"]})
+            else:
+                told[-1]["punctuated_word"] += written
+        return told
 
     def _rest(self, event: Mapping[str, Any], partial: str = "") -> str:
         """What is not final of an utterance."""

@@ -88,9 +88,9 @@ def test_a_long_utterance_becomes_final_piece_by_piece():
 
 
 def test_a_word_is_told_plainly_and_as_it_is_written():
-    (told,) = results().step(transcript(0, "“Don't!”", final=True))
-    word = told["channel"]["alternatives"][0]["words"][0]
-    assert (word["word"], word["punctuated_word"]) == ("don't", "“Don't!”")
+    (told,) = results().step(transcript(0, "“Don't!” 6 .", final=True))
+    words = told["channel"]["alternatives"][0]["words"]
+    assert [(one["word"], one["punctuated_word"]) for one in words] == [("don't", "“Don't!”"), ("6", "6.")]
 
 
 def test_without_interim_results_only_finals_come():
