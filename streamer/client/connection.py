@@ -15,6 +15,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Collection
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -55,8 +56,13 @@ class Client:
         session: str | None = None,
         since_seq: int | None = None,
         reconnect: bool = True,
+        ssl: SSLContext | None = None,
     ) -> None:
-        """`url`: of the server (`http://…`, `https://…`, `ws://…`), with the path below which it is found, if any."""
+        """`url`: of the server (`http://…`, `https://…`, `ws://…`), with the path below which it is found, if any.
+
+        `ssl`: which certificates are believed; None: those that the system believes.
+        """
+        self._ssl = ssl
         self._address, self._token, self._reconnect = address(url, "ws"), token, reconnect
         self._types, self._session, self._first_seq = types, session, since_seq
         self._socket: ClientConnection | None = None
@@ -149,7 +155,7 @@ class Client:
             raise OSError(f"{self._address}: not connected") from None
 
     async def _open(self) -> ClientConnection:
-        return await open_socket(self._address, self._token)
+        return await open_socket(self._address, self._token, self._ssl)
 
     async def _receive(self, socket: ClientConnection) -> AsyncIterator[Event | Message]:
         """What comes on one connection, without what came before. Raises ConnectionClosed, TimeoutError."""
@@ -194,11 +200,12 @@ def address(url: str, path: str) -> str:
     return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/{path}", "", ""))
 
 
-async def open_socket(where: str, token: str | None) -> ClientConnection:
+async def open_socket(where: str, token: str | None, ssl: SSLContext | None) -> ClientConnection:
     """A connection. Raises RefusedError for an answer that will not change, else OSError, InvalidHandshake."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        return await connect(where, additional_headers=headers, max_size=MAX_MESSAGE, ping_timeout=None)
+        encrypted: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
+        return await connect(where, additional_headers=headers, max_size=MAX_MESSAGE, ping_timeout=None, **encrypted)
     except InvalidStatus as error:
         status = error.response.status_code
         if status in (400, 401, 403, 404):

@@ -11,13 +11,14 @@ A session ends with its connection, so nothing is opened again here; what was sa
 
 import json
 from collections.abc import AsyncIterator
+from ssl import SSLContext
 from types import TracebackType
 from typing import Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake
 
-from streamer.client.connection import RefusedError, address, open_socket
+from streamer.client.connection import NOT_ALLOWED, RefusedError, address, open_socket
 from streamer.client.records import Error, EventsGap, Message, Started, Unknown, parse
 from streamer.errors import StreamerError
 from streamer.events import Event
@@ -41,8 +42,10 @@ class Ingest:
         token: str | None = None,
         source: str | None = None,
         events: bool = True,
+        ssl: SSLContext | None = None,
     ) -> None:
-        """`url`: as for `Client`."""
+        """`url`, `ssl`: as for `Client`."""
+        self._ssl = ssl
         self._address, self._token = address(url, "ingest"), token
         self._start = {"type": "start", "sample_rate": sample_rate, "encoding": "pcm_s16le", "channels": channels}
         self._start |= ({"source": source} if source else {}) | ({"events": True} if events else {})
@@ -52,7 +55,7 @@ class Ingest:
     async def __aenter__(self) -> Self:
         """Open the session. Raises RefusedError; OSError: nobody answers, or the machine carries no further sender."""
         try:
-            self._socket = await open_socket(self._address, self._token)
+            self._socket = await open_socket(self._address, self._token, self._ssl)
             await self._socket.send(json.dumps(self._start))
             while not self.session:
                 message = parse(await self._socket.recv())
@@ -61,7 +64,10 @@ class Ingest:
                 if isinstance(message, Started):
                     self.session = message.session
         except ConnectionClosed as closed:
-            raise OSError(f"{self._address}: {closed.rcvd.reason if closed.rcvd else 'closed'}") from None
+            why = f"{self._address}: {closed.rcvd.reason if closed.rcvd else 'closed'}"
+            if closed.rcvd and closed.rcvd.code == NOT_ALLOWED:
+                raise RefusedError(why) from None
+            raise OSError(why) from None
         except InvalidHandshake as error:
             raise OSError(f"{self._address}: cannot connect: {error}") from None
         return self
