@@ -82,9 +82,8 @@ def node() -> str:
 
 def test_the_program_in_python(program, folder):
     captions, _ = blocks("python")
-    lines = said(program, folder, [sys.executable, saved(program, folder, "captions.py", captions)], enough=3).split(
-        "\n"
-    )
+    command = [sys.executable, saved(program, folder, "captions.py", captions)]
+    lines = said(program, folder, command, enough=3).split("\n")
     assert any(line and not line.startswith(("[", "ALERT")) for line in lines)
 
 

@@ -69,7 +69,7 @@ class ContainedSound:
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
         self._coming: asyncio.Queue[bytes] = asyncio.Queue(WAITING)  # b"": the end
-        self._rest = b""  # the thread's: of the last message
+        self._rest, self._ended = b"", False  # the thread's: of the last message; whether the end came
         self._hungry, self._over = asyncio.Event(), asyncio.Event()
         self._fault: Exception | None = None
         self._closed = False
@@ -145,8 +145,9 @@ class ContainedSound:
 
     def _read(self, size: int) -> bytes:
         """At most `size` next bytes, none at the end."""
-        if not self._rest and not self._closed:
+        if not self._rest and not self._ended and not self._closed:
             self._rest = self._ask(self._next())
+            self._ended = not self._rest
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
