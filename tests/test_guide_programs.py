@@ -80,17 +80,17 @@ def node() -> str:
     return str(driver.compute_driver_executable()[0])
 
 
+def test_sending_a_recording_in_python(program, folder):
+    _, listen = blocks("python")
+    told = said(program, folder, [sys.executable, saved(program, folder, "listen.py", listen), "talk.wav"])
+    assert re.match(r"\d+\.\d s: \w+", told)
+
+
 def test_the_program_in_python(program, folder):
     captions, _ = blocks("python")
     command = [sys.executable, saved(program, folder, "captions.py", captions)]
     lines = said(program, folder, command, enough=3).split("\n")
     assert any(line and not line.startswith(("[", "ALERT")) for line in lines)
-
-
-def test_sending_a_recording_in_python(program, folder):
-    _, listen = blocks("python")
-    told = said(program, folder, [sys.executable, saved(program, folder, "listen.py", listen), "talk.wav"])
-    assert re.match(r"\d+\.\d s: \w+", told)
 
 
 def test_the_program_in_javascript(program, folder):
