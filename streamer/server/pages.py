@@ -21,7 +21,6 @@ from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
 
-SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 _PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,6 +33,7 @@ _NO_TOKEN = (
     "With the token: add ?token=... to the address.\n"
 )
 _SPENT = "This link was used already or is too old. Streamer prints a new one where it runs.\n"
+SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def refused(data, says):
         ({"vad": {"aggressiveness": 7}}, "vad.aggressiveness: "),
         ({"server": {"tls_cert": "x.pem"}}, "tls_key"),
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
+        ({"server": {"deepgram": "maybe"}}, "server.deepgram: input should be a valid boolean"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
         ({"speech": {"language": "e9"}}, "speech.language"),
