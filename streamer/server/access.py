@@ -113,7 +113,10 @@ class Access:
         return origin in self._origins or origin == _origin(f"{origin[0]}://{request.hosts[0]}")
 
     def credentials(self, request: Request) -> Credentials:
-        """What came: `?token=` or `Authorization: Bearer`, compared in constant time, or a cookie that we gave."""
+        """What came: `?token=` or `Authorization: Bearer`, compared in constant time, or a cookie that we gave.
+
+        `Authorization: Token` is Deepgram's word for the same.
+        """
         if self._token is None or self.keys is None:
             return Credentials.NONE_NEEDED
         if self.keys.opens(request.cookie(self.cookie_name) or ""):
@@ -122,7 +125,7 @@ class Access:
         given = [] if query is None else [query]
         for value in request.authorizations[:1]:
             scheme, _, credentials = value.partition(" ")
-            if scheme.lower() == "bearer":
+            if scheme.lower() in ("bearer", "token"):
                 given.append(credentials.strip())
         if not given:
             return Credentials.MISSING

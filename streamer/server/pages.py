@@ -10,7 +10,7 @@ import gzip
 import http
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 from websockets.datastructures import Headers
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
+from websockets.typing import Subprotocol
 
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
@@ -50,6 +51,7 @@ _NO_TOKEN = (
     "With the token: add ?token=... to the address.\n"
 )
 _SPENT = "This link was used already or is too old. Streamer prints a new one where it runs.\n"
+SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,14 @@ class Reports:
 class Pages:
     """Answers GET and HEAD, for whom `access` lets in. `tls`: browsers come by it."""
 
-    def __init__(self, access: Access, reports: Reports, tls: Tls | None = None, *, realtime: bool = False) -> None:
-        """`realtime`: OpenAI's websocket is served."""
+    def __init__(
+        self, access: Access, reports: Reports, tls: Tls | None = None, *, sockets: Sequence[str] = ("/ws", "/ingest")
+    ) -> None:
+        """`sockets`: the paths of the websockets that are served."""
         self._access, self._reports, self._secure, self._pages = access, reports, tls is not None, load_pages()
         if tls and tls.certificate:
             self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
-        self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
+        self._sockets = frozenset(sockets)
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
@@ -108,10 +112,10 @@ class Pages:
             return _text(403, unknown, "localhost")
         host = asked.hosts[0]
         if path == "/healthz":
-            return _json(200, {"status": "ok"}, host)
+            return json_answer(200, {"status": "ok"}, host)
         if path == "/readyz":
             troubles = self._reports.troubles()
-            return _json(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
+            return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
         if path == "/metrics":
             if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
@@ -190,12 +194,23 @@ def asked_by(request: HttpRequest, peer: str = "", proxies: frozenset[str] = fro
     return Request(
         given.get_all("Host"),
         given.get_all("Origin"),
-        given.get_all("Authorization"),
+        [*given.get_all("Authorization"), *_by_subprotocol(given.get_all("Sec-WebSocket-Protocol"))],
         query,
         given.get_all("Cookie"),
         address,
         local,
     )
+
+
+def _by_subprotocol(offered: Sequence[str]) -> list[str]:
+    """`token, KEY` as an Authorization value: browsers send a websocket no other headers (Deepgram's clients do so)."""
+    scheme, comma, key = ",".join(offered).partition(",")
+    return [f"{scheme.strip()} {key.strip()}"] if comma and scheme.strip() in SUBPROTOCOLS else []
+
+
+def chosen_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first that we know of those that a client offers: a browser gives up where it offered some and gets none."""
+    return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
 def load_pages() -> dict[str, Page]:
@@ -216,7 +231,8 @@ def _text(status: int, text: str, host: str, **more: str) -> Response:
     return _response(status, text.encode(), "text/plain; charset=utf-8", host, **more)
 
 
-def _json(status: int, content: Mapping[str, object], host: str) -> Response:
+def json_answer(status: int, content: Mapping[str, object], host: str) -> Response:
+    """An answer of JSON. `host`: as in `_response`."""
     body = json.dumps(content, separators=(",", ":")) + "\n"
     return _response(status, body.encode(), "application/json", host)
 

@@ -36,7 +36,7 @@ class ServerSettings(Section):
             "max_per_address",
             "proxies",
         ),
-        *("allow_set", "max_clients", "openai", "wyoming_port"),
+        *("allow_set", "max_clients", "openai", "deepgram", "wyoming_port"),
     )
     enabled: bool = Field(True, description="false: no server (--no-server)")
     host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
@@ -59,6 +59,7 @@ class ServerSettings(Section):
     upload_max_min: int = Field(
         60, ge=1, le=1440, description="openai: longest; 345 MB of memory for each hour of sound"
     )
+    deepgram: bool = Field(False, description="answer clients of Deepgram's live API, the websocket /v1/listen")
     wyoming_port: int | None = Field(
         None, ge=0, le=65535, description="speech to text for Home Assistant; 0: any free one"
     )

@@ -37,6 +37,7 @@ def refused(data, says):
             "tls and tls_cert (--tls, --tls-cert): give only one of them",
         ),
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
+        ({"server": {"deepgram": "maybe"}}, "server.deepgram: input should be a valid boolean"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
         ({"speech": {"language": "e9"}}, "speech.language"),
