@@ -54,7 +54,8 @@ class Page {
         started: (session, unsentSeconds) => this.started(session, unsentSeconds),
       },
     });
-    this.running = false; // the microphone is open
+    this.running = false; // the microphone is open, or is being opened anew
+    this.stopping = false; // it is being closed
     this.held = false; // the system has taken it away for a while
     this.awake = true; // the screen stays on
     this.session = null;
@@ -99,20 +100,25 @@ class Page {
   }
 
   async stop(trouble = "") {
+    if (this.stopping) return this.trouble(trouble); // pressed twice: the last words are awaited all the same
+    this.stopping = true;
     this.running = false;
     byId("mute").disabled = true;
     this.say("");
     this.trouble(trouble);
     screenLock.release();
-    await this.capture.close();
-    this.mute(false);
-    this.sender.end();
-    byId("meter").value = FLOOR_DBFS;
+    try {
+      await this.capture.close();
+    } finally {
+      this.stopping = false;
+      this.mute(false);
+      this.sender.end();
+      byId("meter").value = FLOOR_DBFS;
+    }
   }
 
   /** Another device or other processing, in the same session. */
   async reopen() {
-    await this.capture.close();
     try {
       await this.capture.open(wish());
       this.expectFromNow();
@@ -123,8 +129,8 @@ class Page {
   }
 
   async deviceGone() {
+    if (!this.running) return;
     this.captions.note("The microphone is gone; trying the usual one.");
-    await this.capture.close();
     try {
       await this.capture.open({ ...wish(), deviceId: "" });
       this.expectFromNow();
@@ -242,6 +248,7 @@ class Page {
 
   async keepAwake() {
     this.awake = await screenLock.keep();
+    if (!this.running) screenLock.release(); // stopped meanwhile
   }
 
   async list() {

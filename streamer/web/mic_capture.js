@@ -41,11 +41,28 @@ export class Capture {
     this.on = on;
     this.muted = false;
     this.stream = this.context = this.node = null;
-    this.closing = null; // until it is closed
+    this.last = Promise.resolve(); // opening and closing, one after the other
   }
 
-  /** wish: {deviceId, echoCancellation, noiseSuppression, autoGainControl}. Throws what browsers throw. */
-  async open(wish) {
+  /**
+   * Instead of the one that is open, if any. wish: {deviceId, echoCancellation, noiseSuppression, autoGainControl}.
+   * Throws what browsers throw.
+   */
+  open(wish) {
+    return this.inTurn(async () => {
+      await this.end();
+      await this.begin(wish);
+    });
+  }
+
+  /** Whoever opens and whoever closes may come at once: none of them must leave a microphone open that nobody knows of. */
+  inTurn(work) {
+    const done = this.last.then(work);
+    this.last = done.catch(() => {});
+    return done;
+  }
+
+  async begin(wish) {
     const stream = await this.ask(wish);
     try {
       this.context = await this.listen(stream);
@@ -108,10 +125,7 @@ export class Capture {
 
   /** The microphone is free again; its last samples are handed on before. */
   close() {
-    this.closing ??= this.end().finally(() => {
-      this.closing = null;
-    });
-    return this.closing;
+    return this.inTurn(() => this.end());
   }
 
   async end() {

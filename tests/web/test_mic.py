@@ -220,6 +220,34 @@ def test_a_device_that_goes_away(listening, senders, opened):
     assert len(senders.queues) == 1
 
 
+def test_no_microphone_stays_open_that_is_not_used(listening, senders, opened):
+    """Other processing is chosen twice, and Stop is pressed twice, before the browser gave what was asked for first."""
+    server = listening()
+    page = opened(**ALLOWED)
+    page.add_init_script(
+        "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+        "window.tracks = []; window.given = Promise.resolve();"
+        "navigator.mediaDevices.getUserMedia = async (wish) => {"
+        "  await given; const stream = await ask(wish); tracks.push(...stream.getTracks()); return stream; };"
+    )
+    speak(page, f"{server.url}/mic")
+    page.evaluate(
+        """() => {
+          window.given = new Promise((give) => { window.give = give; });
+          document.getElementById("noiseSuppression").click();
+          document.getElementById("echoCancellation").click();
+          document.getElementById("start").click();
+          document.getElementById("start").click();
+          give();
+        }"""
+    )
+    expect(page.locator("#state")).to_have_text("Waiting for the last words …")
+    assert page.evaluate("tracks.map((track) => track.readyState)") == ["ended"] * 3
+    senders.queues[0].stop()
+    server.close_session("in1")
+    expect(page.locator("#state")).to_have_text("Off")
+
+
 def test_what_a_busy_or_sleeping_device_did_not_record_is_said_in_one_line(listening, senders, opened):
     server = listening()
     page = opened(**ALLOWED)
