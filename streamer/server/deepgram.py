@@ -80,6 +80,7 @@ class Listening:
         self._sound = self._opened()
         self._turn: _Turn | None = None
         self._tellers: list[asyncio.Task[None]] = []  # in order; each tells when the one before is through
+        self._gone = False  # the client is: what is decoded behind that is not wanted
 
     async def run(self, incoming: AsyncIterator[str | bytes]) -> tuple[int, str]:
         """Serve the client until it is done or goes away; returns how to close. Sessions are always finished."""
@@ -116,6 +117,7 @@ class Listening:
         except TimeoutError:
             return 1013, "too slow"
         finally:
+            self._gone = True
             self._sound.close()
             if self._turn:
                 self._turn.sink.finish()
@@ -151,6 +153,8 @@ class Listening:
         if self._turn is None:
             while len(waiting := [teller for teller in self._tellers if not teller.done()]) >= MAX_WAITING:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._gone:
+                return  # nobody would end this session
             sink = open_sender(self._actions, self._wishes.start, self._wishes.language)
             results = Results(self._wishes, self._about, self._sent_ms)
             before = waiting[-1] if waiting else None

@@ -1,7 +1,10 @@
 """From a session's events to Deepgram's messages: what a client may rely on, and what it may ask for."""
 
+import asyncio
 import itertools
 import json
+import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,8 +12,10 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from streamer.server.access import Allowance
+from streamer.server.deepgram import Listening
 from streamer.server.deepgram_results import About, Results, Wishes, wishes_of
-from streamer.server.messages import Actions, MessageError, ModelFacts
+from streamer.server.messages import Actions, IngestStart, MessageError, ModelFacts
 
 ACTIONS = Actions(model=lambda: ModelFacts("tiny", {"en": "english", "de": "german"}))
 TOKEN = "a-long-token"
@@ -232,6 +237,26 @@ def test_a_token_may_come_as_a_subprotocol(serve):
         connect(f"{address}/v1/listen", subprotocols=["token", "wrong"])
     with connect(f"{address}/ws", subprotocols=["bearer", TOKEN]) as client:
         assert json.loads(client.recv(10))["type"] == "hello"
+
+
+def test_sound_that_is_decoded_behind_the_end_opens_no_session():
+    opened: list[IngestStart] = []
+
+    async def scenario():
+        async def send(message: str) -> None:
+            pass
+
+        async def nothing():
+            for message in ():
+                yield message
+
+        actions = replace(ACTIONS, open_ingest=opened.append)
+        listening = Listening(send, actions, lambda session: nothing(), Allowance(1, 1, time.monotonic), "")
+        await listening.run(nothing())
+        await listening._deliver(bytes(320))  # as the thread of a container may, which is told of the end meanwhile
+
+    asyncio.run(scenario())
+    assert opened == []
 
 
 def test_it_is_off_unless_it_is_wanted(serve):
