@@ -208,6 +208,40 @@ def test_a_server_of_a_later_version_is_no_trouble():
     assert asyncio.run(scenario()) == [Unknown(fields=scene), Unknown(fields={"v": 1, "type": "weather"})]
 
 
+def test_what_was_had_already_is_not_told_as_lost_and_a_quick_close_is_no_error(monkeypatch):
+    monkeypatch.setattr(client_connection, "RETRY_S", 0.01)
+    hello = {"v": 1, "type": "hello", "version": 1, "run": "r", "capabilities": []}
+    names = [{"session": name, "model": "m", "head": None, "sample_rate": 16000, "oldest_seq": 1} for name in "ab"]
+    hello["sessions"] = [one | {"last_seq": 0} for one in names]
+    gap = {"v": 1, "type": "gap", "kind": "events", "session": "b", "from_seq": 1, "reason": "too old"}
+    event = {"v": 1, "type": "status", "session": "b", "seq": 5, "audio_t": 1.0, "state": "listening", "detail": ""}
+    connections: list[str] = []
+
+    async def scenario():
+        async def handle(socket):
+            connections.append("")
+            await socket.send(json.dumps(hello))
+            if len(connections) == 2:
+                return socket.transport.abort()
+            await socket.recv()
+            told = [event] if len(connections) == 1 else [gap | {"to_seq": 4}, gap | {"to_seq": 7}, event | {"seq": 8}]
+            for message in told:
+                await socket.send(json.dumps(message))
+            if len(connections) == 1:
+                return await socket.close(1012)
+            return await socket.wait_closed()
+
+        async with listen(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with asyncio.timeout(20), Client(f"http://127.0.0.1:{port}") as client:
+                events = client.events()
+                return [await anext(events) for _ in range(3)]
+
+    first, lost, last = asyncio.run(scenario())
+    assert (first.seq, last.seq) == (5, 8)
+    assert (lost.from_seq, lost.to_seq) == (6, 7)
+
+
 def test_a_silent_server_is_left(serve, monkeypatch):
     monkeypatch.setattr(client_connection, "SILENT_S", 0.2)
 

@@ -15,6 +15,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
@@ -124,6 +125,8 @@ class Client:
             except (OSError, TimeoutError, InvalidHandshake) as error:
                 self._socket = None
                 log.info("%s: cannot connect: %s", self._address, error)
+            if self._socket is not None and not self._reconnect:  # left meanwhile, by another task
+                await self._socket.close()
 
     async def acknowledge(self, alert: int, session: str | None = None) -> None:
         """A person has seen this alert. `session` may be left out where there is one source."""
@@ -150,7 +153,7 @@ class Client:
         if self._socket is None:
             raise OSError(f"{self._address}: not connected")
         try:
-            await self._socket.send(json.dumps({name: value for name, value in message.items() if value is not None}))
+            await self._socket.send(_encoded(message))
         except ConnectionClosed:
             raise OSError(f"{self._address}: not connected") from None
 
@@ -164,9 +167,13 @@ class Client:
                 text = await socket.recv()
             message = parse(text)
             if isinstance(message, Hello):
-                await self._greet(message)
+                await self._greet(socket, message)
             elif isinstance(message, EventsGap):
-                self._newest[message.session] = max(self._newest.get(message.session, 0), message.to_seq)
+                had = self._newest.get(message.session, 0)
+                if message.to_seq <= had:
+                    continue
+                self._newest[message.session] = message.to_seq
+                message = replace(message, from_seq=max(message.from_seq, had + 1))
             elif (number := _number(message)) is not None:
                 session, seq = number
                 if seq <= self._newest.get(session, 0):
@@ -174,8 +181,11 @@ class Client:
                 self._newest[session] = seq
             yield message
 
-    async def _greet(self, hello: Hello) -> None:
-        """Subscribe. One number stands for all sessions: the lowest that is needed; what comes twice is left out."""
+    async def _greet(self, socket: ClientConnection, hello: Hello) -> None:
+        """Subscribe. One number stands for all sessions: the lowest that is needed; what comes twice is left out.
+
+        Raises ConnectionClosed.
+        """
         if hello.run != self._run:
             self._newest.clear()
         first = self.hello is None
@@ -188,7 +198,7 @@ class Client:
         behind = [seq for seq, last in since if seq < last]
         subscribe: dict[str, Any] = {"type": "subscribe", "session": self._session}
         subscribe["types"] = None if self._types is None else sorted(self._types)
-        await self.send(subscribe | {"since_seq": min(behind) if behind else None})
+        await socket.send(_encoded(subscribe | {"since_seq": min(behind) if behind else None}))
 
 
 def address(url: str, path: str) -> str:
@@ -211,6 +221,11 @@ async def open_socket(where: str, token: str | None, ssl: SSLContext | None) -> 
         if status in (400, 401, 403, 404):
             raise RefusedError(f"{where}: answered {status}: {(error.response.body or b'').decode().strip()}") from None
         raise
+
+
+def _encoded(message: dict[str, Any]) -> str:
+    """A message as it is sent: fields that are None are left out."""
+    return json.dumps({name: value for name, value in message.items() if value is not None})
 
 
 def _number(message: Event | Message) -> tuple[str, int] | None:
