@@ -1,7 +1,8 @@
 """Transcripts that are kept on disk: in one folder, a text file for each session and day, with the times of day.
 
-`2026-11-29 kitchen.txt` holds lines such as `20:18:05 The bread is in the oven.`; who starts again on the same day
-writes on in it. A file is open while its session makes events. Nothing is deleted: a day of talk is less than 1 MB.
+`2026-11-29 kitchen.txt` holds lines such as `20:18:05 The bread is in the oven.`; a source with a name of its own that
+is heard again on the same day writes on in it. A file is open while its session makes events. Nothing is deleted: a day
+of talk is less than 1 MB.
 """
 
 import os

@@ -20,7 +20,7 @@ from streamer.output.caption_posts import YouTubeCaptions, ZoomCaptions
 from streamer.output.caption_sender import CaptionSender, CaptionService, Line
 from streamer.output.captions import Cue, CueMaker, fill
 from streamer.output.obs import ObsCaptions
-from streamer.output.plain_text import clean
+from streamer.output.plain_text import clean, source_of
 from streamer.settings.config import OutputSettings
 from streamer.settings.deliveries import address, check_web_address, secret, state_directory
 
@@ -109,7 +109,7 @@ class _Lines:
         self.sender.finish()
 
     def _label(self, session: str) -> str:
-        return f"{clean(session.rsplit('-', 1)[0])[:LABEL_CELLS]}: " if self._several else ""
+        return f"{clean(source_of(session))[:LABEL_CELLS]}: " if self._several else ""
 
     def _give_out(self, session: str, cues: Sequence[Cue], audio_t: float | None) -> None:
         """`audio_t`: where the session is by now, None: nobody knows."""

@@ -21,6 +21,7 @@ from streamer.events import Alert, Event, Gap, Sound, State, Status, Transcript
 from streamer.output.captions import Format
 from streamer.output.daily import DailyFiles
 from streamer.output.event_file import EventFile, OutputError
+from streamer.output.plain_text import source_of
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import OutputSettings
 
@@ -122,24 +123,28 @@ class Sinks:
         self._attempt(file, lambda: file.write(event))
         for over in filter(None, (yesterday, daily.ended(event))):
             self._attempt(over, over.retry)
-            if over in self._troubled:
-                self._late.append(over)
-            else:
-                self._attempt(over, over.close)
+            self._late.append(over)
 
     def retry(self) -> None:
-        """Try what could not be written once more, where its time has come."""
+        """Try what could not be written once more, where its time has come; close what is over and written."""
         for file, trouble in list(self._troubled.items()):
             if self._clock() >= trouble.again_s:
                 self._attempt(file, file.retry)
+        for file in [file for file in self._late if file not in self._troubled]:
+            self._late.remove(file)
+            self._end(file)
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
         for file in [*(file for _, file in self._files), *self._late, *(self._daily.all() if self._daily else [])]:
-            self._attempt(file, file.close)
-            self.failed |= file in self._troubled or file.lost > 0
+            self._end(file)
         if self.view:
             self.view.close()
+
+    def _end(self, file: EventFile) -> None:
+        self._attempt(file, file.close)
+        self.failed |= file in self._troubled or file.lost > 0
+        self._troubled.pop(file, None)  # it is closed: there is nothing to try again
 
     def _attempt(self, file: EventFile, work: Callable[[], None]) -> None:
         """Write; what fails is said, once, and tried again later. The same for what is well again."""
@@ -207,7 +212,7 @@ class Naming:
         return event
 
     def _label(self, session: str) -> str:
-        return self._labels.setdefault(session, f"{session.rsplit('-', 1)[0]}: ")
+        return self._labels.setdefault(session, f"{source_of(session)}: ")
 
     def _status(self, event: Status) -> Status | None:
         self._states[event.session] = event

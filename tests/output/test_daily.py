@@ -113,6 +113,31 @@ def test_a_file_that_cannot_be_opened_is_said_once_and_the_rest_goes_on(tmp_path
     assert (tmp_path / "2026-11-29 kitchen.txt").read_text() == "23:59:34 kept\n"
 
 
+def test_what_is_over_is_closed_once_all_of_it_could_be_written(tmp_path, clock, monkeypatch):
+    sinks = sinks_for(tmp_path, clock)
+    sinks._clock = clock
+    closed: list[int] = []
+    real = os.close
+    monkeypatch.setattr(os, "close", lambda fd: closed.append(fd) or real(fd))
+
+    def full(fd: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", full)
+        over = Status(session="kitchen", seq=99, audio_t=3.0, state="stopped")
+        write(sinks, clock, [said("kept", 1.0), over])
+    assert sinks.troubled
+    assert not closed
+    clock.s += 60
+    sinks.retry()
+    assert not sinks.troubled
+    assert len(closed) == 1
+    assert (tmp_path / "2026-11-29 kitchen.txt").read_text() == "23:59:31 kept\n"
+    sinks.close()
+    assert not sinks.failed
+
+
 def test_what_cannot_be_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"output\.transcripts .*: cannot be made"):

@@ -76,6 +76,12 @@ def test_sounds_stand_in_brackets_if_they_are_wanted(sounds, there):
     assert [text for text, _ in shown(sound("Siren", 1.0, audio_t=9.0), sounds=sounds)] == there
 
 
+def test_a_name_with_a_hyphen_stays_whole():
+    sessions = ("living-room", "hall")
+    lines = shown(of("living-room", spoken(words("one two"), final=True)), sessions=sessions)
+    assert [text for text, _ in lines] == ["living-room: one two"]
+
+
 def test_only_the_named_sessions_are_captioned():
     lines = shown(
         of("kitchen", spoken(words("one"), final=True)),
