@@ -229,6 +229,8 @@ export class Captions {
     for (const line of this.lines) if (!open.has(line)) line.node.remove();
     this.lines = this.lines.filter((line) => open.has(line));
     for (const [name, segment] of this.segments) if (segment.event.final) this.segments.delete(name);
+    // a sound that is told late cuts no segment that went
+    for (const recent of this.recent.values()) recent.segments = recent.segments.filter((segment) => !segment.event.final);
     this.backToNow();
   }
 
@@ -248,8 +250,9 @@ export class Captions {
   load(events) {
     this.maxLines = MAX_LOADED;
     const bottom = this.log.scrollHeight - this.log.scrollTop;
-    const { follow, recent } = this;
+    const { follow, recent, quiet } = this;
     this.follow = false;
+    this.quiet = true; // it was asked for to be read
     this.recent = new Map(); // what is spoken now keeps its own
     const shown = new Set(this.lines.filter((line) => line.kind === "heard").map((line) => `${line.session} ${line.start}`));
     for (const event of events) {
@@ -257,7 +260,7 @@ export class Captions {
       else if (event.type === "sound" && event.state === "start" && !shown.has(`${event.session} ${event.start}`)) this.heard(event);
     }
     this.unread = 0;
-    Object.assign(this, { follow, recent });
+    Object.assign(this, { follow, recent, quiet });
     if (!follow) this.log.scrollTop = this.log.scrollHeight - bottom;
     this.scroll();
   }

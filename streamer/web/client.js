@@ -203,13 +203,15 @@ export class Client {
   }
 
   // One number stands for all sessions: the lowest that is needed. What comes twice because of that `take` leaves out.
+  // Without a backlog a session that began while there was no connection is wanted from its beginning.
   since(sessions, first) {
     const wanted = sessions.filter((item) => this.session === null || item.session === this.session);
     if (first && this.backlog === 0) {
       for (const item of wanted) this.newest.set(item.session, item.last_seq);
     }
+    const start = (last) => (first || this.backlog > 0 ? Math.max(0, last - this.backlog) : 0);
     const starts = wanted
-      .map((item) => [this.newest.get(item.session) ?? Math.max(0, item.last_seq - this.backlog), item.last_seq])
+      .map((item) => [this.newest.get(item.session) ?? start(item.last_seq), item.last_seq])
       .filter(([start, last]) => start < last)
       .map(([start]) => start);
     return starts.length > 0 ? Math.min(...starts) : null;

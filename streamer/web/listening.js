@@ -13,7 +13,7 @@ export class Listening {
     this.only = only;
     this.waiting = null;
     this.sessions = [];
-    const names = new Intl.DisplayNames([navigator.language, "en"], { type: "language" });
+    const names = new Intl.DisplayNames(undefined, { type: "language" }); // the browser's own: some name it as Intl does not take it
     byId("languages").append(...COMMON.map((code) => {
       const item = element("option", "", names.of(code));
       item.value = code;

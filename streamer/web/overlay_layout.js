@@ -40,6 +40,7 @@ export class Layout {
     const words = split(event.text);
     const done = this.words.get(segment) ?? 0;
     for (const word of words.slice(done)) this.put(this.lines, word, "committed", "speech", nowMs);
+    this.words.delete(segment); // the one that nothing came of for longest goes first
     this.words.set(segment, Math.max(done, words.length));
     if (event.final && event.unclear?.length > 0) this.unclear(nowMs);
     this.tail = showPartial && !event.final ? split(event.partial) : [];

@@ -63,7 +63,7 @@ const READERS = {
     if (given === null) return { value: option.fallback };
     const word = given.toLowerCase();
     const trouble = NO.includes(word) || YES.includes(word) ? "" : "must be 0 or 1; taken as 1";
-    return { value: !NO.includes(given), trouble };
+    return { value: !NO.includes(word), trouble };
   },
   choice(option, given) {
     if (given === null || option.choices.includes(given)) return { value: given ?? option.choices[0] };

@@ -49,6 +49,21 @@ else if (scenario === "reconnect") {
     }
   });
   say(told);
+} else if (scenario === "newcomer") {
+  const told = [];
+  const broken = () => {
+    client.on.hello = null;
+    client.socket.close();
+    console.log("broken");
+  };
+  const event = ({ session, seq }) => {
+    told.push([session, seq]);
+    if (seq < 2) return;
+    client.stop();
+    say(told);
+  };
+  const client = new Client({ url, token, on: { hello: () => setTimeout(broken), event } });
+  client.start();
 } else if (scenario === "refused") {
   const client = new Client({ url, token: "wrong", on: { state: (state, detail) => state === "refused" && done(detail) } });
   const done = (detail) => {

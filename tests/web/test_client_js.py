@@ -80,6 +80,19 @@ def test_a_connection_that_breaks_loses_nothing_and_repeats_nothing(serve):
     assert told["states"] == ["connecting", "live", "connecting", "live"]
 
 
+def test_a_session_that_begins_while_there_is_no_connection_is_had_from_its_beginning(serve):
+    server = serve(token=TOKEN)
+    published(server, 3)  # from before the program came: without a backlog it wants none of it
+
+    def begin() -> None:
+        scene = Scene(session="hall")
+        server.open_session(SessionInfo("hall", "nano", None, 16_000))
+        server.publish(scene.status())
+        server.publish(scene.status())
+
+    assert run(server, "newcomer", begin) == [["hall", 1], ["hall", 2]]
+
+
 def test_a_wrong_token_is_told(serve):
     assert "token" in run(serve(token=TOKEN), "refused")
 

@@ -65,7 +65,7 @@ def test_an_address_that_is_there_can_be_changed(serve, opened):
     server, page = serve(), opened()
     page.goto(f"{server.url}/overlay-setup")
     page.get_by_label("Address to begin with").fill(
-        f"{server.url}/overlay?code=abc&lines=9&colour=red&partial=0&fade=2.5"
+        f"{server.url}/overlay?code=abc&lines=9&colour=red&partial=False&fade=2.5"
     )
     assert texts(page, "#troubles") == ["lines: must be from 1 to 4; taken as 4\ncolour: is no option"]
     assert options_of(page) == {"code": "abc", "lines": "4", "partial": "0", "fade": "2.5"}
