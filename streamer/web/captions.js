@@ -1,6 +1,6 @@
 // The captions: one column in the order of time. The line of what is being said grows in its place and stays there.
 
-import { UNCLEAR, byId, clock, element, setText } from "./dom.js";
+import { UNCLEAR, byId, clock, element, joined, setText } from "./dom.js";
 import { Segment } from "./segment.js";
 import { runs } from "./runs.js";
 
@@ -308,8 +308,6 @@ export class Captions {
     setText(byId("latest"), this.unread > 0 ? `Back to now (${this.unread} new)` : "Back to now");
   }
 }
-
-const joined = (text, partial) => (text && partial && !/^\s/.test(partial) ? ` ${partial}` : partial);
 
 /** A session's name for people: without the time of its beginning. */
 export const shortName = (session) => session.replace(/-\d{8}T\d{6}$/, "");

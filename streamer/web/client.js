@@ -45,6 +45,11 @@
  *   set?: (message: {session: string, language: string}) => void,
  *   error?: (message: {detail: string}) => void}} Handlers */
 
+/**
+ * All optional. said: the server said anything at all. closed: the connection is over, also where there never was one.
+ * @typedef {Pick<Handlers, "event"|"missed"|"heartbeat"|"error"> & {said?: () => void,
+ *   closed?: (closing: {code: number, reason: string}) => void}} SenderHandlers */
+
 const SILENT_MS = 15_000;
 const GIVE_UP_MS = 25_000; // of silence, on a connection that looks open
 const RETRY_MIN_MS = 500;
@@ -54,7 +59,7 @@ const NOT_ALLOWED = 1008;
 const RECONNECT = 4000; // the session goes on elsewhere: come back at once
 
 /** The websocket of a server, which is found at (or below) this address. */
-function address(url, path, token) {
+export function address(url, path, token = null) {
   const place = new URL(path, url);
   place.protocol = ["https:", "wss:"].includes(place.protocol) ? "wss:" : "ws:";
   place.search = token ? new URLSearchParams({ token }) : "";
@@ -253,7 +258,7 @@ export class Sender {
    * @param {number} [wishes.channels] interleaved
    * @param {string|null} [wishes.token]
    * @param {string|null} [wishes.source] which entry of the server's `sources:` it is
-   * @param {{event?: (event: Event) => void, error?: (message: {detail: string}) => void}} [wishes.on]
+   * @param {SenderHandlers} [wishes.on]
    */
   constructor({ url, sampleRate, channels = 1, token = null, source = null, on = {} }) {
     this.address = address(url, "ingest", token);
@@ -271,15 +276,22 @@ export class Sender {
     return new Promise((resolve, reject) => {
       let fault = "";
       socket.onopen = () => socket.send(JSON.stringify(this.greeting));
-      socket.onclose = (closing) => reject(new Error(fault || closing.reason || `closed with ${closing.code}`));
+      socket.onclose = (closing) => {
+        reject(new Error(fault || closing.reason || `closed with ${closing.code}`));
+        this.on.closed?.(closing);
+      };
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data);
+        this.on.said?.();
         if (message.type === "started") {
           this.session = message.session;
           resolve();
         } else if (message.type === "error") {
           fault = message.detail;
           this.on.error?.(message);
+        } else if (message.type === "heartbeat") this.on.heartbeat?.(message);
+        else if (message.type === "gap" && message.kind === "events") {
+          this.on.missed?.({ session: message.session, count: message.to_seq - message.from_seq + 1 });
         } else if (Number.isInteger(message.seq)) this.on.event?.(message);
       };
     });
@@ -302,5 +314,12 @@ export class Sender {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send('{"type":"stop"}');
     const closing = await this.closed;
     if (closing.code !== 1000) throw new Error(closing.reason || `closed with ${closing.code}`);
+  }
+
+  /** Leave at once: nothing is told any more. */
+  leave() {
+    if (!this.socket) return;
+    this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
   }
 }

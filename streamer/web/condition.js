@@ -1,5 +1,6 @@
 // Whether somebody listens, said plainly.
 
+import { address } from "./client.js";
 import { byId, element, setText } from "./dom.js";
 import { shortName } from "./captions.js";
 
@@ -98,12 +99,8 @@ export class Condition {
     if (state === "silent" || state === "refused" || this.connection !== "live") return "";
     const states = [...this.status.values()].map((item) => item.state);
     if (states.length === 0 && !this.sendersOnly()) return "";
-    const senders = new URL("ingest", location.href);
-    senders.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    senders.search = "";
-    const address = `${senders.origin === "null" ? `${senders.protocol}//${senders.host}` : senders.origin}${senders.pathname}`;
     if (this.sendersOnly() && states.every((one) => one === "stopped")) {
-      return `Waiting for a sender on /ingest: Streamer listens to no microphone of its own. Open the page ${new URL("mic", location.href).pathname} on the device that hears, or send sound to ${address}; or start Streamer with --device.`;
+      return `Waiting for a sender on /ingest: Streamer listens to no microphone of its own. Open the page ${new URL("mic", location.href).pathname} on the device that hears, or send sound to ${address(location.href, "ingest").href}; or start Streamer with --device.`;
     }
     if (states.every((one) => one === "stopped")) return "It has ended, and nothing was said that could be written down.";
     if (states.every((one) => one === "starting")) return "Captions come as soon as it listens.";

@@ -1,6 +1,6 @@
 // Which session is shown, and which language it is heard in, by whoever may set it.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, choice, setText } from "./dom.js";
 import { shortName } from "./captions.js";
 
 const PATIENCE_MS = 8000;
@@ -14,11 +14,7 @@ export class Listening {
     this.waiting = null;
     this.sessions = [];
     const names = new Intl.DisplayNames(undefined, { type: "language" }); // the browser's own: some name it as Intl does not take it
-    byId("languages").append(...COMMON.map((code) => {
-      const item = element("option", "", names.of(code));
-      item.value = code;
-      return item;
-    }));
+    byId("languages").append(...COMMON.map((code) => choice(code, names.of(code))));
     byId("language-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.set(byId("language").value.trim() || "auto");
@@ -35,14 +31,8 @@ export class Listening {
     this.sessions = (message.sessions ?? []).filter((item) => item.active !== false).map((item) => item.session);
     const able = (message.capabilities ?? []).includes("set");
     const several = this.sessions.length > 1 || this.only !== null;
-    const all = element("option", "", "all");
-    all.value = "";
     const names = new Set([...this.sessions, ...(this.only === null ? [] : [this.only])]);
-    byId("session").replaceChildren(all, ...[...names].map((name) => {
-      const item = element("option", "", shortName(name));
-      item.value = name;
-      return item;
-    }));
+    byId("session").replaceChildren(choice("", "all"), ...[...names].map((name) => choice(name, shortName(name))));
     byId("session").value = this.only ?? "";
     byId("session-label").hidden = !several;
     byId("language-form").hidden = !able;

@@ -1,9 +1,12 @@
 // A browser as the microphone: its sound goes to /ingest, what Streamer makes of it comes back and is shown.
 
-import { byId, element, setText } from "./dom.js";
+import { keepAwake } from "./awake.js";
+import { byId, choice, element, setText } from "./dom.js";
+import { options } from "./feed.js";
 import { Captions } from "./mic_captions.js";
 import { Capture, inWords, microphones, obstacle } from "./mic_capture.js";
 import { RATE_HZ, Sender } from "./mic_sender.js";
+import { store, stored } from "./settings.js";
 
 const PROCESSING = ["echoCancellation", "noiseSuppression", "autoGainControl"];
 const MISSED_S = 1; // so much sound that was not recorded is said
@@ -13,27 +16,7 @@ const LATE_S = 3;
 const FLOOR_DBFS = -60;
 const FALL_DB = 3; // of the level meter, a piece: short sounds can be seen
 
-const options = new URLSearchParams(location.search);
-if (options.has("token")) {
-  // out of the address bar, where it would stay in history and bookmarks
-  const shown = new URL(location.href);
-  shown.searchParams.delete("token");
-  history.replaceState(history.state, "", shown);
-}
 const source = options.get("source") || null;
-
-/** Keeps the screen on where the browser can: a phone that sleeps hears nothing. */
-const screenLock = {
-  lock: null,
-  async keep() {
-    this.lock = (await navigator.wakeLock?.request("screen").catch(() => null)) ?? null;
-    return this.lock !== null;
-  },
-  release() {
-    this.lock?.release();
-    this.lock = null;
-  },
-};
 
 class Page {
   constructor() {
@@ -46,18 +29,26 @@ class Page {
       },
     });
     this.sender = new Sender({
-      address,
+      url: location.href,
+      token: options.get("token"),
       source,
       on: {
         state: (...told) => this.connection(...told),
         event: (event) => this.event(event),
+        missed: () => this.captions.missed(),
+        heartbeat: ({ sessions }) => {
+          this.lag = sessions?.find((item) => item.session === this.session)?.lag ?? 0;
+        },
         started: (session, unsentSeconds) => this.started(session, unsentSeconds),
       },
     });
     this.running = false; // the microphone is open, or is being opened anew
     this.stopping = false; // it is being closed
     this.held = false; // the system has taken it away for a while
-    this.awake = true; // the screen stays on
+    this.awake = true; // the screen stays on: a phone that sleeps hears nothing
+    this.keepAwake = keepAwake((trouble) => {
+      this.awake = trouble === "";
+    });
     this.session = null;
     this.retryAt = 0;
     this.silent = 0; // samples
@@ -67,12 +58,11 @@ class Page {
     byId("mute").addEventListener("click", () => this.mute(!this.capture.muted));
     for (const id of ["device", ...PROCESSING]) {
       byId(id).addEventListener("change", () => {
-        remember(id);
+        store(`mic ${id}`, id === "device" ? byId(id).value : byId(id).checked);
         if (this.running) this.reopen();
       });
     }
     navigator.mediaDevices?.addEventListener?.("devicechange", () => this.list());
-    document.addEventListener("visibilitychange", () => !document.hidden && this.running && this.keepAwake());
     setInterval(() => this.tick(), 1000);
   }
 
@@ -95,7 +85,7 @@ class Page {
     setText(byId("start"), "Stop");
     setText(byId("empty"), "Speak: what Streamer hears appears here.");
     this.sender.begin();
-    this.keepAwake();
+    this.keepAwake(true);
     this.list();
   }
 
@@ -106,7 +96,7 @@ class Page {
     byId("mute").disabled = true;
     this.say("");
     this.trouble(trouble);
-    screenLock.release();
+    this.keepAwake(false);
     try {
       await this.capture.close();
     } finally {
@@ -220,8 +210,7 @@ class Page {
   }
 
   event(event) {
-    if (event.type === "heartbeat") this.lag = event.sessions?.find((item) => item.session === this.session)?.lag ?? 0;
-    else if (event.type === "status") this.degraded = event.state === "degraded" ? event.detail || "degraded" : "";
+    if (event.type === "status") this.degraded = event.state === "degraded" ? event.detail || "degraded" : "";
     else this.captions.take(event);
   }
 
@@ -246,15 +235,10 @@ class Page {
     }
   }
 
-  async keepAwake() {
-    this.awake = await screenLock.keep();
-    if (!this.running) screenLock.release(); // stopped meanwhile
-  }
-
   async list() {
     const found = await microphones();
     const select = byId("device");
-    const wanted = select.value || remembered("device") || "";
+    const wanted = select.value || stored("mic device") || "";
     select.replaceChildren(choice("", "the usual one"), ...found.map((device, index) => choice(device.deviceId, device.label || `Microphone ${index + 1}`)));
     select.value = found.some((device) => device.deviceId === wanted) ? wanted : "";
   }
@@ -273,14 +257,6 @@ class Page {
   }
 }
 
-function address() {
-  const url = new URL("ingest", location.href);
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  url.search = options.has("token") ? new URLSearchParams({ token: options.get("token") }) : "";
-  url.hash = "";
-  return url;
-}
-
 function refusal(detail) {
   if (detail.startsWith("token")) return "The server does not know this browser any more. Open the link that Streamer printed, or scan its code.";
   return `The server refused this microphone: ${detail || "not allowed"}`;
@@ -291,29 +267,7 @@ function wish() {
   return { deviceId: byId("device").value, ...processing };
 }
 
-function choice(value, text) {
-  const made = element("option", "", text);
-  made.value = value;
-  return made;
-}
-
-function remember(id) {
-  try {
-    localStorage.setItem(`streamer mic ${id}`, JSON.stringify(id === "device" ? byId(id).value : byId(id).checked));
-  } catch {
-    // private windows may have no storage: then nothing is remembered
-  }
-}
-
-function remembered(id) {
-  try {
-    return JSON.parse(localStorage.getItem(`streamer mic ${id}`));
-  } catch {
-    return null;
-  }
-}
-
-for (const id of PROCESSING) byId(id).checked = remembered(id) === true;
+for (const id of PROCESSING) byId(id).checked = stored(`mic ${id}`) === true;
 setText(byId("name"), source ?? "");
 const page = new Page();
 const unable = obstacle();

@@ -1,6 +1,6 @@
 // What Streamer makes of this microphone: the last captions, sounds and alerts. Text from outside is textContent only.
 
-import { byId, element, SEVERITIES, setText, title, UNCLEAR } from "./dom.js";
+import { byId, element, joined, SEVERITIES, setText, title, UNCLEAR } from "./dom.js";
 
 const MAX_LINES = 200;
 const NEAR_END_PX = 60;
@@ -29,13 +29,16 @@ export class Captions {
     else if (event.type === "alert") this.alert(event);
     else if (event.type === "gap" && event.kind === "audio") {
       this.note(`${(event.end - event.start).toFixed(1)} s of sound was lost at ${this.time(event.start)}: ${event.reason}`);
-    } else if (event.type === "gap") this.note("Some captions are missing here: this connection is too slow.");
+    }
+  }
+
+  missed() {
+    this.note("Some captions are missing here: this connection is too slow.");
   }
 
   transcript(event) {
     setText(byId("committed"), event.final ? "" : event.text);
-    const gap = event.text && event.partial && !/^\s/.test(event.partial) ? " " : "";
-    setText(byId("partial"), event.final ? "" : gap + event.partial);
+    setText(byId("partial"), event.final ? "" : joined(event.text, event.partial));
     this.open = event.final ? null : event;
     if (!event.final) {
       byId("empty").hidden ||= Boolean(event.text || event.partial);

@@ -1,8 +1,10 @@
-// Sound to the server's /ingest, and this session's events back on the same socket.
+// Sound to the server's /ingest, and this session's events back on the same socket, whatever the network does.
 //
 // states: "off", "connecting", "sending", "ending" (the last words are awaited), "waiting" (it tries again), "refused"
 // A connection that is lost is made anew, which is a new session. Meanwhile the newest WAITING_S of sound are kept, so
 // that a short trouble loses nothing; what is older is left out and counted.
+
+import { Sender as Connection } from "./client.js";
 
 export const RATE_HZ = 16_000;
 const WAITING_S = 5;
@@ -15,15 +17,14 @@ const DONE = 1000;
 
 export class Sender {
   /**
-   * address: of the socket. source: a name that the server knows, or null. on: {state(name, detail, waitMs), event(e),
+   * url, token, source: as for client.js's Sender. on: {state(name, detail, waitMs), event(e), missed(), heartbeat(h),
    * started(session, unsentSeconds)}: `unsentSeconds` since the connection was lost.
    */
-  constructor({ address, source, on }) {
-    this.address = address;
-    this.source = source;
+  constructor({ on, ...place }) {
+    this.place = place;
     this.on = on;
     this.state = "off";
-    this.socket = null;
+    this.connection = null;
     this.waiting = []; // pieces
     this.unsent = 0; // samples
     this.unheard = 0; // samples that were sent since the server said anything
@@ -51,28 +52,26 @@ export class Sender {
     this.heardAt = performance.now();
     this.trouble = "";
     this.tell("connecting");
-    const socket = new WebSocket(this.address());
-    this.socket = socket;
-    socket.onopen = () => {
-      const start = { type: "start", sample_rate: RATE_HZ, encoding: "pcm_s16le", channels: 1, events: true };
-      socket.send(JSON.stringify(this.source ? { ...start, source: this.source } : start));
-    };
-    socket.onmessage = ({ data }) => socket === this.socket && this.receive(data);
-    socket.onclose = (closing) => socket === this.socket && this.lost(closing, socket.bufferedAmount / 2);
-  }
-
-  receive(text) {
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      return;
-    }
-    this.heardAt = performance.now();
-    this.unheard = 0;
-    if (message.type === "started") this.start(message.session);
-    else if (message.type === "error") this.trouble = message.detail;
-    else this.on.event(message);
+    const connection = new Connection({
+      ...this.place,
+      sampleRate: RATE_HZ,
+      on: {
+        ...this.on,
+        said: () => {
+          this.heardAt = performance.now();
+          this.unheard = 0;
+        },
+        error: ({ detail }) => {
+          this.trouble = detail;
+        },
+        closed: (closing) => this.lost(closing, connection.waiting / 2),
+      },
+    });
+    this.connection = connection;
+    connection.start().then(
+      () => connection === this.connection && this.start(connection.session),
+      () => {}, // `closed` tells it
+    );
   }
 
   start(session) {
@@ -89,10 +88,10 @@ export class Sender {
   /** One piece of sound: sent, kept, or left out. */
   push(piece) {
     if (this.state === "sending") {
-      if (this.socket.bufferedAmount > WAITING_S * RATE_HZ * 2) {
+      if (this.connection.waiting > WAITING_S * RATE_HZ * 2) {
         this.unsent += piece.length;
       } else {
-        this.socket.send(piece);
+        this.connection.send(piece);
         this.unheard += piece.length;
       }
     } else if (this.state === "connecting" || this.state === "waiting") {
@@ -112,15 +111,16 @@ export class Sender {
     this.timer = null;
     if (this.state === "sending") {
       this.tell("ending");
-      this.socket.send(JSON.stringify({ type: "stop" }));
+      this.connection.stop().catch(() => {}); // `closed` tells it
     } else {
-      this.drop();
+      this.connection?.leave();
+      this.connection = null;
       this.tell("off");
     }
   }
 
   lost({ code, reason }, bufferedSamples) {
-    this.socket = null;
+    this.connection = null;
     if (this.state === "ending") {
       this.tell("off", code === DONE ? "" : "The connection was lost before the last words came.");
       return;
@@ -145,16 +145,9 @@ export class Sender {
 
   /** A connection that looks open and is dead: what was sent into it since the server's last word may be lost too. */
   watch() {
-    if (this.socket === null || performance.now() - this.heardAt < SILENT_MS) return;
-    const socket = this.socket;
+    if (this.connection === null || performance.now() - this.heardAt < SILENT_MS) return;
+    this.connection.leave();
     this.lost({ code: 0, reason: "" }, this.unheard);
-    socket.close();
-  }
-
-  drop() {
-    const socket = this.socket;
-    this.socket = null;
-    socket?.close();
   }
 
   tell(state, detail = "", waitMs = 0) {

@@ -1,6 +1,6 @@
 // The page that makes an overlay's address: a form out of the table of options, and the overlay itself as a preview.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, choice, element, setText } from "./dom.js";
 import { options } from "./feed.js";
 import { OPTIONS, read } from "./overlay_options.js";
 
@@ -57,11 +57,7 @@ function field(option) {
 function control(option) {
   if (option.kind === "choice") {
     const select = element("select");
-    for (const choice of option.choices) {
-      const item = element("option", "", option.says[choice]);
-      item.value = choice;
-      select.append(item);
-    }
+    for (const name of option.choices) select.append(choice(name, option.says[name]));
     return select;
   }
   const input = element("input");

@@ -1,6 +1,6 @@
 // Find, save, copy, share: of the whole session, as the server keeps it.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, choice, element, setText } from "./dom.js";
 import { shortName } from "./captions.js";
 
 const SECRET = { 401: "the server wants its token or a new link", 404: "the server no longer has this session" };
@@ -33,11 +33,8 @@ export class Transcripts {
     if (earlier) byId("earlier").hidden = false;
     if (this.sessions.includes(session)) return;
     this.sessions.push(session);
-    const choice = byId("save-session");
-    const item = element("option", "", shortName(session));
-    item.value = session;
-    choice.append(item);
-    choice.value = session;
+    byId("save-session").append(choice(session, shortName(session)));
+    byId("save-session").value = session;
     byId("save-session-label").hidden = this.sessions.length < 2;
   }
 

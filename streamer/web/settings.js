@@ -1,5 +1,6 @@
 // How the page looks and behaves, as this browser remembers it.
 
+import { keepAwake } from "./awake.js";
 import { byId, setText } from "./dom.js";
 
 const WIDE_PX = 832; // from here on there is room for the side beside the captions
@@ -19,7 +20,8 @@ export function stored(id) {
   }
 }
 
-function store(id, value) {
+/** Remember it. */
+export function store(id, value) {
   try {
     localStorage.setItem(`streamer ${id}`, JSON.stringify(value));
   } catch {
@@ -75,7 +77,7 @@ export function dress(captions) {
   remembered("timeline-sounds", (on) => byId("timeline").classList.toggle("alerts-only", !on));
   side(captions);
   fullScreen();
-  remembered("awake", keepAwake());
+  remembered("awake", keepAwake((text) => setText(byId("awake-trouble"), text)));
 }
 
 /** The side with sounds and timeline: hidden on narrow screens until somebody wants it. */
@@ -106,34 +108,4 @@ function fullScreen() {
   document.addEventListener("fullscreenchange", () => {
     setText(button, document.fullscreenElement ? "Leave full screen" : "Full screen");
   });
-}
-
-/** Browsers let go of the screen when the page is hidden: it is asked for again. */
-function keepAwake() {
-  let wanted = false;
-  let lock = null;
-  const say = (text) => setText(byId("awake-trouble"), text);
-  const ask = async () => {
-    if (!wanted || document.hidden || (lock && !lock.released)) return;
-    if (!navigator.wakeLock) {
-      say(isSecureContext ? "This browser cannot do that." : "Browsers allow that only over https, or on this machine.");
-      return;
-    }
-    try {
-      lock = await navigator.wakeLock.request("screen");
-      say("");
-      if (!wanted) lock.release();
-    } catch {
-      say("The system does not allow it now, perhaps to save its battery.");
-    }
-  };
-  document.addEventListener("visibilitychange", ask);
-  return (on) => {
-    wanted = on;
-    if (on) ask();
-    else {
-      lock?.release();
-      say("");
-    }
-  };
 }
