@@ -309,6 +309,27 @@ def test_a_sender_that_is_not_wanted_is_told_why(serve):
         asyncio.run(scenario(token="wrong"))
 
 
+def test_a_sender_that_is_not_wanted_leaves_its_connection():
+
+    async def scenario():
+        gone = asyncio.Event()
+
+        async def handle(socket):
+            await socket.send('{"v":1,"type":"error","detail":"not now"}')
+            await socket.wait_closed()  # this server leaves it to the client
+            gone.set()
+
+        async with listen(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(RefusedError, match="not now"):
+                async with asyncio.timeout(20), Ingest(f"http://127.0.0.1:{port}", sample_rate=16_000):
+                    pass
+            async with asyncio.timeout(20):
+                await gone.wait()
+
+    asyncio.run(scenario())
+
+
 def test_it_needs_nothing_of_what_the_program_runs_on():
     code = "import streamer.client, sys; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)

@@ -73,6 +73,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Connect. Raises RefusedError, or OSError where nobody answers and `reconnect` is off."""
+        failures = 0
         while self._socket is None:
             try:
                 self._socket = await self._open()
@@ -80,7 +81,8 @@ class Client:
                 if not self._reconnect:
                     raise OSError(f"{self._address}: cannot connect: {error}") from None
                 log.info("%s: cannot connect: %s", self._address, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(_rest_s(failures))
+                failures += 1
         return self
 
     async def __aexit__(
@@ -117,9 +119,8 @@ class Client:
             if not self._reconnect:
                 return
             if code != RECONNECT or failures:
-                rest_s = min(RETRY_MAX_S, RETRY_S * 2**failures)
-                await asyncio.sleep(rest_s * random.uniform(0.75, 1.25))
-            failures = min(failures + 1, 10)
+                await asyncio.sleep(_rest_s(failures))
+            failures += 1
             try:
                 self._socket = await self._open() if self._reconnect else None
             except (OSError, TimeoutError, InvalidHandshake) as error:
@@ -221,6 +222,11 @@ async def open_socket(where: str, token: str | None, ssl: SSLContext | None) -> 
         if status in (400, 401, 403, 404):
             raise RefusedError(f"{where}: answered {status}: {(error.response.body or b'').decode().strip()}") from None
         raise
+
+
+def _rest_s(failures: int) -> float:
+    """How long to wait after so many failures in a row; not all clients of a server come back at once."""
+    return min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
 
 def _encoded(message: dict[str, Any]) -> str:

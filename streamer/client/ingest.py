@@ -11,6 +11,7 @@ A session ends with its connection, so nothing is opened again here; what was sa
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
 from typing import Self
@@ -55,14 +56,17 @@ class Ingest:
     async def __aenter__(self) -> Self:
         """Open the session. Raises RefusedError; OSError: nobody answers, or the machine carries no further sender."""
         try:
-            self._socket = await open_socket(self._address, self._token, self._ssl)
-            await self._socket.send(json.dumps(self._start))
-            while not self.session:
-                message = parse(await self._socket.recv())
-                if isinstance(message, Error):
-                    raise RefusedError(f"{self._address}: {message.detail}")
-                if isinstance(message, Started):
-                    self.session = message.session
+            async with AsyncExitStack() as unless_open:
+                socket = await unless_open.enter_async_context(await open_socket(self._address, self._token, self._ssl))
+                await socket.send(json.dumps(self._start))
+                while not self.session:
+                    message = parse(await socket.recv())
+                    if isinstance(message, Error):
+                        raise RefusedError(f"{self._address}: {message.detail}")
+                    if isinstance(message, Started):
+                        self.session = message.session
+                self._socket = socket
+                unless_open.pop_all()
         except ConnectionClosed as closed:
             why = f"{self._address}: {closed.rcvd.reason if closed.rcvd else 'closed'}"
             if closed.rcvd and closed.rcvd.code == NOT_ALLOWED:
