@@ -52,6 +52,7 @@
 
 const SILENT_MS = 15_000;
 const GIVE_UP_MS = 25_000; // of silence, on a connection that looks open
+const CONNECT_MS = 10_000; // so long it may take until a connection is open
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 15_000;
 const REFUSED_RETRY_MS = 30_000;
@@ -90,7 +91,7 @@ export class Client {
     this.run = null;
     this.newest = new Map(); // session -> seq of the last event that was handed on
     this.retryMs = RETRY_MIN_MS;
-    this.heardAt = performance.now();
+    this.heardAt = this.beganAt = performance.now();
     /** @type {State|null} */
     this.state = null;
     this.timer = null; // until the next try
@@ -136,6 +137,7 @@ export class Client {
   connect() {
     clearTimeout(this.timer);
     this.timer = null;
+    this.beganAt = performance.now();
     const socket = new WebSocket(address(this.url, "ws", this.token));
     this.socket = socket;
     socket.onmessage = (message) => socket === this.socket && this.receive(message.data);
@@ -161,12 +163,12 @@ export class Client {
   watch() {
     const silence = performance.now() - this.heardAt;
     if (silence >= SILENT_MS && this.state !== "refused") this.tell("silent");
-    if (silence >= GIVE_UP_MS && this.socket?.readyState === WebSocket.OPEN) {
-      this.heardAt = performance.now() - SILENT_MS;
-      const socket = this.socket;
-      this.lost({ code: 0 });
-      socket.close();
-    }
+    const { socket } = this;
+    const open = socket?.readyState === WebSocket.OPEN;
+    if (open && silence >= GIVE_UP_MS) this.heardAt = performance.now() - SILENT_MS;
+    else if (!socket || open || performance.now() - this.beganAt < CONNECT_MS) return;
+    this.lost({ code: 0 });
+    socket.close();
   }
 
   receive(text) {

@@ -64,6 +64,16 @@ else if (scenario === "reconnect") {
   };
   const client = new Client({ url, token, on: { hello: () => setTimeout(broken), event } });
   client.start();
+} else if (scenario === "stuck") {
+  const client = new Client({ url });
+  client.start();
+  const [first, now] = [client.socket, performance.now.bind(performance)];
+  performance.now = () => now() + 10_000; // it never opens
+  setInterval(() => {
+    if (client.socket === null || client.socket === first) return;
+    say("tried again");
+    process.exit();
+  }, 50);
 } else if (scenario === "refused") {
   const client = new Client({ url, token: "wrong", on: { state: (state, detail) => state === "refused" && done(detail) } });
   const done = (detail) => {

@@ -1,10 +1,12 @@
 """client.js as a program's own: in node, against the real server. The pages use the same file: test_pages.py."""
 
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scene import Scene
@@ -91,6 +93,12 @@ def test_a_session_that_begins_while_there_is_no_connection_is_had_from_its_begi
         server.publish(scene.status())
 
     assert run(server, "newcomer", begin) == [["hall", 1], ["hall", 2]]
+
+
+def test_a_connection_that_never_opens_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        server = SimpleNamespace(url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert run(server, "stuck") == "tried again"
 
 
 def test_a_wrong_token_is_told(serve):
