@@ -161,7 +161,7 @@ class ObsCaptions(CaptionService):
         wish: dict[str, Any] = {"rpcVersion": RPC_VERSION, "eventSubscriptions": 0}
         if (asked := hello.get("authentication")) is not None:
             if self._password is None:
-                raise NotTakenError(f"OBS wants its password; see {self._path}.password")
+                self._drop(f"OBS wants its password; see {self._path}.password")
             wish["authentication"] = authentication(self._password, str(asked["salt"]), str(asked["challenge"]))
         connection.send(json.dumps({"op": IDENTIFY, "d": wish}))
         _read(connection, IDENTIFIED)
