@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
+from streamer.runtime.event_log import EventLog
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
@@ -40,6 +42,7 @@ from streamer.runtime.shutdown import (
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
+from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import Worker
 from streamer.server.ingest import PcmQueue
@@ -87,10 +90,13 @@ class Program:
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
     ) -> None:
-        self._settings, self._inputs, self._load = settings, tuple(inputs), load
+        self._settings, self._load = settings, load
         self._load_on_cpu = load_on_cpu
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
+        keeps = settings.history.persist and settings.server.enabled and self._live
+        self._event_log = EventLog(settings.history) if keeps else None
+        self._inputs = tuple(self._carried_on(item) for item in inputs)
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
         self._server: ServerThread | None = None
@@ -114,6 +120,7 @@ class Program:
                 opening = Opening(self._names if self._live else (), self._publish)
                 if self._live:  # who comes while the model is loaded learns how far it is
                     self._open_sessions()
+                    self._say_again(opening)
                 engine = self._engine(opening)
                 if not self._live:
                     self._open_sessions()
@@ -137,9 +144,32 @@ class Program:
                 self._close_inputs()
                 if self._server:
                     self._server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
+                if self._event_log:
+                    self._event_log.close()
         return self._status(sinks)
 
+    def _carried_on(self, item: Input) -> Input:
+        """The input under the name that its session had in an earlier process, where that is kept."""
+        earlier = self._event_log.earlier("s1") if self._event_log and not item.path else None
+        return replace(item, name=earlier) if earlier else item
+
+    def _say_again(self, opening: Opening) -> None:
+        """Sessions of an earlier process go on, where they are the program's own; those of its senders are over."""
+        if not (self._event_log and self._server):
+            return
+        for name, kept in self._event_log.kept.items():
+            if name in opening.told:
+                opening.told[name] = kept.told
+            else:
+                self._server.open_session(self._info(name), kept.entries, kept.lost_to)
+            for event in kept.go_on(time.time()) if name in opening.told else kept.end():
+                opening.say(event)
+            if name not in opening.told:
+                self._server.close_session(name)
+
     def _publish(self, event: Event) -> None:
+        if self._event_log:
+            self._event_log.write(event)
         if self._server:
             pipeline = self._pipelines.get(event.session)
             self._server.publish(event, pipeline.captured_s - event.audio_t if pipeline else None)
@@ -149,7 +179,8 @@ class Program:
         if not self._server:
             return
         for name in self._names:
-            self._server.open_session(self._info(name))
+            kept = self._event_log.kept.get(name) if self._event_log else None
+            self._server.open_session(self._info(name), *((kept.entries, kept.lost_to) if kept else ()))
         if not self._settings.output.quiet:
             pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
             once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
@@ -163,7 +194,9 @@ class Program:
         if model is None:
             return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE)
         head = model.head.name if model.head else None
-        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None)
+        kept = self._event_log.kept.get(name) if self._event_log else None
+        opened_at = time.time() - (kept.start_s if kept else 0.0)
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None)
 
     def _engine(self, opening: Opening) -> Engine:
         """The model, loaded and warmed up; says what is done."""
@@ -213,7 +246,7 @@ class Program:
 
     def _open_deliveries(self) -> Deliveries:
         """The deliveries know each run from every other."""
-        named = not self._live or bool(self._settings.sources)
+        named = not self._live or bool(self._settings.sources) or self._event_log is not None
         return open_deliveries(self._settings, live=self._live, run=session_name("s1") if named else None)
 
     def _emitter(self, outlet: Outlet) -> Emit:
@@ -250,17 +283,15 @@ class Program:
         outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
-            begun = opening.begun if item.name in self._names else 0
+            told = opening.told.get(item.name, Told(item.name))
+            model = self._model or engine.model
             hearing = Hearing(
-                self._model or engine.model,
-                item.settings,
-                item.name,
-                seconds_after_midnight,
-                begun=begun,
-                source=item.origin,
+                model, item.settings, item.name, seconds_after_midnight, begun=told.seq, source=item.origin
             )
-            clips = self._deliveries.clips(item.name)
-            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
+            if told.audio_sample:
+                hearing = hearing.again(told, told.audio_sample)
+            clips = self._deliveries.clips(item.name, told.audio_sample)
+            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips, told)
             self._pipelines[item.name] = pipeline
             if self._output_state[0] != "listening":
                 pipeline.lane.ask(self._say_output)
@@ -357,7 +388,8 @@ class Program:
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
         )
-        server = ServerThread(given, actions, on_failure=self._server_failed)
+        run = self._event_log.run if self._event_log else None
+        server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
         self._deliveries.tell_marks(server.show_marks)
         try:
             server.start()

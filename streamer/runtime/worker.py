@@ -34,6 +34,7 @@ from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.loans import Loans
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.stream import Emit, Hearing
+from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -120,10 +121,11 @@ class Worker:
         patience_s: float = 0.0,
         window: WindowSettings | None = None,
         unread_samples: Callable[[], int] = lambda: 0,
+        told: Told | None = None,
     ) -> Lane:
         """A lane for one more stream, as in `Lane` and `Backlog`; from any thread."""
         backlog = Backlog(window or WindowSettings(), patience_s)
-        lane = Lane(hearing, emit, backlog, self._ready, self._clock, unread_samples)
+        lane = Lane(hearing, emit, backlog, self._ready, self._clock, unread_samples, told)
         with self._ready:
             self._lanes.append(lane)
         return lane

@@ -16,7 +16,7 @@ and marks only the newest waits.
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -123,7 +123,7 @@ class _Session:
 
 
 class Hub:
-    """All sessions and connections. `run` names this start of the server; see `messages.hello`."""
+    """All sessions and connections. `run` names the numbering of the events; see `messages.hello`."""
 
     def __init__(
         self, limits: HubLimits | None = None, run: str = "", capabilities: tuple[str, ...] = messages.CAPABILITIES
@@ -136,11 +136,12 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Begin a session. Raises ValueError when its name was used before."""
+    def open_session(self, info: SessionInfo, kept: Iterable[Entry] = (), lost_to: int = 0) -> None:
+        """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before."""
         if info.session in self._sessions:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
+        replay.begin(kept, lost_to)
         self._sessions[info.session] = _Session(info, replay)
 
     def describe(self, info: SessionInfo) -> None:

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,7 @@ from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
 from streamer.server.realtime import Conversation
+from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.wyoming import WyomingDoor
@@ -64,7 +65,7 @@ class ServerThread:
     """One server. Everything public may be called from any thread, at any time; nothing but `start`, `stop` waits.
 
     Raises ConfigError from the constructor: wrong combination of settings; from `start`: the address cannot be used.
-    `on_failure` is told, in the server's thread, when its loop breaks.
+    `on_failure` is told, in the server's thread, when its loop breaks. `run`: as in `Hub`, None: a new one.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ServerThread:
         actions: Actions | None = None,
         limits: HubLimits | None = None,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        run: str | None = None,
     ) -> None:
         self._settings, self._actions, self._on_failure = settings, actions or Actions(), on_failure
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
@@ -90,7 +92,7 @@ class ServerThread:
         self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
-        self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
+        self._hub = Hub(limits, run=run or secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub, the metrics and the next two
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
@@ -137,10 +139,10 @@ class ServerThread:
         keys = self._access.keys
         return f"{self.url}{path}" + ("" if keys is None else f"?code={keys.new_code()}")
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Announce a session before its first event. Raises ValueError for a name that was used before."""
+    def open_session(self, info: SessionInfo, kept: Iterable[Entry] = (), lost_to: int = 0) -> None:
+        """As `Hub.open_session`: announce a session before its first event."""
         with self._lock:
-            self._hub.open_session(info)
+            self._hub.open_session(info, kept, lost_to)
 
     def describe(self, info: SessionInfo) -> None:
         """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""
