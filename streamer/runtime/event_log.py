@@ -4,7 +4,7 @@ One line for each event, a checksum before it:
 
     9ae0f1c2 1764447478.2 {"v":1,"type":"tags",…}
     0b1c44d0 1764447478.2 {"run":"…","boot":"…","sessions":{"kitchen":{…}}}     at the beginning, and for each start
-    55d2e9aa 1764447999.0 {"end":true}                                          the program ended in order
+    55d2e9aa 1764447999.0 {"ended":true}                                        the program ended in order
 
 A line is written before anybody is told of its event, so whoever kills the program (kill -9) finds nothing in a client
 that is not here. It is handed to the system and not forced to the disk: that would hold captions up. What a power cut
@@ -133,7 +133,7 @@ class EventLog:
         with self._lock:
             if self._fd is not None:
                 try:
-                    self._append('{"end":true}')
+                    self._append('{"ended":true}')
                     os.fsync(self._fd)
                 except OSError as error:
                     self._give_up(error)
@@ -217,9 +217,11 @@ class EventLog:
         if self.path.exists() and self.path.stat().st_size > reading.good_bytes:
             os.truncate(self.path, reading.good_bytes)  # killed within a line that nobody was told of
         run = reading.run
-        if not run or self._wall() - reading.at > OLD_S:
+        old = not run or self._wall() - reading.at > OLD_S
+        if old or reading.broken:  # what can be read is served once more; the file begins anew
             self.path.unlink(missing_ok=True)
             self._older.unlink(missing_ok=True)
+        if old:
             return secrets.token_hex(8), {}
         whole = not reading.broken and (reading.ended or reading.boot == _boot())
         over = [name for name, kept in reading.kept.items() if kept.told.over]
@@ -246,7 +248,7 @@ class _Reading:
             return
         self.broken, self._torn = self.broken or self._torn, False
         self.good_bytes, self.at = line.end_byte, line.at
-        self.ended = "end" in line.data
+        self.ended = "ended" in line.data
         if "run" in line.data:
             self.run, self.boot = str(line.data["run"]), str(line.data.get("boot"))
             self._begin(line.data.get("sessions", {}), line.at)
