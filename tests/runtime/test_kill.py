@@ -35,7 +35,7 @@ def world(folder: Path) -> World:
         "model": {"name": "nano", "threads": 1},
     }
     (folder / "kill.yaml").write_text(yaml.safe_dump(settings))
-    made = World(folder, Place(port, token), ["--config", str(folder / "kill.yaml")], (), Random(0))
+    made = World(folder, Place(port, token), ["--config", str(folder / "kill.yaml")], (), (), Random(0))
     made.start()
     return made
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +26,17 @@ from numpy.typing import NDArray
 
 from streamer.bench.busy import write_wav
 from streamer.bench.chaos.clients import Place, Sender
-from streamer.bench.chaos.faults import END, FAULTS, KILL, RECOVER_S, Fault, World, closed_stalled
+from streamer.bench.chaos.faults import (
+    END,
+    FAULTS,
+    KILL,
+    RECOVER_S,
+    Fault,
+    World,
+    closed_stalled,
+    missing,
+    words_in,
+)
 from streamer.bench.soak import committed
 from streamer.events import SAMPLE_RATE
 from streamer.measure.invariants import BrokenInvariant, check_session, must
@@ -106,12 +115,6 @@ def words_of(model: Model, settings: Settings, samples: Samples) -> list[str]:
     return [word.word for word in committed([*stream.push(heard), *stream.finish()])]
 
 
-def missing(expected: Sequence[str], given: Sequence[str]) -> int:
-    """How many of the expected words are not among those given, in their order."""
-    matcher = SequenceMatcher(None, expected, given, autojunk=False)
-    return len(expected) - sum(block.size for block in matcher.get_matching_blocks())
-
-
 def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: Say) -> dict[str, Any]:
     """Run it all. Raises StreamerError where the program does not start."""
     result: dict[str, Any] = {"bench": "chaos", "machine": machine_facts(None), "model": model.name, "seed": plan.seed}
@@ -119,7 +122,7 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
     expected = [words_of(model, settings, part) for part in parts]
     with tempfile.TemporaryDirectory(prefix="streamer-chaos-") as name:
         folder = Path(name)
-        world = _world(folder, plan, spoken, parts, rng)
+        world = _world(folder, plan, spoken, parts, expected, rng)
         rounds: list[Round] = []
         try:
             world.start()
@@ -127,7 +130,7 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
             waiting: list[Fault] = []
             while time.monotonic() < until_s:
                 waiting = waiting or rng.sample(FAULTS, len(FAULTS))
-                rounds.append(_round(world, waiting.pop(), rng.randrange(len(parts)), expected))
+                rounds.append(_round(world, waiting.pop(), rng.randrange(len(parts))))
                 say(f"chaos: {rounds[-1].fault}: {rounds[-1].broken or rounds[-1].happened}")
             rounds.append(_told("a viewer stalls", lambda: closed_stalled(world)))
             sizes.end()
@@ -155,28 +158,37 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
         "lag_median_s": statistics.median(lags) if lags else None,
         "lag_worst_s": max(lags, default=None),
         **slopes(sizes.rows),
+        "sizes": sizes.rows[:: max(1, len(sizes.rows) // 400)],
         "load_after": load(),
     }
 
 
-def _world(folder: Path, plan: Plan, spoken: Samples, parts: Sequence[Samples], rng: Random) -> World:
+def _world(
+    folder: Path,
+    plan: Plan,
+    spoken: Samples,
+    parts: Sequence[Samples],
+    expected: Sequence[Sequence[str]],
+    rng: Random,
+) -> World:
     """The program's settings and recordings in `folder`: a source that lasts, alerts that come and go, a history."""
     long_s = plan.minutes * 60 + 120 * (plan.kills + 2)
     write_wav(folder / "room.wav", np.tile(spoken, int(long_s * SAMPLE_RATE / len(spoken)) + 1))
     token = secrets.token_hex(16)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
-    loud = {"id": "loud", "severity": "info", "loud_dbfs": -45, "clear_after_s": 1, "cooldown_s": 0}
+    loud = {"severity": "info", "loud_dbfs": -45, "cooldown_s": 0}
+    rules = [{"id": "loud", "clear_after_s": 1, **loud}, {"id": "lasting", "clear_after_s": 300, **loud}]
     given = {
         "sources": [{"name": "room", "input": str(folder / "room.wav")}],
         "server": {"port": _free_port(), "token_file": str(folder / "token")},
         "history": {"persist": True, "path": str(folder / "events.log")},
-        "alerts": {"rules": [loud]},
+        "alerts": {"rules": rules},
         "output": {"jsonl": str(folder / "events.jsonl"), "quiet": True},
     }
     (folder / "chaos.yaml").write_text(yaml.safe_dump(given))
     arguments = [*plan.options, "--config", str(folder / "chaos.yaml")]
-    return World(folder, Place(given["server"]["port"], token), arguments, parts, rng)  # type: ignore[index]
+    return World(folder, Place(given["server"]["port"], token), arguments, parts, expected, rng)  # type: ignore[index]
 
 
 def _free_port() -> int:
@@ -185,7 +197,7 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _round(world: World, fault: Fault, part: int, expected: Sequence[Sequence[str]]) -> Round:
+def _round(world: World, fault: Fault, part: int) -> Round:
     """One fault while a witness speaks."""
     samples = world.spoken[part]
     witness = Sender(world.place, samples)
@@ -202,9 +214,8 @@ def _round(world: World, fault: Fault, part: int, expected: Sequence[Sequence[st
     found = _told(fault.name, inject)
     if not fault.gentle or found.broken or any(event.get("state") == "degraded" for event in witness.events):
         return found
-    given = [word["word"] for event in witness.events if event.get("final") for word in event["words"]]
-    lost = missing(expected[part], given)
-    return Round(found.fault, found.happened, found.broken, len(expected[part]), lost)
+    lost = missing(world.expected[part], words_in(witness.events))
+    return Round(found.fault, found.happened, found.broken, len(world.expected[part]), lost)
 
 
 def _told(name: str, work: Callable[[], str]) -> Round:
@@ -250,4 +261,14 @@ def report(result: Mapping[str, Any]) -> Report:
             Table("Faults", ("injected", "times", "must", "happened (the last)", "broken", "words lost"), rows),
             Table("The whole run", ("what", "value"), [[name, result[name]] for name in (*kept, *sizes)]),
         ),
+        draw=lambda figure: _draw(figure, result["sizes"]),
     )
+
+
+def _draw(figure: Any, rows: Sequence[tuple[float, float, int, int]]) -> None:
+    minutes = [row[0] / 60 for row in rows]
+    names = ("memory, MiB", "descriptors", "threads")
+    for place, (name, axes) in enumerate(zip(names, figure.subplots(3, 1, sharex=True), strict=True)):
+        axes.plot(minutes, [row[place + 1] for row in rows])
+        axes.set(ylabel=name, ylim=(0, None))
+    axes.set(xlabel="minutes")
