@@ -31,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import Backoff, ConfigError
-from streamer.events import SAMPLE_RATE, Event, Gap, read_event
+from streamer.events import Event, Gap, read_event
+from streamer.runtime.opening import Opening
 from streamer.runtime.told import Told
+from streamer.server.messages import SessionInfo
 from streamer.server.replay import Entry
+from streamer.server.websocket import ServerThread
 from streamer.settings.deliveries import make_private, state_directory
 from streamer.settings.server import EventHistorySettings
 
@@ -65,20 +68,9 @@ class Kept:
         The session goes on with whole seconds behind that.
         """
         events = self.told.close(0, "starting", AGAIN)
-        for event in events:
-            self.told.note(event)
-        start_t = self.told.audio_sample / SAMPLE_RATE
-        end_t = float(int(start_t + max(0.0, now - self.at)) + 1)
-        gap = Gap(
-            session=self.told.session,
-            seq=self.told.seq + 1,
-            audio_t=end_t,
-            start=start_t,
-            end=end_t,
-            reason=AGAIN,
-        )
-        self.told.note(gap)
-        self.start_s = end_t
+        start_t, seq = events[-1].audio_t, events[-1].seq + 1
+        self.start_s = end_t = float(int(start_t + max(0.0, now - self.at)) + 1)
+        gap = Gap(session=self.told.session, seq=seq, audio_t=end_t, start=start_t, end=end_t, reason=AGAIN)
         return [*events, gap]
 
     def end(self) -> list[Event]:
@@ -228,6 +220,22 @@ class EventLog:
         for name in over[: max(0, len(over) - MAX_OVER)]:
             del reading.kept[name]
         return (run if whole else secrets.token_hex(8)), reading.kept
+
+
+def say_again(
+    kept: Mapping[str, Kept], opening: Opening, server: ServerThread, info: Callable[[str], SessionInfo]
+) -> None:
+    """Sessions of an earlier process go on, where they are the program's own; those of its senders are over."""
+    for name, one in kept.items():
+        own = name in opening.told
+        if own:
+            opening.told[name] = one.told
+        else:
+            server.open_session(info(name), one.entries, one.lost_to)
+        for event in one.go_on(time.time()) if own else one.end():
+            opening.say(event)
+        if not own:
+            server.close_session(name)
 
 
 class _Reading:

@@ -26,7 +26,7 @@ from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.event_log import EventLog
+from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
@@ -120,7 +120,8 @@ class Program:
                 opening = Opening(self._names if self._live else (), self._publish)
                 if self._live:  # who comes while the model is loaded learns how far it is
                     self._open_sessions()
-                    self._say_again(opening)
+                    if self._event_log and self._server:
+                        say_again(self._event_log.kept, opening, self._server, self._info)
                 engine = self._engine(opening)
                 if not self._live:
                     self._open_sessions()
@@ -152,20 +153,6 @@ class Program:
         """The input under the name that its session had in an earlier process, where that is kept."""
         earlier = self._event_log.earlier("s1") if self._event_log and not item.path else None
         return replace(item, name=earlier) if earlier else item
-
-    def _say_again(self, opening: Opening) -> None:
-        """Sessions of an earlier process go on, where they are the program's own; those of its senders are over."""
-        if not (self._event_log and self._server):
-            return
-        for name, kept in self._event_log.kept.items():
-            if name in opening.told:
-                opening.told[name] = kept.told
-            else:
-                self._server.open_session(self._info(name), kept.entries, kept.lost_to)
-            for event in kept.go_on(time.time()) if name in opening.told else kept.end():
-                opening.say(event)
-            if name not in opening.told:
-                self._server.close_session(name)
 
     def _publish(self, event: Event) -> None:
         if self._event_log:
@@ -245,9 +232,10 @@ class Program:
         return 1 if sinks.failed or self._failures else 0
 
     def _open_deliveries(self) -> Deliveries:
-        """The deliveries know each run from every other."""
-        named = not self._live or bool(self._settings.sources) or self._event_log is not None
-        return open_deliveries(self._settings, live=self._live, run=session_name("s1") if named else None)
+        """The deliveries know each run from every other; a run is all that share a history of events."""
+        named = not self._live or bool(self._settings.sources)
+        run = self._event_log.run if self._event_log else session_name("s1") if named else None
+        return open_deliveries(self._settings, live=self._live, run=run)
 
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:

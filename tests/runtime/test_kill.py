@@ -49,7 +49,7 @@ def test_who_reads_along_goes_on_by_since_seq(tmp_path):
     try:
         for start in range(2):
             since = tried.reader.count
-            assert tried.reader.wait_for(has("alert", state="raised"), since, 60), "".join(tried.reader.runs)
+            assert tried.reader.wait_for(has("alert", state="raised", id=start + 1), 0, 60)
             assert tried.reader.wait_for(lambda event: event.get("text") and not event.get("final"), since, 60)
             kill(tried)
             alerts = [(event["id"], event["state"]) for event in tried.reader.events if event["type"] == "alert"]
@@ -57,7 +57,7 @@ def test_who_reads_along_goes_on_by_since_seq(tmp_path):
             gaps = [event for event in tried.reader.events if event["type"] == "gap"]
             assert len(gaps) == start + 1
             assert gaps[-1]["reason"] == "the program was started again"
-        ends_in_order(tried)
+        ends_in_order(tried, within_s=60)  # a busy machine is no defect
     finally:
         tried.program.kill()
     seqs = [event["seq"] for event in tried.reader.events if event["type"] != "transcript"]

@@ -26,6 +26,7 @@ from streamer.measure.invariants import check_session, must
 START_S = 120.0  # for the program to listen
 TOLD_S, BACK_S = 5.0, 20.0  # a fault of the model: told of, and over; the program promises 3 s and 15 s
 LAG_S, RECOVER_S = 8.0, 30.0
+END_S = 6.0  # the program promises 5 s
 STALLED_S = 80.0  # a viewer that reads nothing and does not answer is closed before
 STRANGERS = 40
 
@@ -285,8 +286,9 @@ def _nonsense(world: World) -> str:
             with world.place.connect(path) as connection:
                 for one in world.rng.sample(said, len(said)):
                     connection.send(one)
-                while (got := json.loads(connection.recv(timeout=2)))["type"] != "pong":
-                    errors += got["type"] == "error"
+                until_s = time.monotonic() + 3
+                while time.monotonic() < until_s:  # events come all the time
+                    errors += json.loads(connection.recv(timeout=1))["type"] == "error"
         except Away:
             pass
     must(errors > 0, "nonsense is answered by an error")
@@ -332,15 +334,14 @@ def kill(world: World) -> str:
     return f"ready after {time.monotonic() - began_s:.1f} s, read on; alerts: {', '.join(alerts[:2]) or 'none open'}"
 
 
-def ends_in_order(world: World) -> str:
+def ends_in_order(world: World, within_s: float = END_S) -> str:
     """SIGTERM: exit status 0 within 5 s, everything said, by files and by clients alike."""
     try:
-        status, took_s = world.program.end(15)
+        status, took_s = world.program.end(within_s)
     except subprocess.TimeoutExpired:
-        must(False, "it ends within 5 s of SIGTERM")
+        must(False, f"it ends within {within_s:g} s of SIGTERM")
         raise
     must(status == 0, "exit status 0", status)
-    must(took_s <= 6, "it ends within 5 s of SIGTERM", took_s)
     time.sleep(1)
     world.reader.end()
     _check_lines(world.folder / "events.jsonl", torn=False)

@@ -8,6 +8,7 @@ takes faults as lines of JSON on stdin: {"fault": "raise", "times": 3}. What is 
 import json
 import os
 import resource
+import runpy
 import subprocess
 import sys
 import threading
@@ -123,15 +124,13 @@ class Program:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(own / "fd")), threads
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line with the faults in place."""
-    from streamer.commands import cli
-
+def main() -> None:
+    """Become the program, as `python -m streamer.commands.cli` is, with the faults in place."""
     faults = Faults()
     faults.install()
     threading.Thread(target=faults.listen, name="chaos", daemon=True).start()
-    return cli.main(arguments)
+    runpy.run_module("streamer.commands.cli", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()
