@@ -105,6 +105,7 @@ def test_realtime(server, caplog, said):
 @example(said=b'{"type":"audio-start","data":{"rate":1e400,"channels":[]}}\n')
 @example(said=b'{"type":"audio-chunk","data":{"rate":' + b"9" * 5000 + b"}}\n")
 @example(said=b'{"type":"transcribe","data":{"language":{"a":1}}}\n')
+@example(said=b'{"type":"transcribe","data":["en"]}\n')
 @example(said=b'{"type":{},"data":' + b"[" * 50_000)
 def test_wyoming(server, caplog, said):
     caplog.clear()
