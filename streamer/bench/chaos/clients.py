@@ -203,11 +203,12 @@ class Sender:
 
 
 def cut(connection: ClientConnection) -> None:
-    """End a connection without a word: RST."""
+    """End a connection without a word. What comes is not read any more, and closing it, which the reading thread does
+    then, sends RST.
+    """
     with suppress(OSError):
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.socket.shutdown(socket.SHUT_RD)  # the reading thread lets go of it
-        connection.socket.close()
+        connection.socket.shutdown(socket.SHUT_RD)
 
 
 def stalled(place: Place) -> socket.socket:
