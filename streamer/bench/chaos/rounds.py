@@ -178,7 +178,7 @@ def _world(
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
     loud = {"severity": "info", "loud_dbfs": -45, "cooldown_s": 0}
-    rules = [{"id": "loud", "clear_after_s": 1, **loud}, {"id": "lasting", "clear_after_s": 300, **loud}]
+    rules = [{"id": "short", "clear_after_s": 1, **loud}, {"id": "lasting", "clear_after_s": 300, **loud}]
     given = {
         "sources": [{"name": "room", "input": str(folder / "room.wav")}],
         "server": {"port": _free_port(), "token_file": str(folder / "token")},
