@@ -172,7 +172,8 @@ def _leaves(world: World) -> str:
     piece = world.rng.choice(world.spoken)
     sender = Sender(world.place, piece, leave_s=world.rng.uniform(1.5, len(piece) / 16_000 - 1))
     must(sender.wait(90), "the sender is through")
-    must(bool(sender.session), "the sender was taken", sender.refused)
+    if not was_taken(sender):
+        return "the sender was told to try later"
     reader = Reader(world.place, sender.session)
     over = reader.wait_for(lambda event: _status(event, "stopped", ""), 0, BACK_S)
     reader.end()
@@ -185,12 +186,19 @@ def _bursts(world: World) -> str:
     part = world.rng.randrange(len(world.spoken))
     sender = Sender(world.place, world.spoken[part], speed=0)
     must(sender.wait(150), "the sender is through")
-    must(bool(sender.session), "the sender was taken", sender.refused)
+    if not was_taken(sender):
+        return "the sender was told to try later"
     check_session(sender.events, merged=True, degraded=True)
     told = [event for event in sender.events if event["type"] == "gap" or event.get("state") == "degraded"]
     lost = missing(world.expected[part], words_in(sender.events))
     must(bool(told) or not lost, "no word is lost without being told", lost)
     return f"all of its sound was taken, {lost} words lost, told {len(told)} times that something is left out"
+
+
+def was_taken(sender: Sender) -> bool:
+    """Whether the sender has a session. On a busy machine it may be told to try later, which is no broken promise."""
+    must(bool(sender.session) or "1013" in sender.refused, "a sender is taken or told to try later", sender.refused)
+    return bool(sender.session)
 
 
 def words_in(events: Sequence[dict[str, Any]]) -> list[str]:
