@@ -172,7 +172,7 @@ class TargetMaker:
 
     def command(self, given: CommandSettings, path: str) -> Command:
         """A program."""
-        hidden = self.settings.delivery.secret_names()
+        hidden = self.settings.secret_names()
         return Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
 
     def mqtt(self, given: MqttSettings) -> "Mqtt":

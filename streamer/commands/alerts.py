@@ -9,14 +9,15 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
 from streamer.commands import notify
 from streamer.commands.run import settings_options
-from streamer.errors import UsageError
+from streamer.errors import UsageError, meant
 from streamer.events import SAMPLE_RATE, SEVERITY_RANK
 from streamer.output.plain_text import clean
 from streamer.settings.config import Settings, resolve
@@ -70,19 +71,34 @@ def _add(below: Any, name: str, command: Callable[[argparse.Namespace], int], ab
 
 def explain(options: argparse.Namespace) -> int:
     """`streamer alerts explain [RULE…]`."""
-    rules = _settings(options).alerts
-    AlertEngine(rules)  # refuses labels that do not exist, with their path
+    settings = _settings(options)
+    AlertEngine(settings.alerts)  # refuses labels that do not exist, with their path
+    model, fields = _fields_of_head(settings)
+    rules = settings.alerts.fitted(fields)
     known = [rule.id for rule in rules.rules]
     for name in options.rules:
         if name not in known:
-            raise UsageError(f"RULE: no rule is called {name!r}; there are {', '.join(known)}")
+            raise UsageError(f"RULE: no rule is called {name!r}; there are {', '.join(known)}{meant(name, known)}")
     shown = [rule for rule in rules.rules if not options.rules or rule.id in options.rules]
+    sys.stdout.write(f"With the tagging head for {model} (--set model.name=NAME: another model's).\n\n")
     sys.stdout.write("\n\n".join(explain_rule(rule, rules) for rule in shown) + "\n")
     if not options.rules:
         sys.stdout.write(
             "\nStreamer is an aid, not a certified alarm: keep your smoke and carbon monoxide detectors.\n"
         )
     return 0
+
+
+def _fields_of_head(settings: Settings) -> tuple[str, Mapping[str, Any]]:
+    """The model that is meant, and what its head has for fields of rules; {} where the head has none of its own.
+
+    `auto` is `base` here: the heads differ in a threshold or two.
+    """
+    model = "base" if settings.model.name == "auto" else settings.model.name
+    if settings.model.head != "auto":
+        return model, {}
+    described = files("streamer") / "data" / "heads" / f"{model}.json"
+    return model, json.loads(described.read_text())["rules"] if described.is_file() else {}
 
 
 def history(options: argparse.Namespace) -> int:

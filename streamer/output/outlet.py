@@ -19,6 +19,7 @@ from typing import TextIO
 from streamer.errors import Backoff, UsageError
 from streamer.events import Alert, Event, Gap, Sound, State, Status, Transcript
 from streamer.output.captions import Format
+from streamer.output.daily import DailyFiles
 from streamer.output.event_file import EventFile, OutputError
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import OutputSettings
@@ -65,6 +66,9 @@ class Sinks:
         targets: list[_Target] = [("jsonl", None, output.jsonl)] if output.jsonl else []
         targets += _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
         self._files = [(session, EventFile(path, kind)) for kind, session, path in targets]
+        self._daily = DailyFiles(output.transcripts) if output.transcripts else None
+        self._daily_trouble = ""  # why a day's file cannot be opened
+        self._late: list[EventFile] = []  # over, but not all of it could be written yet
         _check_distinct(targets, inputs)
 
     def begin(self) -> None:
@@ -90,6 +94,8 @@ class Sinks:
         for session, file in list(self._files):
             if session in (None, event.session):
                 self._attempt(file, lambda file=file: file.write(event))  # type: ignore[misc]
+        if self._daily:
+            self._write_daily(self._daily, event)
         self.retry()
         if self.view and (shown := self._naming.step(event)):
             try:
@@ -97,6 +103,29 @@ class Sinks:
             except Exception as error:  # the top of the view: the files go on without it
                 log.error("the terminal view ends: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
                 self.view = None
+
+    def _write_daily(self, daily: DailyFiles, event: Event) -> None:
+        """Give it to its session's file of the day. One that cannot be opened is said, and tried again."""
+        try:
+            file, yesterday = daily.file_for(event)
+        except UsageError as error:
+            if str(error) != self._daily_trouble:
+                self._daily_trouble = str(error)
+                log.error("%s", error)
+                self._on_trouble("degraded", str(error))
+            self.failed = True
+            return
+        if self._daily_trouble:
+            self._daily_trouble = ""
+            if not self._troubled:
+                self._on_trouble("listening", "")
+        self._attempt(file, lambda: file.write(event))
+        for over in filter(None, (yesterday, daily.ended(event))):
+            self._attempt(over, over.retry)
+            if over in self._troubled:
+                self._late.append(over)
+            else:
+                self._attempt(over, over.close)
 
     def retry(self) -> None:
         """Try what could not be written once more, where its time has come."""
@@ -106,7 +135,7 @@ class Sinks:
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
-        for _, file in self._files:
+        for file in [*(file for _, file in self._files), *self._late, *(self._daily.all() if self._daily else [])]:
             self._attempt(file, file.close)
             self.failed |= file in self._troubled or file.lost > 0
         if self.view:

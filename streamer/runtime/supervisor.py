@@ -24,15 +24,18 @@ from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
+from streamer.runtime.announcement import announce
 from streamer.runtime.event_log import EventLog, say_again
-from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.session import Session
 from streamer.runtime.shutdown import (
+    CAPTIONS_S,
     DELIVERIES_S,
     DELIVERIES_UNHURRIED_S,
     FILES_S,
@@ -53,6 +56,7 @@ from streamer.server.messages import (
     IngestFullError,
     IngestStart,
     MessageError,
+    Origin,
     SessionHealth,
     SessionInfo,
     SetLanguage,
@@ -99,6 +103,7 @@ class Program:
         self._inputs = tuple(self._carried_on(item) for item in inputs)
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
+        self._captions = LiveCaptions(())
         self._server: ServerThread | None = None
         self._model: Model | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
@@ -114,6 +119,7 @@ class Program:
         output = self._settings.output
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
         self._deliveries = self._open_deliveries()
+        self._captions = open_captions(output, self._names, self._tell_of_captions, live=self._live)
         with self._interruption.handled():
             try:
                 self._server = self._open_server()
@@ -132,12 +138,15 @@ class Program:
                 outlet = Outlet(sinks, self._tell_of_output)
                 self._interruption.clean = True
                 self._deliveries.start()
+                self._captions.start()
                 if self._live:
                     self._run_live(engine, outlet, opening)
                 else:
                     self._run_at_once(engine, outlet)
                 deadline = self._interruption.deadline
+                self._captions.finish()
                 self._deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
+                self._captions.join(deadline.within(CAPTIONS_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
                 outlet.stop(deadline.within(FILES_S) if deadline.hurried else None)
                 if output.stay and self._server and not (self._failure or self._failures):
                     self._interruption.wait()
@@ -169,21 +178,19 @@ class Program:
             kept = self._event_log.kept.get(name) if self._event_log else None
             self._server.open_session(self._info(name), *((kept.entries, kept.lost_to) if kept else ()))
         if not self._settings.output.quiet:
-            pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
-            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
-            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
-            if self._server.wyoming_port:
-                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
+            announce(self._server, self._settings, tuple(self._senders), self._after())
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
         model = self._model
+        own = next((item.settings.audio for item in self._inputs if item.name == name), None)
+        source: Origin = "sender" if own is None else "microphone" if own.input is None else "input"
         if model is None:
-            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE)
+            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE, source=source)
         head = model.head.name if model.head else None
         kept = self._event_log.kept.get(name) if self._event_log else None
         opened_at = time.time() - (kept.start_s if kept else 0.0)
-        return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None)
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None, source)
 
     def _engine(self, opening: Opening) -> Engine:
         """The model, loaded and warmed up; says what is done."""
@@ -240,6 +247,7 @@ class Program:
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
             self._deliveries.put(events)
+            self._captions.put(events)
             for event in events:
                 self._publish(event)
             outlet.put(events)
@@ -331,12 +339,18 @@ class Program:
         for pipeline in list(self._pipelines.values()):
             pipeline.lane.ask(self._say_output)
 
+    def _tell_of_captions(self, detail: str) -> None:
+        """What OBS, YouTube or Zoom does with captions (a service's thread): a notice, as what is heard is well."""
+        for pipeline in list(self._pipelines.values()):
+            pipeline.lane.ask(lambda session: session.status("listening", detail, subject="output"))
+
     def _say_output(self, session: Session) -> list[Event]:
         return session.status(*self._output_state, subject="output")
 
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
-        stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
+        waits = bool(self._senders) or self._settings.audio.input == SENDER
+        stays = self._server is not None and (self._settings.output.stay or waits)
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
             worker.watch()
             if worker.responsive:
@@ -407,7 +421,8 @@ class Program:
 
     def _open_ingest(self, start: IngestStart) -> PcmQueue:
         if self._ingests is None:
-            raise IngestFullError("ingest: not listening to senders (yet)")
+            never = "off: files at --speed 0 are all that is heard; start with --input ingest"
+            raise IngestFullError("ingest: not listening to senders (yet)" if self._live else never)
         return self._ingests.open(start)
 
     def _ack(self, message: Ack) -> None:

@@ -15,16 +15,18 @@ Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says w
 and marks only the newest waits.
 """
 
+import json
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event, Status
+from streamer.events import Event, Status, read_event
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 from streamer.server.replay import Entry, Replay
+from streamer.server.transcripts import MAX_BYTES, Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class HubLimits:
     max_behind: int = 10_000  # events
     max_notices: int = 32  # per connection
     max_ended_sessions: int = 4  # kept for those who reconnect
+    max_transcript_bytes: int = MAX_BYTES  # per session and format
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class Reader:
 class _Session:
     info: SessionInfo
     replay: Replay
+    kept: Kept
     active: bool = True
     status: Status | None = None  # the newest
 
@@ -136,13 +140,17 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo, kept: Iterable[Entry] = (), lost_to: int = 0) -> None:
+    def open_session(self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0) -> None:
         """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before."""
         if info.session in self._sessions:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
         replay.begin(kept, lost_to)
-        self._sessions[info.session] = _Session(info, replay)
+        transcript = Kept(self._limits.max_transcript_bytes)
+        for entry in kept:
+            if entry.type != "tags":  # nearly all of them, and no transcript has them
+                transcript.step(read_event(json.loads(entry.text)))
+        self._sessions[info.session] = _Session(info, replay, transcript)
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""
@@ -161,8 +169,22 @@ class Hub:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
         session = self._sessions[event.session]
         session.replay.append(Entry.of(event))
+        session.kept.step(event)
         if isinstance(event, Status):
             session.status = event
+
+    def transcript(self, session: str | None, name: str) -> str:
+        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`.
+
+        Raises KeyError, with what is wrong, where there is no such session.
+        """
+        known = ", ".join(self._sessions) or "none"
+        if session is None and len(self._sessions) != 1:
+            raise KeyError(f"session: say which; there are: {known}")
+        item = self._sessions.get(session) if session is not None else next(iter(self._sessions.values()))
+        if item is None:
+            raise KeyError(f"session: there is none of this name (any more); there are: {known}")
+        return item.kept.text(name)
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
@@ -332,4 +354,7 @@ def _describe(item: _Session) -> dict[str, Any]:
     info, replay = item.info, item.replay
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
     opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
-    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened
+    source = {} if info.source is None else {"source": info.source}
+    return (
+        head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened | source
+    )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, meant
 
 
 def _grouped(schema: dict[str, Any], section: "type[Section]") -> None:
@@ -33,7 +33,9 @@ def refusal(error: ValidationError, root: type[Section], path: str = "") -> str:
     """The first fault in one line that starts with the key's path; `root` stands at `path`, "" for all settings."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
-        return f"{_place(first['loc'], path)}: unknown key; known here: {', '.join(_known(root, first['loc']))}"
+        known = _known(root, first["loc"])
+        alike = meant(str(first["loc"][-1]), known)
+        return f"{_place(first['loc'], path)}: unknown key; known here: {', '.join(known)}{alike}"
     return first_fault(error, path)
 
 
@@ -55,7 +57,8 @@ def _place(loc: tuple[int | str, ...], path: str) -> str:
 
 def _given(path: str, value: Any) -> str:
     """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
-    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
+    addressed = path.startswith(("delivery", "output.obs", "output.youtube", "output.zoom"))
+    secret = path.endswith("token") or (addressed and not isinstance(value, int | float))
     if secret or isinstance(value, Mapping):
         return ""
     return f"; is {_shown(value)}"

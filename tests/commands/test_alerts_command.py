@@ -41,6 +41,17 @@ def run(capsys, *arguments, status=0):
     return capsys.readouterr()
 
 
+def test_a_rule_is_explained_as_the_head_of_the_model_has_it(capsys):
+    def shown(*options):
+        return " ".join(run(capsys, "explain", "siren", *options).out.split())
+
+    assert "With the tagging head for base" in shown()
+    assert "the signal itself shows a wailing siren" not in shown("--set", "model.name=tiny.en")
+    assert "the signal itself shows a wailing siren" in shown("--set", "model.name=nano")
+    assert "the signal itself shows a wailing siren" in shown("--set", "model.head=released")
+    assert "a score of at least 0.6 " in shown("--set", "alerts.rules=[{id: siren, threshold: 0.6}]")
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -87,6 +98,7 @@ def test_wrong_use_is_one_line(kept, capsys):
         (("mark", "1", "maybe"), "verdict"),
         (("history", "--since", "yesterday"), "--since: must look like"),
         (("explain", "nope"), "RULE: no rule is called 'nope'"),
+        (("explain", "sirn"), "loud; did you mean siren?"),
         (("explain", "--set", "alerts.rules=[{id: x, labels: [Nope]}]"), "alerts.rules[0].labels[0]"),
     ]:
         shown = run(capsys, *arguments, status=2)
