@@ -4,7 +4,7 @@ In each round a witness sends a piece of the recordings to `/ingest` in real tim
 `room`, a source of the program's own, goes on through all rounds and is read by a client that comes back with
 `since_seq`. Every event log is checked against the protocol's invariants. Words lost: what the same piece gives without
 a server and faults and the witness was not given, where the fault is one that must not cost words. Slopes are those of
-the longest stretch without a restart, its first fifth left out.
+the second half before the kills: in the first each kind of work is done for the first time.
 """
 
 import secrets
@@ -232,8 +232,8 @@ def _told(name: str, work: Callable[[], str]) -> Round:
 
 
 def slopes(rows: Sequence[tuple[float, float, int, int]]) -> dict[str, Any]:
-    """How memory, descriptors and threads rise in an hour, from behind the first fifth on; None of fewer than ten."""
-    settled = rows[len(rows) // 5 :]
+    """How memory, descriptors and threads rise in an hour, in the second half; None of fewer than ten points."""
+    settled = rows[len(rows) // 2 :]
     names = ("rss_mib_per_hour", "descriptors_per_hour", "threads_per_hour")
     if len(settled) < 10:
         return dict.fromkeys(names)
