@@ -4,8 +4,8 @@ numpy's BLAS (OpenBLAS) starts a thread for each core and lets them spin between
 nothing, and on a busy machine spinning took five times the processor time of everything else together. torch's OpenMP
 threads spin as well unless they are told to sleep.
 
-ONNX Runtime (1.32) gives the machine a number and sends Microsoft word of its use as soon as it is imported, unless the
-environment forbids it: we do, since nothing leaves this machine unasked.
+ONNX Runtime (1.32) writes a number for the machine into `~/.cache/Microsoft` as soon as it is imported, and its library
+holds the address of a telemetry service. The environment forbids it: nothing leaves this machine unasked.
 """
 
 import os
