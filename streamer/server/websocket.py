@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -50,6 +50,7 @@ from streamer.server.pages import (
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
 from streamer.server.realtime import REALTIME, Conversation
+from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.tls import open_tls, page_addresses
@@ -76,7 +77,7 @@ class ServerThread:
     """One server. Everything public may be called from any thread, at any time; nothing but `start`, `stop` waits.
 
     Raises ConfigError from the constructor: wrong combination of settings; from `start`: the address cannot be used.
-    `on_failure` is told, in the server's thread, when its loop breaks.
+    `on_failure` is told, in the server's thread, when its loop breaks. `run`: as in `Hub`, None: a new one.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ServerThread:
         actions: Actions | None = None,
         limits: HubLimits | None = None,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        run: str | None = None,
     ) -> None:
         self._settings, self._actions, self._on_failure = settings, actions or Actions(), on_failure
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
@@ -107,7 +109,7 @@ class ServerThread:
         self._pages = Pages(self._access, reports, self.tls, sockets=paths)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
-        self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
+        self._hub = Hub(limits, run=run or secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub, the metrics and the next two
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
@@ -151,10 +153,10 @@ class ServerThread:
         keys, address = self._access.keys, f"{(outside and self.outside_url) or self.url}{path}"
         return address + ("" if keys is None else f"{'&' if '?' in path else '?'}code={keys.new_code()}")
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Announce a session before its first event. Raises ValueError for a name that was used before."""
+    def open_session(self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0) -> None:
+        """As `Hub.open_session`: announce a session before its first event."""
         with self._lock:
-            self._hub.open_session(info)
+            self._hub.open_session(info, kept, lost_to)
 
     def describe(self, info: SessionInfo) -> None:
         """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""

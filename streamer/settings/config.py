@@ -25,7 +25,7 @@ from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
-from streamer.settings.server import ServerSettings
+from streamer.settings.server import EventHistorySettings, ServerSettings
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
 MAX_SOURCES = 128
@@ -242,6 +242,7 @@ class Settings(Section):
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
+    history: EventHistorySettings = EventHistorySettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
 

@@ -99,6 +99,15 @@ class ServerSettings(Section):
         return self
 
 
+class EventHistorySettings(Section):
+    """What clients who come back can have (`since_seq`), over a restart of the program."""
+
+    USUAL = ("persist",)
+    persist: bool = Field(False, description="keep what was said on disk, so that clients go on after a restart")
+    path: str | None = Field(None, min_length=1, description="the file; null: events.log beside the alerts' history")
+    max_mb: float = Field(32.0, ge=1, le=4096, description="of disk; then the older half goes")
+
+
 def with_token(settings: ServerSettings, environment: Mapping[str, str] = os.environ) -> ServerSettings:
     """The settings with the token in force: their own, that of their file, or else that of STREAMER_TOKEN.
 
