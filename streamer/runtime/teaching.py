@@ -167,10 +167,11 @@ class Teaching:
         needed = max(CLIPS_NEEDED, before - message.undo)
         with self._ready:
             learning = clips >= needed and len(self._due) < WAITING
-            if learning:
+        press.reply(Taught(message.name, clips, needed, learned=known is not None, learning=learning))
+        if learning:
+            with self._ready:
                 self._due[message.name.casefold()] = (message.name, press.reply)
                 self._ready.notify_all()
-        press.reply(Taught(message.name, clips, needed, learned=known is not None, learning=learning))
 
     def _known_pupil(self) -> _Pupil:
         """UsageError: own sounds cannot be learned with this model; EngineError: the program ends."""

@@ -32,7 +32,7 @@ export class Feed {
   /**
    * types: event types, null for all. session: one session's name, null for all. backlog: how many past events to ask for
    * at first; complete: types of which all that the server has is wanted, also older ones (`early`). on: {hello(h),
-   * event(e, early), missed(gap), state(name, detail), reset(), heartbeat(h), level(l), marks(m), set(s), error(e)}, all optional.
+   * event(e, early), missed(gap), state(name, detail), reset(), heartbeat(h), level(l), marks(m), set(s), taught(t), error(e)}, all optional.
    */
   constructor({ types = null, session = null, backlog = 0, complete = [], on = {} }) {
     this.types = types;
@@ -116,6 +116,7 @@ export class Feed {
     else if (message.type === "level") this.on.level?.(message);
     else if (message.type === "marks") this.on.marks?.(message);
     else if (message.type === "set") this.on.set?.(message);
+    else if (message.type === "taught") this.on.taught?.(message);
     else if (message.type === "error") this.on.error?.(message);
     else if (message.type === "gap" && message.kind === "events") this.miss(message);
     else if (Number.isInteger(message.seq)) this.take(message);

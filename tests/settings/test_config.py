@@ -32,6 +32,8 @@ def refused(data, says):
         ({"vad": {"aggressiveness": 7}}, "vad.aggressiveness: "),
         ({"server": {"tls_cert": "x.pem"}}, "tls_key"),
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
+        ({"own_sounds": {"from_pages": "some"}}, "own_sounds.from_pages: "),
+        ({"own_sounds": {"from_pages": True, "enabled": False}}, "own_sounds: from_pages: what is taught would not be"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
         ({"speech": {"language": "e9"}}, "speech.language"),
