@@ -88,7 +88,7 @@ export class Timeline {
     const [teach, teachButton] = [element("p", "teach"), element("button", "", "That was …")];
     teachButton.type = "button";
     teach.append(teachButton);
-    row.append(head, facts, heard, said, teach);
+    row.append(head, facts, heard, said);
     const parts = { row, time, what, badge, facts, heardLine: heard, saidLine: said, teach, teachButton };
     if (kind === "sound") return parts;
     const mark = element("p", "mark");
@@ -151,9 +151,12 @@ export class Timeline {
   }
 
   /** What sounded a moment ago can still be given a name. */
-  drawTeach({ event, kind, teach, teachButton }) {
-    teach.hidden = !this.teaching.can(event.start, this.now.get(event.session) ?? event.start);
-    if (teach.hidden) return;
+  drawTeach({ event, kind, row, teach, teachButton }) {
+    if (!this.teaching.can(event.start, this.now.get(event.session) ?? event.start)) {
+      teach.remove();
+      return;
+    }
+    if (!teach.isConnected) row.append(teach);
     const which = `at ${clock(event.start)}, ${kind === "alert" ? title(event) : event.label}`;
     teachButton.setAttribute("aria-label", `That was … (${which})`);
     teachButton.onclick = () => this.teaching.begin(event.session, event.start, which);
