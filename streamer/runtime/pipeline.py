@@ -18,6 +18,7 @@ from streamer.events import SAMPLE_RATE
 from streamer.plans import Hop, Plan, SegmentClosed, SpeechOver
 from streamer.runtime.lane import Lane
 from streamer.runtime.stream import Emit, Hearing, Listener
+from streamer.runtime.told import Told
 from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
@@ -39,20 +40,25 @@ class Pipeline:
         emit: Emit,
         waiting_samples: Callable[[], int] = lambda: 0,
         clips: ClipRing | None = None,
+        told: Told | None = None,
     ) -> None:
-        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds, for whoever cuts from it."""
+        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for whoever cuts from it.
+
+        `told`: what an earlier process said of this session, whose clock goes on where that ended; None: nothing.
+        """
+        start_sample = told.audio_sample if told else 0
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
         self._waiting_samples, self.clips = waiting_samples, clips
-        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
-        self._listener = Listener(settings, told="starting")
+        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample)
+        self._listener = Listener(settings, "starting", start_sample)
         self._last_audio_s = time.monotonic()
         self._backoff, self._deaf_until_s = Backoff(), 0.0  # of the listener
         self._missed_samples, self._missed_for = 0, ""  # what it did not hear since it failed
-        self._planned_sample = 0  # end of the last hop that went to the lane
+        self._planned_sample = start_sample  # end of the last hop that went to the lane
         patience_s = 0.0 if source.live else CATCH_UP_S
-        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples)
+        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples, told)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),

@@ -154,7 +154,7 @@ class Hearing:
 
     def again(self, told: Told, at_sample: int) -> "Hearing":
         """One in place of this one, whose session failed: it hears what comes behind this sample."""
-        other = Hearing(self._model, self._settings, self.session.name, self._local_time)
+        other = Hearing(self._model, self._settings, self.session.name, self._local_time, source=self.session.source)
         other.mel = MelFrames(self._model.dims.n_mels, at_sample)
         other.session.go_on(self.session, told, at_sample)
         return other

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,9 @@ from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
-from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.announcement import announce
+from streamer.runtime.event_log import EventLog, say_again
+from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
@@ -43,6 +46,7 @@ from streamer.runtime.shutdown import (
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
+from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import Worker
 from streamer.server.ingest import PcmQueue
@@ -95,10 +99,13 @@ class Program:
         load_on_cpu: Callable[[str], Model] | None = None,
         lessons: Lessons | None = None,
     ) -> None:
-        self._settings, self._inputs, self._load = settings, tuple(inputs), load
+        self._settings, self._load = settings, load
         self._load_on_cpu = load_on_cpu
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
+        keeps = settings.history.persist and settings.server.enabled and self._live
+        self._event_log = EventLog(settings.history) if keeps else None
+        self._inputs = tuple(self._carried_on(item) for item in inputs)
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
         self._captions = LiveCaptions(())
@@ -125,6 +132,8 @@ class Program:
                 opening = Opening(self._names if self._live else (), self._publish)
                 if self._live:  # who comes while the model is loaded learns how far it is
                     self._open_sessions()
+                    if self._event_log and self._server:
+                        say_again(self._event_log.kept, opening, self._server, self._info)
                 engine = self._engine(opening)
                 if not self._live:
                     self._open_sessions()
@@ -151,9 +160,18 @@ class Program:
                 self._close_inputs()
                 if self._server:
                     self._server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
+                if self._event_log:
+                    self._event_log.close()
         return self._status(sinks)
 
+    def _carried_on(self, item: Input) -> Input:
+        """The input under the name that its session had in an earlier process, where that is kept."""
+        earlier = self._event_log.earlier("s1") if self._event_log and not item.path else None
+        return replace(item, name=earlier) if earlier else item
+
     def _publish(self, event: Event) -> None:
+        if self._event_log:
+            self._event_log.write(event)
         if self._server:
             pipeline = self._pipelines.get(event.session)
             self._server.publish(event, pipeline.captured_s - event.audio_t if pipeline else None)
@@ -163,13 +181,10 @@ class Program:
         if not self._server:
             return
         for name in self._names:
-            self._server.open_session(self._info(name))
+            kept = self._event_log.kept.get(name) if self._event_log else None
+            self._server.open_session(self._info(name), *((kept.entries, kept.lost_to) if kept else ()))
         if not self._settings.output.quiet:
-            pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
-            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
-            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
-            if self._server.wyoming_port:
-                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
+            announce(self._server, self._settings, tuple(self._senders), self._after())
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
@@ -179,7 +194,9 @@ class Program:
         if model is None:
             return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE, source=source)
         head = model.head.name if model.head else None
-        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None, source)
+        kept = self._event_log.kept.get(name) if self._event_log else None
+        opened_at = time.time() - (kept.start_s if kept else 0.0)
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None, source)
 
     def _engine(self, opening: Opening) -> Engine:
         """The model, loaded and warmed up; says what is done."""
@@ -229,9 +246,10 @@ class Program:
         return 1 if sinks.failed or self._failures else 0
 
     def _open_deliveries(self) -> Deliveries:
-        """The deliveries know each run from every other."""
+        """The deliveries know each run from every other; a run is all that share a history of events."""
         named = not self._live or bool(self._settings.sources)
-        return open_deliveries(self._settings, live=self._live, run=session_name("s1") if named else None)
+        run = self._event_log.run if self._event_log else session_name("s1") if named else None
+        return open_deliveries(self._settings, live=self._live, run=run)
 
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
@@ -268,17 +286,15 @@ class Program:
         outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
-            begun = opening.begun if item.name in self._names else 0
+            told = opening.told.get(item.name, Told(item.name))
+            model = self._model or engine.model
             hearing = Hearing(
-                self._model or engine.model,
-                item.settings,
-                item.name,
-                seconds_after_midnight,
-                begun=begun,
-                source=item.origin,
+                model, item.settings, item.name, seconds_after_midnight, begun=told.seq, source=item.origin
             )
-            clips = self._deliveries.clips(item.name) or self._teaching.ring()
-            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
+            if told.audio_sample:
+                hearing = hearing.again(told, told.audio_sample)
+            clips = self._deliveries.clips(item.name, told.audio_sample) or self._teaching.ring(told.audio_sample)
+            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips, told)
             self._pipelines[item.name] = pipeline
             self._teaching.meet(pipeline.lane)
             if self._output_state[0] != "listening":
@@ -343,7 +359,8 @@ class Program:
 
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
-        stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
+        waits = bool(self._senders) or self._settings.audio.input == SENDER
+        stays = self._server is not None and (self._settings.output.stay or waits)
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
             worker.watch()
             if worker.responsive:
@@ -384,7 +401,8 @@ class Program:
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
         )
-        server = ServerThread(given, actions, on_failure=self._server_failed)
+        run = self._event_log.run if self._event_log else None
+        server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
         self._deliveries.tell_marks(server.show_marks)
         try:
             server.start()
@@ -423,7 +441,8 @@ class Program:
 
     def _open_ingest(self, start: IngestStart) -> PcmQueue:
         if self._ingests is None:
-            raise IngestFullError("ingest: not listening to senders (yet)")
+            never = "off: files at --speed 0 are all that is heard; start with --input ingest"
+            raise IngestFullError("ingest: not listening to senders (yet)" if self._live else never)
         return self._ingests.open(start)
 
     def _ack(self, message: Ack) -> None:

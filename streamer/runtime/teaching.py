@@ -117,9 +117,9 @@ class Teaching:
             self._lender = None
             self._ready.notify_all()
 
-    def ring(self) -> ClipRing | None:
-        """Where a new stream's blocks are to go; None: nothing is taught."""
-        return None if self.lessons is None else ClipRing()
+    def ring(self, start_sample: int = 0) -> ClipRing | None:
+        """Where a new stream's blocks are to go, which begins at this sample; None: nothing is taught."""
+        return None if self.lessons is None else ClipRing(start_sample=start_sample)
 
     def meet(self, lane: Lane) -> None:
         """A stream that opened just now listens for what was learned in this run, too."""

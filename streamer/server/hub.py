@@ -15,13 +15,14 @@ Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says w
 and marks only the newest waits.
 """
 
+import json
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event, Status
+from streamer.events import Event, Status, read_event
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 from streamer.server.replay import Entry, Replay
@@ -126,7 +127,7 @@ class _Session:
 
 
 class Hub:
-    """All sessions and connections. `run` names this start of the server; see `messages.hello`."""
+    """All sessions and connections. `run` names the numbering of the events; see `messages.hello`."""
 
     def __init__(
         self, limits: HubLimits | None = None, run: str = "", capabilities: tuple[str, ...] = messages.CAPABILITIES
@@ -139,12 +140,17 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Begin a session. Raises ValueError when its name was used before."""
+    def open_session(self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0) -> None:
+        """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before."""
         if info.session in self._sessions:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
-        self._sessions[info.session] = _Session(info, replay, Kept(self._limits.max_transcript_bytes))
+        replay.begin(kept, lost_to)
+        transcript = Kept(self._limits.max_transcript_bytes)
+        for entry in kept:
+            if entry.type != "tags":  # nearly all of them, and no transcript has them
+                transcript.step(read_event(json.loads(entry.text)))
+        self._sessions[info.session] = _Session(info, replay, transcript)
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""

@@ -383,7 +383,7 @@ def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[st
 def hello(
     sessions: Iterable[Mapping[str, Any]], run: str, capabilities: Iterable[str] = CAPABILITIES
 ) -> dict[str, Any]:
-    """The first message. `run` names this start of the server: sequence numbers of another run mean nothing here."""
+    """The first message. `run` names this start of the server, or all that share a history: other numbers are void."""
     told = {"version": PROTOCOL_VERSION, "run": run, "sessions": list(sessions), "capabilities": list(capabilities)}
     return _message("hello", **told)
 

@@ -1,16 +1,16 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-The pages (`/`, `/overlay`, `/overlay-setup`) and the transcripts (`/transcript`) need the token where there is one;
-scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not. A page that was asked
-for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a code is taken
-out of the address at once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`) and the transcripts (`/transcript`) need the token where there is
+one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not, nor does the
+certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a link's code
+gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at once.
 """
 
 import gzip
 import http
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
@@ -18,13 +18,22 @@ from urllib.parse import parse_qsl, urlencode
 from websockets.datastructures import Headers
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
+from websockets.typing import Subprotocol
 
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
+from streamer.server.tls import Tls
 from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", "/overlay-setup": "overlay_setup.html"}
+PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
+CERTIFICATE = "/certificate"
+_PAGES = {
+    "/": "viewer.html",
+    "/overlay": "overlay.html",
+    "/overlay-setup": "overlay_setup.html",
+    PHONE_PAGE: "mic.html",
+}
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
 _WORTH_PACKING = 16_384  # bytes
 _STYLES = "style-src 'self'"
@@ -42,6 +51,7 @@ _NO_TOKEN = (
     "With the token: add ?token=... to the address.\n"
 )
 _SPENT = "This link was used already or is too old. Streamer prints a new one where it runs.\n"
+SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path. `transcript`: of a session, in a format; KeyError where there is none.
+    too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
@@ -73,12 +83,16 @@ class Reports:
 
 
 class Pages:
-    """Answers GET and HEAD, for whom `access` lets in. `secure`: browsers come by TLS."""
+    """Answers GET and HEAD, for whom `access` lets in. `tls`: browsers come by it."""
 
-    def __init__(self, access: Access, reports: Reports, *, secure: bool = False, realtime: bool = False) -> None:
-        """`realtime`: OpenAI's websocket is served."""
-        self._access, self._reports, self._secure, self._pages = access, reports, secure, load_pages()
-        self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
+    def __init__(
+        self, access: Access, reports: Reports, tls: Tls | None = None, *, sockets: Sequence[str] = ("/ws", "/ingest")
+    ) -> None:
+        """`sockets`: the paths of the websockets that are served."""
+        self._access, self._reports, self._secure, self._pages = access, reports, tls is not None, load_pages()
+        if tls and tls.certificate:
+            self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
+        self._sockets = frozenset(sockets)
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
@@ -98,10 +112,10 @@ class Pages:
             return _text(403, unknown, "localhost")
         host = asked.hosts[0]
         if path == "/healthz":
-            return _json(200, {"status": "ok"}, host)
+            return json_answer(200, {"status": "ok"}, host)
         if path == "/readyz":
             troubles = self._reports.troubles()
-            return _json(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
+            return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
         if path == "/metrics":
             if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
@@ -111,7 +125,7 @@ class Pages:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are /, /overlay and /overlay-setup.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay, /overlay-setup and /mic.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -120,8 +134,10 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, page.policy, **cookie)
+        more = self._cookie() if asked.asked_for("token") is not None else {}
+        if path == PHONE_PAGE:
+            more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
+        return _response(200, page.body, page.content_type, host, page.policy, **more)
 
     def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
@@ -149,13 +165,14 @@ class Pages:
         """
         assert self._access.keys is not None
         result = self._access.keys.use(code)
+        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
+        query = f"?{urlencode(rest)}" if rest else ""
         if result is not Code.GOOD and not let_in:
             self._reports.refused("link")
             if result is Code.SPENT:
-                self._reports.spent(path)
+                self._reports.spent(path + query)
             return _text(401, _SPENT if result is Code.SPENT else _NO_TOKEN, asked.hosts[0])
-        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
-        where = (path[1:] or "./") + (f"?{urlencode(rest)}" if rest else "")
+        where = (path[1:] or "./") + query
         cookie = self._cookie() if result is Code.GOOD else {}
         return _text(303, "", asked.hosts[0], Location=where, **cookie)
 
@@ -177,12 +194,23 @@ def asked_by(request: HttpRequest, peer: str = "", proxies: frozenset[str] = fro
     return Request(
         given.get_all("Host"),
         given.get_all("Origin"),
-        given.get_all("Authorization"),
+        [*given.get_all("Authorization"), *_by_subprotocol(given.get_all("Sec-WebSocket-Protocol"))],
         query,
         given.get_all("Cookie"),
         address,
         local,
     )
+
+
+def _by_subprotocol(offered: Sequence[str]) -> list[str]:
+    """`token, KEY` as an Authorization value: browsers send a websocket no other headers (Deepgram's clients do so)."""
+    scheme, comma, key = ",".join(offered).partition(",")
+    return [f"{scheme.strip()} {key.strip()}"] if comma and scheme.strip() in SUBPROTOCOLS else []
+
+
+def chosen_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first that we know of those that a client offers: a browser gives up where it offered some and gets none."""
+    return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
 def load_pages() -> dict[str, Page]:
@@ -203,7 +231,8 @@ def _text(status: int, text: str, host: str, **more: str) -> Response:
     return _response(status, text.encode(), "text/plain; charset=utf-8", host, **more)
 
 
-def _json(status: int, content: Mapping[str, object], host: str) -> Response:
+def json_answer(status: int, content: Mapping[str, object], host: str) -> Response:
+    """An answer of JSON. `host`: as in `_response`."""
     body = json.dumps(content, separators=(",", ":")) + "\n"
     return _response(status, body.encode(), "application/json", host)
 

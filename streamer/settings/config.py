@@ -25,7 +25,7 @@ from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
-from streamer.settings.server import ServerSettings
+from streamer.settings.server import EventHistorySettings, ServerSettings
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
 MAX_SOURCES = 128
@@ -42,7 +42,9 @@ class AudioSettings(Section):
 
     USUAL = ("device", "input", "track", "speed")
     device: int | str | None = Field(None, description="index or a part of its name; null: the default one")
-    input: str | None = Field(None, description="a file, - (stdin) or demo, instead of a device")
+    input: str | None = Field(
+        None, description="a file, - (stdin), demo, or ingest (what clients send), instead of a device"
+    )
     track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
     speed: Literal[0, 1] = Field(1, description="of files; 1: in real time, 0: as fast as it goes")
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
@@ -240,6 +242,7 @@ class Settings(Section):
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
+    history: EventHistorySettings = EventHistorySettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
 

@@ -61,8 +61,21 @@ def _given(path: str, value: Any) -> str:
     secret = path.endswith("token") or (addressed and not isinstance(value, int | float))
     if secret or isinstance(value, Mapping):
         return ""
-    shown = repr(value)
-    return f"; is {shown if len(shown) <= 60 else shown[:57] + '…'}"
+    return f"; is {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as people recognise it, in a line."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a very long number"
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+def _line(text: str) -> str:
+    """What somebody typed, as one line that is not too long."""
+    return " ".join(text.split())[:200]
 
 
 def _known(root: type[Section], loc: tuple[int | str, ...]) -> list[str]:
@@ -125,8 +138,8 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     """Apply one `--set KEY=VALUE`; VALUE is read as YAML (numbers, true/false, null, lists)."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"--set {text}: must be KEY=VALUE, for example --set window.hop_s=0.5")
+        raise ConfigError(f"--set {_line(text)}: must be KEY=VALUE, for example --set window.hop_s=0.5")
     try:
         put(data, key.strip(), yaml.safe_load(value))
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"--set {key.strip()}: value {value!r} is not valid YAML") from None
+        raise ConfigError(f"--set {_line(key)}: value {_shown(value)} is not valid YAML") from None

@@ -103,7 +103,7 @@ export class Condition {
     senders.search = "";
     const address = `${senders.origin === "null" ? `${senders.protocol}//${senders.host}` : senders.origin}${senders.pathname}`;
     if (this.sendersOnly() && states.every((one) => one === "stopped")) {
-      return `Waiting for a sender on /ingest: Streamer listens to no microphone of its own. Whoever sends sound to ${address} is captioned here; or start Streamer with --device.`;
+      return `Waiting for a sender on /ingest: Streamer listens to no microphone of its own. Open the page ${new URL("mic", location.href).pathname} on the device that hears, or send sound to ${address}; or start Streamer with --device.`;
     }
     if (states.every((one) => one === "stopped")) return "It has ended, and nothing was said that could be written down.";
     if (states.every((one) => one === "starting")) return "Captions come as soon as it listens.";

@@ -26,12 +26,18 @@ QUIET = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser_arguments() -> list[str]:
+    """Further ones; modules that need some have a fixture of this name."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def browser(browser_arguments: list[str]) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     expect.set_options(timeout=20_000)
     with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *browser_arguments])
         yield browser
         browser.close()
 
