@@ -46,7 +46,7 @@ def test_a_bell_is_taught_from_the_page_and_known_at_once(tmp_path):
             teach = {"type": "teach", "session": session["session"], "name": "My bell"}
             told = []
             for seed in range(3):
-                await play(sender, np.concatenate([noise(seed, 5), chime(seed), noise(seed + 9, 1)]))
+                await play(sender, np.concatenate([noise(seed, 3), chime(seed), noise(seed + 9, 1)]))
                 await asyncio.sleep(0.5)
                 await page.send(json.dumps(teach))
                 told.append(await until(page, lambda one: one["type"] in ("taught", "error")))
