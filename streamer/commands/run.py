@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamer.model.choice import Wish
     from streamer.model.download import ProgressCallback
     from streamer.model.whisper import Model
+    from streamer.runtime.teaching import Lessons
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,18 @@ def run(options: argparse.Namespace) -> int:
         port_given=options.port is not None,
         began_s=began_s,
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
+        lessons=_lessons() if settings.own_sounds.from_pages else None,
     )
     return program.run()
+
+
+def _lessons() -> "Lessons":
+    """What learns sounds that are taught from the pages: in a room below that of the program."""
+    from streamer.runtime.teaching import Lessons
+    from streamer.training.moments import moment_of
+    from streamer.training.own_sounds import encoder_of, learn
+
+    return Lessons(moment_of, encoder_of, learn)
 
 
 def with_own_sounds(settings: Settings) -> Settings:

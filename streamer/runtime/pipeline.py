@@ -42,7 +42,7 @@ class Pipeline:
         clips: ClipRing | None = None,
         told: Told | None = None,
     ) -> None:
-        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for the history of alerts.
+        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for whoever cuts from it.
 
         `told`: what an earlier process said of this session, whose clock goes on where that ended; None: nothing.
         """
@@ -50,7 +50,7 @@ class Pipeline:
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
-        self._waiting_samples, self._clips = waiting_samples, clips
+        self._waiting_samples, self.clips = waiting_samples, clips
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample)
         self._listener = Listener(settings, "starting", start_sample)
         self._last_audio_s = time.monotonic()
@@ -106,8 +106,8 @@ class Pipeline:
     def _capture(self) -> None:
         try:
             for block in self.source.blocks():
-                if self._clips is not None:
-                    self._clips.push(block)
+                if self.clips is not None:
+                    self.clips.push(block)
                 while not (self.source.live or self.lane.done.is_set()):  # a source that can wait is made to wait
                     if self._ring.wait_for_room(len(block.samples), WAIT_S):
                         break
@@ -119,8 +119,8 @@ class Pipeline:
             self._ring.write(AudioBlock(empty(), state="degraded", reason=detail))  # behind the sound that there was
         finally:
             self._ring.finish()
-            if self._clips is not None:
-                self._clips.ended = True
+            if self.clips is not None:
+                self.clips.ended = True
 
     def _listen(self) -> None:
         try:

@@ -29,6 +29,7 @@ from streamer.errors import DeviceFailed, EngineError
 from streamer.events import SAMPLE_RATE, State
 from streamer.model.engine import Engine, Work
 from streamer.model.graphs import BATCH_BUCKETS
+from streamer.model.own_sounds import OwnLayer
 from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
@@ -141,6 +142,15 @@ class Worker:
             self._ready.notify_all()
         result: Made = done.result()
         return result
+
+    def listen_for(self, own: OwnLayer) -> None:
+        """From the next step on the engine judges these sounds of one's own; waits for that, as `lend` does."""
+
+        def swap() -> None:
+            assert self._engine is not None
+            self._engine.own = own
+
+        self.lend(swap)
 
     def refusal(self) -> str | None:
         """Why one more stream cannot be carried now, in a line; None: it can. From any thread."""
