@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import DeliverySettings
+from streamer.settings.monitor import MonitorSettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
@@ -219,7 +220,10 @@ class SourcePlan:
 class Settings(Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
-    USUAL = ("audio", "model", "speech", "window", "policy", "alerts", "delivery", "server", "output", "sources")
+    USUAL = (
+        *("audio", "model", "speech", "window", "policy", "alerts", "delivery", "monitor", "server", "output"),
+        "sources",
+    )
     audio: AudioSettings = AudioSettings()
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()
@@ -232,6 +236,7 @@ class Settings(Section):
     alerts: AlertRules = Field(default_factory=AlertRules.default)
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
+    monitor: MonitorSettings = MonitorSettings()
     server: ServerSettings = ServerSettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
@@ -314,7 +319,7 @@ def _overlay(settings: "Settings", source: SourceSettings, path: str) -> dict[st
     """The settings of one source as plain data, to be validated; ConfigError for what is not a source's to change."""
     given = source.settings
     _only(given, OWN_SECTIONS, f"{path}.settings")
-    sections = {name: getattr(settings, name).model_dump() for name in (*OWN_SECTIONS, "model")}
+    sections = {name: getattr(settings, name).model_dump() for name in (*OWN_SECTIONS, "model", "monitor")}
     data: dict[str, Any] = {}
     for name, common in sections.items():
         own = given.get(name, {})

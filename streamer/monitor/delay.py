@@ -1,0 +1,204 @@
+"""How late the monitor is: a private PulseAudio whose null sink is room, microphone and headphones at once.
+
+What is played into the sink's first channel the microphone hears; the headphones are its other two. A recording of all
+three holds both sides of the delay on one clock, and cross-correlation finds it. The devices' own share is what the
+same streams take where the device's threads hand sound on themselves. Used by `streamer doctor --monitor`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.audio.microphone import Microphone
+from streamer.audio.portaudio import SharedAudio, choose_device
+from streamer.errors import InputError
+from streamer.monitor.path import Monitor, Report
+from streamer.monitor.playing import PlayBuffer
+from streamer.settings.monitor import MonitorSettings
+
+RATE: Final = 48_000
+LISTEN_S: Final = 6.0
+SETTLE_S: Final = 2.5  # the fade from silence
+LONGEST_S: Final = 0.5
+START_S: Final = 10.0
+CLEAR_PEAK: Final = 8.0  # of the correlation, against its usual size: less is no measurement
+PROGRAMS: Final = ("pulseaudio", "pactl", "paplay", "parec")
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Milliseconds from the microphone to the ear, what the devices take of it, and how the monitor did meanwhile."""
+
+    total_ms: float
+    devices_ms: float
+    report: Report
+
+    @property
+    def added_ms(self) -> float:
+        """What the monitor adds to the devices' own delay."""
+        return self.total_ms - self.devices_ms
+
+
+def measure(settings: MonitorSettings) -> Delay:
+    """Measure it with these settings; takes some 20 s. Raises InputError: what is missing, or nothing came through."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        raise InputError(f"{missing[0]} is missing")
+    with tempfile.TemporaryDirectory(prefix="streamer-delay.") as folder, _server(Path(folder)) as environment:
+        sound = Path(folder) / "noise.raw"
+        _noise().tofile(sound)
+        found = []
+        for bare in (True, False):
+            given = json.dumps({"settings": settings.model_dump(mode="json"), "bare": bare})
+            told, recorded = _listen(environment, given, sound)
+            found.append((lag_ms(recorded[:, 0], recorded[:, 1]), told))
+        (devices_ms, _), (total_ms, told) = found
+        assert told is not None
+        return Delay(total_ms, devices_ms, told)
+
+
+def lag_ms(sent: NDArray[np.float32], came: NDArray[np.float32]) -> float:
+    """By how many milliseconds the second follows the first. Raises InputError where they have nothing in common."""
+    size = 1 << int(np.ceil(np.log2(len(sent) + len(came))))
+    spectrum = np.fft.rfft(came, size) * np.conj(np.fft.rfft(sent, size))
+    correlation = np.abs(np.fft.irfft(spectrum / (np.abs(spectrum) + 1e-9), size))[: round(LONGEST_S * RATE)]
+    best = int(np.argmax(correlation))
+    if correlation[best] < CLEAR_PEAK * float(np.sqrt(np.mean(correlation**2))):
+        raise InputError("nothing of what the microphone heard came out of the headphones")
+    return 1000 * best / RATE
+
+
+def play_for(settings: MonitorSettings, *, bare: bool) -> Report | None:
+    """Play the default microphone in the default output until standard input ends; how it went, where it was the monitor."""
+    audio = SharedAudio()
+    tap = _Bare(audio, settings.block_ms / 1000) if bare else Monitor(settings, audio)
+    if isinstance(tap, Monitor):
+        tap.start()
+    microphone = Microphone(backend=audio, tap=tap)
+
+    def close_when_asked() -> None:
+        sys.stdin.read()
+        microphone.close()
+
+    threading.Thread(target=close_when_asked, daemon=True).start()
+    for number, _ in enumerate(microphone.blocks()):
+        if number == 0:
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+    if not isinstance(tap, Monitor):
+        return None
+    tap.stop()
+    return tap.report
+
+
+class _Bare:
+    """A `Tap` that hands the device's sound to the output's thread as it comes: what no monitor can be quicker than."""
+
+    def __init__(self, audio: SharedAudio, block_s: float) -> None:
+        self.block_s, self._audio = block_s, audio
+        self._device = choose_device(audio.outputs(), None)
+
+    def begin(self, rate: int, latency_s: float) -> None:
+        block = round(rate * self.block_s)
+        self._buffer = PlayBuffer(rate, block, 0)
+        self._output = self._audio.open_output(
+            self._device, rate, self.block_s, lambda frames, _: self._buffer.pull(frames), lambda: None
+        )
+
+    def hear(self, frames: NDArray[np.float32]) -> None:
+        if hasattr(self, "_output"):
+            self._buffer.push(np.repeat(frames.mean(axis=1)[None], 2, axis=0))
+
+    def end(self) -> None:
+        self._output.close()
+
+
+def _noise() -> NDArray[np.float32]:
+    """Some seconds of noise at -30 dBFS, always the same."""
+    drawn = np.random.default_rng(1).standard_normal(round(RATE * (SETTLE_S + LISTEN_S)))
+    return (drawn * 10 ** (-30 / 20)).astype(np.float32)
+
+
+def _listen(environment: dict[str, str], given: str, sound: Path) -> tuple[Report | None, NDArray[np.float32]]:
+    """Let another process play, make noise for its microphone, and record both sides."""
+    code = "from streamer.monitor.delay import main; main()"
+    player = subprocess.Popen(
+        [sys.executable, "-c", code, given], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    form = ("--raw", f"--rate={RATE}", "--format=float32le")
+    record = ["parec", *form, "--channels=3", "--channel-map=aux0,aux1,aux2", "-d", "room.monitor"]
+    assert player.stdout is not None
+    player.stdout.readline()  # it hears; an empty line if it ended
+    with subprocess.Popen(["paplay", *form, "--channels=1", "-d", "speaker", str(sound)], env=environment) as noise:
+        time.sleep(SETTLE_S)
+        with subprocess.Popen(record, env=environment, stdout=subprocess.PIPE) as recorder:
+            assert recorder.stdout is not None
+            raw = recorder.stdout.read(round(3 * 4 * RATE * (LISTEN_S - 2.0)))
+            recorder.kill()
+        noise.kill()
+    told, _ = player.communicate(timeout=20)
+    if player.returncode:
+        raise InputError("the monitor did not run; try `streamer run --monitor`")
+    report = json.loads(told)
+    return Report(**report) if report else None, np.frombuffer(raw, np.float32).reshape(-1, 3)
+
+
+def main() -> None:
+    """The process that plays: what to play with is its argument, as JSON."""
+    given = json.loads(sys.argv[1])
+    settings = MonitorSettings.model_validate(given["settings"])
+    report = play_for(settings, bare=given["bare"])
+    sys.stdout.write(json.dumps(asdict(report) if report else None))
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[dict[str, str]]:
+    """A PulseAudio of our own; the environment in which PortAudio sees it and nothing else."""
+    (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
+    (folder / "run").mkdir(mode=0o700)
+    socket = folder / "native"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "ALSA_", "XDG_"))}
+    environment = kept | {
+        "HOME": str(folder),
+        "XDG_RUNTIME_DIR": str(folder / "run"),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "PULSE_SERVER": f"unix:{socket}",
+    }
+    modules = (
+        f"module-native-protocol-unix socket={socket} auth-anonymous=1",
+        # Without rewinds it keeps 50 ms at most, as a device would, and not 2 s.
+        f"module-null-sink sink_name=room rate={RATE} channels=3 channel_map=aux0,aux1,aux2 norewinds=1",
+        "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono master_channel_map=aux0 remix=no",
+        "module-remap-sink sink_name=ears master=room channels=2 channel_map=front-left,front-right"
+        " master_channel_map=aux1,aux2 remix=no",
+        "module-remap-source source_name=ear master=room.monitor channels=1 channel_map=mono"
+        " master_channel_map=aux0 remix=no",
+    )
+    quiet = ("-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm=yes", "--use-pid-file=no")
+    loaded = [word for module in modules for word in ("-L", module)]
+    server = subprocess.Popen(["pulseaudio", *quiet, *loaded], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline_s = time.monotonic() + START_S
+        while subprocess.run(["pactl", "info"], env=environment, capture_output=True, check=False).returncode:
+            if server.poll() is not None or time.monotonic() > deadline_s:
+                raise InputError("pulseaudio did not start")
+            time.sleep(0.05)
+        for words in (("set-default-sink", "ears"), ("set-default-source", "ear")):
+            subprocess.run(["pactl", *words], env=environment, check=True, capture_output=True)
+        yield environment
+    finally:
+        server.kill()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(5)
