@@ -14,11 +14,23 @@ from rooms import room_of
 # From top to bottom: a module imports from its own room and from those before it. `streamer` is the public names.
 ROOMS = [
     *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
-    *("output", "server", "alerts", "runtime", "measure", "training", "bench", "recipes", "commands", "streamer"),
+    *(
+        "monitor",
+        "output",
+        "server",
+        "alerts",
+        "runtime",
+        "measure",
+        "training",
+        "bench",
+        "recipes",
+        "commands",
+        "streamer",
+    ),
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
 PURE = ["vad", "policy", "sound"]
-TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
+TORCH_FREE = [*PURE, "settings", "monitor", "output", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},

@@ -7,8 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-FREQUENCIES_HZ: Final = (250, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000)  # what may be given
-NORMAL_HL: Final = 20.0  # dB HL; thresholds up to here count as normal hearing (WHO)
+from streamer.settings.monitor import MonitorSettings
 
 # Bisgaard, Vlaming, Dahlquist: Standard audiograms for the IEC 60118-15 measurement procedure (2010): N2, N3, S2.
 PRESETS: Final[Mapping[str, Mapping[int, float]]] = {
@@ -46,6 +45,14 @@ class Audiogram:
     def better(self, at_hz: NDArray[np.float64]) -> NDArray[np.float64]:
         """Those of the better ear."""
         return np.minimum(self.ear(0, at_hz), self.ear(1, at_hz))
+
+
+def audiogram_of(settings: MonitorSettings) -> Audiogram | None:
+    """That of the settings; None: none is given."""
+    given = settings.audiogram
+    if given is None:
+        return None
+    return preset(given) if isinstance(given, str) else Audiogram(given.left, given.right)
 
 
 def preset(name: str) -> Audiogram:

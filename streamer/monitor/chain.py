@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamer.events import SceneName
 from streamer.monitor.alarm_signal import DUCK_DB, AlarmSignal, signal_hz
-from streamer.monitor.audiogram import Audiogram, preset
+from streamer.monitor.audiogram import Audiogram, audiogram_of
 from streamer.monitor.compression import EARS, FilterBank, Levels, fit
 from streamer.monitor.howling import HowlingGuard
 from streamer.monitor.limiter import Limiter
@@ -22,14 +22,6 @@ from streamer.settings.monitor import MonitorSettings
 
 FADE_IN_S: Final = 2.0  # from silence, whenever the sound begins
 GLIDE_S: Final = 0.03  # for what changes at once: ducking
-
-
-def audiogram_of(settings: MonitorSettings) -> Audiogram | None:
-    """The audiogram of the settings."""
-    given = settings.audiogram
-    if given is None:
-        return None
-    return preset(given) if isinstance(given, str) else Audiogram(given.left, given.right)
 
 
 class Chain:

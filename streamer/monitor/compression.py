@@ -109,8 +109,8 @@ class _Filter:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What both ears are given in each band [ears, bands]: gain at the level that average speech of 65 dB SPL has in that
-    band, what share of each further dB is taken back (1 - 1 / ratio), and that level [bands].
+    """What both ears are given in each band [ears, bands]: gain at the level that average speech of 65 dB SPL has in
+    that band, what share of each further dB is taken back (1 - 1 / ratio), and that level [bands].
     """
 
     gain_db: NDArray[np.float64]

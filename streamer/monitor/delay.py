@@ -81,7 +81,7 @@ def lag_ms(sent: NDArray[np.float32], came: NDArray[np.float32]) -> float:
 
 
 def play_for(settings: MonitorSettings, *, bare: bool) -> Report | None:
-    """Play the default microphone in the default output until standard input ends; how it went, where it was the monitor."""
+    """Play the default microphone in the default output until standard input ends; how the monitor did."""
     audio = SharedAudio()
     tap = _Bare(audio, settings.block_ms / 1000) if bare else Monitor(settings, audio)
     if isinstance(tap, Monitor):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 LOOK_S: Final = 0.01
 PERSISTENCE_S: Final = 0.06
+LOWEST_HZ: Final = 400.0  # small loudspeakers leak little below; there a sung vowel is nearly one tone
 LEAST_DBFS: Final = -60.0  # of a tone that is worth it
 LONE: Final = 0.7  # share of all power that lies in the tone's bins
 PROBE_DB: Final = -40.0
@@ -47,7 +48,7 @@ class HowlingGuard:
         self._every = max(1, round(LOOK_S / self._block_s))  # blocks between two looks
         self._window = np.hanning(self._size + 1)[:-1]
         self._scale = 2.0 / float(np.sum(self._window)) ** 2 * 2.0  # power in bins -> that of a full-scale tone
-        self._lowest_bin = max(3, round(150 * self._size / rate))
+        self._lowest_bin = max(3, round(LOWEST_HZ * self._size / rate))
         self.howls = 0
         self.reset()
 

@@ -20,6 +20,7 @@ from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE, AlertSource
 from streamer.model.catalog import BUNDLED
+from streamer.monitor.path import Monitor
 from streamer.runtime.admission import LATER_S
 from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
@@ -48,13 +49,27 @@ class Input:
     waiting_samples: Callable[[], int] = lambda: 0
 
 
-def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[Input, ...]:
+def open_monitor(settings: Settings) -> Monitor | None:
+    """The hearing aid of the settings, if there is one. Raises InputError, UsageError."""
+    if not settings.monitor.enabled:
+        return None
+    if settings.sources or settings.audio.input is not None:
+        raise UsageError("--monitor: plays one microphone; leave --input and `sources:` out")
+    return Monitor(settings.monitor, SharedAudio())
+
+
+def open_inputs(
+    plans: Sequence[SourcePlan], *, server: bool = True, monitor: Monitor | None = None
+) -> tuple[Input, ...]:
     """Open every source but those that senders bring, or none. Raises InputError, UsageError: the option or entry.
 
-    `server`: whether there is one, for senders.
+    `server`: whether there is one, for senders. `monitor`: plays the microphone that --device names.
     """
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
+    if monitor:
+        source: Source = Microphone(audio.device, backend=monitor.audio, stall_s=audio.stall_s, tap=monitor)
+        return (Input(session_name("s1"), source, plans[0].settings),)
     if not plans[0].path:
         source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track)
         name = session_name("s1", fixed=at_once)

@@ -23,6 +23,7 @@ from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.monitor.path import Monitor
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
@@ -72,6 +73,8 @@ class Program:
 
     `load_on_cpu` loads the model of that name there, where the device fails that it is on.
 
+    `monitor`: the hearing aid, which plays while the microphone is open.
+
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
     """
@@ -86,9 +89,10 @@ class Program:
         port_given: bool = True,
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._load_on_cpu = load_on_cpu
+        self._load_on_cpu, self._monitor = load_on_cpu, monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         self._interruption = Interruption()
@@ -194,7 +198,8 @@ class Program:
     def _to(self) -> str:
         """What is listened to, for people."""
         names = [("" if one.settings.audio.input else "microphone ") + one.source.name for one in self._inputs]
-        return f", to {', '.join(names) or 'senders'}"
+        played = f", playing in {self._monitor.name}" if self._monitor else ""
+        return f", to {', '.join(names) or 'senders'}{played}"
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -221,6 +226,8 @@ class Program:
             self._deliveries.put(events)
             for event in events:
                 self._publish(event)
+                if self._monitor:
+                    self._monitor.tell(event)
             outlet.put(events)
 
         return emit
@@ -284,6 +291,8 @@ class Program:
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
+        if self._monitor:
+            self._monitor.start()
         for pipeline in own:
             pipeline.start()
         self._systemd.ready()
@@ -340,6 +349,16 @@ class Program:
     def _close_inputs(self) -> None:
         for item in self._inputs:
             item.source.close()
+        if self._monitor:
+            self._monitor.stop()
+            report = self._monitor.report
+            log.info(
+                "monitor: %d blocks, %d underruns, %d dropped, %d howls",
+                report.blocks,
+                report.underruns,
+                report.dropped,
+                report.howls,
+            )
 
     def _open_server(self) -> ServerThread | None:
         """A server that listens; without it, speed 0 goes on where nobody asked for this port."""
@@ -351,6 +370,7 @@ class Program:
             flush=self._flush,
             mark=self._deliveries.mark,
             set_language=self._set_language,
+            set_program=self._monitor.hold if self._monitor else None,
             health=self._health,
             open_ingest=self._open_ingest,
             takes_senders=lambda: self._ingests is not None,

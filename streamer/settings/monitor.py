@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from streamer.events import SceneName, Severity
-from streamer.settings.section import Section
+from streamer.settings.section import Section, refusal
 
 HEARING_LEVELS: Final = (-10.0, 120.0)  # dB HL that an audiometer measures
 AUDIOGRAM_HZ: Final = (250, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000)
@@ -86,15 +86,18 @@ class MonitorSettings(Section):
         if isinstance(value, str):
             value = value if value in _PRESETS else _read(value)
         if isinstance(value, Mapping):
-            value = {key: _ear(ear) for key, ear in value.items()}
-        elif value is not None and not isinstance(value, str | EarsSettings):
+            try:
+                return EarsSettings.model_validate({key: _ear(ear) for key, ear in value.items()})
+            except ValidationError as error:
+                raise ValueError(refusal(error, EarsSettings, "monitor.audiogram")) from None
+        if value is not None and not isinstance(value, str | EarsSettings):
             raise ValueError(f"must be mild, moderate, sloping, a file, or {_FORM}")
         return value
 
     @model_validator(mode="after")
     def _limit_in_the_ear(self) -> "MonitorSettings":
         if self.limit_db_spl is not None and self.output_full_scale_db_spl is None:
-            raise ValueError("limit_db_spl: needs output_full_scale_db_spl, what 0 dBFS is in the ear")
+            raise ValueError("monitor.limit_db_spl: needs output_full_scale_db_spl, what 0 dBFS is in the ear")
         return self
 
     @property
