@@ -44,7 +44,7 @@ class HowlingGuard:
     def __init__(self, rate: int, block: int, loop_s: float) -> None:
         """`block`: samples of each step. `loop_s`: how long the devices hold sound on its way back to it, at most."""
         self._size = 1 << round(np.log2(rate * 0.0213))
-        self._block_s, self._loop_s = block / rate, loop_s
+        self._block_s, self.loop_s = block / rate, loop_s
         self._every = max(1, round(LOOK_S / self._block_s))  # blocks between two looks
         self._window = np.hanning(self._size + 1)[:-1]
         self._scale = 2.0 / float(np.sum(self._window)) ** 2 * 2.0  # power in bins -> that of a full-scale tone
@@ -78,7 +78,7 @@ class HowlingGuard:
         match self._state:
             case _State.LISTENING:
                 self._listen()
-            case _State.PROBING if self._since_s >= self._loop_s + _TAIL_S:
+            case _State.PROBING if self._since_s >= self.loop_s + _TAIL_S:
                 self._judge()
             case _State.MUTED if self._since_s >= MUTE_S:
                 self._enter(_State.LISTENING)

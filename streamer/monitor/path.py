@@ -179,15 +179,15 @@ class Monitor:
             buffer.pull(frames)
             self._used_s[threading.get_ident()] = time.thread_time()
 
-        self._output_ended = False
-        output: OpenStream = self.audio.open_output(self._device, rate, self.block_s, play, self._end_output)
-        held_s = latency_s + output.latency
-        chain = Chain(self._settings, rate, block, held_s + (block + reserve) / rate)
+        chain = Chain(self._settings, rate, block)
         for _ in range(WARM_UP_BLOCKS):
             chain.step(np.zeros(block, np.float32))
+        self._inbox.clear()
+        self._output_ended = False
+        output: OpenStream = self.audio.open_output(self._device, rate, self.block_s, play, self._end_output)
+        chain.howling.loop_s = latency_s + output.latency + (block + reserve) / rate
         log.info("monitor: %s at %d Hz, blocks of %d", self._device.name, rate, block)
         underruns, howls = self._underruns, self._howls
-        self._inbox.clear()
         try:
             for samples in self._heard(rate, block):
                 if self._scene is not None:
