@@ -20,7 +20,7 @@ from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+_PAGES = {"/": "viewer.html", "/overlay": "overlay.html", "/fitting": "fitting.html"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
