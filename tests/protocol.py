@@ -20,8 +20,9 @@ FIELDS = {
     "sound": {"id", "label", "state", "start", "end", "score"},
     "alert": {"id", "rule", "severity", "state", "start", "end", "score", "labels", "heard", "text", "source"},
     "gap": {"kind", "start", "end", "reason"},
+    "scene": {"scene", "start", "scores"},
 }
-OPTIONAL = {"transcript": {"unclear"}}  # left out while they are empty
+OPTIONAL = {"transcript": {"unclear"}, "alert": {"too_quiet"}}  # left out while they are empty
 COMMON = {"v", "type", "session", "seq", "audio_t"}
 
 

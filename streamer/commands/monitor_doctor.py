@@ -48,6 +48,11 @@ def _delay(settings: MonitorSettings) -> list[Check]:
     except InputError as error:
         mend = "sudo apt-get install pulseaudio pulseaudio-utils libasound2-plugins"
         return [Check(Verdict.WARN, "delay", f"cannot be measured: {error}", mend)]
+    return verdicts(found)
+
+
+def verdicts(found: Delay) -> list[Check]:
+    """What was measured, against what is good enough."""
     return [_late(found), _dropped(found), _share(found)]
 
 
