@@ -58,7 +58,7 @@ def verdicts(found: Delay) -> list[Check]:
 
 def _late(found: Delay) -> Check:
     detail = (
-        f"{found.added_ms:.1f} ms besides the devices' own ({found.devices_ms:.1f} ms through PulseAudio's null sinks)"
+        f"{found.added_ms:.1f} ms besides the devices' own ({found.devices_ms:.1f} ms of PulseAudio and its null sinks)"
     )
     if found.added_ms <= MOST_ADDED_MS:
         return Check(Verdict.OK, "delay", detail)

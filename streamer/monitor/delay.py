@@ -1,8 +1,9 @@
 """How late the monitor is: a private PulseAudio whose null sink is room, microphone and headphones at once.
 
 What is played into the sink's first channel the microphone hears; the headphones are its other two. A recording of all
-three holds both sides of the delay on one clock, and cross-correlation finds it. The devices' own share is what the
-same streams take where the device's threads hand sound on themselves. Used by `streamer doctor --monitor`.
+three holds both sides of the delay on one clock, and cross-correlation finds it. What the monitor adds is the time from
+the microphone's callback to the output's, and what the chain itself takes (cross-correlation again); the rest is the
+devices' own. Used by `streamer doctor --monitor`.
 """
 
 import json
@@ -23,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.microphone import Microphone
-from streamer.audio.portaudio import SharedAudio, choose_device
+from streamer.audio.portaudio import SharedAudio
 from streamer.errors import InputError
+from streamer.monitor.chain import Chain
 from streamer.monitor.path import Monitor, Report
-from streamer.monitor.playing import PlayBuffer
 from streamer.settings.monitor import MonitorSettings
 
 RATE: Final = 48_000
@@ -40,16 +41,16 @@ PROGRAMS: Final = ("pulseaudio", "pactl", "paplay", "parec")
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Milliseconds from the microphone to the ear, what the devices take of it, and how the monitor did meanwhile."""
+    """Milliseconds from the microphone to the ear, what the monitor adds of it, and how it did meanwhile."""
 
     total_ms: float
-    devices_ms: float
+    added_ms: float
     report: Report
 
     @property
-    def added_ms(self) -> float:
-        """What the monitor adds to the devices' own delay."""
-        return self.total_ms - self.devices_ms
+    def devices_ms(self) -> float:
+        """What the devices, their drivers and the sound server take."""
+        return self.total_ms - self.added_ms
 
 
 def measure(settings: MonitorSettings) -> Delay:
@@ -59,14 +60,18 @@ def measure(settings: MonitorSettings) -> Delay:
     with tempfile.TemporaryDirectory(prefix="streamer-delay.") as folder, _server(Path(folder)) as environment:
         sound = Path(folder) / "noise.raw"
         _noise().tofile(sound)
-        found = []
-        for bare in (True, False):
-            given = json.dumps({"settings": settings.model_dump(mode="json"), "bare": bare})
-            told, recorded = _listen(environment, given, sound)
-            found.append((lag_ms(recorded[:, 0], recorded[:, 1]), told))
-        (devices_ms, _), (total_ms, told) = found
-        assert told is not None
-        return Delay(total_ms, devices_ms, told)
+        report, recorded = _listen(environment, settings.model_dump_json(), sound)
+    return Delay(lag_ms(recorded[:, 0], recorded[:, 1]), report.held_ms + chain_ms(settings), report)
+
+
+def chain_ms(settings: MonitorSettings) -> float:
+    """What the chain takes: its filters and the limiter's look-ahead."""
+    block = round(RATE * settings.block_ms / 1000)
+    chain, noise = Chain(settings, RATE, block), _noise()
+    blocks = [noise[at : at + block] for at in range(0, len(noise) // block * block, block)]
+    out = np.concatenate([chain.step(one)[0] for one in blocks])
+    late = round(RATE * SETTLE_S)
+    return lag_ms(noise[late : len(out)], out[late:])
 
 
 def lag_ms(sent: NDArray[np.float32], came: NDArray[np.float32]) -> float:
@@ -80,13 +85,12 @@ def lag_ms(sent: NDArray[np.float32], came: NDArray[np.float32]) -> float:
     return 1000 * best / RATE
 
 
-def play_for(settings: MonitorSettings, *, bare: bool) -> Report | None:
+def play(settings: MonitorSettings) -> Report:
     """Play the default microphone in the default output until standard input ends; how the monitor did."""
     audio = SharedAudio()
-    tap = _Bare(audio, settings.block_ms / 1000) if bare else Monitor(settings, audio)
-    if isinstance(tap, Monitor):
-        tap.start()
-    microphone = Microphone(backend=audio, tap=tap)
+    monitor = Monitor(settings, audio)
+    monitor.start()
+    microphone = Microphone(backend=audio, tap=monitor)
 
     def close_when_asked() -> None:
         sys.stdin.read()
@@ -97,32 +101,8 @@ def play_for(settings: MonitorSettings, *, bare: bool) -> Report | None:
         if number == 0:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-    if not isinstance(tap, Monitor):
-        return None
-    tap.stop()
-    return tap.report
-
-
-class _Bare:
-    """A `Tap` that hands the device's sound to the output's thread as it comes: what no monitor can be quicker than."""
-
-    def __init__(self, audio: SharedAudio, block_s: float) -> None:
-        self.block_s, self._audio = block_s, audio
-        self._device = choose_device(audio.outputs(), None)
-
-    def begin(self, rate: int, latency_s: float) -> None:
-        block = round(rate * self.block_s)
-        self._buffer = PlayBuffer(rate, block, 0)
-        self._output = self._audio.open_output(
-            self._device, rate, self.block_s, lambda frames, _: self._buffer.pull(frames), lambda: None
-        )
-
-    def hear(self, frames: NDArray[np.float32]) -> None:
-        if hasattr(self, "_output"):
-            self._buffer.push(np.repeat(frames.mean(axis=1)[None], 2, axis=0))
-
-    def end(self) -> None:
-        self._output.close()
+    monitor.stop()
+    return monitor.report
 
 
 def _noise() -> NDArray[np.float32]:
@@ -131,7 +111,7 @@ def _noise() -> NDArray[np.float32]:
     return (drawn * 10 ** (-30 / 20)).astype(np.float32)
 
 
-def _listen(environment: dict[str, str], given: str, sound: Path) -> tuple[Report | None, NDArray[np.float32]]:
+def _listen(environment: dict[str, str], given: str, sound: Path) -> tuple[Report, NDArray[np.float32]]:
     """Let another process play, make noise for its microphone, and record both sides."""
     code = "from streamer.monitor.delay import main; main()"
     player = subprocess.Popen(
@@ -151,16 +131,12 @@ def _listen(environment: dict[str, str], given: str, sound: Path) -> tuple[Repor
     told, _ = player.communicate(timeout=20)
     if player.returncode:
         raise InputError("the monitor did not run; try `streamer run --monitor`")
-    report = json.loads(told)
-    return Report(**report) if report else None, np.frombuffer(raw, np.float32).reshape(-1, 3)
+    return Report(**json.loads(told)), np.frombuffer(raw, np.float32).reshape(-1, 3)
 
 
 def main() -> None:
-    """The process that plays: what to play with is its argument, as JSON."""
-    given = json.loads(sys.argv[1])
-    settings = MonitorSettings.model_validate(given["settings"])
-    report = play_for(settings, bare=given["bare"])
-    sys.stdout.write(json.dumps(asdict(report) if report else None))
+    """The process that plays: its argument are the settings, as JSON."""
+    sys.stdout.write(json.dumps(asdict(play(MonitorSettings.model_validate_json(sys.argv[1])))))
 
 
 def _may_have_real_time() -> bool:

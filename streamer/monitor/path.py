@@ -9,6 +9,7 @@ waits for it. Full-inbox rule: the oldest block is dropped and counted. Nothing 
 """
 
 import logging
+import statistics
 import sys
 import threading
 import time
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 class Report:
     """How it went so far. `underruns`: blocks that the output wanted and that were not there; `dropped`: of the
     microphone, because the monitor's thread had no turn; `device_underruns`: the output device itself ran dry.
-    `share`: of one core, for all of its threads: the microphone's, the monitor's and the output's.
+    `share`: of one core, the monitor's thread; `held_ms`: from the microphone's hand to the output's, the
+    median of the last seconds.
     """
 
     blocks: int
@@ -52,6 +54,7 @@ class Report:
     howls: int
     priority: str
     share: float
+    held_ms: float
 
 
 class Monitor:
@@ -66,7 +69,7 @@ class Monitor:
         self._device = _choose(audio, settings.output)
         headphones.require(self._device.plain_name, confirmed=settings.headphones)
         self._wake, self._stopped = threading.Event(), threading.Event()
-        self._inbox: deque[NDArray[np.float32]] = deque()
+        self._inbox: deque[tuple[NDArray[np.float32], float]] = deque()  # and when they came
         self._opened: tuple[int, float] | None = None  # rate and latency of the microphone while it is open
         self._scene: SceneName | None = None if settings.program == "auto" else settings.program
         self._held = settings.program != "auto"
@@ -74,7 +77,7 @@ class Monitor:
         self._new_microphone = self._output_ended = False
         self._blocks = self._dropped = self._device_underruns = self._underruns = self._howls = 0
         self._priority = "normal"
-        self._used_s: dict[int, float] = {}  # by thread, of the processor
+        self._used_s, self._held_s = 0.0, list[float]()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     @property
@@ -85,9 +88,17 @@ class Monitor:
     @property
     def report(self) -> Report:
         """How it went so far."""
-        share = sum(self._used_s.values()) / max(self._blocks * self.block_s, 1e-9)
+        share = self._used_s / max(self._blocks * self.block_s, 1e-9)
+        held_ms = 1000 * statistics.median(self._held_s) if self._held_s else 0.0
         return Report(
-            self._blocks, self._underruns, self._dropped, self._device_underruns, self._howls, self._priority, share
+            self._blocks,
+            self._underruns,
+            self._dropped,
+            self._device_underruns,
+            self._howls,
+            self._priority,
+            share,
+            held_ms,
         )
 
     def start(self) -> None:
@@ -113,11 +124,10 @@ class Monitor:
         if self._new_microphone:
             self._new_microphone = False
             ask_for_priority()
-        self._inbox.append(frames.copy())
+        self._inbox.append((frames.copy(), time.monotonic()))
         if len(self._inbox) > INBOX_BLOCKS:
             self._inbox.popleft()
             self._dropped += 1
-        self._used_s[threading.get_ident()] = time.thread_time()
         self._wake.set()
 
     def end(self) -> None:
@@ -176,8 +186,7 @@ class Monitor:
                 first = False
                 ask_for_priority()
             self._device_underruns += ran_dry
-            buffer.pull(frames)
-            self._used_s[threading.get_ident()] = time.thread_time()
+            buffer.pull(frames, time.monotonic())
 
         chain = Chain(self._settings, rate, block)
         for _ in range(WARM_UP_BLOCKS):
@@ -189,29 +198,32 @@ class Monitor:
         log.info("monitor: %s at %d Hz, blocks of %d", self._device.name, rate, block)
         underruns, howls = self._underruns, self._howls
         try:
-            for samples in self._heard(rate, block):
+            for samples, heard_s in self._heard(rate, block):
                 if self._scene is not None:
                     chain.choose(self._scene)
                 chain.alarm(bool(self._alerts))
-                buffer.push(chain.step(samples))
+                buffer.push(chain.step(samples), heard_s)
                 self._blocks += 1
-                self._used_s[threading.get_ident()] = time.thread_time()
+                self._used_s = time.thread_time()
                 self._underruns, self._howls = underruns + buffer.underruns, howls + chain.howling.howls
         finally:
+            self._held_s = list(buffer.held_s)
             output.close()
 
-    def _heard(self, rate: int, block: int) -> Iterator[NDArray[np.float32]]:
-        """The microphone's sound, mono, in whole blocks, as long as it and the output are open at this rate."""
+    def _heard(self, rate: int, block: int) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """The microphone's sound, mono, in whole blocks, and when the last of each came; as long as it and the output
+        are open at this rate.
+        """
         rest = np.zeros(0, np.float32)
         while not (self._stopped.is_set() or self._output_ended):
             if self._opened is None or self._opened[0] != rate:
                 return
             while self._inbox:
-                frames = self._inbox.popleft()
+                frames, heard_s = self._inbox.popleft()
                 mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
                 rest = np.concatenate([rest, mono]) if len(rest) else mono
                 while len(rest) >= block:
-                    yield rest[:block]
+                    yield rest[:block], heard_s
                     rest = rest[block:]
             self._wake.wait()
             self._wake.clear()

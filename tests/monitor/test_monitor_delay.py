@@ -30,10 +30,10 @@ def test_where_nothing_came_there_is_no_lag():
 
 
 def test_the_doctor_says_what_is_too_late_too_full_of_holes_and_too_dear():
-    good = Report(1_000, 0, 0, 0, 0, "real time", 0.04)
-    assert [one.verdict for one in verdicts(Delay(40.0, 30.0, good))] == [Verdict.OK] * 3
-    bad = Report(1_000, 3, 2, 0, 0, "normal", 0.2)
-    late, holes, dear = verdicts(Delay(70.0, 30.0, bad))
+    good = Report(1_000, 0, 0, 0, 0, "real time", 0.04, 9.0)
+    assert [one.verdict for one in verdicts(Delay(40.0, 10.0, good))] == [Verdict.OK] * 3
+    bad = Report(1_000, 3, 2, 0, 0, "normal", 0.2, 39.0)
+    late, holes, dear = verdicts(Delay(70.0, 40.0, bad))
     assert {late.verdict, holes.verdict, dear.verdict} == {Verdict.WARN}
     assert late.detail.startswith("40.0 ms besides the devices' own (30.0 ms")
     assert holes.detail == "3 underruns, 2 blocks dropped, of 1000"

@@ -75,6 +75,22 @@ def test_two_clocks_that_differ_are_kept_in_step(shift):
     assert max(waiting[WATCH_BLOCKS * 10 :]) < 240 + 3 * BLOCK
 
 
+def test_what_piled_up_is_left_out_without_a_click():
+    """An output that began late: 60 ms wait, and are gone half a second later; a tone has no jump."""
+    buffer = PlayBuffer(48_000, BLOCK, 240)
+    sound = np.sin(2 * np.pi * 300 * np.arange(BLOCK * 200) / 48_000).astype(np.float32)
+    blocks = iter(np.split(sound, 200))
+    for _ in range(12):
+        buffer.push(np.stack([next(blocks)] * 2))
+    played = [pulled(buffer)]
+    for block in blocks:
+        buffer.push(np.stack([block] * 2))
+        played.append(pulled(buffer))
+    assert buffer.waiting <= 4 * BLOCK
+    assert np.abs(np.diff(np.concatenate(played))).max() < 0.06  # the tone's own steps are 0.04
+    assert buffer.underruns == buffer.dropped_frames == 0
+
+
 def test_headphones_are_confirmed_once(tmp_path):
     with pytest.raises(UsageError, match="--headphones"):
         headphones.require("USB Audio", confirmed=False, directory=tmp_path)
