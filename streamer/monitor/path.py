@@ -197,6 +197,7 @@ class Monitor:
         chain.howling.loop_s = latency_s + output.latency + (block + reserve) / rate
         log.info("monitor: %s at %d Hz, blocks of %d", self._device.name, rate, block)
         underruns, howls = self._underruns, self._howls
+        used_s, began_s = self._used_s, time.thread_time()
         try:
             for samples, heard_s in self._heard(rate, block):
                 if self._scene is not None:
@@ -204,7 +205,7 @@ class Monitor:
                 chain.alarm(bool(self._alerts))
                 buffer.push(chain.step(samples), heard_s)
                 self._blocks += 1
-                self._used_s = time.thread_time()
+                self._used_s = used_s + time.thread_time() - began_s
                 self._underruns, self._howls = underruns + buffer.underruns, howls + chain.howling.howls
         finally:
             self._held_s = list(buffer.held_s)

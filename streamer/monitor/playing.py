@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 EARS: Final = 2
 MAX_S: Final = 0.1  # more that waits than this, and the oldest goes: late sound is worse than a gap
-LEFT_OUT_BLOCKS: Final = 2  # too many are so many
+LEFT_OUT_BLOCKS: Final = 1  # too many are so many
 WATCH_BLOCKS: Final = 50  # what waited at least for most of so many blocks comes later than it must
 LOW_PERCENT: Final = 10  # a single late block is no reason to come later for ever
 

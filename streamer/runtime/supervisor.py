@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -352,13 +353,7 @@ class Program:
         if self._monitor:
             self._monitor.stop()
             report = self._monitor.report
-            log.info(
-                "monitor: %d blocks, %d underruns, %d dropped, %d howls",
-                report.blocks,
-                report.underruns,
-                report.dropped,
-                report.howls,
-            )
+            log.info("monitor: %s", ", ".join(f"{name} {value}" for name, value in asdict(report).items()))
 
     def _open_server(self) -> ServerThread | None:
         """A server that listens; without it, speed 0 goes on where nobody asked for this port."""
