@@ -20,6 +20,7 @@ from streamer.monitor.noise import NoiseReducer
 from streamer.monitor.programs import Fader
 from streamer.settings.monitor import MonitorSettings
 
+LIMITED_DB: Final = 1.0  # less is a loud syllable
 FADE_IN_S: Final = 2.0  # from silence, whenever the sound begins
 GLIDE_S: Final = 0.03  # for what changes at once: ducking
 
@@ -69,7 +70,7 @@ class Chain:
     def step(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """One block of the microphone, float32 [block], mono; float32 [2, block] for the ears, within the limit."""
         sound = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        howl_db = self.howling.step(sound)
+        howl_db = self.howling.step(sound, limited=self._limiter.reduction_db > LIMITED_DB)
         program = self._fader.step()
         cleaned = self._noise.step(sound, program.noise_db if self._settings.noise_reduction else 0.0)
         signal = self._alarm.step(self.block)

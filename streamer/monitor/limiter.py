@@ -31,6 +31,11 @@ class Limiter:
         self._released = np.zeros(self.delay)  # dB that these ask for, after release
         self._least = np.zeros(self.delay)  # the least of each window before them
 
+    @property
+    def reduction_db(self) -> float:
+        """By how much it turns down what came last; 0 or more."""
+        return -float(self._released[-1])
+
     def step(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         """[channels, n] in, as many out."""
         count = samples.shape[1]

@@ -24,7 +24,7 @@ class Program:
 PROGRAMS: Final[Mapping[SceneName, Program]] = {
     "quiet": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
     "speech": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
-    "speech_in_noise": Program(noise_db=12.0, gain_db=0.0, compression=1.0),
+    "speech_in_noise": Program(noise_db=8.0, gain_db=0.0, compression=1.0),
     "noise": Program(noise_db=12.0, gain_db=-4.0, compression=1.0),
     "music": Program(noise_db=0.0, gain_db=0.0, compression=0.3),
     "alarm": Program(noise_db=0.0, gain_db=0.0, compression=1.0),

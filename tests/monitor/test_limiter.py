@@ -14,7 +14,7 @@ ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
 LOUD = st.floats(-100, 100, width=32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(arrays(np.float64, st.tuples(st.just(2), st.integers(1, 300)), elements=ANY), max_size=5))
 def test_no_sample_is_ever_above_the_limit_whatever_comes(blocks):
     limiter = Limiter(48_000, 2, 0.25)
