@@ -20,11 +20,12 @@ class Program:
     compression: float
 
 
-# Music keeps its dynamics and is not touched by noise reduction; an alarm must not be taken for noise.
+# Where somebody speaks no more than 6 dB: of 270 words in noise (SNR 0 and 5 dB) `base` has 81 wrong behind it, 89 without
+# it, and 90 or more with 8 or 12. Music keeps its dynamics and is not touched by noise reduction; an alarm must not be taken for noise.
 PROGRAMS: Final[Mapping[SceneName, Program]] = {
     "quiet": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
     "speech": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
-    "speech_in_noise": Program(noise_db=8.0, gain_db=0.0, compression=1.0),
+    "speech_in_noise": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
     "noise": Program(noise_db=12.0, gain_db=-4.0, compression=1.0),
     "music": Program(noise_db=0.0, gain_db=0.0, compression=0.3),
     "alarm": Program(noise_db=0.0, gain_db=0.0, compression=1.0),
