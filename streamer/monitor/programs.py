@@ -20,8 +20,9 @@ class Program:
     compression: float
 
 
-# Where somebody speaks no more than 6 dB: of 270 words in noise (SNR 0 and 5 dB) `base` has 81 wrong behind it, 89 without
-# it, and 90 or more with 8 or 12. Music keeps its dynamics and is not touched by noise reduction; an alarm must not be taken for noise.
+# Where somebody speaks no more than 6 dB: of 270 words in noise (SNR 0 and 5 dB) `base` has 81 wrong behind it, 89
+# without it, and 90 or more with 8 or 12. Music keeps its dynamics and is not touched by noise reduction; an alarm must
+# not be taken for noise.
 PROGRAMS: Final[Mapping[SceneName, Program]] = {
     "quiet": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
     "speech": Program(noise_db=6.0, gain_db=0.0, compression=1.0),
