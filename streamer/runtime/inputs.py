@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +21,14 @@ from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE, AlertSource
 from streamer.model.catalog import BUNDLED
-from streamer.monitor.path import Monitor
 from streamer.runtime.admission import LATER_S
 from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
 from streamer.server.messages import IngestFullError, IngestStart
 from streamer.settings.config import Settings, SourcePlan
+
+if TYPE_CHECKING:
+    from streamer.monitor.path import Monitor
 
 SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
 READ_S = 0.2
@@ -49,17 +52,19 @@ class Input:
     waiting_samples: Callable[[], int] = lambda: 0
 
 
-def open_monitor(settings: Settings) -> Monitor | None:
+def open_monitor(settings: Settings) -> "Monitor | None":
     """The hearing aid of the settings, if there is one. Raises InputError, UsageError."""
     if not settings.monitor.enabled:
         return None
     if settings.sources or settings.audio.input is not None:
         raise UsageError("--monitor: plays one microphone; leave --input and `sources:` out")
+    from streamer.monitor.path import Monitor  # its filters take a moment to import
+
     return Monitor(settings.monitor, SharedAudio())
 
 
 def open_inputs(
-    plans: Sequence[SourcePlan], *, server: bool = True, monitor: Monitor | None = None
+    plans: Sequence[SourcePlan], *, server: bool = True, monitor: "Monitor | None" = None
 ) -> tuple[Input, ...]:
     """Open every source but those that senders bring, or none. Raises InputError, UsageError: the option or entry.
 

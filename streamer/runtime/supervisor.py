@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -24,7 +24,6 @@ from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
-from streamer.monitor.path import Monitor
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
@@ -59,6 +58,9 @@ from streamer.server.messages import (
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
+if TYPE_CHECKING:
+    from streamer.monitor.path import Monitor
+
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
@@ -90,7 +92,7 @@ class Program:
         port_given: bool = True,
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
-        monitor: Monitor | None = None,
+        monitor: "Monitor | None" = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
         self._load_on_cpu, self._monitor = load_on_cpu, monitor
