@@ -20,6 +20,7 @@ State = Literal["starting", "listening", "no_audio", "degraded", "stopped"]
 AlertState = Literal["raised", "updated", "acknowledged", "cleared"]
 Severity = Literal["info", "warning", "critical"]
 AlertSource = Literal["live", "file", "demo", "test"]
+SceneName = Literal["quiet", "speech", "speech_in_noise", "noise", "music", "alarm"]
 SEVERITY_RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -143,7 +144,8 @@ class Sound(Event):
 class Alert(Event):
     """A rule fired, changed, was acknowledged, or is over; every raised alert is cleared once.
 
-    `source`: what was listened to; `test`: nothing was, somebody tries who is told.
+    `source`: what was listened to; `test`: nothing was, somebody tries who is told. `too_quiet`: whoever has the
+    audiogram of the settings would not have heard it without help.
     """
 
     type: ClassVar[str] = "alert"
@@ -158,6 +160,7 @@ class Alert(Event):
     heard: tuple[Tag, ...]
     text: str
     source: AlertSource = "live"
+    too_quiet: bool = field(default=False, metadata=_OPTIONAL)
 
     def to_dict(self) -> dict[str, Any]:
         """As every event's; a test also has `test`, which is true."""
@@ -175,7 +178,29 @@ class Gap(Event):
     reason: str
 
 
-SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap)
+@dataclass(frozen=True, slots=True)
+class SceneScores:
+    """How much speaks for each scene, 0..1 each."""
+
+    quiet: float
+    speech: float
+    speech_in_noise: float
+    noise: float
+    music: float
+    alarm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene(Event):
+    """The surroundings are of another kind from `start` on."""
+
+    type: ClassVar[str] = "scene"
+    scene: SceneName
+    start: float
+    scores: SceneScores
+
+
+SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap, Scene)
 
 
 _RECORDS: Final[Mapping[str, type[Word] | type[Span] | type[Tag]]] = {

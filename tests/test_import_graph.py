@@ -15,6 +15,7 @@ from rooms import room_of
 ROOMS = [
     *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
     *(
+        "monitor",
         "output",
         "client",
         "server",
@@ -30,7 +31,7 @@ ROOMS = [
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
 PURE = ["vad", "policy", "sound"]
-TORCH_FREE = [*PURE, "settings", "output", "client", "server", "alerts"]
+TORCH_FREE = [*PURE, "settings", "monitor", "output", "client", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},

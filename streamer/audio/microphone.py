@@ -10,12 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import AudioBlock, Clock, empty
-from streamer.audio.portaudio import Device, OpenStream, SharedAudio, choose_device, find_again
+from streamer.audio.portaudio import CALLBACK_S, Device, OpenStream, SharedAudio, choose_device, find_again
 from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
 
@@ -29,6 +30,21 @@ _GRACE_S = 0.25  # after a late wake-up (a suspended process, a busy machine) ca
 _RETRY_S = (0.25, 0.5, 1.0, 2.0)  # who plugs it in again waits for it
 
 _log = logging.getLogger(__name__)
+
+
+class Tap(Protocol):
+    """Who hears the device at once, beside the capture thread: the monitor. The device is opened in blocks as short."""
+
+    block_s: float
+
+    def begin(self, rate: int, latency_s: float) -> None:
+        """The device was opened, at this rate; `latency_s`: how long it says that it holds sound (capture thread)."""
+
+    def hear(self, frames: NDArray[np.float32]) -> None:
+        """Native frames [n, channels], to be copied: called on the device's own thread, must not wait."""
+
+    def end(self) -> None:
+        """The device was closed (capture thread)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +133,10 @@ class Microphone:
         backend: SharedAudio | None = None,
         clock: Clock | None = None,
         stall_s: float = STALL_S,
+        tap: Tap | None = None,
     ) -> None:
         self._backend, self._clock, self._stall_s = backend or SharedAudio(), clock or Clock(), stall_s
+        self._tap = tap
         self._wanted = device
         self._device = choose_device(self._backend.devices(), device)
         self._closed, self._wake = threading.Event(), threading.Event()
@@ -138,7 +156,7 @@ class Microphone:
         When it is back, the time that it was away is a loss, to the sample by the clock.
         """
         try:
-            session = _Session(self._backend, self._device, self._clock, self._wake, None)
+            session = _Session(self._backend, self._device, self._clock, self._wake, None, self._tap)
         except DeviceLost as error:
             raise InputError(f"--device {self._device.index}: {error}") from None
         maker, away = BlockMaker(session.buffer.rate), False
@@ -192,7 +210,7 @@ class Microphone:
                     device = choose_device(devices, None)
                 if device is None:
                     continue
-                session = _Session(self._backend, device, self._clock, self._wake, lost.silent_since_s)
+                session = _Session(self._backend, device, self._clock, self._wake, lost.silent_since_s, self._tap)
             except (DeviceLost, InputError) as error:
                 _log.info("%s is not back: %s", self.name, error)
                 continue
@@ -206,16 +224,26 @@ class _Session:
     """One opening of the device, from start to loss."""
 
     def __init__(
-        self, backend: SharedAudio, device: Device, clock: Clock, wake: threading.Event, silent_since_s: float | None
+        self,
+        backend: SharedAudio,
+        device: Device,
+        clock: Clock,
+        wake: threading.Event,
+        silent_since_s: float | None,
+        tap: Tap | None,
     ) -> None:
-        self._clock, self._wake = clock, wake
+        self._clock, self._wake, self._tap = clock, wake, tap
         self.ended = False
         self._opened_s = clock.now()
         self._before_s = silent_since_s
         rate, channels = backend.native_format(device)
         away = f"{device.name!r} was away"
         self.buffer = CaptureBuffer(rate, BUFFER_S, silent_since_s, away)
-        self._stream: OpenStream | None = backend.open(device, rate, channels, self._hear, self._end)
+        self._untold, self._telling = 0, round(rate * CALLBACK_S) if tap else 1
+        block_s = tap.block_s if tap else CALLBACK_S
+        self._stream: OpenStream | None = backend.open(device, rate, channels, self._hear, self._end, block_s)
+        if tap:
+            tap.begin(rate, self._stream.latency)
 
     @property
     def silent_since_s(self) -> float | None:
@@ -233,10 +261,17 @@ class _Session:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+            if self._tap:
+                self._tap.end()
 
     def _hear(self, frames: NDArray[np.float32], overflowed: bool) -> None:
+        if self._tap:
+            self._tap.hear(frames)
         self.buffer.push(frames, self._clock.now(), overflowed)
-        self._wake.set()
+        self._untold += len(frames)
+        if self._untold >= self._telling:  # short blocks for a tap do not wake the capture thread more often
+            self._untold = 0
+            self._wake.set()
 
     def _end(self) -> None:
         self.ended = True

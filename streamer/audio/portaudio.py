@@ -5,7 +5,7 @@ sounddevice is imported on first use, since that fails where the PortAudio libra
 
 PortAudio is not thread-safe, so all calls of all microphones of one process go through one lock (`SharedAudio`), and
 while one of them records the list of devices stays as it is: another that was lost is opened again as it was known. It
-is looked for anew, under another index or name, only when no microphone records.
+is looked for anew, under another index or name, only when no microphone records and no output plays.
 """
 
 import re
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,13 @@ MISSING = (
 )
 _MOST_CHANNELS = 8  # a device that offers more is ALSA's gateway to a sound server, which mixes better than we can
 _COMMON_RATES = (48_000, 44_100, 16_000, 32_000)
-_CALLBACK_S = 0.02
+CALLBACK_S = 0.02
+HELD_BLOCKS = 2  # of short blocks that a device holds: one that is played, one to come
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device that can record: `channels` is the most it offers, `rate` its native one in Hz."""
+    """One device that can record, or play: `channels` is the most it offers for that, `rate` its native one in Hz."""
 
     index: int
     name: str
@@ -98,10 +99,13 @@ def _listed(devices: Sequence[Device]) -> str:
 
 
 Hear = Callable[[NDArray[np.float32], bool], None]  # frames [n, channels], valid during the call; whether it overflowed
+Play = Callable[[NDArray[np.float32], bool], None]  # frames [n, channels] to fill; whether the device ran dry before
 
 
 class OpenStream(Protocol):
-    """A device that records."""
+    """A device that records or plays."""
+
+    latency: float  # how long it says that it holds sound, in seconds
 
     def close(self) -> None:
         """Stop at once and let go of the device."""
@@ -115,7 +119,14 @@ class PortAudio:
 
     def devices(self) -> tuple[Device, ...]:
         """The devices that can record, by index. Raises InputError when there is no audio system."""
-        default = self._default_index()
+        return self._list("input")
+
+    def outputs(self) -> tuple[Device, ...]:
+        """The devices that can play."""
+        return self._list("output")
+
+    def _list(self, kind: Literal["input", "output"]) -> tuple[Device, ...]:
+        default, channels = self._default_index(kind), f"max_{kind}_channels"
         try:
             hosts, rows = self._sd.query_hostapis(), self._sd.query_devices()
         except self._sd.PortAudioError as error:
@@ -125,12 +136,12 @@ class PortAudio:
                 index=index,
                 name=str(row["name"]),
                 host_api=str(hosts[row["hostapi"]]["name"]),
-                channels=int(row["max_input_channels"]),
+                channels=int(row[channels]),
                 rate=round(row["default_samplerate"]),
                 default=index == default,
             )
             for index, row in enumerate(rows)
-            if row["max_input_channels"] > 0
+            if row[channels] > 0
         )
 
     def refresh(self) -> None:
@@ -157,10 +168,19 @@ class PortAudio:
                 return rate, count
         raise DeviceLost(f"{device.name!r} cannot be opened; another program may hold it, see --list-devices")
 
-    def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
+    def open(
+        self,
+        device: Device,
+        rate: int,
+        channels: int,
+        hear: Hear,
+        ended: Callable[[], None],
+        block_s: float = CALLBACK_S,
+    ) -> OpenStream:
         """Start recording, float32, in blocks of about 20 ms; `hear` and `ended` are called on the device's own thread.
 
-        Raises DeviceLost.
+        Shorter blocks are for who hears at once: then the device is also asked to hold no more than it must. Raises
+        DeviceLost.
         """
 
         def callback(frames: NDArray[np.float32], _count: int, _time: Any, status: Any) -> None:
@@ -170,10 +190,11 @@ class PortAudio:
         try:
             stream = self._sd.InputStream(
                 samplerate=rate,
-                blocksize=round(rate * _CALLBACK_S),
+                blocksize=round(rate * block_s),
                 device=device.index,
                 channels=channels,
                 dtype="float32",
+                latency=None if block_s == CALLBACK_S else HELD_BLOCKS * block_s,
                 callback=callback,
                 finished_callback=ended,
             )
@@ -185,9 +206,40 @@ class PortAudio:
         opened: OpenStream = stream
         return opened
 
-    def _default_index(self) -> int:
+    def open_output(
+        self, device: Device, rate: int, block_s: float, play: Play, ended: Callable[[], None]
+    ) -> OpenStream:
+        """Start playing two channels, float32, in blocks of `block_s`, held as briefly as the device allows.
+
+        `play` and `ended` are called on the device's own thread. Raises DeviceLost.
+        """
+
+        def callback(frames: NDArray[np.float32], _count: int, _time: Any, status: Any) -> None:
+            play(frames, bool(status.output_underflow))
+
+        stream = None
         try:
-            return int(self._sd.query_devices(kind="input")["index"])
+            stream = self._sd.OutputStream(
+                samplerate=rate,
+                blocksize=round(rate * block_s),
+                device=device.index,
+                channels=2,
+                dtype="float32",
+                latency=HELD_BLOCKS * block_s,
+                callback=callback,
+                finished_callback=ended,
+            )
+            stream.start()
+        except (self._sd.PortAudioError, ValueError) as error:
+            if stream is not None:
+                stream.close(ignore_errors=True)
+            raise DeviceLost(f"{device.name!r} cannot be opened at {rate} Hz: {_first_line(error)}") from None
+        opened: OpenStream = stream
+        return opened
+
+    def _default_index(self, kind: str) -> int:
+        try:
+            return int(self._sd.query_devices(kind=kind)["index"])
         except (self._sd.PortAudioError, ValueError):
             return -1
 
@@ -216,7 +268,7 @@ class SharedAudio:
     def __init__(self, backend: PortAudio | None = None) -> None:
         self._backend = backend or PortAudio()
         self._lock = threading.Lock()
-        self._recording = 0
+        self._open = 0
 
     def devices(self) -> tuple[Device, ...]:
         """The devices that can record, as of the last `refresh`."""
@@ -224,9 +276,9 @@ class SharedAudio:
             return self._backend.devices()
 
     def refresh(self) -> None:
-        """Look for devices again, unless a microphone records."""
+        """Look for devices again, unless one is open."""
         with self._lock:
-            if not self._recording:
+            if not self._open:
                 self._backend.refresh()
 
     def native_format(self, device: Device) -> tuple[int, int]:
@@ -235,13 +287,35 @@ class SharedAudio:
             self._require(device)
             return self._backend.native_format(device)
 
-    def open(self, device: Device, rate: int, channels: int, hear: Hear, ended: Callable[[], None]) -> OpenStream:
+    def outputs(self) -> tuple[Device, ...]:
+        """The devices that can play, by index, as of the last `refresh`."""
+        with self._lock:
+            return self._backend.outputs()
+
+    def open(
+        self,
+        device: Device,
+        rate: int,
+        channels: int,
+        hear: Hear,
+        ended: Callable[[], None],
+        block_s: float = CALLBACK_S,
+    ) -> OpenStream:
         """Start recording."""
         with self._lock:
             self._require(device)
-            stream = self._backend.open(device, rate, channels, hear, ended)
-            self._recording += 1
-            return _Shared(stream, self._close)
+            return self._opened(self._backend.open(device, rate, channels, hear, ended, block_s))
+
+    def open_output(
+        self, device: Device, rate: int, block_s: float, play: Play, ended: Callable[[], None]
+    ) -> OpenStream:
+        """Start playing."""
+        with self._lock:
+            return self._opened(self._backend.open_output(device, rate, block_s, play, ended))
+
+    def _opened(self, stream: OpenStream) -> OpenStream:
+        self._open += 1
+        return _Shared(stream, self._close)
 
     def _require(self, device: Device) -> None:
         """Another microphone's `refresh` may have given the index to another device meanwhile."""
@@ -250,7 +324,7 @@ class SharedAudio:
 
     def _close(self, stream: OpenStream) -> None:
         with self._lock:
-            self._recording -= 1
+            self._open -= 1
             stream.close()
 
 
@@ -260,6 +334,7 @@ class _Shared:
     def __init__(self, stream: OpenStream, close: Callable[[OpenStream], None]) -> None:
         self._stream: OpenStream | None = stream
         self._close = close
+        self.latency = getattr(stream, "latency", 0.0)
 
     def close(self) -> None:
         stream, self._stream = self._stream, None

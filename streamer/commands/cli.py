@@ -93,7 +93,10 @@ def parser() -> Parser:
     live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
     run.run_options(live)
     live.set_defaults(command=run.run)
-    _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
+    look = _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
+    look.add_argument(
+        "--monitor", action="store_true", help="the hearing aid instead: outputs, delay, underruns (20 s)"
+    )
     _add(subcommands, "devices", run.devices, "list the capture devices")
     check = _add(subcommands, "check-config", check_config, "check settings files")
     check.add_argument("files", nargs="+", metavar="FILE", type=Path)
@@ -127,8 +130,9 @@ def _add(
 def doctor(options: argparse.Namespace) -> int:
     """`streamer doctor`: a line for each check; status 1 when something is missing."""
     from streamer.commands.doctor import Verdict, checks
+    from streamer.commands.monitor_doctor import checks as monitor_checks
 
-    found = checks()
+    found = monitor_checks() if options.monitor else checks()
     marks = {Verdict.OK: "ok  ", Verdict.WARN: "warn", Verdict.MISSING: "MISS"}
     for check in found:
         sys.stdout.write(f"{marks[check.verdict]}  {check.what}: {check.detail}\n")

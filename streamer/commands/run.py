@@ -41,6 +41,8 @@ SETTINGS = {
     "srt": "output.srt",
     "vtt": "output.vtt",
     "stay": "output.stay",
+    "monitor": "monitor.output",
+    "headphones": "monitor.headphones",
     "quiet": "output.quiet",
     "host": "server.host",
     "port": "server.port",
@@ -100,6 +102,11 @@ def run_options(run: argparse.ArgumentParser) -> None:
     out.add_argument("--vtt", metavar="PATH", help="write captions as WebVTT; several sources: PATH.NAME.vtt")
     out.add_argument("--stay", action="store_true", default=None, help="keep the server up after the end of a file")
     out.add_argument("--quiet", action="store_true", default=None, help="no terminal view")
+    aid = run.add_argument_group("hearing aid", "the microphone in your headphones, at once; not a medical device")
+    aid.add_argument("--monitor", metavar="N|NAME", type=_index_or_name, help="output device of the headphones")
+    aid.add_argument(
+        "--headphones", action="store_true", default=None, help="yes, that output is headphones (said once)"
+    )
     server = run.add_argument_group("server")
     server.add_argument("--host", help="address to listen on (127.0.0.1)")
     server.add_argument("--port", type=int, help="port to listen on (8765)")
@@ -123,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(settings.to_yaml())
         return 0
-    from streamer.runtime.inputs import named_senders, open_inputs
+    from streamer.runtime.inputs import named_senders, open_inputs, open_monitor
     from streamer.runtime.supervisor import Program
 
     settings = settings.model_copy(update={"server": with_token(settings.server)})
@@ -132,7 +139,8 @@ def run(options: argparse.Namespace) -> int:
         replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
         for plan in settings.plans()
     ]
-    inputs, audio = open_inputs(plans, server=settings.server.enabled), settings.audio
+    monitor = open_monitor(settings)
+    inputs, audio = open_inputs(plans, server=settings.server.enabled, monitor=monitor), settings.audio
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
@@ -142,6 +150,7 @@ def run(options: argparse.Namespace) -> int:
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
+        monitor=monitor,
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         lessons=_lessons() if settings.own_sounds.from_pages else None,
     )

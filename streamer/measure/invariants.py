@@ -28,8 +28,12 @@ FIELDS: Final[Mapping[str, set[str]]] = {
     "sound": {"id", "label", "state", "start", "end", "score"},
     "alert": {"id", "rule", "severity", "state", "start", "end", "score", "labels", "heard", "text", "source"},
     "gap": {"kind", "start", "end", "reason"},
+    "scene": {"scene", "start", "scores"},
 }
-OPTIONAL: Final[Mapping[str, set[str]]] = {"transcript": {"unclear"}}  # left out while they are empty
+OPTIONAL: Final[Mapping[str, set[str]]] = {  # left out while they are empty
+    "transcript": {"unclear"},
+    "alert": {"too_quiet"},
+}
 COMMON: Final = {"v", "type", "session", "seq", "audio_t"}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
 from streamer.server.messages import IngestFullError, IngestStart
 from streamer.settings.config import Settings, SourcePlan
+
+if TYPE_CHECKING:
+    from streamer.monitor.path import Monitor
 
 SENDER = "ingest"  # as an input: clients send it to `/ingest`
 READ_S = 0.2
@@ -48,13 +52,29 @@ class Input:
     waiting_samples: Callable[[], int] = lambda: 0
 
 
-def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[Input, ...]:
+def open_monitor(settings: Settings) -> "Monitor | None":
+    """The hearing aid of the settings, if there is one. Raises InputError, UsageError."""
+    if not settings.monitor.enabled:
+        return None
+    if settings.sources or settings.audio.input is not None:
+        raise UsageError("--monitor: plays one microphone; leave --input and `sources:` out")
+    from streamer.monitor.path import Monitor  # its filters take a moment to import
+
+    return Monitor(settings.monitor, SharedAudio())
+
+
+def open_inputs(
+    plans: Sequence[SourcePlan], *, server: bool = True, monitor: "Monitor | None" = None
+) -> tuple[Input, ...]:
     """Open every source but those that senders bring, or none. Raises InputError, UsageError: the option or entry.
 
-    `server`: whether there is one, for senders.
+    `server`: whether there is one, for senders. `monitor`: plays the microphone that --device names.
     """
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
+    if monitor:
+        source: Source = Microphone(audio.device, backend=monitor.audio, stall_s=audio.stall_s, tap=monitor)
+        return (Input(session_name("s1"), source, plans[0].settings),)
     if not plans[0].path and audio.input == SENDER:
         _check_sender("--input ingest", at_once, server)
         return ()

@@ -33,6 +33,8 @@ from streamer.events import (
     Word,
     seconds,
 )
+from streamer.monitor.audibility import Audibility
+from streamer.monitor.audiogram import audiogram_of
 from streamer.plans import (
     AudioLost,
     Beat,
@@ -60,6 +62,7 @@ from streamer.sound.labels import LABEL_COUNT, group, labels
 from streamer.sound.own_sounds import OwnSoundEvents
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import SIRENS, CadenceState
+from streamer.sound.scene import SceneMachine
 from streamer.sound.triggers import AlertInput, AlertText
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
@@ -117,6 +120,10 @@ class Session:
         ids = count(1)
         self._sounds = SoundEvents(settings.sounds, facts.thresholds, facts.trained_spans_s, ids) if head else None
         self._own = OwnSoundEvents(ids)
+        given = settings.monitor
+        self._scenes = SceneMachine(given.input_full_scale_db_spl) if given.tells_scenes else None
+        audiogram = audiogram_of(given) if given.enabled else None
+        self._audibility = Audibility(audiogram, given.input_full_scale_db_spl) if audiogram else None
         self._judges = head is not None or any(rule.own for rule in settings.alerts.rules)
         rules = settings.alerts.fitted(facts.rules)
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
@@ -278,6 +285,8 @@ class Session:
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
         at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
+        if self._audibility and not hop.lost:
+            self._audibility.hear(hop.samples)
         judgement = result.judgement if result else ()
         if judgement:
             self._speech_score = self._speech(judgement)
@@ -295,6 +304,7 @@ class Session:
             patterns = self.alerts.patterns  # as of the beat before
             sounds = self._sounds.step(judgement, patterns=patterns, silent=hop.silent, end_sample=hop.end_sample)
             events += self._sound_events(sounds, at)
+        events += self._scene(hop, at, judged=bool(judgement) or hop.silent)
         own = result.own if result else ()
         if hop.judge:
             events += self._sound_events(self._own.step(own, at), at)
@@ -310,6 +320,16 @@ class Session:
             loudness_dbfs=dbfs(hop.samples) if len(hop.samples) and not hop.lost else None,
         )
         return events + self._alerts(at, given)
+
+    def _scene(self, hop: Hop, at: int, *, judged: bool) -> list[Event]:
+        """The scene's event, if it is another one now."""
+        if self._scenes is None or hop.lost:
+            return []
+        self._scenes.hear(hop.samples, hop.voiced)
+        if not hop.judge or (self._sounds and not judged):
+            return []
+        change = self._scenes.judge(self._scores if self._sounds else None, at, alarm=bool(self.alerts.patterns))
+        return [change.event(self._stamp(at))] if change else []
 
     def _patterns(self, plan: Hop | Beat) -> tuple[CadenceState, ...] | None:
         """The alarm patterns after what is new in this plan; None: nothing is."""
@@ -346,7 +366,12 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._mask.event(change.event(self._stamp(at), self.source)) for change in changes]
+        quiet = self._audibility
+        told = [(change, quiet is not None and quiet.too_quiet(change.rule)) for change in changes]
+        told.sort(key=lambda one: not one[1])  # what this person would have missed is told first
+        return [
+            self._mask.event(change.event(self._stamp(at), self.source, too_quiet=missed)) for change, missed in told
+        ]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -66,6 +66,9 @@ from streamer.server.teaching import Reply, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
+if TYPE_CHECKING:
+    from streamer.monitor.path import Monitor
+
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
@@ -83,6 +86,8 @@ class Program:
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
+    `monitor`: the hearing aid, which plays while the microphone is open.
+
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
     """
@@ -98,9 +103,10 @@ class Program:
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
         lessons: Lessons | None = None,
+        monitor: "Monitor | None" = None,
     ) -> None:
         self._settings, self._load = settings, load
-        self._load_on_cpu = load_on_cpu
+        self._load_on_cpu, self._monitor = load_on_cpu, monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         keeps = settings.history.persist and settings.server.enabled and self._live
@@ -228,7 +234,8 @@ class Program:
     def _to(self) -> str:
         """What is listened to, for people."""
         names = [("" if one.settings.audio.input else "microphone ") + one.source.name for one in self._inputs]
-        return f", to {', '.join(names) or 'senders'}"
+        played = f", playing in {self._monitor.name}" if self._monitor else ""
+        return f", to {', '.join(names) or 'senders'}{played}"
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -257,6 +264,8 @@ class Program:
             self._captions.put(events)
             for event in events:
                 self._publish(event)
+                if self._monitor:
+                    self._monitor.tell(event)
             outlet.put(events)
 
         return emit
@@ -320,6 +329,8 @@ class Program:
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
+        if self._monitor:
+            self._monitor.start()
         for pipeline in own:
             pipeline.start()
         self._systemd.ready()
@@ -383,6 +394,10 @@ class Program:
     def _close_inputs(self) -> None:
         for item in self._inputs:
             item.source.close()
+        if self._monitor:
+            self._monitor.stop()
+            report = self._monitor.report
+            log.info("monitor: %s", ", ".join(f"{name} {value}" for name, value in asdict(report).items()))
 
     def _open_server(self) -> ServerThread | None:
         """A server that listens; without it, speed 0 goes on where nobody asked for this port."""
@@ -395,6 +410,7 @@ class Program:
             mark=self._deliveries.mark,
             set_language=self._set_language,
             teach=None if self._teaching.lessons is None else self._teach,
+            set_program=self._monitor.hold if self._monitor else None,
             health=self._health,
             open_ingest=self._open_ingest,
             takes_senders=lambda: self._ingests is not None,

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, 
 from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
-from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
+from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event, SceneName
 from streamer.server.teaching import TAUGHT, TEACH, Reply, Taught, Teach
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings
@@ -124,6 +124,13 @@ class SetLanguage:
 
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)
+class SetProgram:
+    """Hold this program of the hearing aid from now on; `auto`: the scene chooses."""
+
+    program: SceneName | Literal["auto"]
+
+
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
 class IngestStart:
     """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is.
 
@@ -142,7 +149,7 @@ class IngestStart:
         return self.channels * BYTES_PER_SAMPLE
 
 
-ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage | Teach
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage | SetProgram | Teach
 _KINDS: Final[Mapping[str, TypeAdapter[ClientMessage]]] = {
     "subscribe": TypeAdapter(Subscribe),
     "ack": TypeAdapter(Ack),
@@ -152,6 +159,7 @@ _KINDS: Final[Mapping[str, TypeAdapter[ClientMessage]]] = {
     "ping": TypeAdapter(Ping),
     "flush": TypeAdapter(Flush),
 }
+_SET_PROGRAM: Final[TypeAdapter[ClientMessage]] = TypeAdapter(SetProgram)
 _START: Final = TypeAdapter(IngestStart)
 Checked = TypeVar("Checked")
 
@@ -162,6 +170,8 @@ def parse(text: str | bytes) -> ClientMessage:
     kind = message.get("type")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MessageError("type: must be subscribe, ack, mark, set, teach, ping or flush")
+    if kind == SET and "program" in message:
+        return _validated(_SET_PROGRAM, message)
     return _validated(_KINDS[kind], message)
 
 
@@ -277,11 +287,11 @@ class Actions:
 
     `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
     `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
-    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest` opens a
-    session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`:
-    whether it would open one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and
-    gives the recording's events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None:
-    it is still being loaded.
+    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` None:
+    there is no hearing aid. `open_ingest` opens a session for a sender; it raises IngestFullError (close 1013) or
+    UsageError (`error`, close 1008). `takes_senders`: whether it would open one at all. `transcribe` is for a thread of
+    its own: its iterator waits for the model, and gives the recording's events as they are found; it raises
+    UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -289,6 +299,7 @@ class Actions:
     mark: Callable[[Mark], None] | None = None
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     teach: Callable[[Teach, Reply], None] | None = None
+    set_program: Callable[[SceneName | Literal["auto"]], None] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False
@@ -330,6 +341,13 @@ def carry_out(
                 raise MessageError(refusal)
             done = actions.set_language(message)
             return _message(SET, session=done.session, language=shown_languages(done.language))
+        case SetProgram():
+            if refusal := _set_refusal(settings, SET):
+                raise MessageError(refusal)
+            if actions.set_program is None:
+                raise MessageError("program: there is no hearing aid here; see --monitor")
+            actions.set_program(message.program)
+            return _message(SET, program=message.program)
         case Teach():
             if actions.teach is None:
                 raise MessageError(

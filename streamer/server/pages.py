@@ -32,6 +32,7 @@ _PAGES = {
     "/": "viewer.html",
     "/overlay": "overlay.html",
     "/overlay-setup": "overlay_setup.html",
+    "/fitting": "fitting.html",
     PHONE_PAGE: "mic.html",
 }
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from streamer.errors import ConfigError, meant
 from streamer.settings.captions import ObsSettings, YouTubeSettings, ZoomSettings
 from streamer.settings.deliveries import DeliverySettings
+from streamer.settings.monitor import MonitorSettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
@@ -228,7 +229,10 @@ class SourcePlan:
 class Settings(Section):
     """All settings of one Streamer; `streamer.Stream(model, settings)` takes the same object."""
 
-    USUAL = ("audio", "model", "speech", "window", "policy", "alerts", "delivery", "server", "output", "sources")
+    USUAL = (
+        *("audio", "model", "speech", "window", "policy", "alerts", "delivery", "monitor", "server", "output"),
+        "sources",
+    )
     audio: AudioSettings = AudioSettings()
     model: ModelSettings = ModelSettings()
     speech: SpeechSettings = SpeechSettings()
@@ -241,6 +245,7 @@ class Settings(Section):
     alerts: AlertRules = Field(default_factory=AlertRules.default)
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
+    monitor: MonitorSettings = MonitorSettings()
     server: ServerSettings = ServerSettings()
     history: EventHistorySettings = EventHistorySettings()
     output: OutputSettings = OutputSettings()
@@ -338,7 +343,7 @@ def _overlay(settings: "Settings", source: SourceSettings, path: str) -> dict[st
     """The settings of one source as plain data, to be validated; ConfigError for what is not a source's to change."""
     given = source.settings
     _only(given, OWN_SECTIONS, f"{path}.settings")
-    sections = {name: getattr(settings, name).model_dump() for name in (*OWN_SECTIONS, "model")}
+    sections = {name: getattr(settings, name).model_dump() for name in (*OWN_SECTIONS, "model", "monitor")}
     data: dict[str, Any] = {}
     for name, common in sections.items():
         own = given.get(name, {})

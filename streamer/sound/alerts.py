@@ -53,8 +53,8 @@ class AlertChange:
     heard: tuple[Tag, ...]
     text: str
 
-    def event(self, stamp: Stamp, source: AlertSource = "live") -> Alert:
-        """The protocol's `alert`, in seconds; `source`: what was listened to."""
+    def event(self, stamp: Stamp, source: AlertSource = "live", *, too_quiet: bool = False) -> Alert:
+        """The protocol's `alert`, in seconds; `source`: what was listened to; `too_quiet`: see `Alert`."""
         return Alert(
             **stamp,
             id=self.id,
@@ -68,6 +68,7 @@ class AlertChange:
             heard=self.heard,
             text=self.text,
             source=source,
+            too_quiet=too_quiet,
         )
 
 

@@ -39,7 +39,7 @@ class FakeAudio:
             raise DeviceLost(f"{device.name!r} cannot be opened")
         return device.rate, device.channels
 
-    def open(self, device, rate, channels, hear, ended):
+    def open(self, device, rate, channels, hear, ended, block_s=0.02):
         if device not in self.plugged:
             raise DeviceLost(f"{device.name!r} cannot be opened")
         self.opened.append(device)
@@ -76,7 +76,7 @@ class FakeStream:
 class OppositeChannels(FakeAudio):
     """Both channels have the same tone, one of them upside down."""
 
-    def open(self, device, rate, channels, hear, ended):
+    def open(self, device, rate, channels, hear, ended, block_s=0.02):
         stream = super().open(device, rate, channels, hear, ended)
         tone = 0.3 * np.sin(2 * np.pi * 500 * np.arange(round(rate * CALLBACK_S)) / rate)
         stream.block = np.stack([tone, -tone], axis=1).astype(np.float32)

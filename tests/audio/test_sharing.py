@@ -23,7 +23,7 @@ class TwoDevices(FakeAudio):
         for stream in self.streams.values():
             stream.alive = False
 
-    def open(self, device, rate, channels, hear, ended):
+    def open(self, device, rate, channels, hear, ended, block_s=0.02):
         self.streams[device] = super().open(device, rate, channels, hear, ended)
         return self.streams[device]
 
