@@ -15,16 +15,16 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from streamer.client.records import MESSAGES, EventsGap, Message, Started
+from streamer.client.records import MESSAGES, EventsGap, LanguageSet, Message, ProgramSet, Started
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
-from streamer.server.messages import Ack, Flush, IngestStart, Mark, Ping, SetLanguage, Subscribe
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, Ping, SetLanguage, SetProgram, Subscribe
 from streamer.server.teaching import Teach
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, ASYNCAPI = DOCS / "schema" / "protocol.json", DOCS / "asyncapi.yaml"
 CLIENT = {
-    **{"subscribe": Subscribe, "ack": Ack, "mark": Mark, "set": SetLanguage, "teach": Teach},
-    **{"ping": Ping, "flush": Flush},
+    **{Subscribe: "subscribe", Ack: "ack", Mark: "mark", SetLanguage: "set", SetProgram: "set", Teach: "teach"},
+    **{Ping: "ping", Flush: "flush"},
 }
 LANGUAGE = {
     "description": "A code or a name, several of them (also with commas in between), or `auto`.",
@@ -57,7 +57,7 @@ def schema() -> Json:
         _add(kinds, message.__name__, message, {"v": {"const": PROTOCOL_VERSION}, "type": {"const": message.type}})
     kinds["EventsGap"]["properties"]["kind"] = {"const": "events"}
     kinds["EventsGap"]["required"].append("kind")
-    for name, said in CLIENT.items():
+    for said, name in CLIENT.items():
         _add(kinds, said.__name__, said, {"type": {"const": name}})
     _add(kinds, "IngestStart", IngestStart, {"type": {"const": "start"}})
     kinds["IngestStop"] = STOP
@@ -66,7 +66,7 @@ def schema() -> Json:
     groups = {
         "SessionEvent": names,
         "FromServer": [*names, *(message.__name__ for message in MESSAGES)],
-        "ToWs": [said.__name__ for said in CLIENT.values()],
+        "ToWs": [said.__name__ for said in CLIENT],
         "ToIngest": ["IngestStart", "IngestStop"],
     }
     kinds |= {name: {"anyOf": [{"$ref": f"#/$defs/{one}"} for one in members]} for name, members in groups.items()}
@@ -105,7 +105,7 @@ def asyncapi(kinds: Mapping[str, Json], examples: Mapping[str, list[Json]]) -> J
     from_server = [event.__name__ for event in SESSION_EVENTS] + [
         message.__name__ for message in MESSAGES if message is not Started
     ]
-    to_ws = [said.__name__ for said in CLIENT.values()]
+    to_ws = [said.__name__ for said in CLIENT]
     query = {"since_seq": "events behind this number again", "types": "separated by commas", "session": "of this only"}
     return {
         "asyncapi": "3.0.0",
@@ -171,7 +171,7 @@ def _security(name: str) -> str:
 
 def _said() -> list[str]:
     kinds: Iterable[type[Event | Message]] = (*SESSION_EVENTS, *MESSAGES)
-    return [*(one.__name__ for one in kinds), *(one.__name__ for one in CLIENT.values()), "IngestStart", "IngestStop"]
+    return [*(one.__name__ for one in kinds), *(one.__name__ for one in CLIENT), "IngestStart", "IngestStop"]
 
 
 def _refs(names: list[str]) -> Json:
@@ -204,10 +204,13 @@ def examples_of(text: str) -> list[Json]:
 def named(message: Json) -> str:
     """The schema that a message is to hold to."""
     kinds: dict[str, str] = {said.type: said.__name__ for said in (*MESSAGES, *SESSION_EVENTS)}
-    sent = {name: said.__name__ for name, said in CLIENT.items()} | {"start": "IngestStart", "stop": "IngestStop"}
+    sent = {name: said.__name__ for said, name in CLIENT.items()} | {"start": "IngestStart", "stop": "IngestStop"}
     kind = message["type"]
     if kind == "gap" and message["kind"] == "events":
         return EventsGap.__name__
+    if kind == "set":
+        answer, wish = (ProgramSet, SetProgram) if "program" in message else (LanguageSet, SetLanguage)
+        return answer.__name__ if "v" in message else wish.__name__
     return kinds[kind] if "v" in message else sent[kind]
 
 

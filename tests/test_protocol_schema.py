@@ -72,7 +72,7 @@ def test_the_examples_hold(strict, message):
 
 def test_every_message_has_an_example():
     shown = {protocol_schema.named(message) for message in EXAMPLES}
-    rare = {"Level", "Marks", "LanguageSet", "Pong"}
+    rare = {"Level", "Marks", "LanguageSet", "ProgramSet", "Pong"}
     assert shown | rare == set(protocol_schema._said())
 
 

@@ -98,6 +98,14 @@ class LanguageSet(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSet(Message):
+    """The answer to `set` with `program`: what the hearing aid holds now, a scene's name or `auto`."""
+
+    type: ClassVar[str] = "set"
+    program: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taught(Message):
     """How far a sound is that this client teaches: so many `clips` are kept, so many `needed` before it is learned.
 
@@ -159,7 +167,7 @@ class Unknown(Message):
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-MESSAGES: Final = (Hello, Heartbeat, Level, Marks, LanguageSet, Taught, Started, Pong, Error, EventsGap)
+MESSAGES: Final = (Hello, Heartbeat, Level, Marks, LanguageSet, ProgramSet, Taught, Started, Pong, Error, EventsGap)
 _EVENTS: Final[Mapping[str, type[Event]]] = {kind.type: kind for kind in SESSION_EVENTS}
 _MESSAGES: Final[Mapping[str, type[Message]]] = {kind.type: kind for kind in MESSAGES}
 
@@ -171,6 +179,8 @@ def parse(text: str | bytes) -> Event | Message:
         raise ValueError("not a JSON object")
     name = str(given.get("type"))
     kind: type[Event | Message] | None = _EVENTS.get(name) if "seq" in given else _MESSAGES.get(name)
+    if kind is ProgramSet and "program" not in given:
+        kind = LanguageSet
     if kind is None:
         return Unknown(fields=given)
     try:

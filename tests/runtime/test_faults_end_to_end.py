@@ -6,12 +6,14 @@ import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from program import LONG_S, ROOT, environment, events_of
+from program import LONG_S, ROOT, environment, events_of, write_wav
 from protocol import check_session
 
-from streamer.audio.files import demo_path
+from streamer.audio.files import demo_path, read_audio
+from streamer.events import SAMPLE_RATE
 
 SLOW = """
 import os, signal, sys, threading, time
@@ -63,6 +65,11 @@ def test_sigterm_with_a_backlog_ends_in_time_with_everything_said(tmp_path):
         assert "the program had to end before the last" in own[-1]["detail"]
 
 
+def spoken(folder: Path, seconds: int) -> Path:
+    """The beginning of the demo as a file."""
+    return write_wav(folder / "spoken.wav", read_audio(str(demo_path()))[: seconds * SAMPLE_RATE])
+
+
 HANG = """
 import sys, threading
 from streamer.model.engine import Engine
@@ -78,14 +85,14 @@ Engine.step = hang
 Engine.warm_up = lambda self: None
 from streamer.commands.cli import program
 options = ["--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]
-sys.exit(program(["run", "--input", "demo", "--set", "output.stay=false", *options]))
+sys.exit(program(["run", "--input", sys.argv[3], *options]))
 """
 
 
 @pytest.mark.parametrize(("hangs", "status"), [(1, 0), (9, 1)])
 def test_a_model_that_hangs_is_said_and_replaced_or_the_program_ends_for_a_new_one(hangs, status, tmp_path):
     path = tmp_path / "events.jsonl"
-    command = [sys.executable, "-c", HANG, str(path), str(hangs)]
+    command = [sys.executable, "-c", HANG, str(path), str(hangs), str(spoken(tmp_path, 16))]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LONG_S, cwd=ROOT, env=environment(), check=False
     )
@@ -171,10 +178,8 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' /dev/full")
 def test_everybody_is_told_of_captions_that_cannot_be_written(tmp_path):
     path = tmp_path / "events.jsonl"
-    config = tmp_path / "stop.yaml"
-    config.write_text("output: {stay: false}\n")
     files = ("--srt", "/dev/full", "--jsonl", str(path))
-    done = run("--config", str(config), "--input", "demo", "--model", "nano", "--no-server", "--quiet", *files)
+    done = run("--input", str(spoken(tmp_path, 12)), "--model", "nano", "--no-server", "--quiet", *files)
     assert done.returncode == 1  # not all was written in the end
     events = events_of(path.read_text())
     check_session(events, degraded=True)
