@@ -14,7 +14,19 @@ from rooms import room_of
 # From top to bottom: a module imports from its own room and from those before it. `streamer` is the public names.
 ROOMS = [
     *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
-    *("output", "server", "alerts", "runtime", "measure", "training", "bench", "recipes", "commands", "streamer"),
+    *(
+        "output",
+        "server",
+        "alerts",
+        "runtime",
+        "cluster",
+        "measure",
+        "training",
+        "bench",
+        "recipes",
+        "commands",
+        "streamer",
+    ),
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
 PURE = ["vad", "policy", "sound"]
@@ -29,6 +41,7 @@ ONLY_IN = {
     "paho": {"streamer.alerts.mqtt"},
     "av": {"streamer.audio.link", "streamer.audio.track"},
     "soxr": {"streamer.audio.resample"},
+    "ray": {"streamer.cluster.connect", "streamer.cluster.replica"},
 }
 THEIR_OWN = ("bench", "training", "recipes")  # they read and write recordings, and speak to servers, of their own
 FILES = rooms.files()

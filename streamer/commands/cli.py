@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"
+    running = next((argument for argument in arguments if not argument.startswith("-")), "") in ("run", "serve")
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
     status = _carry_out(arguments, running, debug)
@@ -88,6 +88,9 @@ def parser() -> Parser:
     live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
     run.run_options(live)
     live.set_defaults(command=run.run)
+    serve = subcommands.add_parser("serve", help="hear those who send their sound, on one machine or a cluster")
+    run.run_options(serve)
+    serve.set_defaults(command=run.serve)
     _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
     _add(subcommands, "devices", run.devices, "list the capture devices")
     check = _add(subcommands, "check-config", check_config, "check settings files")

@@ -20,7 +20,8 @@ from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.download import LoadStep, Tell
-from streamer.model.engine import Engine
+from streamer.model.engine import Engine, StepEngine
+from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
@@ -60,7 +61,7 @@ from streamer.settings.config import Settings
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-LoadModel = Callable[[Tell], Model]
+LoadModel = Callable[[Tell], Model | ModelOutline]
 Made = TypeVar("Made")
 
 
@@ -70,7 +71,8 @@ class Program:
     Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
     the program, for telling people how long they waited (None: that is not told).
 
-    `load_on_cpu` loads the model of that name there, where the device fails that it is on.
+    `load_on_cpu` loads the model of that name there, where the device fails that it is on. `elsewhere` makes what asks
+    the engines of a cluster, where `load` gives a model without its weights.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -86,15 +88,16 @@ class Program:
         port_given: bool = True,
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
+        elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._load_on_cpu = load_on_cpu
+        self._load_on_cpu, self._elsewhere = load_on_cpu, elsewhere
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
         self._server: ServerThread | None = None
-        self._model: Model | None = None  # once it is loaded
+        self._model: Model | ModelOutline | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None  # while senders are taken
         self._uploads = Uploads(settings)
@@ -165,7 +168,7 @@ class Program:
         head = model.head.name if model.head else None
         return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None)
 
-    def _engine(self, opening: Opening) -> Engine:
+    def _engine(self, opening: Opening) -> StepEngine:
         """The model, loaded and warmed up; says what is done."""
         view = None if self._settings.output.quiet else LoadingView(sys.stderr, brief=not self._live)
 
@@ -177,10 +180,13 @@ class Program:
 
         try:
             model = self._model = self._load(tell)
-            own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
-            tell(LoadStep(f"warming up {model.name}"))
-            engine = Engine(model, context=self._settings.model.context, own=own)
-            engine.warm_up()
+            if isinstance(model, ModelOutline):  # the engines of a cluster are warm, and judge learned sounds there
+                engine = self._remote(model)
+            else:
+                own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
+                tell(LoadStep(f"warming up {model.name}"))
+                engine = here = Engine(model, context=self._settings.model.context, own=own)
+                here.warm_up()
         finally:
             if view:
                 view.close()
@@ -225,12 +231,13 @@ class Program:
 
         return emit
 
-    def _run_at_once(self, engine: Engine, outlet: Outlet) -> None:
+    def _run_at_once(self, engine: StepEngine, outlet: Outlet) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
 
         def make(item: Input) -> Stream:
-            return Stream(engine.model, item.settings, name=item.name, source=item.origin, own=engine.own)
+            own, elsewhere = (engine.own, None) if isinstance(engine, Engine) else (None, engine)
+            return Stream(engine.model, item.settings, name=item.name, source=item.origin, own=own, engine=elsewhere)
 
         streams = [self._checked(item, make) for item in self._inputs]
 
@@ -244,7 +251,7 @@ class Program:
             sources, streams, self._emitter(outlet), lambda: self._interruption.asked or outlet.reader_gone
         )
 
-    def _run_live(self, engine: Engine, outlet: Outlet, opening: Opening) -> None:
+    def _run_live(self, engine: StepEngine, outlet: Outlet, opening: Opening) -> None:
         worker, emit = Worker(engine, spare=self._spare), self._emitter(outlet)
         self._deliveries.put(opening.events)
         outlet.put(opening.events)
@@ -280,7 +287,8 @@ class Program:
         own = [self._checked(item, make) for item in self._inputs]
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
         worker.start()
-        self._uploads.begin(engine.model, worker)
+        if isinstance(engine.model, Model):  # in a cluster, `streamer transcribe --cluster` reads recordings
+            self._uploads.begin(engine.model, worker)
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -297,10 +305,16 @@ class Program:
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
-    def _spare(self) -> Engine:
+    def _remote(self, model: ModelOutline) -> StepEngine:
+        assert self._elsewhere is not None
+        return self._elsewhere(model)
+
+    def _spare(self) -> StepEngine:
         """The engine to go on with where a step hangs or the device failed: on the CPU, if it was not there already."""
         model = self._model
         assert model is not None
+        if isinstance(model, ModelOutline):
+            return self._remote(model)
         if model.device.type != "cpu" and self._load_on_cpu is not None:
             log.error("%s failed: going on with the CPU, which may be too slow for this model", model.device)
             model = self._model = self._load_on_cpu(model.name)
@@ -420,8 +434,11 @@ class Program:
         }
 
 
-def described(model: Model) -> str:
+def described(model: Model | ModelOutline) -> str:
     """A model for people: name, precision, threads or device, head."""
+    if isinstance(model, ModelOutline):
+        head = model.head.name if model.head else "none (captions only)"
+        return f"{model.name} ({model.precision}, {model.device.type}, on a cluster), head: {head}"
     threads = torch.get_num_threads()
     on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
     head = model.head.name if model.head else "none (captions only)"

@@ -20,13 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import ParamSpec, TypeVar
 
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events import SAMPLE_RATE, State
-from streamer.model.engine import Engine, Work
+from streamer.model.engine import StepEngine, Work
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
@@ -85,12 +85,12 @@ class Worker:
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock = time.monotonic, spare: Callable[[], Engine] | None = None
+        self, engine: StepEngine, clock: Clock = time.monotonic, spare: Callable[[], StepEngine] | None = None
     ) -> None:
         self.overload = Overload()
         self.admission = Admission()
         self.failure: Exception | None = None
-        self._engine: Engine | None = engine  # None: the spare one is to be made
+        self._engine: StepEngine | None = engine  # None: the spare one is to be made
         self._spare = spare or (lambda: engine)
         self._clock = clock
         self._ready = threading.Condition()
@@ -334,7 +334,7 @@ class Worker:
                 continue
             request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge) if model else None
             if request is not None:
-                return _Window(lane, job, request)
+                return _Window(lane, job, replace(request, urgent=lane.backlog.closing))
             self._complete(lane, job, None)
         return None
 

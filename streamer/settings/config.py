@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError
+from streamer.settings.cluster import ClusterSettings
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
@@ -233,6 +234,7 @@ class Settings(Section):
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
+    cluster: ClusterSettings = ClusterSettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
 

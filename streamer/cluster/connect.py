@@ -1,0 +1,147 @@
+"""To a Ray cluster and back: engines are deployed there once for each model; programs that come later use them.
+
+Runs in the main thread, before anything is heard. Ray is imported here, when somebody asks for it.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from streamer.cluster.engine import RemoteEngine
+from streamer.cluster.wish import ModelWish
+from streamer.errors import EngineError, UsageError
+from streamer.model.download import LoadStep, Tell
+from streamer.model.engine import Context
+from streamer.model.outline import ModelOutline
+from streamer.settings.cluster import ClusterSettings
+
+log = logging.getLogger(__name__)
+
+LOCAL = "local"  # a cluster of this program's own, on this machine
+NAMESPACE = "streamer"
+STORE_BYTES = 200 * 2**20  # of a local cluster: windows are small and short-lived
+DEPLOYMENT = "Engine"
+ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
+TARGET_ONGOING = 8  # so many windows for each replica: with more, another one is started
+ANSWER_S = 30.0
+
+
+class Cluster:
+    """A connection to Ray, and the engines of one model on it. `close` ends what was begun here, and only that."""
+
+    def __init__(self, settings: ClusterSettings, wish: ModelWish) -> None:
+        self._settings, self._wish = settings, wish
+        self._own = settings.address == LOCAL
+        self._handle: Any = None
+
+    def open(self, tell: Tell = lambda step: None) -> ModelOutline:
+        """Connect, have the engines started where they are not, and ask what their model is.
+
+        Raises UsageError: Ray is not installed or not there; EngineError: the engines do not start.
+        """
+        address = self._settings.address
+        ray, serve = _ray()
+        tell(LoadStep("starting a cluster on this machine" if self._own else f"connecting to the cluster {address}"))
+        try:
+            ray.init(**self._how())
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise UsageError(f"--cluster: {address}: {str(error).partition(chr(10))[0]}") from error
+        serve.start(proxy_location="Disabled")
+        application = self._wish.application
+        tell(LoadStep(f"starting engines with {self._wish.name}", slow=True))
+        try:
+            if application in serve.status().applications:
+                self._handle = serve.get_app_handle(application)
+            else:
+                self._handle = serve.run(self._deployed(serve), name=application, route_prefix=None)
+            outline: ModelOutline = self._handle.outline.remote().result(timeout_s=ANSWER_S)
+        except Exception as error:
+            reason = serve.status().applications
+            said = reason[application].message if application in reason else str(error)
+            raise EngineError(f"the engines of the cluster do not start: {_last_line(said or str(error))}") from error
+        return outline
+
+    def engine(self, model: ModelOutline, context: Context) -> RemoteEngine:
+        """An engine that has its windows done by the replicas."""
+        return RemoteEngine(model, self._handle, lost, context=context)
+
+    def replicas(self) -> int:
+        """How many engines serve now."""
+        _, serve = _ray()
+        found = serve.status().applications[self._wish.application].deployments[DEPLOYMENT].replica_states
+        return int(sum(count for state, count in found.items() if str(getattr(state, "value", state)) == "RUNNING"))
+
+    def close(self) -> None:
+        """Leave the cluster; one of our own ends with that. Any number of times."""
+        ray, _ = _ray()
+        ray.shutdown()
+
+    def _how(self) -> Mapping[str, Any]:
+        """The options of `ray.init`."""
+        common = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
+        if not self._own:
+            return {"address": self._settings.address, **common}
+        wanted = self._settings.cpus * (self._settings.max_replicas or self._settings.replicas)
+        return {
+            "address": LOCAL,
+            "num_cpus": max(os.cpu_count() or 1, wanted) + 1,
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+            **common,
+        }
+
+    def _deployed(self, serve: Any) -> Any:
+        """The application: one deployment of engines."""
+        from streamer.cluster.replica import Replica
+
+        given = self._settings
+        scaling = None
+        if given.max_replicas is not None:
+            scaling = {
+                "min_replicas": given.replicas,
+                "max_replicas": given.max_replicas,
+                "target_ongoing_requests": TARGET_ONGOING,
+                "upscale_delay_s": 5.0,
+                "downscale_delay_s": 300.0,
+            }
+        options: dict[str, Any] = {"num_cpus": given.cpus}
+        if given.gpus:
+            options["num_gpus"] = given.gpus
+        deployment = serve.deployment(Replica).options(
+            name=DEPLOYMENT,
+            max_ongoing_requests=ONGOING,
+            ray_actor_options=options,
+            health_check_period_s=1.0,
+            health_check_timeout_s=10.0,
+            graceful_shutdown_timeout_s=20.0,
+            **({"autoscaling_config": scaling} if scaling else {"num_replicas": given.replicas}),
+        )
+        return deployment.bind(self._wish, given.cpus)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that a replica is gone or has no room, and not that our own code failed there."""
+    from ray.exceptions import RayError, RayTaskError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+    if isinstance(error, BackPressureError | DeploymentUnavailableError):
+        return True
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def _ray() -> tuple[Any, Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    try:
+        import ray
+        from ray import serve
+    except ImportError:
+        raise UsageError("--cluster: Ray is not installed: pip install 'streamer[cluster]'") from None
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return ray, serve
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason is known")
