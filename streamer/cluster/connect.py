@@ -6,6 +6,7 @@ Runs in the main thread, before anything is heard. Ray is imported here, when so
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from streamer.cluster.engine import RemoteEngine
@@ -25,6 +26,7 @@ DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
 TARGET_ONGOING = 8  # so many windows for each replica: with more, another one is started
 ANSWER_S = 30.0
+TOKENS, OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path("~/.ray/auth_token")  # where Ray looks for one
 
 
 class Cluster:
@@ -132,7 +134,9 @@ def lost(error: BaseException) -> bool:
 
 def _ray() -> tuple[Any, Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    if any(name in os.environ for name in TOKENS) or OWN_TOKEN.expanduser().is_file():
+        # `ray start` and a local cluster demand the token that they find; who only connects has to be told so
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         from ray import serve
