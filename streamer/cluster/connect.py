@@ -5,10 +5,12 @@ Runs in the main thread, before anything is heard. Ray is imported here, when so
 
 import logging
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streamer.cluster.book import WRITE_S, ClusterBook, Ledger
 from streamer.cluster.engine import RemoteEngine
 from streamer.cluster.wish import ModelWish
 from streamer.errors import EngineError, UsageError
@@ -68,6 +70,19 @@ class Cluster:
         """An engine that has its windows done by the replicas."""
         return RemoteEngine(model, self._handle, lost, context=context)
 
+    @property
+    def shared(self) -> bool:
+        """Whether other programs may be on it."""
+        return not self._own
+
+    def book(self) -> ClusterBook:
+        """What keeps the sessions of this program for the others, and theirs for this one."""
+        ray, _ = _ray()
+        ledger = ray.remote(Ledger).options(
+            name="ledger", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
+        )
+        return ClusterBook(_ActorDesk(ray, ledger.remote()), uuid.uuid4().hex)
+
     def replicas(self) -> int:
         """How many engines serve now."""
         _, serve = _ray()
@@ -120,6 +135,17 @@ class Cluster:
             **({"autoscaling_config": scaling} if scaling else {"num_replicas": given.replicas}),
         )
         return deployment.bind(self._wish, given.cpus)
+
+
+class _ActorDesk:
+    """A ledger that is an actor."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method and wait for its answer, for `WRITE_S` at most."""
+        return self._ray.get(getattr(self._actor, method).remote(*arguments), timeout=WRITE_S)
 
 
 def lost(error: BaseException) -> bool:

@@ -165,6 +165,7 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
         began_s=began_s,
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
+        book=cluster.book if cluster and cluster.shared else None,
     )
     try:
         return program.run()

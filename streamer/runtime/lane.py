@@ -18,7 +18,6 @@ from streamer.plans import Plan, SegmentOpened
 from streamer.runtime.overload import Backlog, Drain
 from streamer.runtime.session import Session, Subject
 from streamer.runtime.stream import Emit, Hearing
-from streamer.runtime.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class Lane:
         self.done = threading.Event()
         self.opened_s = clock()
         self._emit, self._ready, self._clock, self._unread_samples = emit, ready, clock, unread_samples
-        self._told = Told(hearing.session.name, hearing.session.last_seq)
+        self._told = hearing.told
         self._actions: deque[Action] = deque()
         self._finishing = False
         self._backoff = Backoff()

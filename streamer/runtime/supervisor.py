@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,7 @@ from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
+from streamer.runtime.handover import Book
 from streamer.runtime.inputs import Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
@@ -60,6 +62,7 @@ from streamer.settings.config import Settings
 
 log = logging.getLogger(__name__)
 
+RECONNECT = 4000  # close code: the session goes on elsewhere
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
 LoadModel = Callable[[Tell], Model | ModelOutline]
 Made = TypeVar("Made")
@@ -72,7 +75,8 @@ class Program:
     the program, for telling people how long they waited (None: that is not told).
 
     `load_on_cpu` loads the model of that name there, where the device fails that it is on. `elsewhere` makes what asks
-    the engines of a cluster, where `load` gives a model without its weights.
+    the engines of a cluster, where `load` gives a model without its weights; `book` opens what keeps the sessions of
+    senders there.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -89,9 +93,11 @@ class Program:
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
+        book: Callable[[], Book] | None = None,
     ) -> None:
         self._settings, self._inputs, self._load = settings, tuple(inputs), load
-        self._load_on_cpu, self._elsewhere = load_on_cpu, elsewhere
+        self._load_on_cpu, self._elsewhere, self._open_book = load_on_cpu, elsewhere, book
+        self._book: Book | None = None  # while there is one: of the sessions of senders
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         self._interruption = Interruption()
@@ -267,17 +273,27 @@ class Program:
                 source=item.origin,
             )
             clips = self._deliveries.clips(item.name)
-            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips)
+            say = self._book.emitter(item.name, emit, item.source.close) if self._book and item.start else emit
+            pipeline = Pipeline(
+                item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, item.handover
+            )
             self._pipelines[item.name] = pipeline
+            if item.handover:
+                say(item.handover.closing)
             if self._output_state[0] != "listening":
                 pipeline.lane.ask(self._say_output)
             return pipeline
 
         def take_sender(item: Input) -> Pipeline:
-            pipeline = make(item)
+            handover = item.handover
             if self._server:
-                self._server.open_session(self._info(item.name))
-            return pipeline
+                info = self._info(item.name)
+                if handover:
+                    info = replace(info, opened_at=handover.opened_at)
+                self._server.open_session(info, handover.past if handover else (), again=handover is not None)
+            if self._book and not handover:
+                self._book.open(item.name, item.start.source if item.start else None)
+            return make(item)
 
         def closed(name: str) -> None:
             self._pipelines.pop(name, None)
@@ -285,7 +301,8 @@ class Program:
                 self._server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
-        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
+        self._book = self._open_book() if self._open_book else None
+        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal, self._book)
         worker.start()
         if isinstance(engine.model, Model):  # in a cluster, `streamer transcribe --cluster` reads recordings
             self._uploads.begin(engine.model, worker)
@@ -298,6 +315,9 @@ class Program:
         self._watch(own, worker, outlet)
         self._systemd.stopping()
         self._ingests = None  # no more senders
+        if self._book and self._server:  # they go on elsewhere, from what was written down
+            self._book.leave()
+            self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
         self._uploads.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")

@@ -136,9 +136,13 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Begin a session. Raises ValueError when its name was used before."""
-        if info.session in self._sessions:
+    def open_session(self, info: SessionInfo, *, again: bool = False) -> None:
+        """Begin a session. Raises ValueError when its name was used before, unless it goes on `again`."""
+        known = self._sessions.get(info.session)
+        if known is not None and again and not known.active:
+            known.info, known.active, known.status = info, True, None
+            return
+        if known is not None:
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
         self._sessions[info.session] = _Session(info, replay)
@@ -179,6 +183,10 @@ class Hub:
         connection.notices.clear()
         self.subscribe(connection, Subscribe(session=session, since_seq=0))
         return connection
+
+    def last_seq(self, session: str) -> int:
+        """The number of a session's newest event, 0 before the first."""
+        return self._sessions[session].replay.last_seq
 
     def is_over(self, session: str) -> bool:
         """Whether a session makes no more events."""

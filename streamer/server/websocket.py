@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -137,10 +137,17 @@ class ServerThread:
         keys = self._access.keys
         return f"{self.url}{path}" + ("" if keys is None else f"?code={keys.new_code()}")
 
-    def open_session(self, info: SessionInfo) -> None:
-        """Announce a session before its first event. Raises ValueError for a name that was used before."""
+    def open_session(self, info: SessionInfo, past: Sequence[Event] = (), *, again: bool = False) -> None:
+        """Announce a session before its first event. Raises ValueError for a name that was used before.
+
+        `again`: it may have been here and goes on; `past`: its events so far, for those who missed them.
+        """
         with self._lock:
-            self._hub.open_session(info)
+            self._hub.open_session(info, again=again)
+            newest = self._hub.last_seq(info.session)
+            for event in past:
+                if event.seq > newest:
+                    self._hub.publish(event)
 
     def describe(self, info: SessionInfo) -> None:
         """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""
