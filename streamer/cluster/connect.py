@@ -5,8 +5,11 @@ Runs in the main thread, before anything is heard. Ray is imported here, when so
 
 import logging
 import os
+import signal
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,8 @@ class Cluster:
         ray, serve = _ray()
         tell(LoadStep("starting a cluster on this machine" if self._own else f"connecting to the cluster {address}"))
         try:
-            ray.init(**self._how())
+            with _own_signals():
+                ray.init(**self._how())
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise UsageError(f"--cluster: {address}: {str(error).partition(chr(10))[0]}") from error
         serve.start(proxy_location="Disabled")
@@ -156,6 +160,18 @@ def lost(error: BaseException) -> bool:
     if isinstance(error, BackPressureError | DeploymentUnavailableError):
         return True
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM stay with whoever had them: Ray takes them when it connects, and would end at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _ray() -> tuple[Any, Any]:
