@@ -28,7 +28,7 @@ from streamer.events import SAMPLE_RATE, Event, Gap, Status, Transcript, Word
 from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model.checkpoint import compute_target
 from streamer.model.choice import Wish, load_model
-from streamer.model.engine import Engine
+from streamer.model.engine import Engine, StepEngine
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing
@@ -168,7 +168,7 @@ class PacedSource:
         self._closed.set()
 
 
-def run_streams(engine: Engine, settings: Settings, recordings: Sequence[Samples]) -> list[Timed]:
+def run_streams(engine: StepEngine, settings: Settings, recordings: Sequence[Samples]) -> list[Timed]:
     """Run a stream of each recording at once, begun evenly over one hop; what came out of each.
 
     Raises StreamerError when one fails or does not end.

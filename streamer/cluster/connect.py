@@ -31,6 +31,7 @@ DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
 TARGET_ONGOING = 8  # so many windows for each replica: with more, another one is started
 ANSWER_S = 30.0
+ASKED_AT_MOST = 200
 TOKENS, OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path("~/.ray/auth_token")  # where Ray looks for one
 
 
@@ -86,6 +87,16 @@ class Cluster:
             name="ledger", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
         )
         return ClusterBook(_ActorDesk(ray, ledger.remote()), uuid.uuid4().hex)
+
+    def facts(self) -> dict[int, dict[str, Any]]:
+        """What each engine did, by its process; asked as windows are, until all that serve have answered."""
+        wanted, found = self.replicas(), dict[int, dict[str, Any]]()
+        for _ in range(ASKED_AT_MOST):
+            one = self._handle.facts.remote().result(timeout_s=ANSWER_S)
+            found[one["pid"]] = one
+            if len(found) >= wanted:
+                break
+        return found
 
     def replicas(self) -> int:
         """How many engines serve now."""
@@ -176,6 +187,7 @@ def _own_signals() -> Iterator[None]:
 
 def _ray() -> tuple[Any, Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if any(name in os.environ for name in TOKENS) or OWN_TOKEN.expanduser().is_file():
         # `ray start` and a local cluster demand the token that they find; who only connects has to be told so
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -55,6 +55,7 @@ class RemoteEngine:
         self._padding = Padding.of(model, context)
         self._clock, self._pause = clock, pause
         self.sent_bytes = self.resent = 0  # of mel; and windows that were sent again
+        self.sending_s = 0.0  # what it took to make windows and send them
 
     @property
     def model(self) -> ModelOutline:
@@ -66,9 +67,11 @@ class RemoteEngine:
 
         What a replica takes with it when it dies is sent again, to whichever there is, for `STEP_S`.
         """
+        began_s = self._clock()
         windows = [SentWindow.of(mel, request, self._padding, self._model.dtype) for mel, request in work]
         answers: dict[int, Answer] = {}
-        deadline_s = self._clock() + STEP_S
+        deadline_s = began_s + STEP_S
+        self.sending_s += self._clock() - began_s
         while True:
             waiting = [place for place in range(len(windows)) if place not in answers]
             failure = self._round(windows, waiting, deadline_s, answers)
@@ -91,7 +94,9 @@ class RemoteEngine:
         self, windows: Sequence[SentWindow], waiting: Sequence[int], deadline_s: float, answers: dict[int, Answer]
     ) -> str | None:
         """Send the windows that wait and take the answers; why some have none and may be sent again, None: all have."""
+        began_s = self._clock()
         pending = [(place, self._handle.remote(windows[place])) for place in waiting]
+        self.sending_s += self._clock() - began_s
         self.sent_bytes += sum(windows[place].values.nbytes for place in waiting)
         failure = None
         for place, answer in pending:

@@ -1,19 +1,22 @@
 """The engine deployment: `Engine.step` behind `serve.batch`, one model to a replica. Only where Ray is.
 
-The event loop of the replica gathers batches by what they cost, several at a time; one thread owns the model, as in the
-single program, and does one batch after the other (`Turns` says which).
+    windows ──► serve.batch: what comes within 2 ms ──► Waiting: finals first ──► the engine's thread
+
+The event loop takes windows in, also while the engine works, and makes batches by what they cost; one thread owns the
+model, as in the single program.
 """
 
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray import serve
 
-from streamer.cluster.turns import Turns
+from streamer.cluster.waiting import Waiting
 from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
 from streamer.cluster.wish import ModelWish
 from streamer.errors import DeviceFailed, EngineError
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 16_000  # mel frames with their padding: 160 s of audio, 16 windows of 10 s
 GATHER_S = 0.002  # a batch waits so long for more; what an ingress sends at once comes within that
-BATCHES_WAITING = 4  # that are gathered while one is done
+GATHERED = 64  # of these at a time: each only waits for its answers
 
 
 class Replica:
@@ -36,9 +39,11 @@ class Replica:
         """Load and warm up; Serve sends nothing before. Raises what loading raises."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._thread.submit(_load, wish, cpus).result()
-        self._turns = Turns()
+        self._waiting: Waiting[tuple[SentWindow, asyncio.Future[Answer]]] = Waiting()
+        self._work: asyncio.Task[None] | None = None
         self._failed = ""
         self._windows = self._batches = 0
+        self._busy_s = 0.0
 
     async def __call__(self, window: SentWindow) -> Answer:
         """Do one window; with it go those that come at the same time."""
@@ -48,15 +53,33 @@ class Replica:
     @serve.batch(  # type: ignore[untyped-decorator]
         max_batch_size=BATCH_FRAMES,
         batch_wait_timeout_s=GATHER_S,
-        max_concurrent_batches=BATCHES_WAITING,
+        max_concurrent_batches=GATHERED,
         batch_size_fn=lambda windows: sum(window.total_frames for window in windows),
     )
     async def _together(self, windows: list[SentWindow]) -> list[Answer]:
-        async with self._turns.turn(urgent=any(window.request.urgent for window in windows)):
-            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._step, windows)
-        self._windows += len(windows)
-        self._batches += 1
-        return answers
+        """With what waits already; the answers in order."""
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in windows]
+        for window, answer in zip(windows, answers, strict=True):
+            self._waiting.put((window, answer), window.total_frames, urgent=window.request.urgent)
+        if self._work is None or self._work.done():
+            self._work = loop.create_task(self._work_off())
+        return list(await asyncio.gather(*answers))
+
+    async def _work_off(self) -> None:
+        """Do what waits, a batch at a time, until nothing does."""
+        while self._waiting:
+            batch = self._waiting.take(BATCH_FRAMES)
+            began_s = time.monotonic()
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._step, [window for window, _ in batch]
+            )
+            self._busy_s += time.monotonic() - began_s
+            self._windows += len(batch)
+            self._batches += 1
+            for (_, answer), one in zip(batch, found, strict=True):
+                if not answer.done():  # nobody waits any more
+                    answer.set_result(one)
 
     async def outline(self) -> ModelOutline:
         """What the ingresses have to know of the model."""
@@ -64,7 +87,12 @@ class Replica:
 
     async def facts(self) -> dict[str, Any]:
         """What it did, and which process it is."""
-        return {"pid": os.getpid(), "windows": self._windows, "batches": self._batches}
+        return {
+            "pid": os.getpid(),
+            "windows": self._windows,
+            "batches": self._batches,
+            "busy_s": self._busy_s,
+        }
 
     def check_health(self) -> None:
         """Serve puts another replica in the place of one whose device failed."""
