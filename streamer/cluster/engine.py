@@ -17,7 +17,7 @@ from streamer.plans import StepResult
 
 log = logging.getLogger(__name__)
 
-STEP_S = 9.0  # so long windows are tried; the worker takes an engine that needs 10 s for one that hangs
+STEP_S = 40.0  # so long windows are tried: what a new replica needs where none is left, and the ring holds 60 s
 PAUSE_S = 0.05  # before windows are sent again: the one that refused them may be the only one there is
 
 

@@ -44,7 +44,7 @@ from streamer.runtime.shutdown import (
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.uploads import Uploads
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
     Ack,
@@ -258,7 +258,8 @@ class Program:
         )
 
     def _run_live(self, engine: StepEngine, outlet: Outlet, opening: Opening) -> None:
-        worker, emit = Worker(engine, spare=self._spare), self._emitter(outlet)
+        hang_s = HANG_S if isinstance(engine, Engine) else FAR_HANG_S
+        worker, emit = Worker(engine, spare=self._spare, hang_s=hang_s), self._emitter(outlet)
         self._deliveries.put(opening.events)
         outlet.put(opening.events)
 

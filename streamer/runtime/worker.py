@@ -42,6 +42,7 @@ BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 TELL_S = 2.5  # a step that takes so long is said
 HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
+FAR_HANG_S = 60.0  # of an engine elsewhere, which tries for 40 s itself: its machines come and go
 HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
 RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
 STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
@@ -81,12 +82,17 @@ class Worker:
     """Runs `engine` for every lane. `failure` holds the error that only a new process helps against, if there is one.
 
     `spare` makes the engine to go on with where a step hangs or the device failed; None: the same one is asked again.
-    `clock` measures the steps.
+    `clock` measures the steps. `hang_s`: a step that takes so long never ends.
     """
 
     def __init__(
-        self, engine: StepEngine, clock: Clock = time.monotonic, spare: Callable[[], StepEngine] | None = None
+        self,
+        engine: StepEngine,
+        clock: Clock = time.monotonic,
+        spare: Callable[[], StepEngine] | None = None,
+        hang_s: float = HANG_S,
     ) -> None:
+        self._hang_s = hang_s
         self.overload = Overload()
         self.admission = Admission()
         self.failure: Exception | None = None
@@ -164,7 +170,7 @@ class Worker:
         with self._ready:
             dead, phase = not self._thread.is_alive(), self._phase
             hangs_s = self._clock() - self._step_s if phase is _Phase.STEPPING and not dead else 0.0
-            hopeless = dead or hangs_s >= max(HANG_S, HANG_TIMES * self._longest_s)
+            hopeless = dead or hangs_s >= max(self._hang_s, HANG_TIMES * self._longest_s)
             if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
                 return
             if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
