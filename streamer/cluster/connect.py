@@ -5,10 +5,12 @@ Runs in the main thread, before anything is heard. Ray is imported here, when so
 
 import logging
 import os
+import secrets
 import signal
+import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,13 +51,8 @@ class Cluster:
         Raises UsageError: Ray is not installed or not there; EngineError: the engines do not start.
         """
         address = self._settings.address
-        ray, serve = _ray()
         tell(LoadStep("starting a cluster on this machine" if self._own else f"connecting to the cluster {address}"))
-        try:
-            with _own_signals():
-                ray.init(**self._how())
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise UsageError(f"--cluster: {address}: {str(error).partition(chr(10))[0]}") from error
+        _, serve = connect(self._settings)
         serve.start(proxy_location="Disabled")
         application = self._wish.application
         tell(LoadStep(f"starting engines with {self._wish.name}", slow=True))
@@ -106,22 +103,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; one of our own ends with that. Any number of times."""
-        ray, _ = _ray()
-        ray.shutdown()
-
-    def _how(self) -> Mapping[str, Any]:
-        """The options of `ray.init`."""
-        common = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
-        if not self._own:
-            return {"address": self._settings.address, **common}
-        wanted = self._settings.cpus * (self._settings.max_replicas or self._settings.replicas)
-        return {
-            "address": LOCAL,
-            "num_cpus": max(os.cpu_count() or 1, wanted) + 1,
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            **common,
-        }
+        _ray()[0].shutdown()
 
     def _deployed(self, serve: Any) -> Any:
         """The application: one deployment of engines."""
@@ -150,6 +132,26 @@ class Cluster:
             **({"autoscaling_config": scaling} if scaling else {"num_replicas": given.replicas}),
         )
         return deployment.bind(self._wish, given.cpus)
+
+
+def connect(settings: ClusterSettings) -> tuple[Any, Any]:
+    """Connect this process to the cluster of the settings, or begin one; `ray` and `ray.serve`. Raises UsageError."""
+    own = settings.address == LOCAL
+    if own and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:  # which reads this when it is loaded
+        # Nobody but us has to come in, and Ray would leave a token in the home.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    ray, serve = _ray()
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
+    if own:
+        wanted = settings.cpus * (settings.max_replicas or settings.replicas)
+        options["num_cpus"] = max(os.cpu_count() or 1, wanted) + 1
+        options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    try:
+        with _own_signals():
+            ray.init(address=settings.address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UsageError(f"--cluster: {settings.address}: {str(error).partition(chr(10))[0]}") from error
+    return ray, serve
 
 
 class _ActorDesk:

@@ -97,7 +97,13 @@ def parser() -> Parser:
     check.add_argument("files", nargs="+", metavar="FILE", type=Path)
     _add(subcommands, "schema", schema, "the JSON schema of the settings")
     files = _add(subcommands, "transcribe", transcribe, "captions and sounds of whole files")
-    files.add_argument("files", nargs="+", metavar="FILE", type=Path, help="audio or video")
+    files.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="audio or video; with --cluster also folders, and lists (.csv)",
+    )
     files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
     files.add_argument("--resume", action="store_true", help="leave out files whose result in FOLDER is newer")
@@ -105,6 +111,7 @@ def parser() -> Parser:
         files.add_argument(f"--{option}", help="as in `streamer run`")
     files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
     run.settings_options(files)
+    run.cluster_options(files)
     alerts.add(subcommands)
     sounds.add(subcommands)
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
@@ -176,6 +183,10 @@ def transcribe(options: argparse.Namespace) -> int:
     from streamer.settings.config import resolve
 
     settings = run.with_known_language(resolve(options.config, options.set, run.given_settings(options)))
+    if settings.cluster.address is not None:
+        from streamer.commands.bulk import transcribe_spread
+
+        return transcribe_spread(settings, options.files, options.format, options.output, resume=options.resume)
     check_targets(options.files, options.format, options.output, resume=options.resume)
     files = [
         file

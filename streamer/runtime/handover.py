@@ -46,7 +46,7 @@ class Handover:
     def of(cls, kept: Kept, oldest_s: float | None, now_s: float) -> "Handover":
         """Go on for a sender that still has its sound from `oldest_s` on (None: from now on, Unix time `now_s`)."""
         told = kept.told
-        wanted = told.resume_sample // FRAME_SAMPLES * FRAME_SAMPLES
+        wanted = -(-told.resume_sample // FRAME_SAMPLES) * FRAME_SAMPLES  # not into a committed word
         offered_s = now_s - kept.opened_at if oldest_s is None else oldest_s
         lost = max(0, round(offered_s * SAMPLE_RATE) - wanted)
         closing = tuple(told.close(told.audio_sample, "degraded", MOVED))
