@@ -43,6 +43,7 @@ class Cluster:
     def __init__(self, settings: ClusterSettings, wish: ModelWish) -> None:
         self._settings, self._wish = settings, wish
         self._own = settings.address == LOCAL
+        self._application = settings.application or wish.application
         self._handle: Any = None
 
     def open(self, tell: Tell = lambda step: None) -> ModelOutline:
@@ -54,13 +55,13 @@ class Cluster:
         tell(LoadStep("starting a cluster on this machine" if self._own else f"connecting to the cluster {address}"))
         _, serve = connect(self._settings)
         serve.start(proxy_location="Disabled")
-        application = self._wish.application
+        application = self._application
         tell(LoadStep(f"starting engines with {self._wish.name}", slow=True))
         try:
-            if application in serve.status().applications:
+            if self._settings.application or application in serve.status().applications:
                 self._handle = serve.get_app_handle(application)
             else:
-                self._handle = serve.run(self._deployed(serve), name=application, route_prefix=None)
+                self._handle = serve.run(deployment(self._settings, self._wish), name=application, route_prefix=None)
             outline: ModelOutline = self._handle.outline.remote().result(timeout_s=ANSWER_S)
         except Exception as error:
             reason = serve.status().applications
@@ -98,40 +99,46 @@ class Cluster:
     def replicas(self) -> int:
         """How many engines serve now."""
         _, serve = _ray()
-        found = serve.status().applications[self._wish.application].deployments[DEPLOYMENT].replica_states
+        found = serve.status().applications[self._application].deployments[DEPLOYMENT].replica_states
         return int(sum(count for state, count in found.items() if str(getattr(state, "value", state)) == "RUNNING"))
 
     def close(self) -> None:
         """Leave the cluster; one of our own ends with that. Any number of times."""
         _ray()[0].shutdown()
 
-    def _deployed(self, serve: Any) -> Any:
-        """The application: one deployment of engines."""
-        from streamer.cluster.replica import Replica
 
-        given = self._settings
-        scaling = None
-        if given.max_replicas is not None:
-            scaling = {
-                "min_replicas": given.replicas,
-                "max_replicas": given.max_replicas,
-                "target_ongoing_requests": TARGET_ONGOING,
-                "upscale_delay_s": 5.0,
-                "downscale_delay_s": 300.0,
-            }
-        options: dict[str, Any] = {"num_cpus": given.cpus}
-        if given.gpus:
-            options["num_gpus"] = given.gpus
-        deployment = serve.deployment(Replica).options(
-            name=DEPLOYMENT,
-            max_ongoing_requests=ONGOING,
-            ray_actor_options=options,
-            health_check_period_s=1.0,
-            health_check_timeout_s=10.0,
-            graceful_shutdown_timeout_s=20.0,
-            **({"autoscaling_config": scaling} if scaling else {"num_replicas": given.replicas}),
-        )
-        return deployment.bind(self._wish, given.cpus)
+def deployment(given: ClusterSettings, wish: ModelWish) -> Any:
+    """The application of one model for Serve: one deployment of engines."""
+    from ray import serve
+
+    from streamer.cluster.replica import Replica
+
+    options: dict[str, Any] = {"num_cpus": given.cpus}
+    if given.gpus:
+        options["num_gpus"] = given.gpus
+    engines = serve.deployment(Replica).options(
+        name=DEPLOYMENT,
+        max_ongoing_requests=ONGOING,
+        ray_actor_options=options,
+        health_check_period_s=1.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=20.0,
+        **_scaling(given),
+    )
+    return engines.bind(wish, given.cpus)
+
+
+def _scaling(given: ClusterSettings) -> dict[str, Any]:
+    if given.max_replicas is None:
+        return {"num_replicas": given.replicas}
+    scaling = {
+        "min_replicas": given.replicas,
+        "max_replicas": given.max_replicas,
+        "target_ongoing_requests": TARGET_ONGOING,
+        "upscale_delay_s": 5.0,
+        "downscale_delay_s": 300.0,
+    }
+    return {"autoscaling_config": scaling}
 
 
 def connect(settings: ClusterSettings) -> tuple[Any, Any]:

@@ -14,6 +14,11 @@ class ClusterSettings(Section):
         min_length=1,
         description="auto (the cluster of this machine), HOST:PORT, local (one of its own); null: no",
     )
+    application: str | None = Field(
+        None,
+        min_length=1,
+        description="what Serve calls the engines that are there; null: they are begun for the model",
+    )
     replicas: int = Field(1, ge=1, le=1000, description="engines, each with the model; two or more outlive a loss")
     max_replicas: int | None = Field(None, ge=1, le=1000, description="as many as work needs, up to so many; null: no")
     cpus: int = Field(1, ge=1, le=256, description="of each engine; its threads, where model.threads is null")
