@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 16_000  # mel frames with their padding: 160 s of audio, 16 windows of 10 s
 GATHER_S = 0.002  # a batch waits so long for more; what an ingress sends at once comes within that
+HANG_S = 15.0  # a step that takes so long never ends, as far as we can tell
 GATHERED = 64  # of these at a time: each only waits for its answers
 
 
@@ -42,6 +43,7 @@ class Replica:
         self._waiting: Waiting[tuple[SentWindow, asyncio.Future[Answer]]] = Waiting()
         self._work: asyncio.Task[None] | None = None
         self._failed = ""
+        self._began_s: float | None = None  # of the step at hand
         self._windows = self._batches = 0
         self._busy_s = 0.0
 
@@ -70,10 +72,11 @@ class Replica:
         """Do what waits, a batch at a time, until nothing does."""
         while self._waiting:
             batch = self._waiting.take(BATCH_FRAMES)
-            began_s = time.monotonic()
+            began_s = self._began_s = time.monotonic()
             found = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._step, [window for window, _ in batch]
             )
+            self._began_s = None
             self._busy_s += time.monotonic() - began_s
             self._windows += len(batch)
             self._batches += 1
@@ -95,9 +98,12 @@ class Replica:
         }
 
     def check_health(self) -> None:
-        """Serve puts another replica in the place of one whose device failed."""
+        """Serve puts another replica in the place of one whose device failed, or whose step does not end."""
         if self._failed:
             raise RuntimeError(self._failed)
+        hangs_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s
+        if hangs_s >= HANG_S:
+            raise RuntimeError(f"the model has not answered for {hangs_s:.0f} s")
 
     def _step(self, windows: Sequence[SentWindow]) -> list[Answer]:
         """In the thread of the engine. One bad window does not cost the others theirs."""

@@ -305,8 +305,10 @@ class Program:
         self._book = self._open_book() if self._open_book else None
         self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal, self._book)
         worker.start()
-        if isinstance(engine.model, Model):  # in a cluster, `streamer transcribe --cluster` reads recordings
+        if isinstance(engine.model, Model):
             self._uploads.begin(engine.model, worker)
+        else:
+            self._uploads.refuse("no recordings are taken here: `streamer transcribe --cluster` reads them")
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -316,9 +318,10 @@ class Program:
         self._watch(own, worker, outlet)
         self._systemd.stopping()
         self._ingests = None  # no more senders
-        if self._book and self._server:  # they go on elsewhere, from what was written down
+        if self._book:  # senders go on elsewhere, from what was written down
             self._book.leave()
-            self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
+            if self._server and not own:
+                self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
         self._uploads.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")
