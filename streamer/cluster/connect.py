@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import uuid
@@ -33,6 +34,7 @@ DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
 TARGET_ONGOING = 8  # so many windows for each replica: with more, another one is started
 ANSWER_S = 30.0
+REACH_S = 5.0
 ASKED_AT_MOST = 200
 TOKENS, OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path("~/.ray/auth_token")  # where Ray looks for one
 
@@ -153,6 +155,7 @@ def connect(settings: ClusterSettings) -> tuple[Any, Any]:
         wanted = settings.cpus * (settings.max_replicas or settings.replicas)
         options["num_cpus"] = max(os.cpu_count() or 1, wanted) + 1
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    _check_reachable(str(settings.address))
     try:
         with _own_signals():
             ray.init(address=settings.address, **options)
@@ -180,6 +183,17 @@ def lost(error: BaseException) -> bool:
     if isinstance(error, BackPressureError | DeploymentUnavailableError):
         return True
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def _check_reachable(address: str) -> None:
+    """UsageError where nobody listens at HOST:PORT: Ray itself tries for a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise UsageError(f"--cluster: {address}: {error.strerror or error}; is Ray running there?") from None
 
 
 @contextmanager
