@@ -1,9 +1,9 @@
 """`streamer bench cluster`: the program's streams on engines of a cluster, beside an engine in the same process.
 
-N streams of the bundled demo, each begun elsewhere in it, paced in real time through the threads and the worker of the
-live program. With `--kills`, an engine is killed at a random moment so many times meanwhile. A final is late by as much
-as it comes out after the end of the audio that it was decided on. Words are compared with those that the same streams
-have when each is heard alone, at once, by an engine here.
+N streams of the bundled demo that the model understands, each begun elsewhere in it, paced in real time through the
+threads and the worker of the live program. With `--kills`, an engine is killed at a random moment so many times
+meanwhile. A final is late by as much as it comes out after the end of the audio that it was decided on. Words are
+compared with those that the same streams have when each is heard alone, at once, by an engine here.
 
 What a hop costs more than in one process (`overhead`), and what one, two … engines do in a second when there is always
 work (`engines`), is measured before that. The step times of an engine are what `streamer bench simulate` needs.
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
     model = load_model(plan.model, head=None, wish=Wish(frozenset({"en"})))
     here = Engine(model)
     here.warm_up()
-    whole = read_audio(demo_path("voices"))
+    whole = read_audio(demo_path(Path(plan.model).name))
     settings = fixed_hop(Settings(speech=SpeechSettings(language="en")))
     steps_s = _steps_s(here, settings, np.resize(whole, round(plan.seconds * SAMPLE_RATE)), plan.seed)
     shown = ", ".join(f"{size}: {1000 * step_s:.0f} ms" for size, step_s in steps_s.items())
