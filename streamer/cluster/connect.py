@@ -211,7 +211,8 @@ def _own_signals() -> Iterator[None]:
 def _ray() -> tuple[Any, Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if any(name in os.environ for name in TOKENS) or OWN_TOKEN.expanduser().is_file():
+    known = any(name in os.environ for name in TOKENS) or OWN_TOKEN.expanduser().is_file()
+    if known and "ray" not in sys.modules:
         # `ray start` and a local cluster demand the token that they find; who only connects has to be told so
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:

@@ -39,7 +39,7 @@ from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.cluster import ClusterSettings
 from streamer.settings.config import Settings
 
-if find_spec("ray") is None:  # not imported here: whoever begins a cluster says first how it is entered
+if find_spec("ray") is None:
     pytest.skip("needs Ray (extra `cluster`)", allow_module_level=True)
 pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
