@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path, read_audio
-from streamer.audio.mel import MelFrames
-from streamer.bench.simulate import GATHER_S, Costs, Fleet, simulate
+from streamer.bench.simulate import BATCH, GATHER_S, Costs, Fleet, simulate
 from streamer.bench.throughput import Timed, fixed_hop, run_streams
 from streamer.cluster.connect import Cluster
 from streamer.cluster.engine import RemoteEngine
@@ -39,19 +38,18 @@ from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.measure.word_errors import plain_text, total, word_errors
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine, Padding, Work
-from streamer.plans import DecodeTask, StepRequest, StepResult
+from streamer.plans import StepResult
 from streamer.runtime.stream import Stream
 from streamer.runtime.worker import FAR_HANG_S
 from streamer.settings.cluster import ClusterSettings
 from streamer.settings.config import SpeechSettings
 
-WINDOW_S = 10.0
-NEW_TOKENS = 6  # that a hop writes
 SIZES = (1, 2, 4, 8, 16)
-ROUNDS = 9  # of each measurement; the median counts
+ROUNDS = 19  # of each measurement; the median counts
 DRIVERS = 2  # threads that keep the engines at work, each with 16 windows
 BUSY_S = 8.0  # so long, for each number of engines
 Samples = NDArray[np.float32]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +72,44 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
     here = Engine(model)
     here.warm_up()
     whole = read_audio(demo_path(Path(plan.model).name))
-    settings = fixed_hop(Settings(speech=SpeechSettings(language="en")))
-    steps_s = _steps_s(here, settings, np.resize(whole, round(plan.seconds * SAMPLE_RATE)), plan.seed)
+    length = round(plan.seconds * SAMPLE_RATE)
+    starts = np.linspace(0, len(whole), plan.streams, endpoint=False).astype(int)
+    recordings = [np.resize(np.roll(whole, -start), length) for start in starts]
+    windows = _asked(here, recordings[0])
+    steps_s = _steps_s(here, windows, plan.seed)
     shown = ", ".join(f"{size}: {1000 * step_s:.0f} ms" for size, step_s in steps_s.items())
     say(f"cluster: steps of so many windows: {shown}")
     engines: list[dict[str, Any]] = []
     for count in sorted({1, plan.replicas}):
         with _cluster(plan, count) as (cluster, remote):
-            if count == 1:
-                overhead = _overhead(here, remote, whole)
-                say(f"cluster: {overhead}")
-            engines.append(_engines(cluster, remote, whole, count))
-            say(f"cluster: {engines[-1]}")
+            overhead = _overhead(here, remote, windows)
+            engines.append(_engines(remote, windows, count))
+            say(f"cluster: {overhead}, {engines[-1]}")
             if count == plan.replicas:
-                paced, costs = _paced(plan, cluster, remote, here, settings, whole, steps_s, overhead, say)
+                # half of the streams say what things cost beside each other; with that all of them are foretold
+                half = _paced(replace(plan, kills=0), cluster, remote, recordings[::2], say)
+                paced = _paced(plan, cluster, remote, recordings, say)
+    costs = _costs(steps_s, overhead, half, len(half.heard))
+    fleet = Fleet(streams=plan.streams, replicas=plan.replicas, seconds=max(60.0, plan.seconds))
+    row = paced.row(plan.replicas) | _compared(paced.heard, _alone(here, recordings))
     return {
         "bench": "cluster",
         "machine": machine_facts(plan.cpus),
         "model": plan.model,
         "precision": model.precision,
-        "steps_ms": {str(size): round(1000 * step_s, 2) for size, step_s in steps_s.items()},
+        "steps_alone_ms": {str(size): round(1000 * step_s, 2) for size, step_s in steps_s.items()},
+        "steps_ms": {str(size): round(1000 * step_s, 2) for size, step_s in costs.steps_s.items()},
+        "costs": costs.in_ms(),
         "overhead": overhead,
         "engines": engines,
-        "paced": paced,
-        **costs,
+        "paced": row,
+        **({} if plan.kills else {"simulated": simulate(costs, fleet)}),
         "load_after": load(),
     }
+
+
+def _settings() -> Settings:
+    return fixed_hop(Settings(speech=SpeechSettings(language="en")))
 
 
 class _Watched:
@@ -129,27 +139,11 @@ def _cluster(plan: Plan, count: int) -> Iterator[tuple[Cluster, RemoteEngine]]:
         cluster.close()
 
 
-def _windows(engine: Engine | RemoteEngine, whole: Samples, count: int) -> list[Work]:
-    """Windows of 10 s of speech, as many streams at once have them."""
-    mel = MelFrames(engine.model.dims.n_mels)
-    mel.append(whole[: round(WINDOW_S * SAMPLE_RATE)])
-    request = StepRequest(0, mel.end_sample, (), DecodeTask(language="en", max_new_tokens=NEW_TOKENS))
-    return [(mel, request)] * count
-
-
-def _steps_s(here: Engine, settings: Settings, samples: Samples, seed: int) -> dict[int, float]:
-    """What steps of so many windows take on the average, windows as a stream has them, drawn at random."""
+def _asked(here: Engine, samples: Samples) -> list[SentWindow]:
+    """The windows that a stream asks for, as they are sent."""
     asked = _Asked(here)
-    Stream(here.model, settings, engine=asked).push(samples)
-    drawn = random.Random(seed)
-    found: dict[int, float] = {}
-    for size in SIZES:
-        began_s = time.perf_counter()
-        rounds = max(ROUNDS, 32 // size)
-        for _ in range(rounds):
-            here.step([(SentMel(window), window.request) for window in drawn.choices(asked.windows, k=size)])
-        found[size] = (time.perf_counter() - began_s) / rounds
-    return found
+    Stream(here.model, _settings(), engine=asked).push(samples)
+    return asked.windows
 
 
 class _Asked:
@@ -165,6 +159,19 @@ class _Asked:
         return self.engine.step(work)
 
 
+def _steps_s(here: Engine, windows: Sequence[SentWindow], seed: int) -> dict[int, float]:
+    """What steps of so many windows take on the average, drawn at random, of an engine in this process."""
+    drawn = random.Random(seed)
+    found: dict[int, float] = {}
+    for size in SIZES:
+        began_s = time.perf_counter()
+        rounds = max(ROUNDS, 32 // size)
+        for _ in range(rounds):
+            here.step([(SentMel(window), window.request) for window in drawn.choices(windows, k=size)])
+        found[size] = (time.perf_counter() - began_s) / rounds
+    return found
+
+
 def _median_s(work: Callable[[], object]) -> float:
     taken = []
     for _ in range(ROUNDS + 1):
@@ -174,31 +181,33 @@ def _median_s(work: Callable[[], object]) -> float:
     return statistics.median(taken[1:])
 
 
-def _overhead(here: Engine, remote: RemoteEngine, whole: Samples) -> dict[str, Any]:
-    """One window through Ray beside one here, and the bytes that it sends."""
-    bytes_before, sending_before_s = remote.sent_bytes, remote.sending_s
-    there_s = _median_s(lambda: remote.step(_windows(remote, whole, 1)))
-    sent, sending_s = remote.sent_bytes - bytes_before, remote.sending_s - sending_before_s
-    here_s = _median_s(lambda: here.step(_windows(here, whole, 1)))
+def _overhead(here: Engine, remote: RemoteEngine, windows: Sequence[SentWindow]) -> dict[str, Any]:
+    """The longest window of a stream through Ray beside the same one here, and the bytes that it sends."""
+    longest = max(windows, key=lambda window: window.total_frames)
+    sending_s = remote.sending_s
+    there_s = _median_s(lambda: remote.do([longest]))
+    send_s = (remote.sending_s - sending_s) / (ROUNDS + 1)
+    here_s = _median_s(lambda: here.step([(SentMel(longest), longest.request)]))
     return {
+        "window_s": longest.total_frames / 100,
         "here_ms": round(1000 * here_s, 2),
         "cluster_ms": round(1000 * there_s, 2),
         "ray_ms": round(1000 * (there_s - here_s), 2),
-        "send_ms": round(1000 * sending_s / (ROUNDS + 1), 2),
-        "bytes": round(sent / (ROUNDS + 1)),
+        "send_ms": round(1000 * send_s, 2),
+        "way_ms": round(1000 * max(0.0, there_s - here_s - send_s), 2),
+        "bytes": longest.values.nbytes,
     }
 
 
-def _engines(cluster: Cluster, remote: RemoteEngine, whole: Samples, count: int) -> dict[str, Any]:
+def _engines(remote: RemoteEngine, windows: Sequence[SentWindow], count: int) -> dict[str, Any]:
     """Windows in a second while there is always work, from several threads."""
     end_s = time.monotonic() + BUSY_S
     done = [0] * DRIVERS * count
 
     def drive(number: int) -> None:
-        work = _windows(remote, whole, 16)
+        drawn = random.Random(number)
         while time.monotonic() < end_s:
-            remote.step(work)
-            done[number] += len(work)
+            done[number] += len(remote.do(drawn.choices(windows, k=BATCH)))
 
     began_s = time.monotonic()
     threads = [threading.Thread(target=drive, args=(number,)) for number in range(len(done))]
@@ -209,56 +218,80 @@ def _engines(cluster: Cluster, remote: RemoteEngine, whole: Samples, count: int)
     return {"replicas": count, "windows_per_s": round(sum(done) / (time.monotonic() - began_s), 1)}
 
 
-def _paced(
-    plan: Plan,
-    cluster: Cluster,
-    remote: RemoteEngine,
-    here: Engine,
-    settings: Settings,
-    whole: Samples,
-    steps_s: Mapping[int, float],
-    overhead: Mapping[str, float],
-    say: Callable[[str], None],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The streams in real time, and what the simulation makes of the same number of streams."""
-    length = round(plan.seconds * SAMPLE_RATE)
-    starts = np.linspace(0, len(whole), plan.streams, endpoint=False).astype(int)
-    recordings = [np.resize(np.roll(whole, -start), length) for start in starts]
-    watched, before, resent = _Watched(remote), cluster.facts(), remote.resent
+@dataclass(frozen=True, slots=True)
+class _Paced:
+    """What came of streams in real time. `steps`: of the engines that are left, batches of so many windows and their
+    seconds together; `worked_s`: processor time of this process, without what sending took.
+    """
+
+    heard: Sequence[Timed]
+    rounds: Sequence[tuple[int, float]]
+    steps: Mapping[int, tuple[int, float]]
+    kills: int
+    resent: int
+    took_s: float
+    worked_s: float
+
+    @property
+    def windows(self) -> int:
+        """That were asked for."""
+        return sum(count for count, _ in self.rounds)
+
+    def row(self, replicas: int) -> dict[str, Any]:
+        """For the table."""
+        batches = sum(count for count, _ in self.steps.values())
+        busy_s = sum(total_s for _, total_s in self.steps.values())
+        return _heard(self.heard) | {
+            "streams": len(self.heard),
+            "replicas": replicas,
+            "kills": self.kills,
+            "resent": self.resent,
+            "windows_per_s": round(self.windows / self.took_s, 2),
+            "round_mean_ms": round(1000 * sum(s for _, s in self.rounds) / max(1, len(self.rounds)), 1),
+            "batch_mean": round(sum(size * count for size, (count, _) in self.steps.items()) / max(1, batches), 2),
+            "engines_busy": round(busy_s / self.took_s / replicas, 3),
+        }
+
+
+def _paced(plan: Plan, cluster: Cluster, remote: RemoteEngine, recordings: Sequence[Samples], say: Say) -> _Paced:
+    """The streams in real time."""
+    watched, before, resent, sending_s = _Watched(remote), cluster.facts(), remote.resent, remote.sending_s
     killer = _Killer(cluster, plan, say)
     began_s, began_work_s = time.monotonic(), time.process_time()
     killer.start()
-    heard = run_streams(watched, settings, recordings, FAR_HANG_S)
+    heard = run_streams(watched, _settings(), recordings, FAR_HANG_S)
     took_s, worked_s = time.monotonic() - began_s, time.process_time() - began_work_s
     killer.stop()
-    after = cluster.facts()
-    windows = sum(count for count, _ in watched.rounds)
-    found = _heard(heard) | {
-        "streams": plan.streams,
-        "replicas": plan.replicas,
-        "kills": len(killer.killed),
-        "windows_per_s": round(windows / took_s, 1),
-        "round_mean_ms": round(1000 * sum(s for _, s in watched.rounds) / max(1, len(watched.rounds)), 1),
-        "resent": remote.resent - resent,
-    }
-    found |= _compared(heard, _alone(here, settings, recordings))
-    if plan.kills:
-        return found, {}
-    busy_s = sum(one["busy_s"] for one in after.values()) - sum(one["busy_s"] for one in before.values())
-    batches = sum(one["batches"] for one in after.values()) - sum(one["batches"] for one in before.values())
-    found |= {
-        "batch_mean": round(windows / max(1, batches), 2),
-        "engines_busy": round(busy_s / took_s / plan.replicas, 3),
-    }
-    costs = Costs(
-        steps_s=steps_s,
-        send_s=overhead["send_ms"] / 1000,
-        finish_s=max(0.0, worked_s / windows - overhead["send_ms"] / 1000),
-        way_s=max(0.0, (overhead["ray_ms"] - overhead["send_ms"]) / 1000 - GATHER_S),
-        windows_per_s=windows / plan.seconds / plan.streams,
+    steps: dict[int, tuple[int, float]] = {}
+    for pid, one in cluster.facts().items():
+        for size, (count, total_s) in one["steps"].items():
+            old_count, old_s = before.get(pid, {"steps": {}})["steps"].get(size, (0, 0.0))
+            known_count, known_s = steps.get(size, (0, 0.0))
+            steps[size] = known_count + count - old_count, known_s + total_s - old_s
+    return _Paced(
+        heard, watched.rounds, steps, len(killer.killed), remote.resent - resent, took_s,
+        worked_s - (remote.sending_s - sending_s),
+    )  # fmt: skip
+
+
+def _costs(steps_s: Mapping[int, float], overhead: Mapping[str, float], paced: _Paced, streams: int) -> Costs:
+    """The steps of an engine that was alone, scaled to what engines needed beside everything else that runs here; and
+    what of the rounds was no step.
+    """
+    alone = Costs(steps_s=steps_s, send_s=0.0, finish_s=0.0, way_s=0.0, windows_per_s=1.0)
+    expected_s = sum(count * alone.step_s(size) for size, (count, _) in paced.steps.items())
+    stepped_s = sum(total_s for _, total_s in paced.steps.values())
+    batches, rounds = sum(count for count, _ in paced.steps.values()), max(1, len(paced.rounds))
+    scale = stepped_s / max(expected_s, 1e-9)
+    send_s = overhead["send_ms"] / 1000
+    waited_s = sum(round_s for _, round_s in paced.rounds) / rounds - send_s * paced.windows / rounds
+    return Costs(
+        steps_s={size: step_s * scale for size, step_s in steps_s.items()},
+        send_s=send_s,
+        finish_s=paced.worked_s / max(1, paced.windows),
+        way_s=max(0.0, waited_s - stepped_s / max(1, batches) - GATHER_S),
+        windows_per_s=paced.windows / paced.took_s / streams,
     )
-    said = simulate(costs, Fleet(streams=plan.streams, replicas=plan.replicas, seconds=max(40.0, plan.seconds)))
-    return found, {"simulated": said, "costs": costs.in_ms()}
 
 
 class _Killer:
@@ -304,11 +337,11 @@ def _heard(heard: Sequence[Timed]) -> dict[str, Any]:
     }
 
 
-def _alone(here: Engine, settings: Settings, recordings: Sequence[Samples]) -> list[Timed]:
+def _alone(here: Engine, recordings: Sequence[Samples]) -> list[Timed]:
     """The streams at once, one after the other, by the engine of this process."""
     found: list[Timed] = []
     for samples in recordings:
-        stream = Stream(here.model, settings, engine=here)
+        stream = Stream(here.model, _settings(), engine=here)
         found.append([(event, 0.0) for event in (*stream.push(samples), *stream.finish())])
     return found
 
@@ -327,7 +360,7 @@ def report(result: Mapping[str, Any]) -> Report:
     """The page."""
     about = " ".join((__doc__ or "").split("\n\n")[1].split())
     tables = [
-        Table("One window of 10 s", *_columns([result["overhead"]])),
+        Table("One window", *_columns([result["overhead"]])),
         Table("Engines that always have work", *_columns(result["engines"])),
         Table("Paced streams", *_columns([result["paced"]])),
     ]

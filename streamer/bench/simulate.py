@@ -87,6 +87,7 @@ class _Ingress:
     busy: bool = False
     round: list[tuple[float, int]] = field(default_factory=list)
     work_s: float = 0.0
+    began_s: float = 0.0  # the round at hand
 
 
 @dataclass(slots=True)
@@ -117,6 +118,7 @@ class _Run:
         self._replicas = [_Replica() for _ in range(fleet.replicas)]
         self._latencies: list[float] = []
         self._batches: list[int] = []
+        self._rounds: list[float] = []
         self._begin_s = fleet.seconds / 4
         self._chance = min(1.0, costs.windows_per_s * HOP_S)
 
@@ -142,6 +144,7 @@ class _Run:
             "latency_p50_ms": round(1000 * p50, 1),
             "latency_p95_ms": round(1000 * p95, 1),
             "latency_p99_ms": round(1000 * p99, 1),
+            "round_mean_ms": round(1000 * float(np.mean(self._rounds or [0.0])), 1),
             "batch_mean": round(float(np.mean(self._batches or [0])), 2),
             "engines_busy": round(sum(one.work_s for one in self._replicas) / seconds / self._fleet.replicas, 3),
             "ingresses_busy": round(sum(one.work_s for one in self._ingresses) / seconds / self._fleet.ingresses, 3),
@@ -170,7 +173,7 @@ class _Run:
     def _send(self, place: int) -> None:
         """An ingress sends what waits, one after the other."""
         ingress = self._ingresses[place]
-        ingress.busy = True
+        ingress.busy, ingress.began_s = True, self._now
         ingress.round = [ingress.waiting.popleft() for _ in range(min(BATCH, len(ingress.waiting)))]
         ingress.out = len(ingress.round)
         for number in range(ingress.out):
@@ -215,6 +218,8 @@ class _Run:
         ingress = self._ingresses[place]
         ingress.out -= 1
         if not ingress.out:
+            if ingress.began_s >= self._begin_s:
+                self._rounds.append(self._now - ingress.began_s)
             self._at(self._now + len(ingress.round) * self._costs.finish_s, 5, place, 0)
 
     def _rounded(self, place: int, _: int) -> None:

@@ -69,9 +69,13 @@ class RemoteEngine:
         """
         began_s = self._clock()
         windows = [SentWindow.of(mel, request, self._padding, self._model.dtype) for mel, request in work]
-        answers: dict[int, Answer] = {}
-        deadline_s = began_s + STEP_S
         self.sending_s += self._clock() - began_s
+        return self.do(windows)
+
+    def do(self, windows: Sequence[SentWindow]) -> list[StepResult]:
+        """As `step`, for windows that are made."""
+        answers: dict[int, Answer] = {}
+        deadline_s = self._clock() + STEP_S
         while True:
             waiting = [place for place in range(len(windows)) if place not in answers]
             failure = self._round(windows, waiting, deadline_s, answers)

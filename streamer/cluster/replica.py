@@ -44,8 +44,7 @@ class Replica:
         self._work: asyncio.Task[None] | None = None
         self._failed = ""
         self._began_s: float | None = None  # of the step at hand
-        self._windows = self._batches = 0
-        self._busy_s = 0.0
+        self._steps: dict[int, tuple[int, float]] = {}  # windows in a batch -> such batches, seconds of all of them
 
     async def __call__(self, window: SentWindow) -> Answer:
         """Do one window; with it go those that come at the same time."""
@@ -77,9 +76,8 @@ class Replica:
                 self._thread, self._step, [window for window, _ in batch]
             )
             self._began_s = None
-            self._busy_s += time.monotonic() - began_s
-            self._windows += len(batch)
-            self._batches += 1
+            count, total_s = self._steps.get(len(batch), (0, 0.0))
+            self._steps[len(batch)] = count + 1, total_s + time.monotonic() - began_s
             for (_, answer), one in zip(batch, found, strict=True):
                 if not answer.done():  # nobody waits any more
                     answer.set_result(one)
@@ -90,12 +88,7 @@ class Replica:
 
     async def facts(self) -> dict[str, Any]:
         """What it did, and which process it is."""
-        return {
-            "pid": os.getpid(),
-            "windows": self._windows,
-            "batches": self._batches,
-            "busy_s": self._busy_s,
-        }
+        return {"pid": os.getpid(), "steps": dict(self._steps)}
 
     def check_health(self) -> None:
         """Serve puts another replica in the place of one whose device failed, or whose step does not end."""
