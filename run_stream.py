@@ -2,7 +2,7 @@
 
 import sys
 
-from streamer.commands.cli import main
+from streamer.commands.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.exit(program(["run", *sys.argv[1:]]))

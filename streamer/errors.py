@@ -11,8 +11,11 @@
         └── DeviceFailed      what it runs on cannot go on (no memory for one window, lost, a kernel failed)
 
 Every message is one line that names the option, key, file or device and says what would be right.
-`Backoff` says how long what failed is left alone before it is tried again.
+`meant` adds what was probably meant. `Backoff` says how long what failed is left alone before it is tried again.
 """
+
+from collections.abc import Collection
+from difflib import get_close_matches
 
 REST_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after the first, the second, … failure in a row
 STEADY_S = 60.0  # what went well for so long after the last rest begins anew with the shortest
@@ -52,6 +55,13 @@ class EngineError(StreamerError):
 
 class DeviceFailed(EngineError):  # noqa: N818 what happened, not what was wrong
     """The device cannot go on: no memory for even one window, it is lost, or a kernel failed. Another one may."""
+
+
+def meant(given: str, known: Collection[str]) -> str:
+    """What a message ends with where a name is unknown: `; did you mean base?`, or nothing where none is like it."""
+    names = {name.casefold(): name for name in known}
+    alike = get_close_matches(given.casefold(), names, n=1)
+    return f"; did you mean {names[alike[0]]}?" if alike else ""
 
 
 class Backoff:

@@ -178,6 +178,28 @@ class Gap(Event):
 SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap)
 
 
+_RECORDS: Final[Mapping[str, type[Word] | type[Span] | type[Tag]]] = {
+    "words": Word,
+    "unclear": Span,
+    "tags": Tag,
+    "heard": Tag,
+}
+
+
+def read_event(data: Mapping[str, Any]) -> Event:
+    """The event of its own JSON form (`to_dict`). Raises KeyError, TypeError or ValueError where it is none."""
+    kind = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
+    if kind is None:
+        raise ValueError(f"type: must be that of a session's event, is {data['type']!r}")
+    given = {name: value for name, value in data.items() if name not in ("v", "type", "test")}
+    for name, record in _RECORDS.items():
+        if name in given:
+            given[name] = tuple(record(**one) for one in given[name])
+    if "labels" in given:
+        given["labels"] = tuple(given["labels"])
+    return kind(**given)
+
+
 def _items(record: Any) -> Iterator[tuple[str, Any]]:
     values = ((one, getattr(record, one.name)) for one in fields(record))
     return ((one.name, value) for one, value in values if value or not one.metadata.get("optional"))

@@ -40,3 +40,13 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise():
         for given, extra in (("nothing", {}), ("active", {"OMP_WAIT_POLICY": "active"}))
     }
     assert said == {"nothing": "passive", "active": "active"}
+
+
+def test_onnx_runtime_leaves_no_trace_of_a_telemetry(tmp_path):
+    """It would give the machine a number, in the home of whoever runs us, and send word to Microsoft."""
+    code = "from streamer.vad.voice import _network; _network()"
+    home = {
+        name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    }
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**home, "HOME": str(tmp_path)})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

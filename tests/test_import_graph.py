@@ -16,6 +16,7 @@ ROOMS = [
     *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
     *(
         "output",
+        "client",
         "server",
         "alerts",
         "runtime",
@@ -30,16 +31,21 @@ ROOMS = [
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
 PURE = ["vad", "policy", "sound"]
-TORCH_FREE = [*PURE, "settings", "output", "server", "alerts"]
+TORCH_FREE = [*PURE, "settings", "output", "client", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
-    "websockets": {f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")},
+    "websockets": {
+        *(f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")),
+        *(f"streamer.client.{name}" for name in ("connection", "ingest")),
+        "streamer.output.obs",
+    },
     "aiohttp": {"streamer.server.openai_http"},
+    "cryptography": {"streamer.server.self_signed"},
     "webrtcvad": {"streamer.vad.voice"},
     "apprise": {"streamer.alerts.targets"},
     "paho": {"streamer.alerts.mqtt"},
-    "av": {"streamer.audio.link", "streamer.audio.track"},
+    "av": {f"streamer.audio.{name}" for name in ("link", "track", "packets")},
     "soxr": {"streamer.audio.resample"},
     "ray": {"streamer.cluster.connect", "streamer.cluster.replica"},
 }

@@ -17,8 +17,10 @@ from websockets.asyncio.client import connect
 
 import streamer
 from streamer.audio.files import read_audio
+from streamer.client import Ingest
 from streamer.commands.cli import main
 from streamer.errors import DownloadError
+from streamer.events import Status, Transcript
 from streamer.measure.word_errors import plain_text, word_errors
 
 openai = pytest.importorskip("openai")
@@ -276,28 +278,22 @@ def test_realtime_wants_the_token(program):
 
 def test_a_sender_gets_its_sessions_events_on_the_same_socket(program):
     async def scenario():
-        told = []
-        address = f"ws://{program.address}/ingest?token={TOKEN}"
-        async with asyncio.timeout(LIMIT_S), connect(address) as client:
-            await client.send(json.dumps({"type": "start", "sample_rate": 16_000, "events": True}))
+        address = f"http://{program.address}"
+        async with asyncio.timeout(LIMIT_S), Ingest(address, sample_rate=16_000, token=TOKEN) as sender:
             sound = pcm(16_000)
             for at in range(0, len(sound), 16_000):
-                await client.send(sound[at : at + 16_000])
-            await client.send('{"type":"stop"}')
-            async for text in client:
-                told.append(json.loads(text))
-            return told, client.close_code
+                await sender.send_audio(sound[at : at + 16_000])
+            await sender.stop()
+            return sender.session, [event async for event in sender.events()]  # raises where it is not closed with 1000
 
-    told, code = asyncio.run(scenario())
-    assert code == 1000
-    assert [one["type"] for one in told[:2]] == ["hello", "started"]
-    events = [one for one in told if "seq" in one]
-    assert {one["session"] for one in events} == {told[1]["session"]}
-    assert events[0]["seq"] == 1
-    assert events[-1]["state"] == "stopped"
-    final = [one for one in events if one["type"] == "transcript"][-1]
-    assert final["final"]
-    assert errors(SAID, final["text"]) <= 0.2
+    session, events = asyncio.run(scenario())
+    assert {one.session for one in events} == {session}
+    assert events[0].seq == 1
+    assert isinstance(events[-1], Status)
+    assert events[-1].state == "stopped"
+    final = [one for one in events if isinstance(one, Transcript)][-1]
+    assert final.final
+    assert errors(SAID, final.text) <= 0.2
 
 
 # ---- Wyoming

@@ -78,9 +78,9 @@ class Deliveries:
         for delivery in self._deliveries:
             delivery.start()
 
-    def clips(self, session: str) -> ClipRing | None:
+    def clips(self, session: str, start_sample: int = 0) -> ClipRing | None:
         """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
-        return None if self._recorder is None else self._recorder.clips(session)
+        return None if self._recorder is None else self._recorder.clips(session, start_sample)
 
     def put(self, events: Sequence[Event]) -> None:
         """Give alerts to every delivery; other events are not for them."""
@@ -172,7 +172,7 @@ class TargetMaker:
 
     def command(self, given: CommandSettings, path: str) -> Command:
         """A program."""
-        hidden = self.settings.delivery.secret_names()
+        hidden = self.settings.secret_names()
         return Command(given.name, given.argv, names=self.names, timeout_s=given.timeout_s, path=path, hidden=hidden)
 
     def mqtt(self, given: MqttSettings) -> "Mqtt":

@@ -96,6 +96,8 @@ class AlertHistory:
         key = (alert.session, alert.id)
         with self._locked() as counter:
             number = self._numbers.get(key)
+            if number is None and alert.state != "raised":  # an earlier process raised it (`history.persist`)
+                number = next((one.number for one in reversed(self.read()) if _is_open(one, key)), None)
             if number is None:
                 number = self._next_number(counter)
             self._write({"number": number, "time": _iso(made_at), "event": alert.to_dict()})
@@ -219,6 +221,10 @@ class AlertHistory:
         told += [{"verdict": entry.verdict}] if entry.verdict is not None else []
         told += [{"clip": entry.clip.relative_to(self.path.parent).as_posix()}] if entry.clip is not None else []
         return "".join(_line({"number": entry.number, "time": entry.time.isoformat(), **one}) for one in told)
+
+
+def _is_open(entry: HistoryEntry, key: AlertKey) -> bool:
+    return (entry.latest.session, entry.latest.id) == key and entry.latest.state != "cleared"
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.alerts.delivery import NotDeliveredError, Target
 from streamer.alerts.parcels import AlertKey, Parcel
-from streamer.alerts.targets import failure
 from streamer.errors import ConfigError
 from streamer.events import Alert
 from streamer.output.plain_text import clean
+from streamer.output.posting import failure
 from streamer.settings.deliveries import MqttSettings
 from streamer.settings.rules import AlertRule
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import ConfigError
-from streamer.events import SEVERITY_RANK, WITHDRAWN, Alert, Tag
+from streamer.events import SEVERITY_RANK, WITHDRAWN, Alert, read_event
 from streamer.settings.deliveries import make_private
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,10 @@ def parcel_key(alert: Alert, run: str | None = None) -> str:
 
 def read_alert(data: dict[str, Any]) -> Alert:
     """The alert of an event's JSON form. Raises KeyError, TypeError or ValueError where it is none."""
-    if data["type"] != Alert.type:
+    event = read_event(data)
+    if not isinstance(event, Alert):
         raise ValueError(f"type: must be alert, is {data['type']!r}")
-    fields = {name: value for name, value in data.items() if name not in ("v", "type", "test")}
-    fields["labels"] = tuple(fields["labels"])
-    fields["heard"] = tuple(Tag(**tag) for tag in fields["heard"])
-    return Alert(**fields)
+    return event
 
 
 def without_words(alert: Alert, spoken: Collection[str]) -> Alert:

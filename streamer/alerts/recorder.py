@@ -42,11 +42,11 @@ FULL_SCALE = 32767
 class ClipRing:
     """The last seconds of one stream. Full-queue rule: the oldest blocks go. For several threads."""
 
-    def __init__(self, kept_samples: int = KEPT_SAMPLES) -> None:
+    def __init__(self, kept_samples: int = KEPT_SAMPLES, start_sample: int = 0) -> None:
         self._kept = kept_samples
         self._blocks: deque[tuple[int, NDArray[np.float32]]] = deque()  # first sample, float32 [n]
         self._lock = threading.Lock()
-        self._end = 0
+        self._end = start_sample
         self.ended = False
 
     @property
@@ -136,7 +136,7 @@ class Recorder(Target):
             self._waiting[key] = "false" if mark.false_alarm else None
         self.wake()
 
-    def clips(self, session: str) -> ClipRing | None:
+    def clips(self, session: str, start_sample: int = 0) -> ClipRing | None:
         """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
         if not self._settings.clips:
             return None
@@ -144,7 +144,7 @@ class Recorder(Target):
             ended = [name for name, ring in self._rings.items() if ring.ended]
             for name in ended[: max(0, len(self._rings) + 1 - MAX_RINGS)]:
                 del self._rings[name]
-            ring = self._rings[session] = ClipRing()
+            ring = self._rings[session] = ClipRing(start_sample=start_sample)
         return ring
 
     def send(self, parcel: Parcel) -> None:

@@ -6,7 +6,6 @@ rules are the delivery's (`streamer.alerts.delivery`). MQTT has a module of its 
 
 import hashlib
 import hmac
-import http.client
 import logging
 import os
 import re
@@ -15,17 +14,15 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
-from email.message import Message
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target
 from streamer.alerts.parcels import Parcel, without_words
 from streamer.errors import ConfigError
 from streamer.events import WITHDRAWN, Alert
+from streamer.output import posting
 from streamer.output.plain_text import clean
 
 if TYPE_CHECKING:
@@ -96,23 +93,16 @@ class Webhook(Target):
         self.name, self.place = f"webhook {name}", urlsplit(url).hostname or ""
         self._url, self._secret = url, None if secret is None else secret.encode()
         self._timeout_s, self._wall = timeout_s, wall
-        self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, parcel: Parcel) -> None:
         """One attempt. Raises NotDeliveredError, RefusedError; neither shows the address."""
         body = parcel.alert.to_json().encode()
-        request = urllib.request.Request(self._url, body, self._headers(parcel, body), method="POST")
         try:
-            self._opener.open(request, timeout=self._timeout_s).close()
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in REFUSED:
-                raise RefusedError(f"the server answered {error.code}") from None
-            raise NotDeliveredError(f"the server answered {error.code}", _retry_after(error.headers)) from None
-        except urllib.error.URLError as error:
-            raise NotDeliveredError(failure(error.reason)) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(failure(error)) from None
+            posting.send(self._url, body, self._headers(parcel, body), timeout_s=self._timeout_s)
+        except posting.PostFailedError as error:
+            if error.status in REFUSED:
+                raise RefusedError(str(error)) from None
+            raise NotDeliveredError(str(error), error.retry_after_s) from None
 
     def _headers(self, parcel: Parcel, body: bytes) -> dict[str, str]:
         timestamp = int(self._wall())
@@ -126,30 +116,6 @@ class Webhook(Target):
         if self._secret is not None:
             headers["X-Streamer-Signature"] = signature(self._secret, timestamp, body)
         return headers
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would send what people said to an address that nobody configured."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        return None
-
-
-def _retry_after(headers: Message) -> float | None:
-    """Seconds of Retry-After (RFC 9110, 10.2.3), where it is a number."""
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
-def failure(reason: object) -> str:
-    """The kind of a network failure without the address."""
-    if isinstance(reason, TimeoutError):
-        return "no answer in time"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return type(reason).__name__
 
 
 class Command(Target):

@@ -15,7 +15,7 @@ from functools import partial
 from streamer.alerts.deliveries import TargetMaker
 from streamer.alerts.delivery import NotDeliveredError, RefusedError, Target, fault
 from streamer.alerts.parcels import Parcel, parcel_key
-from streamer.errors import ConfigError, UsageError
+from streamer.errors import ConfigError, UsageError, meant
 from streamer.events import SEVERITY_RANK, Alert, AlertState
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import DeliverySettings
@@ -64,7 +64,7 @@ def trials(
     if not chosen:
         raise UsageError(f"--to: no delivery is called {to!r}; there are {', '.join(one.to for one in found)}")
     if rule is not None and rule not in (known := [one.id for one in rules]):
-        raise UsageError(f"--rule: no rule is called {rule!r}; there are {', '.join(known)}")
+        raise UsageError(f"--rule: no rule is called {rule!r}; there are {', '.join(known)}{meant(rule, known)}")
     asked = [one for one in rules if one.id == rule or (rule is None and one.enabled)]
     asked.sort(key=lambda one: -SEVERITY_RANK[one.severity])
     session = f"test-{datetime.now():%Y%m%dT%H%M%S}"  # none that an earlier test had: receivers know repetitions by it

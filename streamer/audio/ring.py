@@ -15,10 +15,10 @@ OVERRUN = "the listener was too slow"
 
 
 class RingBuffer:
-    """The last `capacity_samples` of sound, at least the newest block. `end`: samples written or lost so far."""
+    """The last `capacity_samples` of sound, at least the newest block. `end`: the sample behind them."""
 
-    def __init__(self, capacity_samples: int) -> None:
-        self.end = 0
+    def __init__(self, capacity_samples: int, start_sample: int = 0) -> None:
+        self.end = start_sample
         self._capacity = capacity_samples
         self._blocks: deque[AudioBlock] = deque()
         self._gone: deque[AudioBlock] = deque()  # blocks before those, without their sound

@@ -17,7 +17,7 @@ from typing import Any
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
 from streamer.commands import notify
 from streamer.commands.run import settings_options
-from streamer.errors import UsageError
+from streamer.errors import UsageError, meant
 from streamer.events import SAMPLE_RATE, SEVERITY_RANK
 from streamer.output.plain_text import clean
 from streamer.settings.config import Settings, resolve
@@ -78,7 +78,7 @@ def explain(options: argparse.Namespace) -> int:
     known = [rule.id for rule in rules.rules]
     for name in options.rules:
         if name not in known:
-            raise UsageError(f"RULE: no rule is called {name!r}; there are {', '.join(known)}")
+            raise UsageError(f"RULE: no rule is called {name!r}; there are {', '.join(known)}{meant(name, known)}")
     shown = [rule for rule in rules.rules if not options.rules or rule.id in options.rules]
     sys.stdout.write(f"With the tagging head for {model} (--set model.name=NAME: another model's).\n\n")
     sys.stdout.write("\n\n".join(explain_rule(rule, rules) for rule in shown) + "\n")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 OUT = Path("build/bench")
 COMPUTE = ("auto", "cpu", "cuda")
+MODEL_OPTIONS = ("model", "head", "language", "compute", "dtype")
 DTYPE = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
@@ -52,6 +53,13 @@ def add(subcommands: Any) -> None:
     heard.add_argument("--data", metavar="MANIFEST", type=Path, help="its recordings with speech, looped")
     soak.add_argument("--sets", metavar="A,B", type=_names, help="of the manifest (all)")
     soak.add_argument("--loop", metavar="S", type=_positive, default=300.0, help="of the manifest's speech (300)")
+    about = "random faults on the running program while people speak: does it keep what it promises?"
+    chaos = _add(benches, "chaos", chaos_bench, about)
+    _model_options(chaos)
+    chaos.add_argument("--seed", metavar="N", type=int, default=0, help="which faults, in which order, when (0)")
+    chaos.add_argument("--minutes", metavar="M", type=_positive, default=10.0, help="of rounds with faults (10)")
+    chaos.add_argument("--kills", metavar="N", type=int, default=10, help="of kill -9 behind them (10)")
+    chaos.add_argument("--data", metavar="MANIFEST|FOLDER", type=Path, help="its speech; without: the bundled demo")
     busy = _add(benches, "busy", busy_bench, "the whole program on a minute of speech, alone and beside busy processes")
     busy.add_argument("--models", metavar="A,B", type=_names, default=("nano",), help="names or paths (nano)")
     busy.add_argument("--audio", metavar="FILE", help="without: the bundled demo of two readers")
@@ -124,7 +132,7 @@ def _add(
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    for option in ("model", "head", "language", "compute", "dtype"):
+    for option in MODEL_OPTIONS:
         parser.add_argument(f"--{option}", help="as in `streamer run`")
     parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML settings")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
@@ -266,6 +274,29 @@ def sounds_bench(options: argparse.Namespace) -> int:
     return _publish(options, sound_scores.report(found))
 
 
+def chaos_bench(options: argparse.Namespace) -> int:
+    """`streamer bench chaos`. 1 where a promise was broken, a word lost or a stranger let in."""
+    _settle_threads()
+    from streamer.audio.files import demo_path, read_audio
+    from streamer.bench.chaos import rounds
+    from streamer.bench.soak import speech_loop
+    from streamer.measure.recordings import read_recordings
+
+    settings = _settings(options)
+    model = _load(settings)
+    data = options.data
+    spoken = read_audio(demo_path(model.name)) if data is None else speech_loop(read_recordings(data), 300.0)
+    given = [f"--{name}" for name in MODEL_OPTIONS if getattr(options, name) is not None]
+    values = [str(getattr(options, name)) for name in MODEL_OPTIONS if getattr(options, name) is not None]
+    more = [part for pair in zip(given, values, strict=True) for part in pair]
+    more += [part for name in ("config", "set") for one in getattr(options, name) for part in (f"--{name}", str(one))]
+    found = rounds.measure(
+        rounds.Plan(options.seed, options.minutes, options.kills, more), model, settings, spoken, _say
+    )
+    status = _publish(options, rounds.report(found))
+    return 1 if found["broken"] or found["words_lost"] or found["strangers_let_in"] else status
+
+
 def _publish(options: argparse.Namespace, report: "Report", shown: str | None = None) -> int:
     """Write the report; print `shown`, or all of it."""
     from streamer.measure.report import as_json, publish, write_into
@@ -303,8 +334,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
     from streamer.commands.run import SETTINGS
     from streamer.settings.config import resolve
 
-    names = ("model", "head", "language", "compute", "dtype")
-    given = {SETTINGS[name]: value for name in names if (value := getattr(options, name)) is not None}
+    given = {SETTINGS[name]: value for name in MODEL_OPTIONS if (value := getattr(options, name)) is not None}
     return resolve([Path(path) for path in options.config], options.set, given)
 
 

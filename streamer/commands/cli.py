@@ -55,8 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     running = next((argument for argument in arguments if not argument.startswith("-")), "") in ("run", "serve")
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
-    status = _carry_out(arguments, running, debug)
-    if running and any(thread.name == WORKER for thread in threading.enumerate()):
+    return _carry_out(arguments, running, debug)
+
+
+def program(arguments: Sequence[str] | None = None) -> int:
+    """`main` for a process of its own, which ends even where the model works and does not come back."""
+    status = main(arguments)
+    if any(thread.name == WORKER for thread in threading.enumerate()):
         atexit.register(_leave_at_once, status)
     return status
 
@@ -237,4 +242,4 @@ def _say(error: Exception, status: int, debug: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

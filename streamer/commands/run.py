@@ -46,6 +46,7 @@ SETTINGS = {
     "port": "server.port",
     "token": "server.token",
     "token_file": "server.token_file",
+    "tls": "server.tls",
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
     "cluster": "cluster.address",
@@ -73,7 +74,11 @@ def run_options(run: argparse.ArgumentParser) -> None:
         "--device", metavar="N|NAME", type=_index_or_name, help="capture device by index or by a part of its name"
     )
     sound.add_argument("--list-devices", action="store_true", help="list the capture devices and leave")
-    sound.add_argument("--input", metavar="FILE|-|demo", help="a file, raw PCM or a file on stdin, or the demo")
+    sound.add_argument(
+        "--input",
+        metavar="FILE|-|demo|ingest",
+        help="a file, raw PCM or a file on stdin, the demo, or phones and programs that send",
+    )
     sound.add_argument("--track", metavar="N", type=int, help="which audio track of the file, from 1; else the default")
     sound.add_argument("--speed", type=int, choices=(1, 0), help="files in real time (1) or as fast as it goes (0)")
     model = run.add_argument_group("model")
@@ -106,6 +111,7 @@ def run_options(run: argparse.ArgumentParser) -> None:
         "--token", help="what clients must present (or STREAMER_TOKEN); demanded when others can reach the address"
     )
     server.add_argument("--token-file", metavar="PATH", help="a file with the token: lists of processes show --token")
+    server.add_argument("--tls", choices=("self-signed",), help="https with a certificate that is made here and kept")
     server.add_argument("--tls-cert", metavar="PATH", help="certificate (PEM)")
     server.add_argument("--tls-key", metavar="PATH", help="its key (PEM)")
     server.add_argument("--no-server", action="store_true", help="no websocket and page server")

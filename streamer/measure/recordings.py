@@ -137,11 +137,15 @@ def csv_rows(path: Path, needed: Sequence[str], where: str) -> Iterator[tuple[in
     except UnicodeDecodeError:
         raise InputError(f"{where}: must be a CSV file in UTF-8") from None
     reader = csv.DictReader(io.StringIO(content, newline=""))
-    missing = [name for name in needed if name not in (reader.fieldnames or ())]
+    try:
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{where}: line {reader.line_num + 1}: is no CSV: {error}") from None
     if missing:
         raise InputError(f"{where}: must be a CSV with a header, `{','.join(needed)}`: lacks `{missing[0]}`")
-    for row in reader:
-        yield reader.line_num, {name: value.strip() for name, value in row.items() if isinstance(value, str)}
+    for line, row in rows:
+        yield line, {name: value.strip() for name, value in row.items() if isinstance(value, str)}
 
 
 def _rows(path: Path, option: str) -> Iterator[Recording]:

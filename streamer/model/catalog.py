@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import torch
 import whisper
 
-from streamer.errors import CheckpointError, DownloadError
+from streamer.errors import CheckpointError, DownloadError, meant
 from streamer.model.download import (
     CHECKPOINTS_URL,
     PUBLISHED,
@@ -88,9 +88,8 @@ def pull(
     if name in HEADS:
         return pull_head(HEADS[name], root=root, progress=progress, sources=sources)
     if not is_official(name):
-        raise CheckpointError(
-            f"{name} is not in the catalogue: {BUNDLED}, {', '.join(official_names())}, {', '.join(HEADS)} are"
-        )
+        known = [BUNDLED, *official_names(), *HEADS]
+        raise CheckpointError(f"{name} is not in the catalogue: {', '.join(known)} are{meant(name, known)}")
     path = pull_checkpoint(name, root=root, progress=progress, sources=sources)
     head = head_of(name)
     if head is not None:

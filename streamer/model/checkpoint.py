@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from whisper.model import AudioEncoder, Whisper
 
-from streamer.errors import CheckpointError, DownloadError, UsageError
+from streamer.errors import CheckpointError, DownloadError, UsageError, meant
 from streamer.model import catalog
 from streamer.model.catalog import HEADS, head_of, pull_head
 from streamer.model.context_adapter import bundled_adapter
@@ -143,8 +143,10 @@ def _locate(name: str, root: Path | None, progress: ProgressCallback | None) -> 
         return _Found(name, place_of(path), official=True)
     path = Path(name).expanduser()
     if path.suffix != ".pt" and not path.exists():
-        known = ", ".join([catalog.BUNDLED, *catalog.official_names()])
-        raise CheckpointError(f"model {name} is neither a known name ({known}) nor a file or folder")
+        known = [catalog.BUNDLED, *catalog.official_names()]
+        raise CheckpointError(
+            f"model {name} is neither a known name ({', '.join(known)}) nor a file or folder{meant(name, known)}"
+        )
     place = place_of(path)
     return _Found(place.name, place)
 

@@ -103,12 +103,12 @@ def read_description(path: Path, kind: type[Description]) -> Description:
         return kind()
     try:
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"description {path} is not readable JSON: {error}".replace("\n", " ")) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "its content"
         raise CheckpointError(f"description {path}: {field}: {first['msg']}".replace("\n", " ")) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"description {path} is not readable JSON: {error}".replace("\n", " ")) from error
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:

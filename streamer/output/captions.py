@@ -60,9 +60,13 @@ class _Piece:
 
 
 class CueMaker:
-    """`step(event)` returns the cues that became final with it, `finish()` the rest."""
+    """`step(event)` returns the cues that became final with it, `finish()` the rest.
 
-    def __init__(self) -> None:
+    `cells`: columns of a line; `lines`: of a cue.
+    """
+
+    def __init__(self, cells: int = LINE_CELLS, lines: int = MAX_LINES) -> None:
+        self._cells, self._lines = cells, lines
         self._segment: int | None = None
         self._used = 0  # words of the open segment that were taken in
         self._searched = 0  # position in its text behind the last of them
@@ -116,7 +120,9 @@ class CueMaker:
             heapq.heappush(self._waiting, mark)
 
     def _hear(self, label: str, start_ms: int) -> None:
-        heapq.heappush(self._waiting, Cue(start_ms, start_ms + SOUND_MS, _lines(f"[{label}]")[:MAX_LINES], True))
+        heapq.heappush(
+            self._waiting, Cue(start_ms, start_ms + SOUND_MS, _lines(f"[{label}]", self._cells)[: self._lines], True)
+        )
         pieces, self._open = self._open, []
         for piece in pieces:
             self._add(piece)
@@ -137,7 +143,7 @@ class CueMaker:
             start, last = self._open[0].start_ms, self._open[-1]
             text = _joined([*self._open, piece])
             if (
-                len(_lines(text)) > MAX_LINES
+                len(_lines(text, self._cells)) > self._lines
                 or piece.start_ms - last.end_ms >= PAUSE_MS
                 or piece.end_ms - start > MAX_MS
                 or (piece.start_ms - start >= SPLIT_MS and self._interrupted(start, piece.start_ms))
@@ -155,9 +161,9 @@ class CueMaker:
         if not self._open:
             return
         start, end = self._open[0].start_ms, max(piece.end_ms for piece in self._open)
-        lines = _lines(_joined(self._open))
+        lines = _lines(_joined(self._open), self._cells)
         self._open = []
-        pages = [lines[index : index + MAX_LINES] for index in range(0, len(lines), MAX_LINES)]
+        pages = [lines[index : index + self._lines] for index in range(0, len(lines), self._lines)]
         for number, page in enumerate(pages):
             first = start + (end - start) * number // len(pages)
             last = start + (end - start) * (number + 1) // len(pages)
@@ -196,18 +202,19 @@ def _joined(pieces: Sequence[_Piece]) -> str:
     return "".join(piece.text for piece in pieces).strip()
 
 
-def _lines(text: str) -> tuple[str, ...]:
-    """Lines of at most 42 columns; two are made about equally long. Words longer than a line are cut."""
-    lines = _fill(text, LINE_CELLS)
+def _lines(text: str, cells: int) -> tuple[str, ...]:
+    """The same, but two lines are made about equally long."""
+    lines = fill(text, cells)
     if len(lines) == 2:
-        for width in range((cell_len(text) + 1) // 2, LINE_CELLS):
-            balanced = _fill(text, width)
-            if len(balanced) == 2 and all(cell_len(line) <= LINE_CELLS for line in balanced):
+        for width in range((cell_len(text) + 1) // 2, cells):
+            balanced = fill(text, width)
+            if len(balanced) == 2 and all(cell_len(line) <= cells for line in balanced):
                 return balanced
     return lines
 
 
-def _fill(text: str, width: int) -> tuple[str, ...]:
+def fill(text: str, width: int) -> tuple[str, ...]:
+    """Lines of at most so many columns, broken between words; a longer word is cut."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -263,11 +270,15 @@ class JsonLines:
 
 
 class PlainLines:
-    """A line for each segment, and one in brackets for each sound; those decided at one time in order of start."""
+    """A line for each segment, and one in brackets for each sound; those decided at one time in order of start.
+
+    `stamp`: what stands before a line that begins at so many seconds.
+    """
 
     header = ""
 
-    def __init__(self) -> None:
+    def __init__(self, stamp: Callable[[float], str] = lambda start: "") -> None:
+        self._stamp = stamp
         self._lines: list[tuple[float, int, str]] = []
         self._decided = 0.0
 
@@ -287,7 +298,7 @@ class PlainLines:
     def finish(self) -> str:
         """The lines that are left."""
         lines, self._lines = self._lines, []
-        return "".join(f"{line}\n" for _, _, line in sorted(lines))
+        return "".join(f"{self._stamp(start)}{line}\n" for start, _, line in sorted(lines))
 
 
 class Subtitles:

@@ -7,7 +7,7 @@ from collections import deque
 
 from streamer.errors import StreamerError, UsageError
 from streamer.events import Event
-from streamer.output.captions import Format, layout_of
+from streamer.output.captions import Format, Layout, layout_of
 
 LIMIT_BYTES = 16 * 2**20  # that wait for a file
 OWNER_ONLY = 0o600  # what was said is nobody else's business
@@ -25,10 +25,14 @@ class EventFile:
     BrokenPipeError where whoever read our stdout went away; then nothing more is written.
     """
 
-    def __init__(self, path: str, kind: Format, option: str = "") -> None:
-        """Open the file as it is: what is in it stays until `begin`. `option`: "" for `--KIND`. Raises UsageError."""
+    def __init__(self, path: str, kind: Format, option: str = "", *, onto: Layout | None = None) -> None:
+        """Open the file as it is: what is in it stays until `begin`. `option`: "" for `--KIND`. Raises UsageError.
+
+        `onto`: the layout of a file that earlier runs wrote too: what is in it stays for good.
+        """
         self.where = f"{option or f'--{kind}'} {path}"
-        self._layout = layout_of(kind)
+        self._layout = onto or layout_of(kind)
+        self._onto = onto is not None
         self._own = path != "-"
         self._fd: int | None = self._open(path)
         self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
@@ -39,13 +43,15 @@ class EventFile:
         self._begun = False
         if self._regular:
             self._lock()
+            if self._onto:
+                self._size = os.lseek(self._fd, 0, os.SEEK_END)
 
     def begin(self) -> None:
         """Empty the file. The first event does it too; later calls do nothing."""
         if self._begun:
             return
         self._begun = True
-        if self._regular and self._fd is not None:
+        if self._regular and self._fd is not None and not self._onto:
             os.ftruncate(self._fd, 0)
         self._append(self._layout.header)
 

@@ -19,7 +19,9 @@ from typing import TextIO
 from streamer.errors import Backoff, UsageError
 from streamer.events import Alert, Event, Gap, Sound, State, Status, Transcript
 from streamer.output.captions import Format
+from streamer.output.daily import DailyFiles
 from streamer.output.event_file import EventFile, OutputError
+from streamer.output.plain_text import source_of
 from streamer.output.terminal import TerminalView
 from streamer.settings.config import OutputSettings
 
@@ -65,6 +67,9 @@ class Sinks:
         targets: list[_Target] = [("jsonl", None, output.jsonl)] if output.jsonl else []
         targets += _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
         self._files = [(session, EventFile(path, kind)) for kind, session, path in targets]
+        self._daily = DailyFiles(output.transcripts) if output.transcripts else None
+        self._daily_trouble = ""  # why a day's file cannot be opened
+        self._late: list[EventFile] = []  # over, but not all of it could be written yet
         _check_distinct(targets, inputs)
 
     def begin(self) -> None:
@@ -90,6 +95,8 @@ class Sinks:
         for session, file in list(self._files):
             if session in (None, event.session):
                 self._attempt(file, lambda file=file: file.write(event))  # type: ignore[misc]
+        if self._daily:
+            self._write_daily(self._daily, event)
         self.retry()
         if self.view and (shown := self._naming.step(event)):
             try:
@@ -98,19 +105,46 @@ class Sinks:
                 log.error("the terminal view ends: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
                 self.view = None
 
+    def _write_daily(self, daily: DailyFiles, event: Event) -> None:
+        """Give it to its session's file of the day. One that cannot be opened is said, and tried again."""
+        try:
+            file, yesterday = daily.file_for(event)
+        except UsageError as error:
+            if str(error) != self._daily_trouble:
+                self._daily_trouble = str(error)
+                log.error("%s", error)
+                self._on_trouble("degraded", str(error))
+            self.failed = True
+            return
+        if self._daily_trouble:
+            self._daily_trouble = ""
+            if not self._troubled:
+                self._on_trouble("listening", "")
+        self._attempt(file, lambda: file.write(event))
+        for over in filter(None, (yesterday, daily.ended(event))):
+            self._attempt(over, over.retry)
+            self._late.append(over)
+
     def retry(self) -> None:
-        """Try what could not be written once more, where its time has come."""
+        """Try what could not be written once more, where its time has come; close what is over and written."""
         for file, trouble in list(self._troubled.items()):
             if self._clock() >= trouble.again_s:
                 self._attempt(file, file.retry)
+        for file in [file for file in self._late if file not in self._troubled]:
+            self._late.remove(file)
+            self._end(file)
 
     def close(self) -> None:
         """Finish the files and leave the terminal."""
-        for _, file in self._files:
-            self._attempt(file, file.close)
-            self.failed |= file in self._troubled or file.lost > 0
+        for file in [*(file for _, file in self._files), *self._late, *(self._daily.all() if self._daily else [])]:
+            self._end(file)
         if self.view:
             self.view.close()
+
+    def _end(self, file: EventFile) -> None:
+        self._attempt(file, file.close)
+        self.failed |= file in self._troubled or file.lost > 0
+        self._troubled.pop(file, None)  # it is closed: there is nothing to try again
 
     def _attempt(self, file: EventFile, work: Callable[[], None]) -> None:
         """Write; what fails is said, once, and tried again later. The same for what is well again."""
@@ -178,7 +212,7 @@ class Naming:
         return event
 
     def _label(self, session: str) -> str:
-        return self._labels.setdefault(session, f"{session.rsplit('-', 1)[0]}: ")
+        return self._labels.setdefault(session, f"{source_of(session)}: ")
 
     def _status(self, event: Status) -> Status | None:
         self._states[event.session] = event

@@ -1,9 +1,10 @@
 """An address as a QR code (ISO/IEC 18004) that a phone's camera reads: for a terminal, and as a picture for a page.
 
-The code is segno's, which is optional (`streamer[notify]`): without it there is none.
+The code is segno's, which is optional (`streamer[phone]`, `streamer[notify]`): without it there is none.
 """
 
 import io
+import sys
 
 BORDER = 2  # modules; the standard asks for four, cameras are content with two and a window has few rows
 WHITE_ON_BLACK = "\x1b[97;40m"  # the blocks are the light modules, whatever the terminal's colours are
@@ -21,6 +22,11 @@ def for_terminal(text: str, *, colours: bool = True) -> str | None:
     segno.make_qr(text).terminal(out, border=BORDER, compact=True)
     lines = out.getvalue().splitlines()
     return "\n".join(f"{WHITE_ON_BLACK}{line}{AS_BEFORE}" if colours else line for line in lines)
+
+
+def below(text: str) -> str:
+    """The code on lines of its own, where stderr is a terminal that somebody looks at; elsewhere ""."""
+    return f"\n{for_terminal(text) or MISSING}" if sys.stderr.isatty() else ""
 
 
 def as_svg(text: str) -> str | None:

@@ -27,7 +27,7 @@ from streamer.server.ingest import MAX_SENDERS, PcmQueue
 from streamer.server.messages import IngestFullError, IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
-SENDER = "ingest"  # as an entry's input: a client sends it to `/ingest`
+SENDER = "ingest"  # as an input: clients send it to `/ingest`
 READ_S = 0.2
 SENDER_STALL_S = 2.0  # a network pauses longer than a microphone: a sender is not silent before
 LOST = "the sender was faster than it can be taken"
@@ -59,6 +59,9 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
     """
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
+    if not plans[0].path and audio.input == SENDER:
+        _check_sender("--input ingest", at_once, server)
+        return ()
     if not plans[0].path:
         source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track)
         name = session_name("s1", fixed=at_once)
@@ -68,7 +71,7 @@ def open_inputs(plans: Sequence[SourcePlan], *, server: bool = True) -> tuple[In
     with ExitStack() as when_refused:
         for plan in plans:
             if plan.settings.audio.input == SENDER:
-                _check_sender(plan, at_once, server)
+                _check_sender(f"{plan.path}.input", at_once, server)
                 continue
             given = plan.settings.audio
             if given.input is None:
@@ -239,8 +242,9 @@ class _Microphones:
             raise InputError(str(error).replace("--device", where, 1)) from None
 
 
-def _check_sender(plan: SourcePlan, at_once: bool, server: bool) -> None:
+def _check_sender(where: str, at_once: bool, server: bool) -> None:
+    """`where`: the option or entry that asks for senders."""
     if at_once:
-        raise UsageError(f"{plan.path}.input: senders cannot be heard at --speed 0; leave --speed at 1, or give files")
+        raise UsageError(f"{where}: senders cannot be heard at --speed 0; leave --speed at 1, or give files")
     if not server:
-        raise UsageError(f"{plan.path}.input: senders need the server; leave --no-server out")
+        raise UsageError(f"{where}: senders need the server; leave --no-server out")

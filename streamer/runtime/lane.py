@@ -18,6 +18,7 @@ from streamer.plans import Plan, SegmentOpened
 from streamer.runtime.overload import Backlog, Drain
 from streamer.runtime.session import Session, Subject
 from streamer.runtime.stream import Emit, Hearing
+from streamer.runtime.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,15 @@ class Lane:
         ready: threading.Condition,
         clock: Clock,
         unread_samples: Callable[[], int],
+        told: Told | None = None,
     ) -> None:
-        """`unread_samples`: the audio that was received and has not come here yet."""
+        """`unread_samples`: the audio that was received and has not come here yet. `told`: what people know already."""
         self.hearing, self.backlog = hearing, backlog
         self.done = threading.Event()
         self.opened_s = clock()
         self._emit, self._ready, self._clock, self._unread_samples = emit, ready, clock, unread_samples
-        self._told = hearing.told
+        self._told = told or Told(hearing.session.name, hearing.session.last_seq)
+        self.backlog.schedule.begin_at(self._told.audio_sample)
         self._actions: deque[Action] = deque()
         self._finishing = False
         self._backoff = Backoff()

@@ -302,6 +302,10 @@ class TextSchedule:
         self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
         self._level_db = 0.0
 
+    def begin_at(self, sample: int) -> None:
+        """Before anything else: the audio before this sample was an earlier process's."""
+        self.end_sample = self._text_sample = sample
+
     def hop_s(self, least_s: float) -> float:
         """The hop in force where others need one of at least `least_s`."""
         return min(max(self.own_s, least_s), self.longest_s)

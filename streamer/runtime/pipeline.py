@@ -19,6 +19,7 @@ from streamer.plans import Hop, Plan, SegmentClosed, SpeechOver
 from streamer.runtime.handover import NOT_SENT, Handover
 from streamer.runtime.lane import Lane
 from streamer.runtime.stream import Emit, Hearing, Listener
+from streamer.runtime.told import Told
 from streamer.runtime.worker import Worker
 from streamer.settings.config import Settings
 
@@ -40,27 +41,33 @@ class Pipeline:
         emit: Emit,
         waiting_samples: Callable[[], int] = lambda: 0,
         clips: ClipRing | None = None,
+        told: Told | None = None,
         handover: Handover | None = None,
     ) -> None:
-        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for the history of alerts. `handover`: the
-        session was in another process, and goes on.
+        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for the history of alerts.
+
+        `told`: what an earlier process said of this session, whose clock goes on where that ended; None: nothing.
+        `handover`: another process of a cluster had the session, and its sender is there still.
         """
+        told = handover.told if handover else told
+        start_sample = handover.begin_sample if handover else told.audio_sample if told else 0
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
         self._waiting_samples, self._clips = waiting_samples, clips
-        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE))
-        self._begin_sample = handover.begin_sample if handover else 0
         self._missing_samples = handover.lost_samples if handover else 0  # before the first sound that comes
-        self._listener = Listener(settings, told="starting", start_sample=self._begin_sample)
+        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample + self._missing_samples)
+        self._listener = Listener(settings, "starting", start_sample)
         if handover:
-            hearing.take_up(handover.told, handover.begin_sample)
+            hearing.take_up(handover.told, start_sample)
         self._last_audio_s = time.monotonic()
         self._backoff, self._deaf_until_s = Backoff(), 0.0  # of the listener
         self._missed_samples, self._missed_for = 0, ""  # what it did not hear since it failed
-        self._planned_sample = self._begin_sample  # end of the last hop that went to the lane
+        self._planned_sample = start_sample  # end of the last hop that went to the lane
         patience_s = 0.0 if source.live else CATCH_UP_S
-        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples)
+        self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples, told)
+        if handover:
+            self.lane.backlog.schedule.begin_at(start_sample)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),
@@ -85,7 +92,7 @@ class Pipeline:
     @property
     def captured_s(self) -> float:
         """Seconds of audio that were captured."""
-        return self._end_sample / SAMPLE_RATE
+        return self._ring.end / SAMPLE_RATE
 
     @property
     def lag_s(self) -> float:
@@ -94,11 +101,7 @@ class Pipeline:
 
     @property
     def _unheard_samples(self) -> int:
-        return self._end_sample - self._listener.position - self._missed_samples
-
-    @property
-    def _end_sample(self) -> int:
-        return self._begin_sample + self._missing_samples + self._ring.end
+        return self._ring.end - self._listener.position - self._missed_samples
 
     def _unread_samples(self) -> int:
         """Audio that was received and has not reached the lane."""

@@ -124,7 +124,7 @@ class Session:
         self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
-        self.name, self._last_seq, self._source = name, begun, source  # number of the newest event
+        self.name, self._last_seq, self.source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
         self._judged_sample = 0  # to here, by a session before this one
         self._looked_ahead = 0  # to here, where that is further than the events are
@@ -341,7 +341,7 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        return [self._mask.event(change.event(self._stamp(at), self._source)) for change in changes]
+        return [self._mask.event(change.event(self._stamp(at), self.source)) for change in changes]
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""

@@ -25,6 +25,7 @@ STEP_S = 0.2  # the worker, for the step at hand; if it takes longer, the sessio
 TAKE_OVER_S = 0.2  # the worker, where it waits for who writes the events
 DELIVERIES_S = 0.7  # the last alerts, where somebody waits for the end
 DELIVERIES_UNHURRIED_S = 10.0  # where the input just ended
+CAPTIONS_S = 0.7  # OBS, YouTube and Zoom, for the last lines; they have had the deliveries' time too
 FILES_S = 0.7  # the last events, where somebody waits for the end; else as long as it takes
 SERVER_S = 2.0  # clients, to take what is left for them
 LEAST_S = 0.2  # everybody, however late it is

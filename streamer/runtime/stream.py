@@ -152,11 +152,10 @@ class Hearing:
         self.mel = MelFrames(model.dims.n_mels)
         text, head = text_model(model), head_facts(model)
         self.session = Session(settings, text, head, name=name, local_time=local_time, begun=begun, source=source)
-        self.told = Told(name, begun)  # what people know of the session
 
     def again(self, told: Told, at_sample: int) -> "Hearing":
         """One in place of this one, whose session failed: it hears what comes behind this sample."""
-        other = Hearing(self._model, self._settings, self.session.name, self._local_time)
+        other = Hearing(self._model, self._settings, self.session.name, self._local_time, source=self.session.source)
         other.mel = MelFrames(self._model.dims.n_mels, at_sample)
         other.session.go_on(self.session, told, at_sample)
         return other
@@ -165,7 +164,6 @@ class Hearing:
         """Before anything else: go on where a session of another process ended, with its audio from this sample on."""
         self.mel = MelFrames(self._model.dims.n_mels, at_sample)
         self.session.go_on(None, told, at_sample)
-        self.told = told
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""

@@ -25,15 +25,19 @@ from streamer.model.engine import Engine, StepEngine
 from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
+from streamer.runtime.announcement import announce
+from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.handover import Book
-from streamer.runtime.inputs import Ingests, Input, for_model, session_name
+from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.session import Session
 from streamer.runtime.shutdown import (
+    CAPTIONS_S,
     DELIVERIES_S,
     DELIVERIES_UNHURRIED_S,
     FILES_S,
@@ -43,6 +47,7 @@ from streamer.runtime.shutdown import (
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
+from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.ingest import PcmQueue
@@ -53,10 +58,12 @@ from streamer.server.messages import (
     IngestFullError,
     IngestStart,
     MessageError,
+    Origin,
     SessionHealth,
     SessionInfo,
     SetLanguage,
 )
+from streamer.server.replay import Entry
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
@@ -95,13 +102,17 @@ class Program:
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
         book: Callable[[], Book] | None = None,
     ) -> None:
-        self._settings, self._inputs, self._load = settings, tuple(inputs), load
+        self._settings, self._load = settings, load
         self._load_on_cpu, self._elsewhere, self._open_book = load_on_cpu, elsewhere, book
         self._book: Book | None = None  # while there is one: of the sessions of senders
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
+        keeps = settings.history.persist and settings.server.enabled and self._live
+        self._event_log = EventLog(settings.history) if keeps else None
+        self._inputs = tuple(self._carried_on(item) for item in inputs)
         self._interruption = Interruption()
         self._deliveries = Deliveries(())
+        self._captions = LiveCaptions(())
         self._server: ServerThread | None = None
         self._model: Model | ModelOutline | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
@@ -117,12 +128,15 @@ class Program:
         output = self._settings.output
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
         self._deliveries = self._open_deliveries()
+        self._captions = open_captions(output, self._names, self._tell_of_captions, live=self._live)
         with self._interruption.handled():
             try:
                 self._server = self._open_server()
                 opening = Opening(self._names if self._live else (), self._publish)
                 if self._live:  # who comes while the model is loaded learns how far it is
                     self._open_sessions()
+                    if self._event_log and self._server:
+                        say_again(self._event_log.kept, opening, self._server, self._info)
                 engine = self._engine(opening)
                 if not self._live:
                     self._open_sessions()
@@ -133,12 +147,15 @@ class Program:
                 outlet = Outlet(sinks, self._tell_of_output)
                 self._interruption.clean = True
                 self._deliveries.start()
+                self._captions.start()
                 if self._live:
                     self._run_live(engine, outlet, opening)
                 else:
                     self._run_at_once(engine, outlet)
                 deadline = self._interruption.deadline
+                self._captions.finish()
                 self._deliveries.stop(deadline.within(DELIVERIES_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
+                self._captions.join(deadline.within(CAPTIONS_S if deadline.hurried else DELIVERIES_UNHURRIED_S))
                 outlet.stop(deadline.within(FILES_S) if deadline.hurried else None)
                 if output.stay and self._server and not (self._failure or self._failures):
                     self._interruption.wait()
@@ -146,9 +163,18 @@ class Program:
                 self._close_inputs()
                 if self._server:
                     self._server.stop(timeout_s=self._interruption.deadline.within(SERVER_S))
+                if self._event_log:
+                    self._event_log.close()
         return self._status(sinks)
 
+    def _carried_on(self, item: Input) -> Input:
+        """The input under the name that its session had in an earlier process, where that is kept."""
+        earlier = self._event_log.earlier("s1") if self._event_log and not item.path else None
+        return replace(item, name=earlier) if earlier else item
+
     def _publish(self, event: Event) -> None:
+        if self._event_log:
+            self._event_log.write(event)
         if self._server:
             pipeline = self._pipelines.get(event.session)
             self._server.publish(event, pipeline.captured_s - event.audio_t if pipeline else None)
@@ -158,21 +184,22 @@ class Program:
         if not self._server:
             return
         for name in self._names:
-            self._server.open_session(self._info(name))
+            kept = self._event_log.kept.get(name) if self._event_log else None
+            self._server.open_session(self._info(name), *((kept.entries, kept.lost_to) if kept else ()))
         if not self._settings.output.quiet:
-            pages = f"{self._server.link()}   overlay: {self._server.link('/overlay')}"
-            once = "" if self._settings.server.token is None else "   (each link lets in one browser, within 15 min)"
-            log.warning("captions and sounds: %s%s%s", pages, self._after(), once)
-            if self._server.wyoming_port:
-                log.warning("Wyoming: tcp://%s:%s", self._settings.server.wyoming_host, self._server.wyoming_port)
+            announce(self._server, self._settings, tuple(self._senders), self._after())
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
         model = self._model
+        own = next((item.settings.audio for item in self._inputs if item.name == name), None)
+        source: Origin = "sender" if own is None else "microphone" if own.input is None else "input"
         if model is None:
-            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE)
+            return SessionInfo(name, Path(self._settings.model.name).name, None, SAMPLE_RATE, source=source)
         head = model.head.name if model.head else None
-        return SessionInfo(name, model.name, head, SAMPLE_RATE, time.time() if self._live else None)
+        kept = self._event_log.kept.get(name) if self._event_log else None
+        opened_at = time.time() - (kept.start_s if kept else 0.0)
+        return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None, source)
 
     def _engine(self, opening: Opening) -> StepEngine:
         """The model, loaded and warmed up; says what is done."""
@@ -224,13 +251,15 @@ class Program:
         return 1 if sinks.failed or self._failures else 0
 
     def _open_deliveries(self) -> Deliveries:
-        """The deliveries know each run from every other."""
+        """The deliveries know each run from every other; a run is all that share a history of events."""
         named = not self._live or bool(self._settings.sources)
-        return open_deliveries(self._settings, live=self._live, run=session_name("s1") if named else None)
+        run = self._event_log.run if self._event_log else session_name("s1") if named else None
+        return open_deliveries(self._settings, live=self._live, run=run)
 
     def _emitter(self, outlet: Outlet) -> Emit:
         def emit(events: Sequence[Event]) -> None:
             self._deliveries.put(events)
+            self._captions.put(events)
             for event in events:
                 self._publish(event)
             outlet.put(events)
@@ -264,19 +293,18 @@ class Program:
         outlet.put(opening.events)
 
         def make(item: Input) -> Pipeline:
-            begun = opening.begun if item.name in self._names else 0
+            told = opening.told.get(item.name, Told(item.name))
+            model = self._model or engine.model
             hearing = Hearing(
-                self._model or engine.model,
-                item.settings,
-                item.name,
-                seconds_after_midnight,
-                begun=begun,
-                source=item.origin,
+                model, item.settings, item.name, seconds_after_midnight, begun=told.seq, source=item.origin
             )
-            clips = self._deliveries.clips(item.name)
+            if told.audio_sample:
+                hearing = hearing.again(told, told.audio_sample)
+            begun = item.handover.begin_sample if item.handover else told.audio_sample
+            clips = self._deliveries.clips(item.name, begun)
             say = self._book.emitter(item.name, emit, item.source.close) if self._book and item.start else emit
             pipeline = Pipeline(
-                item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, item.handover
+                item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, told, item.handover
             )
             self._pipelines[item.name] = pipeline
             if item.handover:
@@ -291,7 +319,9 @@ class Program:
                 info = self._info(item.name)
                 if handover:
                     info = replace(info, opened_at=handover.opened_at)
-                self._server.open_session(info, handover.past if handover else (), again=handover is not None)
+                kept = [Entry.of(event) for event in handover.past] if handover else []
+                lost_to = kept[0].seq - 1 if kept else 0
+                self._server.open_session(info, kept, lost_to, again=handover is not None)
             if self._book and not handover:
                 self._book.open(item.name, item.start.source if item.start else None)
             return make(item)
@@ -350,12 +380,18 @@ class Program:
         for pipeline in list(self._pipelines.values()):
             pipeline.lane.ask(self._say_output)
 
+    def _tell_of_captions(self, detail: str) -> None:
+        """What OBS, YouTube or Zoom does with captions (a service's thread): a notice, as what is heard is well."""
+        for pipeline in list(self._pipelines.values()):
+            pipeline.lane.ask(lambda session: session.status("listening", detail, subject="output"))
+
     def _say_output(self, session: Session) -> list[Event]:
         return session.status(*self._output_state, subject="output")
 
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
-        stays = self._server is not None and (self._settings.output.stay or bool(self._senders))
+        waits = bool(self._senders) or self._settings.audio.input == SENDER
+        stays = self._server is not None and (self._settings.output.stay or waits)
         while not self._interruption.wait(WATCH_S) and not outlet.reader_gone and worker.failure is None:
             worker.watch()
             if worker.responsive:
@@ -395,7 +431,8 @@ class Program:
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
         )
-        server = ServerThread(given, actions, on_failure=self._server_failed)
+        run = self._event_log.run if self._event_log else None
+        server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
         self._deliveries.tell_marks(server.show_marks)
         try:
             server.start()
@@ -425,7 +462,8 @@ class Program:
 
     def _open_ingest(self, start: IngestStart) -> PcmQueue:
         if self._ingests is None:
-            raise IngestFullError("ingest: not listening to senders (yet)")
+            never = "off: files at --speed 0 are all that is heard; start with --input ingest"
+            raise IngestFullError("ingest: not listening to senders (yet)" if self._live else never)
         return self._ingests.open(start)
 
     def _ack(self, message: Ack) -> None:

@@ -3,9 +3,11 @@
 Pure. With it everything that was begun is ended as the protocol wants it, and another session goes on with the numbers.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, seconds
+from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, read_event, seconds
 
 UNCOMMITTED_S = 15.0  # speech that is older was committed or given up
 UNTOLD_S = 3.0  # an utterance may have begun so long ago without a word of it
@@ -16,9 +18,10 @@ class Told:
 
     def __init__(self, session: str, begun: int = 0) -> None:
         """`begun`: events of the session that were said before, while the model was loaded."""
-        self._session, self.seq = session, begun
+        self.session, self.seq = session, begun
         self.segments = 0  # the next segment's number
         self.sounds = self.alerts = 0  # the last ids
+        self.over = False  # the newest event says that the session stopped
         self._audio_t = self._committed_t = 0.0  # the latter: end of the last committed word
         self._open: dict[tuple[type[Event], int], Transcript | Sound | Alert] = {}
 
@@ -37,6 +40,7 @@ class Told:
     def note(self, event: Event) -> None:
         """It is about to be said."""
         self.seq, self._audio_t = event.seq, event.audio_t
+        self.over = isinstance(event, Status) and event.state == "stopped"
         match event:
             case Transcript():
                 self.segments = max(self.segments, event.segment + 1)
@@ -48,6 +52,22 @@ class Told:
             case Alert():
                 self.alerts = max(self.alerts, event.id)
                 self._keep(event, event.id, ended=event.state == "cleared")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON types, for `of_dict`."""
+        counts = {"seq": self.seq, "segments": self.segments, "sounds": self.sounds, "alerts": self.alerts}
+        events = [event.to_dict() for event in self._open.values()]
+        return counts | {"over": self.over, "audio_t": self._audio_t, "open": events}
+
+    @classmethod
+    def of_dict(cls, session: str, data: Mapping[str, Any]) -> "Told":
+        """What `to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        told = cls(session)
+        for event in map(read_event, data["open"]):
+            told.note(event)
+        told.seq, told.segments, told.over = int(data["seq"]), int(data["segments"]), bool(data["over"])
+        told.sounds, told.alerts, told._audio_t = int(data["sounds"]), int(data["alerts"]), float(data["audio_t"])
+        return told
 
     def close(self, at_sample: int, state: State, detail: str) -> list[Event]:
         """End everything that is open, with what was said of it last, and say why."""
@@ -62,7 +82,7 @@ class Told:
                     events.append(replace(last, seq=seq, audio_t=at_t, state="end", end=max(at_t, last.start)))
                 case Alert():
                     events.append(replace(last, seq=seq, audio_t=at_t, state="cleared", end=max(at_t, last.start)))
-        return [*events, Status(session=self._session, seq=seq + 1, audio_t=at_t, state=state, detail=detail)]
+        return [*events, Status(session=self.session, seq=seq + 1, audio_t=at_t, state=state, detail=detail)]
 
     def _keep(self, event: Transcript | Sound | Alert, number: int, *, ended: bool) -> None:
         if ended:

@@ -15,6 +15,7 @@ Whatever a session raises, or the model for it three times in a row, ends and re
 An error of the device has the spare engine do the same windows.
 """
 
+import gc
 import logging
 import threading
 import time
@@ -34,6 +35,7 @@ from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.loans import Loans
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.stream import Emit, Hearing
+from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -126,10 +128,11 @@ class Worker:
         patience_s: float = 0.0,
         window: WindowSettings | None = None,
         unread_samples: Callable[[], int] = lambda: 0,
+        told: Told | None = None,
     ) -> Lane:
         """A lane for one more stream, as in `Lane` and `Backlog`; from any thread."""
         backlog = Backlog(window or WindowSettings(), patience_s)
-        lane = Lane(hearing, emit, backlog, self._ready, self._clock, unread_samples)
+        lane = Lane(hearing, emit, backlog, self._ready, self._clock, unread_samples, told)
         with self._ready:
             self._lanes.append(lane)
         return lane
@@ -223,14 +226,15 @@ class Worker:
     def _run(self, number: int) -> None:
         try:
             if self._engine is None:
-                self._engine = self._spare()
+                self._engine = self._another_engine(None)
             while (lanes := self._wait()) is not None:
                 self._serve(lanes)
                 self._lend()
         except _TakenOver:
             return
         except BaseException as error:
-            log.error("the worker ended: %s: %s", type(error).__name__, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            said, debug = f"{type(error).__name__}: {error}", log.isEnabledFor(logging.DEBUG)
+            log.error("the worker ended: %s", said, exc_info=debug)
             return
         for lane in self.lanes():
             self._leave_out(lane)
@@ -370,8 +374,7 @@ class Worker:
             if isinstance(error, DeviceFailed) and not self._spared:
                 self._spared = 1
                 log.error("%s; going on with another engine", error)
-                self._engine = None  # and its memory is free
-                self._engine = self._spare()
+                self._engine = self._another_engine(error)
                 return self._step(windows)
             if len(windows) > 1:  # one bad window must not cost the others theirs
                 return [self._step([window])[0] for window in windows]
@@ -380,6 +383,15 @@ class Worker:
         self._longest_s = max(self._longest_s, self._clock() - self._step_s)
         self._spared = self._restarts = 0
         return results
+
+    def _another_engine(self, error: BaseException | None) -> StepEngine:
+        """The spare one, once the failed one's memory is given back: the traceback of its `error` keeps it."""
+        self._engine = None
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+        gc.collect()
+        return self._spare()
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
         engine = self._engine

@@ -1,4 +1,4 @@
-"""Where the server listens and who may use it (hosts, origins, tokens, TLS), and how much one client may say.
+"""Where the server listens and who may use it (hosts, origins, tokens), and how much one client may say.
 
 Any web page can open `ws://localhost` (so the Origin is checked) or point a name of its own at 127.0.0.1 (DNS
 rebinding, so the Host is checked); on other interfaces than loopback a token is demanded.
@@ -9,7 +9,6 @@ import hmac
 import ipaddress
 import re
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from urllib.parse import parse_qs, urlsplit
 
 from streamer.errors import ConfigError
 from streamer.server.keys import Keys
-from streamer.settings.server import ServerSettings
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
@@ -101,7 +99,7 @@ class Access:
         if match is None:
             return False
         name = _bare(match[1])
-        return name in self._names or (self._any_address and _is_address(name))
+        return name in self._names or (self._any_address and is_address(name))
 
     def origin_allowed(self, request: Request) -> bool:
         """Whether the page that connects, if it is one, came from here or is on the list."""
@@ -115,7 +113,10 @@ class Access:
         return origin in self._origins or origin == _origin(f"{origin[0]}://{request.hosts[0]}")
 
     def credentials(self, request: Request) -> Credentials:
-        """What came: `?token=` or `Authorization: Bearer`, compared in constant time, or a cookie that we gave."""
+        """What came: `?token=` or `Authorization: Bearer`, compared in constant time, or a cookie that we gave.
+
+        `Authorization: Token` is Deepgram's word for the same.
+        """
         if self._token is None or self.keys is None:
             return Credentials.NONE_NEEDED
         if self.keys.opens(request.cookie(self.cookie_name) or ""):
@@ -124,7 +125,7 @@ class Access:
         given = [] if query is None else [query]
         for value in request.authorizations[:1]:
             scheme, _, credentials = value.partition(" ")
-            if scheme.lower() == "bearer":
+            if scheme.lower() in ("bearer", "token"):
                 given.append(credentials.strip())
         if not given:
             return Credentials.MISSING
@@ -178,29 +179,9 @@ def asker(peer: str, forwarded: Sequence[str], proxies: frozenset[str]) -> tuple
     """
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     address = peer
-    while hops and address in proxies and _is_address(_bare(hops[-1])):
+    while hops and address in proxies and is_address(_bare(hops[-1])):
         address = _bare(hops.pop())
     return address, is_loopback(address) and not hops
-
-
-def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    """The TLS context of the settings, None without a certificate. Raises ConfigError that names the option."""
-    if settings.tls_cert is None or settings.tls_key is None:  # the settings hold both or neither
-        return None
-    for option, path in (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as exc:
-            raise ConfigError(f"{option}: cannot read {path!r}: {exc.strerror}; give a PEM file") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: b"")
-    except (ssl.SSLError, OSError):
-        raise ConfigError(
-            f"--tls-cert: {settings.tls_cert!r} and --tls-key: {settings.tls_key!r} are no PEM certificate and its key"
-        ) from None
-    return context
 
 
 def is_loopback(host: str) -> bool:
@@ -225,7 +206,8 @@ def cannot_listen(host: str, port: int, exc: OSError) -> ConfigError:
     return ConfigError(f"--port: cannot listen on {host}:{port}: {exc.strerror or exc}")
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Whether it is an IP address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

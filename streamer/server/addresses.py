@@ -5,7 +5,8 @@ who has one open is bounded by the sockets there can be. Who holds a whole IPv6 
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from streamer.server.access import Access, Allowance, Credentials, Request, is_loopback
@@ -61,6 +62,19 @@ class Addresses:
             return False
         known.places[kind] = known.places.get(kind, 0) + 1
         return True
+
+    @contextmanager
+    def place(self, address: str, kind: str, places: int, most: int, taken: int) -> Iterator[str]:
+        """Hold a place of a kind, of which there are `places`; gives why there is none, "" where there is."""
+        if taken >= places:
+            yield "too many clients"
+        elif not self.enter(address, kind, most):
+            yield "too many clients of your address"
+        else:
+            try:
+                yield ""
+            finally:
+                self.leave(address, kind)
 
     def leave(self, address: str, kind: str) -> None:
         """Give a place back."""

@@ -15,16 +15,18 @@ Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says w
 and marks only the newest waits.
 """
 
+import json
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from streamer.events import Event, Status
+from streamer.events import Event, Status, read_event
 from streamer.server import messages
 from streamer.server.messages import SessionHealth, SessionInfo, Subscribe
 from streamer.server.replay import Entry, Replay
+from streamer.server.transcripts import MAX_BYTES, Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class HubLimits:
     max_behind: int = 10_000  # events
     max_notices: int = 32  # per connection
     max_ended_sessions: int = 4  # kept for those who reconnect
+    max_transcript_bytes: int = MAX_BYTES  # per session and format
 
 
 @dataclass(slots=True)
@@ -118,12 +121,13 @@ class Reader:
 class _Session:
     info: SessionInfo
     replay: Replay
+    kept: Kept
     active: bool = True
     status: Status | None = None  # the newest
 
 
 class Hub:
-    """All sessions and connections. `run` names this start of the server; see `messages.hello`."""
+    """All sessions and connections. `run` names the numbering of the events; see `messages.hello`."""
 
     def __init__(
         self, limits: HubLimits | None = None, run: str = "", capabilities: tuple[str, ...] = messages.CAPABILITIES
@@ -136,16 +140,22 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo, *, again: bool = False) -> None:
-        """Begin a session. Raises ValueError when its name was used before, unless it goes on `again`."""
+    def open_session(
+        self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0, *, again: bool = False
+    ) -> None:
+        """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before,
+        unless it goes on `again` here: then everything that is kept takes the place of what was.
+        """
         known = self._sessions.get(info.session)
-        if known is not None and again and not known.active:
-            known.info, known.active, known.status = info, True, None
-            return
-        if known is not None:
+        if known is not None and not (again and not known.active):
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
-        self._sessions[info.session] = _Session(info, replay)
+        replay.begin(kept, lost_to)
+        transcript = Kept(self._limits.max_transcript_bytes)
+        for entry in kept:
+            if entry.type != "tags":  # nearly all of them, and no transcript has them
+                transcript.step(read_event(json.loads(entry.text)))
+        self._sessions[info.session] = _Session(info, replay, transcript)
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""
@@ -164,8 +174,22 @@ class Hub:
         """Take an event in. Raises KeyError for a session that was not opened, ValueError for a number that repeats."""
         session = self._sessions[event.session]
         session.replay.append(Entry.of(event))
+        session.kept.step(event)
         if isinstance(event, Status):
             session.status = event
+
+    def transcript(self, session: str | None, name: str) -> str:
+        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`.
+
+        Raises KeyError, with what is wrong, where there is no such session.
+        """
+        known = ", ".join(self._sessions) or "none"
+        if session is None and len(self._sessions) != 1:
+            raise KeyError(f"session: say which; there are: {known}")
+        item = self._sessions.get(session) if session is not None else next(iter(self._sessions.values()))
+        if item is None:
+            raise KeyError(f"session: there is none of this name (any more); there are: {known}")
+        return item.kept.text(name)
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
@@ -183,10 +207,6 @@ class Hub:
         connection.notices.clear()
         self.subscribe(connection, Subscribe(session=session, since_seq=0))
         return connection
-
-    def last_seq(self, session: str) -> int:
-        """The number of a session's newest event, 0 before the first."""
-        return self._sessions[session].replay.last_seq
 
     def is_over(self, session: str) -> bool:
         """Whether a session makes no more events."""
@@ -339,4 +359,7 @@ def _describe(item: _Session) -> dict[str, Any]:
     info, replay = item.info, item.replay
     head = {"session": info.session, "model": info.model, "head": info.head, "sample_rate": info.sample_rate}
     opened = {} if info.opened_at is None else {"opened_at": round(info.opened_at, 3)}
-    return head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened
+    source = {} if info.source is None else {"source": info.source}
+    return (
+        head | {"oldest_seq": replay.oldest_seq, "last_seq": replay.last_seq, "active": item.active} | opened | source
+    )

@@ -35,6 +35,9 @@ Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
+Origin = Literal["microphone", "input", "sender"]  # input: a file, a pipe or the demo
+
+
 class MessageError(ValueError):
     """A client said something that cannot be used; the text is one line for its `error` message."""
 
@@ -44,7 +47,7 @@ class SessionInfo:
     """What a client is told about a session. `head`: the tagging head's name, None without one.
 
     `opened_at`: Unix time of its first sample, for clients that show the time of day; None where it is not heard as it
-    happens.
+    happens. `source`: what is listened to; None where that is not known.
     """
 
     session: str
@@ -52,6 +55,7 @@ class SessionInfo:
     head: str | None
     sample_rate: int
     opened_at: float | None = None
+    source: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +368,7 @@ def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[st
 def hello(
     sessions: Iterable[Mapping[str, Any]], run: str, capabilities: Iterable[str] = CAPABILITIES
 ) -> dict[str, Any]:
-    """The first message. `run` names this start of the server: sequence numbers of another run mean nothing here."""
+    """The first message. `run` names this start of the server, or all that share a history: other numbers are void."""
     told = {"version": PROTOCOL_VERSION, "run": run, "sessions": list(sessions), "capabilities": list(capabilities)}
     return _message("hello", **told)
 

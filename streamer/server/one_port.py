@@ -38,7 +38,7 @@ async def openai_door(settings: ServerSettings, entrance: Entrance, actions: Act
 
 
 def is_http(first: bytes) -> bool:
-    """Whether a request line is for the API below `/v1/`: all but the Realtime websocket."""
+    """Whether a request line is for the API below `/v1/`: all but the websockets of Realtime and of Deepgram's API."""
     method, _, rest = first.partition(b" ")
     path = rest.split(b" ", 1)[0].split(b"?", 1)[0]
-    return bool(path.startswith(b"/v1/") and not (method == b"GET" and path == b"/v1/realtime"))
+    return bool(path.startswith(b"/v1/") and not (method == b"GET" and path in (b"/v1/realtime", b"/v1/listen")))

@@ -1,13 +1,16 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-Two pages (`/`, `/overlay`) need the token where there is one; scripts, styles and pictures under `/static/` hold no
-secret and do not. A page that was asked for with a token or a link's code gives the browser a cookie, which is all that
-it needs from then on; a code is taken out of the address at once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`) and the transcripts (`/transcript`) need the token where there is
+one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not, nor does the
+certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a link's code
+gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at once.
 """
 
+import gzip
 import http
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
@@ -15,32 +18,53 @@ from urllib.parse import parse_qsl, urlencode
 from websockets.datastructures import Headers
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
+from websockets.typing import Subprotocol
 
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
+from streamer.server.tls import Tls
+from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
-_PAGES = {"/": "viewer.html", "/overlay": "overlay.html"}
+PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
+CERTIFICATE = "/certificate"
+_PAGES = {
+    "/": "viewer.html",
+    "/overlay": "overlay.html",
+    "/overlay-setup": "overlay_setup.html",
+    PHONE_PAGE: "mic.html",
+}
+_WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
+_WORTH_PACKING = 16_384  # bytes
+_STYLES = "style-src 'self'"
+# What else a page may do. OBS puts its "Custom CSS" into the overlay as a style element.
+_MORE = {"/overlay": "style-src 'self' 'unsafe-inline'", "/overlay-setup": f"{_STYLES}; frame-src 'self'"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
 }
 _NO_TOKEN = (
     "This page needs the server's token or a link that works once, which Streamer prints where it runs.\n"
     "With the token: add ?token=... to the address.\n"
 )
 _SPENT = "This link was used already or is too old. Streamer prints a new one where it runs.\n"
+SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token."""
+    """One answer to a GET. `open`: an asset without anything secret in it, which needs no token.
+
+    `policy`: what its Content-Security-Policy says of styles and frames.
+    """
 
     body: bytes
     content_type: str
     open: bool = False
+    policy: str = _STYLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,51 +72,60 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path.
+    too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
     metrics: Callable[[], str]
     refused: Callable[[str], None]
     spent: Callable[[str], None]
+    transcript: Callable[[str | None, str], str]
 
 
 class Pages:
-    """Answers GET and HEAD, for whom `access` lets in. `secure`: browsers come by TLS."""
+    """Answers GET and HEAD, for whom `access` lets in. `tls`: browsers come by it."""
 
-    def __init__(self, access: Access, reports: Reports, *, secure: bool = False, realtime: bool = False) -> None:
-        """`realtime`: OpenAI's websocket is served."""
-        self._access, self._reports, self._secure, self._pages = access, reports, secure, load_pages()
-        self._sockets = ("/ws", "/ingest", "/v1/realtime") if realtime else ("/ws", "/ingest")
+    def __init__(
+        self, access: Access, reports: Reports, tls: Tls | None = None, *, sockets: Sequence[str] = ("/ws", "/ingest")
+    ) -> None:
+        """`sockets`: the paths of the websockets that are served."""
+        self._access, self._reports, self._secure, self._pages = access, reports, tls is not None, load_pages()
+        if tls and tls.certificate:
+            self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
+        self._sockets = frozenset(sockets)
 
     def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
         path = request.path.partition("?")[0]
         if path in self._sockets:
             return _text(426, "Connect with a websocket.\n", "localhost", Upgrade="websocket") if head else None
-        response = self._page(path, asked, prefetched=head or "prefetch" in request.headers.get("Sec-Purpose", ""))
+        prefetched = head or "prefetch" in request.headers.get("Sec-Purpose", "")
+        packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        response = self._page(path, asked, prefetched=prefetched, packed=packed)
         if head:
             response.body = b""  # with the headers of what a GET gets, RFC 9110
         return response
 
-    def _page(self, path: str, asked: Request, *, prefetched: bool) -> Response:
+    def _page(self, path: str, asked: Request, *, prefetched: bool, packed: bool) -> Response:
         if not self._access.host_allowed(asked):
             unknown = "This server is not known by that name; see the setting server.hosts.\n"
             return _text(403, unknown, "localhost")
         host = asked.hosts[0]
         if path == "/healthz":
-            return _json(200, {"status": "ok"}, host)
+            return json_answer(200, {"status": "ok"}, host)
         if path == "/readyz":
             troubles = self._reports.troubles()
-            return _json(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
+            return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
         if path == "/metrics":
             if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
                 return _response(200, self._reports.metrics().encode(), CONTENT_TYPE, host)
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
+        if path == "/transcript":
+            return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are / and /overlay.\n", host)
+            return _text(404, "There is nothing here. The pages are /, /overlay, /overlay-setup and /mic.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
@@ -101,8 +134,29 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        cookie = self._cookie() if asked.asked_for("token") is not None else {}
-        return _response(200, page.body, page.content_type, host, **cookie)
+        more = self._cookie() if asked.asked_for("token") is not None else {}
+        if path == PHONE_PAGE:
+            more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
+        return _response(200, page.body, page.content_type, host, page.policy, **more)
+
+    def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
+        """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
+        host = asked.hosts[0]
+        if not let_in:
+            self._reports.refused("token")
+            return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
+        name, session = asked.asked_for("format") or "txt", asked.asked_for("session")
+        if name not in TRANSCRIPT_TYPES:
+            return _text(400, f"format: must be one of {', '.join(TRANSCRIPT_TYPES)}\n", host)
+        try:
+            body = self._reports.transcript(session, name).encode("utf-8", "replace")
+        except KeyError as error:
+            return _text(404, f"{error.args[0]}\n", host)
+        file = re.sub(r"[^A-Za-z0-9._-]+", "_", session or "") or "transcript"
+        headers = {"Content-Disposition": f'attachment; filename="{file}.{name}"', "Vary": "Accept-Encoding"}
+        if packed and len(body) >= _WORTH_PACKING:
+            headers["Content-Encoding"], body = "gzip", gzip.compress(body, compresslevel=1)
+        return _response(200, body, TRANSCRIPT_TYPES[name], host, **headers)
 
     def _redeem(self, path: str, asked: Request, code: str, *, let_in: bool) -> Response:
         """Exchange a link's code for a cookie and go on to the address without it.
@@ -111,13 +165,14 @@ class Pages:
         """
         assert self._access.keys is not None
         result = self._access.keys.use(code)
+        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
+        query = f"?{urlencode(rest)}" if rest else ""
         if result is not Code.GOOD and not let_in:
             self._reports.refused("link")
             if result is Code.SPENT:
-                self._reports.spent(path)
+                self._reports.spent(path + query)
             return _text(401, _SPENT if result is Code.SPENT else _NO_TOKEN, asked.hosts[0])
-        rest = [(name, value) for name, value in parse_qsl(asked.query, max_num_fields=20) if name != "code"]
-        where = (path[1:] or "./") + (f"?{urlencode(rest)}" if rest else "")
+        where = (path[1:] or "./") + query
         cookie = self._cookie() if result is Code.GOOD else {}
         return _text(303, "", asked.hosts[0], Location=where, **cookie)
 
@@ -139,12 +194,23 @@ def asked_by(request: HttpRequest, peer: str = "", proxies: frozenset[str] = fro
     return Request(
         given.get_all("Host"),
         given.get_all("Origin"),
-        given.get_all("Authorization"),
+        [*given.get_all("Authorization"), *_by_subprotocol(given.get_all("Sec-WebSocket-Protocol"))],
         query,
         given.get_all("Cookie"),
         address,
         local,
     )
+
+
+def _by_subprotocol(offered: Sequence[str]) -> list[str]:
+    """`token, KEY` as an Authorization value: browsers send a websocket no other headers (Deepgram's clients do so)."""
+    scheme, comma, key = ",".join(offered).partition(",")
+    return [f"{scheme.strip()} {key.strip()}"] if comma and scheme.strip() in SUBPROTOCOLS else []
+
+
+def chosen_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first that we know of those that a client offers: a browser gives up where it offered some and gets none."""
+    return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
 def load_pages() -> dict[str, Page]:
@@ -155,7 +221,9 @@ def load_pages() -> dict[str, Page]:
         if suffix in _TYPES and suffix != ".html":
             pages[f"/static/{file.name}"] = Page(file.read_bytes(), _TYPES[suffix], open=True)
     for path, name in _PAGES.items():
-        pages[path] = Page((files("streamer") / "web" / name).read_bytes(), _TYPES[".html"])
+        body, more = (files("streamer") / "web" / name).read_bytes(), _MORE.get(path, _STYLES)
+        pages[path] = Page(body, _TYPES[".html"], policy=more)
+    pages[f"/{_WORKER}"] = pages.pop(f"/static/{_WORKER}")
     return pages
 
 
@@ -163,27 +231,29 @@ def _text(status: int, text: str, host: str, **more: str) -> Response:
     return _response(status, text.encode(), "text/plain; charset=utf-8", host, **more)
 
 
-def _json(status: int, content: Mapping[str, object], host: str) -> Response:
+def json_answer(status: int, content: Mapping[str, object], host: str) -> Response:
+    """An answer of JSON. `host`: as in `_response`."""
     body = json.dumps(content, separators=(",", ":")) + "\n"
     return _response(status, body.encode(), "application/json", host)
 
 
-def _response(status: int, body: bytes, content_type: str, host: str, **more: str) -> Response:
+def _response(status: int, body: bytes, content_type: str, host: str, policy: str = _STYLES, **more: str) -> Response:
     """An answer. `host` is the request's Host, already found to be ours; the page may open websockets to it.
 
     Nothing may be loaded from elsewhere, nothing inline runs, and the address with its token is told to nobody. `more`:
     further headers.
     """
-    policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    whole = (
+        f"default-src 'none'; script-src 'self'; {policy}; img-src 'self' data:; "
+        f"connect-src 'self' ws://{host} wss://{host}; manifest-src 'self'; worker-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
     headers = {
         "Content-Type": content_type,
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "Connection": "close",
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": whole,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": "camera=(), geolocation=(), microphone=()",

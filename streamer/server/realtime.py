@@ -33,6 +33,7 @@ from streamer.server.messages import (
 from streamer.server.senders import CommittedText, language_of, open_sender
 from streamer.settings.section import first_fault
 
+REALTIME = "/v1/realtime"
 RATE = 24_000  # Hz, what clients send if they say nothing else
 SHORTEST_S = 0.1  # of sound that is committed
 MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through

@@ -4,11 +4,11 @@ Pure, bounded in number and bytes.
 """
 
 from bisect import bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
-from streamer.events import Event, Transcript
+from streamer.events import SESSION_EVENTS, Event, Transcript
 
 _SHRINK_TO = 0.75  # of a bound: shrinking is rare and then worth its while
 _SEQ = attrgetter("seq")
@@ -27,7 +27,12 @@ class Entry:
     @classmethod
     def of(cls, event: Event) -> "Entry":
         """The entry of an event; lone surrogates, which no wire carries, become question marks."""
-        encoded = event.to_json().encode("utf-8", "replace")
+        return cls.of_text(event, event.to_json())
+
+    @classmethod
+    def of_text(cls, event: Event, text: str) -> "Entry":
+        """The same of an event that was serialised before."""
+        encoded = text.encode("utf-8", "replace")
         segment = event.segment if isinstance(event, Transcript) else None
         return cls(event.seq, event.type, segment, encoded.decode(), len(encoded))
 
@@ -59,7 +64,7 @@ class Replay:
 
     def append(self, entry: Entry) -> None:
         """Add the newest event. Raises ValueError when its number does not grow."""
-        if not self._entries:
+        if not self._entries and not self._lost_of:
             self._first_seq = entry.seq
         elif entry.seq <= self._last_seq:
             raise ValueError(f"seq: must grow, got {entry.seq} after {self._last_seq}")
@@ -70,6 +75,14 @@ class Replay:
             self._newest_of[entry.segment] = entry.seq
         if len(self._entries) > self._max_events or self._bytes > self._max_bytes:
             self._shrink()
+
+    def begin(self, entries: Iterable[Entry], lost_to: int) -> None:
+        """Before anything else: what an earlier process kept of the session. Of numbers up to `lost_to` nothing is."""
+        if lost_to:
+            self._lost_of = {kind.type: lost_to for kind in SESSION_EVENTS}
+            self._last_seq = lost_to
+        for entry in entries:
+            self.append(entry)
 
     def superseded(self, entry: Entry) -> bool:
         """Whether a newer transcript of the same segment says all that this one said."""

@@ -1,4 +1,6 @@
-"""Keeps what lets people in out of the log: tokens and codes in addresses, `Authorization`, cookies."""
+"""Keeps what lets people in out of the log: tokens and codes in addresses, `Authorization`, cookies,
+websocket subprotocols, in which browsers send what they cannot send in `Authorization`.
+"""
 
 import logging
 import re
@@ -7,7 +9,8 @@ _SECRETS = (
     re.compile(r"(?i)([?&;](?:token|code)=)[^&\s#\"'>]+"),
     re.compile(r"(?i)((?:proxy-)?authorization: *)[^\r\n]+"),
     re.compile(r"(?i)((?:set-)?cookie: *)[^\r\n]+"),
-    re.compile(r"(?i)(\bbearer +)[^\s\"']+"),
+    re.compile(r"(?i)(sec-websocket-protocol: *(?:token|bearer) *, *)[^\r\n]+"),
+    re.compile(r"(?i)(\bbearer +|['\"]token +)[^\s\"']+"),
 )
 
 

@@ -7,8 +7,10 @@ from streamer.server.answers import joint
 from streamer.server.messages import Actions, IngestSink, IngestStart, MessageError, SetLanguage
 
 
-def language_of(actions: Actions, given: str | None) -> str:
+def language_of(actions: Actions, given: object) -> str:
     """The code of a language as clients name it (`en`, `en-US`); "" for none. MessageError: the model cannot do it."""
+    if not isinstance(given, str | None):
+        raise MessageError("language: must be a code such as en")
     code = (given or "").strip().lower().replace("_", "-").partition("-")[0]
     facts = actions.model()
     if code in ("", "auto") or facts is None:

@@ -1,6 +1,7 @@
 """The server: pages, `/ws` for events and `/ingest` for sound on one port, in a thread of its own.
 
-What others speak too, if the settings say so: OpenAI's API below `/v1/` on the same port, Wyoming on its own.
+What others speak too, if the settings say so: OpenAI's and Deepgram's APIs below `/v1/` on the same port, Wyoming on
+its own.
 
 The thread runs one event loop, which owns all sockets and their tasks. The hub and the metrics are shared with the
 threads that publish, under one lock that is held only for moments: nothing waits for a socket while holding it.
@@ -12,8 +13,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,21 +27,33 @@ from websockets.http11 import Response
 
 from streamer.errors import ConfigError
 from streamer.events import Event
-from streamer.server import messages, sockets
-from streamer.server.access import Access, Allowance, Credentials, Request, cannot_listen, tls_context
+from streamer.output.qr_code import below
+from streamer.server import deepgram, messages, sockets
+from streamer.server.access import Access, Allowance, Credentials, cannot_listen
 from streamer.server.addresses import Addresses, Entrance
+from streamer.server.deepgram import LISTEN, Listening
 from streamer.server.follow import Followers, tell
 from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
 from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
 from streamer.server.metrics import Metrics
 from streamer.server.one_port import openai_door
-from streamer.server.pages import Pages, Reports, asked_by, too_many_tries
+from streamer.server.pages import (
+    PHONE_PAGE,
+    Pages,
+    Reports,
+    asked_by,
+    chosen_subprotocol,
+    json_answer,
+    too_many_tries,
+)
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
-from streamer.server.realtime import Conversation
+from streamer.server.realtime import REALTIME, Conversation
+from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
+from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
 from streamer.settings.server import ServerSettings
 
@@ -49,7 +62,7 @@ LEVEL_S = 0.25
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
-SENDING = ("/ingest", "/v1/realtime")  # where clients send sound
+SENDING = ("/ingest", REALTIME, LISTEN)  # where clients send sound
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
 SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
@@ -64,7 +77,7 @@ class ServerThread:
     """One server. Everything public may be called from any thread, at any time; nothing but `start`, `stop` waits.
 
     Raises ConfigError from the constructor: wrong combination of settings; from `start`: the address cannot be used.
-    `on_failure` is told, in the server's thread, when its loop breaks.
+    `on_failure` is told, in the server's thread, when its loop breaks. `run`: as in `Hub`, None: a new one.
     """
 
     def __init__(
@@ -73,11 +86,12 @@ class ServerThread:
         actions: Actions | None = None,
         limits: HubLimits | None = None,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        run: str | None = None,
     ) -> None:
         self._settings, self._actions, self._on_failure = settings, actions or Actions(), on_failure
         own_name = (socket.gethostname(), f"{socket.gethostname()}.local")
         self._access = Access(settings.host, settings.token, (*settings.hosts, *own_name), settings.origins)
-        self._tls = tls_context(settings)
+        self.tls = open_tls(settings)
         self._proxies = frozenset(settings.proxies)
         shared = settings.max_clients + MAX_SENDERS + HALF_OPEN
         self._addresses = Addresses(time.monotonic, settings.max_per_address, shared, self._proxies)  # the loop's
@@ -85,12 +99,17 @@ class ServerThread:
         self._door = Door(self._addresses, self._metrics.refused, time.monotonic)
         self._entrance = Entrance(self._access, self._addresses, self._proxies, self._metrics.refused)
         reports = Reports(
-            troubles=self._troubles, metrics=self._render_metrics, refused=self._metrics.refused, spent=self._offer_link
+            troubles=self._troubles,
+            metrics=self._render_metrics,
+            refused=self._metrics.refused,
+            spent=self._offer_link,
+            transcript=self._transcript,
         )
-        self._pages = Pages(self._access, reports, secure=self._tls is not None, realtime=settings.openai)
+        paths = ["/ws", "/ingest", *[REALTIME] * settings.openai, *[LISTEN] * settings.deepgram]
+        self._pages = Pages(self._access, reports, self.tls, sockets=paths)
         self._offers = Allowance(1, 1 / 30, time.monotonic)
         able = capabilities(settings, self._actions)
-        self._hub = Hub(limits, run=secrets.token_hex(8), capabilities=able)
+        self._hub = Hub(limits, run=run or secrets.token_hex(8), capabilities=able)
         self._lock = threading.Lock()  # around the hub, the metrics and the next two
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._wake_pending = False
@@ -108,13 +127,10 @@ class ServerThread:
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
         self.port = self.wyoming_port = 0
-        self.url = ""
+        self.url = self.outside_url = ""
 
     def start(self) -> None:
-        """Start the thread and return once the server listens. Then `port` is known, `wyoming_port` and `url`.
-
-        The URL is where a person on this machine finds the viewer: no slash at the end, no token.
-        """
+        """Return once the server listens; then `port`, `wyoming_port`, `url` and `outside_url` (`tls.py`) are known."""
         self._thread.start()
         if not self._started.wait(START_S):
             raise ConfigError(f"--host: {self._settings.host!r} gives no answer; try 127.0.0.1")
@@ -132,22 +148,17 @@ class ServerThread:
                 loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(timeout_s)
 
-    def link(self, path: str = "/") -> str:
-        """The address of a page for a person on this machine: with a token, one that lets in whoever opens it first."""
-        keys = self._access.keys
-        return f"{self.url}{path}" + ("" if keys is None else f"?code={keys.new_code()}")
+    def link(self, path: str = "/", *, outside: bool = False) -> str:
+        """The address of a page for a person here (`outside`: elsewhere); with a token it lets in who comes first."""
+        keys, address = self._access.keys, f"{(outside and self.outside_url) or self.url}{path}"
+        return address + ("" if keys is None else f"{'&' if '?' in path else '?'}code={keys.new_code()}")
 
-    def open_session(self, info: SessionInfo, past: Sequence[Event] = (), *, again: bool = False) -> None:
-        """Announce a session before its first event. Raises ValueError for a name that was used before.
-
-        `again`: it may have been here and goes on; `past`: its events so far, for those who missed them.
-        """
+    def open_session(
+        self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0, *, again: bool = False
+    ) -> None:
+        """As `Hub.open_session`: announce a session before its first event."""
         with self._lock:
-            self._hub.open_session(info, again=again)
-            newest = self._hub.last_seq(info.session)
-            for event in past:
-                if event.seq > newest:
-                    self._hub.publish(event)
+            self._hub.open_session(info, kept, lost_to, again=again)
 
     def describe(self, info: SessionInfo) -> None:
         """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""
@@ -214,8 +225,9 @@ class ServerThread:
                 max_size=MAX_MESSAGE,
                 max_queue=4,
                 logger=_wire_log,
+                select_subprotocol=chosen_subprotocol,
                 create_connection=connection,  # type: ignore[arg-type]
-                ssl=self._tls,
+                ssl=self.tls.context if self.tls else None,
             )
             if self._settings.wyoming_port is not None:
                 self.wyoming_port = await self._wyoming.open(self._settings)
@@ -224,8 +236,7 @@ class ServerThread:
         self._began_s = time.monotonic()
         self.port = int(listening.sockets[0].getsockname()[1])
         self._access.cookie_name = f"streamer-{self.port}"
-        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        self.url = f"{'https' if self._tls else 'http'}://{name}:{self.port}"
+        self.url, self.outside_url = page_addresses(host, self.port, secure=self.tls is not None)
         with self._lock:
             self._loop = asyncio.get_running_loop()
         self._spawn(self._every(HEARTBEAT_S, self._beat))
@@ -266,6 +277,11 @@ class ServerThread:
         if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
         response = self._pages.answer(request, asked, head=connection.head)
+        if response is None and request.path.partition("?")[0] == LISTEN:
+            refused = deepgram.refusal(asked, self._access, self._sending)
+            response = refused and json_answer(*refused, "localhost")
+            if refused and refused[0] != 400:
+                self._metrics.refused("token" if refused[0] == 401 else "host or origin")
         if credentials is Credentials.WRONG or (coded and response is not None and response.status_code == 401):
             self._addresses.tried(asked.address)
         return response
@@ -284,35 +300,23 @@ class ServerThread:
         sends = path in SENDING
         places = MAX_SENDERS if sends else self._settings.max_clients
         taken = len(self._ingests) if sends else len(self._readers)
-        with self._place(asked, "/ingest" if sends else path, places, taken) as full:
+        kind, most = ("/ingest", places) if sends else (path, places - places // SPARED)
+        with self._addresses.place(asked.address, kind, places, most, taken) as full:
             watch = self._spawn(keep_alive(connection))
             try:
                 if full:
                     self._metrics.refused("full")
                     await close(connection, TRY_LATER, f"full: {full}; try in {AGAIN_S} s")
                 elif sends:
-                    await self._take_sound(connection, realtime=path != "/ingest")
+                    await self._take_sound(connection, path, query)
                 else:
                     await self._readers.serve(connection, query)
             finally:
                 watch.cancel()
 
-    @contextmanager
-    def _place(self, asked: Request, kind: str, places: int, taken: int) -> Iterator[str]:
-        """Hold a place of a kind; gives why there is none, "" where there is."""
-        if taken >= places:
-            yield "too many clients"
-        elif not self._addresses.enter(asked.address, kind, places if kind == "/ingest" else places - places // SPARED):
-            yield "too many clients of your address"
-        else:
-            try:
-                yield ""
-            finally:
-                self._addresses.leave(asked.address, kind)
+    # ---- /ingest, /v1/realtime, /v1/listen
 
-    # ---- /ingest, /v1/realtime
-
-    async def _take_sound(self, connection: GuardedConnection, *, realtime: bool) -> None:
+    async def _take_sound(self, connection: GuardedConnection, path: str, query: str) -> None:
         async def send(message: Mapping[str, Any]) -> None:
             await connection.send(messages.encode(message))
 
@@ -322,7 +326,10 @@ class ServerThread:
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
         try:
-            if realtime:
+            if path == LISTEN:
+                listening = Listening(connection.send, self._sending, self._followers.follow, allowance, query)
+                code, reason = await listening.run(connection.taken())
+            elif path == REALTIME:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
                 talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
                 code, reason = await talk.run(connection.taken())
@@ -360,10 +367,16 @@ class ServerThread:
         with self._lock:
             return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
 
+    def _transcript(self, session: str | None, name: str) -> str:
+        with self._lock:
+            return self._hub.transcript(session, name)
+
     def _offer_link(self, path: str) -> None:
         """Somebody came with a link that is used or too old: whoever runs the program gets a new one to hand on."""
         if self._offers.spend():
-            _log.warning("a new link, for whoever opens it first: %s", self.link(path))
+            for_phone = path.startswith(PHONE_PAGE)
+            link = self.link(path, outside=for_phone)
+            _log.warning("a new link, for who opens it first: %s%s", link, below(link) if for_phone else "")
 
     # ---- in the loop
 

@@ -65,6 +65,8 @@ async def read_message(reader: asyncio.StreamReader) -> Message | None:
             if not isinstance(length, int) or not 0 <= length <= most:
                 raise MessageError(f"{name}: must be 0 to {most} bytes")
         data = head.get("data") or {}
+        if not isinstance(data, dict):
+            raise MessageError("data: must be an object")
         if lengths[0]:
             data = data | parse_object((await reader.readexactly(lengths[0])).decode())
         payload = await reader.readexactly(lengths[1]) if lengths[1] else b""

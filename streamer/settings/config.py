@@ -19,13 +19,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, meant
+from streamer.settings.captions import ObsSettings, YouTubeSettings, ZoomSettings
 from streamer.settings.cluster import ClusterSettings
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.own_sounds import OwnSoundSettings
 from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, rules_over
 from streamer.settings.section import Section, apply_override, own_files, put, read_file, refusal
-from streamer.settings.server import ServerSettings
+from streamer.settings.server import EventHistorySettings, ServerSettings
 from streamer.settings.words import hot_words, masked_words, named_languages, without_marks
 
 MAX_SOURCES = 128
@@ -42,7 +43,9 @@ class AudioSettings(Section):
 
     USUAL = ("device", "input", "track", "speed")
     device: int | str | None = Field(None, description="index or a part of its name; null: the default one")
-    input: str | None = Field(None, description="a file, - (stdin) or demo, instead of a device")
+    input: str | None = Field(
+        None, description="a file, - (stdin), demo, or ingest (what clients send), instead of a device"
+    )
     track: int | None = Field(None, ge=1, description="which audio track of a file, from 1; null: the default one")
     speed: Literal[0, 1] = Field(1, description="of files; 1: in real time, 0: as fast as it goes")
     buffer_s: float = Field(60.0, ge=5, le=600, description="ring buffer; what a slower worker leaves is a gap")
@@ -179,14 +182,20 @@ class TagSettings(Section):
 
 
 class OutputSettings(Section):
-    """Files and the terminal."""
+    """Files, the terminal, and captions for live streams and meetings."""
 
-    USUAL = ("jsonl", "srt", "vtt", "quiet", "stay")
+    USUAL = ("jsonl", "srt", "vtt", "transcripts", "quiet", "stay", "obs", "youtube", "zoom")
     jsonl: str | None = Field(None, description="events, one JSON object a line; -: stdout")
     srt: str | None = Field(None, description="captions as SubRip")
     vtt: str | None = Field(None, description="captions as WebVTT")
+    transcripts: str | None = Field(
+        None, min_length=1, description="a folder: what is said, as text, a file for each session and day"
+    )
     quiet: bool = Field(False, description="no terminal view")
     stay: bool = Field(False, description="keep the server up after the end of the input")
+    obs: ObsSettings = ObsSettings()
+    youtube: YouTubeSettings = YouTubeSettings()
+    zoom: ZoomSettings = ZoomSettings()
 
 
 def _name(value: str) -> str:
@@ -234,6 +243,7 @@ class Settings(Section):
     own_sounds: OwnSoundSettings = OwnSoundSettings()
     delivery: DeliverySettings = DeliverySettings()
     server: ServerSettings = ServerSettings()
+    history: EventHistorySettings = EventHistorySettings()
     cluster: ClusterSettings = ClusterSettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
@@ -244,6 +254,15 @@ class Settings(Section):
             raise ValueError(
                 f"vad.hangover_ms: must be at least window.hop_s ({self.window.hop_s * 1000:.0f} ms), so that the last "
                 f"window holds the last word; is {self.vad.hangover_ms}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _transcripts_are_live(self) -> "Settings":
+        if self.output.transcripts is not None and self.audio.speed == 0:
+            raise ValueError(
+                "output.transcripts: is for what is heard as it happens, with the time of day; at audio.speed 0 give "
+                "output.srt, output.vtt or output.jsonl (--srt, --vtt, --jsonl)"
             )
         return self
 
@@ -274,6 +293,11 @@ class Settings(Section):
         """The alert rules of all sources, each id once."""
         rules = {rule.id: rule for plan in reversed(self.plans()) for rule in plan.settings.alerts.rules}
         return tuple((rules | {rule.id: rule for rule in self.alerts.rules}).values())
+
+    def secret_names(self) -> frozenset[str]:
+        """The environment variables that hold secrets: programs that we start do not get them."""
+        captions = (self.output.obs.password_env, self.output.youtube.url_env, self.output.zoom.url_env)
+        return self.delivery.secret_names() | {name for name in captions if name is not None}
 
     def with_languages(self, languages: tuple[str, ...]) -> "Settings":
         """The same settings for other languages, empty: any."""
@@ -336,7 +360,9 @@ def _overlay(settings: "Settings", source: SourceSettings, path: str) -> dict[st
 def _only(given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
     for key in given:
         if key not in known:
-            raise ConfigError(f"{path}.{key}: is not for one source to set; known here: {', '.join(known)}")
+            raise ConfigError(
+                f"{path}.{key}: is not for one source to set; known here: {', '.join(known)}{meant(key, known)}"
+            )
 
 
 def _alerts(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

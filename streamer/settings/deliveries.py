@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, meant
 from streamer.events import SEVERITY_RANK, Alert, AlertState, Severity
 from streamer.settings.section import Section
 
@@ -183,7 +183,8 @@ class DeliverySettings(Section):
                 for place, rule in enumerate(target.rules):
                     if rule not in known:
                         where = f"delivery.{kind}[{index}].rules[{place}]"
-                        raise ValueError(f"{where}: no rule is called {rule!r}; `streamer alerts explain` lists them")
+                        hint = meant(rule, known) or "; `streamer alerts explain` lists them"
+                        raise ValueError(f"{where}: no rule is called {rule!r}{hint}")
 
     def tells_of(self, alert: Alert) -> bool:
         """Whether anybody but the pages and the terminal is told of it: what a recording holds does not happen now."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, meant
 
 
 def _grouped(schema: dict[str, Any], section: "type[Section]") -> None:
@@ -33,7 +33,9 @@ def refusal(error: ValidationError, root: type[Section], path: str = "") -> str:
     """The first fault in one line that starts with the key's path; `root` stands at `path`, "" for all settings."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
-        return f"{_place(first['loc'], path)}: unknown key; known here: {', '.join(_known(root, first['loc']))}"
+        known = _known(root, first["loc"])
+        alike = meant(str(first["loc"][-1]), known)
+        return f"{_place(first['loc'], path)}: unknown key; known here: {', '.join(known)}{alike}"
     return first_fault(error, path)
 
 
@@ -55,11 +57,25 @@ def _place(loc: tuple[int | str, ...], path: str) -> str:
 
 def _given(path: str, value: Any) -> str:
     """What was wrong, unless it may be a secret: deliveries have addresses with tokens in them, sections may too."""
-    secret = path.endswith("token") or (path.startswith("delivery") and not isinstance(value, int | float))
+    addressed = path.startswith(("delivery", "output.obs", "output.youtube", "output.zoom"))
+    secret = path.endswith("token") or (addressed and not isinstance(value, int | float))
     if secret or isinstance(value, Mapping):
         return ""
-    shown = repr(value)
-    return f"; is {shown if len(shown) <= 60 else shown[:57] + '…'}"
+    return f"; is {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as people recognise it, in a line."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a very long number"
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+def _line(text: str) -> str:
+    """What somebody typed, as one line that is not too long."""
+    return " ".join(text.split())[:200]
 
 
 def _known(root: type[Section], loc: tuple[int | str, ...]) -> list[str]:
@@ -122,8 +138,8 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     """Apply one `--set KEY=VALUE`; VALUE is read as YAML (numbers, true/false, null, lists)."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"--set {text}: must be KEY=VALUE, for example --set window.hop_s=0.5")
+        raise ConfigError(f"--set {_line(text)}: must be KEY=VALUE, for example --set window.hop_s=0.5")
     try:
         put(data, key.strip(), yaml.safe_load(value))
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"--set {key.strip()}: value {value!r} is not valid YAML") from None
+        raise ConfigError(f"--set {_line(key)}: value {_shown(value)} is not valid YAML") from None

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,19 +29,21 @@ class ServerSettings(Section):
             "port",
             "token",
             "token_file",
+            "tls",
             "tls_cert",
             "tls_key",
             "hosts",
             "max_per_address",
             "proxies",
         ),
-        *("allow_set", "max_clients", "openai", "wyoming_port"),
+        *("allow_set", "max_clients", "openai", "deepgram", "wyoming_port"),
     )
     enabled: bool = Field(True, description="false: no server (--no-server)")
     host: str = Field("127.0.0.1", min_length=1, description="to listen on; addresses others can reach demand a token")
     port: int = Field(8765, ge=0, le=65535, description="0: any free one")
     token: str | None = Field(None, repr=False, description="what clients must present; better in a token_file")
     token_file: str | None = Field(None, min_length=1, description="a file whose first line is the token")
+    tls: Literal["self-signed"] | None = Field(None, description="self-signed: TLS with a certificate made here")
     tls_cert: str | None = Field(None, description="PEM file; with tls_key")
     tls_key: str | None = Field(None, description="PEM file; with tls_cert")
     origins: tuple[str, ...] = Field((), description="other web origins whose pages may connect")
@@ -56,6 +59,7 @@ class ServerSettings(Section):
     upload_max_min: int = Field(
         60, ge=1, le=1440, description="openai: longest; 345 MB of memory for each hour of sound"
     )
+    deepgram: bool = Field(False, description="answer clients of Deepgram's live API, the websocket /v1/listen")
     wyoming_port: int | None = Field(
         None, ge=0, le=65535, description="speech to text for Home Assistant; 0: any free one"
     )
@@ -90,7 +94,18 @@ class ServerSettings(Section):
     def _both_tls_files(self) -> "ServerSettings":
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key (--tls-cert, --tls-key) belong together: give both or neither")
+        if self.tls is not None and self.tls_cert is not None:
+            raise ValueError("tls and tls_cert (--tls, --tls-cert): give only one of them")
         return self
+
+
+class EventHistorySettings(Section):
+    """What clients who come back can have (`since_seq`), over a restart of the program."""
+
+    USUAL = ("persist",)
+    persist: bool = Field(False, description="keep what was said on disk, so that clients go on after a restart")
+    path: str | None = Field(None, min_length=1, description="the file; null: events.log beside the alerts' history")
+    max_mb: float = Field(32.0, ge=1, le=4096, description="of disk; then the older half goes")
 
 
 def with_token(settings: ServerSettings, environment: Mapping[str, str] = os.environ) -> ServerSettings:

@@ -135,12 +135,15 @@ def read_manifest(settings: ManifestSettings | Path) -> Manifest:
         settings = ManifestSettings(path=settings)
     text = _read(settings.path)
     kind = _format(text, settings) if settings.format == "auto" else settings.format
-    if kind == "audioset":
-        found = _audioset(text, settings)
-    elif kind == "esc50":
-        found = Manifest(tuple(_esc50(text, settings)))
-    else:
-        found = Manifest(tuple(_ours(text, settings)))
+    try:
+        if kind == "audioset":
+            found = _audioset(text, settings)
+        elif kind == "esc50":
+            found = Manifest(tuple(_esc50(text, settings)))
+        else:
+            found = Manifest(tuple(_ours(text, settings)))
+    except csv.Error as error:
+        raise InputError(f"manifest {settings.path}: is no CSV: {error}") from error
     if settings.split is not None:
         found = Manifest(tuple(replace(clip, split=settings.split) for clip in found.clips), found.missing)
     if not found.clips:
@@ -237,7 +240,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"manifest {path}: line {number} is not JSON: {error}") from error
         if not isinstance(row, dict) or "path" not in row:
             raise InputError(f"manifest {path}: line {number}: an object with `path` is needed")
@@ -251,9 +254,10 @@ def _audioset(text: str, settings: ManifestSettings) -> Manifest:
     split = "test" if "eval" in settings.path.stem else "train"
     clips, missing = [], 0
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
-    for (number, _), row in zip(
-        lines, csv.reader([line for _, line in lines], skipinitialspace=True, strict=True), strict=True
-    ):
+    rows = list(csv.reader([line for _, line in lines], skipinitialspace=True, strict=True))
+    if len(rows) != len(lines):
+        raise InputError(f"manifest {settings.path}: a quotation mark does not end on its line")
+    for (number, _), row in zip(lines, rows, strict=True):
         where = f"manifest {settings.path}: line {number}"
         if len(row) != 4:
             raise InputError(f"{where}: has {len(row)} columns; YTID, start, end and labels are needed")
@@ -328,10 +332,10 @@ def _seconds(value: Any, where: str, name: str) -> float | None:
         return None
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise InputError(f"{where}: {name} is {value!r}: seconds from 0 on are needed")
+        raise InputError(f"{where}: {name} is {repr(value)[:60]}: seconds from 0 on are needed")
     return seconds
 
 

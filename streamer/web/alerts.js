@@ -6,10 +6,11 @@ const FRESH_S = 20; // an alert that was raised longer ago, in the replay after 
 const REPEAT_S = 20; // an alert that nobody acknowledged is said again, not more often than this
 
 export class Alerts {
-  /** acknowledge(alert): tells the server; false: it could not. marks: see marks.js. */
-  constructor(acknowledge, marks) {
+  /** acknowledge(alert): tells the server; false: it could not. marks, notifications: see marks.js, background.js. */
+  constructor(acknowledge, marks, notifications) {
     this.acknowledge = acknowledge;
     this.marks = marks;
+    this.notifications = notifications;
     this.standing = new Map(); // session and id -> {alert, acknowledged, announcedAt, and the parts of its banner}
     this.now = new Map(); // session -> seconds
     this.sound = this.vibration = false;
@@ -57,13 +58,17 @@ export class Alerts {
     if (alert.state === "cleared") {
       if (item) this.remove(item);
       this.standing.delete(key);
+      this.notifications.lower(alert);
       return;
     }
     if (!item) {
       item = { alert, acknowledged: false, announcedAt: -Infinity, ...this.banner() };
       this.standing.set(key, item);
     }
-    item.acknowledged ||= alert.state === "acknowledged";
+    if (alert.state === "acknowledged") {
+      item.acknowledged = true;
+      this.notifications.lower(alert);
+    }
     item.alert = alert;
     this.draw(item);
     if (!item.acknowledged && alert.audio_t - item.announcedAt >= REPEAT_S) {
@@ -133,6 +138,7 @@ export class Alerts {
       const now = this.now.get(item.alert.session) ?? 0;
       if (!item.banner.isConnected || item.acknowledged || now - item.announcedAt > FRESH_S) return;
       if (again) setText(byId("said"), `${title(item.alert)}: still there, since ${clock(item.alert.start)} (${clock(now)})`);
+      this.notifications.raise(item.alert);
       if (this.vibration) navigator.vibrate?.([400, 200, 400]);
       if (this.sound) this.beep(item.alert.severity === "critical" ? 3 : 1);
     }, 300);

@@ -1,10 +1,18 @@
 // Whether somebody listens, said plainly.
 
+import { address } from "./client.js";
 import { byId, element, setText } from "./dom.js";
+import { shortName } from "./captions.js";
 
 const STOPPED = "Stopped";
+const WAITING = "Waiting for a sender";
 const NO_AUDIO_S = 15;
 const FAR_BEHIND_S = 10;
+const NOTHING_COMES = {
+  microphone: "Streamer runs, but its microphone delivers nothing: no captions, no alerts.",
+  input: "Streamer runs, but nothing comes from its input: no captions, no alerts.",
+  sender: "Streamer runs, but its sender sends nothing: no captions, no alerts.",
+};
 
 /** Whether somebody listens: the connection, the heartbeats and what the sessions say of themselves. */
 export class Condition {
@@ -14,13 +22,19 @@ export class Condition {
     this.connection = "connecting";
     this.detail = "";
     this.status = new Map(); // session -> its last status event
+    this.sources = new Map(); // session -> "microphone", "input" or "sender", as the server says
     this.deaf = []; // sessions that no sound came from for a while
-    this.lag = 0; // seconds
+    this.lag = null; // seconds, once a heartbeat came
   }
 
   connected(state, detail) {
     this.connection = state;
     this.detail = detail;
+    this.draw();
+  }
+
+  hello(sessions) {
+    for (const item of sessions) this.sources.set(item.session, item.source ?? "microphone");
     this.draw();
   }
 
@@ -33,18 +47,20 @@ export class Condition {
     const sessions = (message.sessions ?? []).filter((item) => this.only === null || item.session === this.only);
     this.deaf = sessions.filter((item) => item.last_audio_age > NO_AUDIO_S).map((item) => item.session);
     this.lag = Math.max(0, ...sessions.map((item) => item.lag));
-    byId("lag").textContent = sessions.length ? `${this.lag.toFixed(1)} s behind` : "";
     this.draw();
   }
 
   draw() {
     const [state, short, ...long] = this.judge();
-    document.body.classList.toggle("idle", short === STOPPED); // then level and lag say nothing
+    document.body.classList.toggle("idle", short === STOPPED || short === WAITING); // then the level says nothing
     byId("state").dataset.state = state;
     setText(byId("state"), short);
+    // beside another state, which may have a number of its own and from another moment, it would contradict it
+    setText(byId("lag"), state === "live" && this.lag !== null ? `${this.lag.toFixed(1)} s behind` : "");
     if (byId("trouble").textContent !== long.join("")) {
       byId("trouble").replaceChildren(...long.map((text) => element("p", "", text)));
     }
+    setText(byId("empty"), this.empty(state));
   }
 
   judge() {
@@ -56,6 +72,7 @@ export class Condition {
     }
     if (this.connection === "connecting") return ["connecting", "Connecting …"];
     const states = [...this.status.values()].filter((item) => item.state !== "stopped");
+    if (states.length === 0 && this.sendersOnly()) return ["connecting", WAITING];
     if (this.status.size > 0 && states.length === 0) {
       return ["trouble", STOPPED, "Not listening", "What Streamer listened to has ended: no captions and no alerts any more."];
     }
@@ -64,17 +81,40 @@ export class Condition {
       return ["connecting", `Starting${states[0].detail ? `: ${states[0].detail}` : ""}`];
     }
     if (mute.length > 0 && mute.length < states.length) {
-      const which = `No sound arrives from ${mute.join(", ")}`;
+      const which = `No sound arrives from ${mute.map(shortName).join(", ")}`;
       return ["silent", "No sound from all", which, "No captions and no alerts from there; the others are heard."];
     }
     if (mute.length > 0) {
-      return ["silent", "No sound arrives", "No sound arrives", "Streamer runs, but its microphone delivers nothing: no captions, no alerts."];
+      return ["silent", "No sound arrives", "No sound arrives", NOTHING_COMES[this.source(mute[0])]];
     }
     if (states.length === 0) return ["connecting", "Connected"];
     const poor = states.find((item) => item.state === "degraded");
     if (this.lag > FAR_BEHIND_S) return ["trouble", `${Math.round(this.lag)} s behind`];
     if (poor) return ["trouble", `Degraded${poor.detail ? `: ${poor.detail}` : ""}`];
     return ["live", "Listening"];
+  }
+
+  /** What stands where there are no captions: what is missing, and how to begin. */
+  empty(state) {
+    if (state === "silent" || state === "refused" || this.connection !== "live") return "";
+    const states = [...this.status.values()].map((item) => item.state);
+    if (states.length === 0 && !this.sendersOnly()) return "";
+    if (this.sendersOnly() && states.every((one) => one === "stopped")) {
+      return `Waiting for a sender on /ingest: Streamer listens to no microphone of its own. Open the page ${new URL("mic", location.href).pathname} on the device that hears, or send sound to ${address(location.href, "ingest").href}; or start Streamer with --device.`;
+    }
+    if (states.every((one) => one === "stopped")) return "It has ended, and nothing was said that could be written down.";
+    if (states.every((one) => one === "starting")) return "Captions come as soon as it listens.";
+    return "Nothing was said yet. What is said appears here word by word, and sounds in [brackets].";
+  }
+
+  /** What a session listens to; one that opened after `hello` is a sender's. */
+  source(session) {
+    return this.sources.get(session) ?? "sender";
+  }
+
+  sendersOnly() {
+    const known = new Set([...this.sources.keys(), ...this.status.keys()]);
+    return [...known].filter((name) => this.only === null || name === this.only).every((name) => this.source(name) === "sender");
   }
 
   /** Names of sessions that should be heard and are not. */
@@ -86,6 +126,8 @@ export class Condition {
 
   clear() {
     this.status.clear();
+    this.sources.clear();
     this.deaf = [];
+    this.lag = null;
   }
 }

@@ -9,6 +9,13 @@ export function element(name, className, text) {
   return made;
 }
 
+/** One choice of a select. */
+export function choice(value, text) {
+  const made = element("option", "", text);
+  made.value = value;
+  return made;
+}
+
 /** Only where it differs: what does not change is not said again by screen readers. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
@@ -21,6 +28,9 @@ export function clock(seconds) {
   const minutes = Math.floor(whole / 60);
   return minutes < 60 ? `${minutes}:${pad(whole % 60)}` : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
 }
+
+/** What may still change, as it stands behind what is sure. */
+export const joined = (text, partial) => (text && partial && !/^\s/.test(partial) ? ` ${partial}` : partial);
 
 /** What stands where somebody spoke and nothing was sure enough to be shown. */
 export const UNCLEAR = "[unclear]";

@@ -63,6 +63,16 @@ def test_numbers_go_on_in_later_runs_and_without_the_counter(tmp_path):
     assert AlertHistory(path).append(alert(1), NOON) == 3
 
 
+def test_an_alert_that_an_earlier_process_raised_is_ended_in_its_entry(tmp_path):
+    path = tmp_path / "alerts.jsonl"
+    AlertHistory(path).append(alert(1), NOON)
+    AlertHistory(path).append(alert(2), NOON)
+    again = AlertHistory(path)
+    assert again.append(alert(1, "cleared"), NOON + 9) == 1
+    assert again.append(alert(1, "cleared"), NOON + 10) == 3  # that one is over; whatever this is, it is another
+    assert [(one.number, one.latest.state) for one in again.read()] == [(1, "cleared"), (2, "raised"), (3, "cleared")]
+
+
 def test_torn_and_foreign_lines_are_left_out_and_said(tmp_path, caplog):
     path = tmp_path / "alerts.jsonl"
     AlertHistory(path).append(alert(1), NOON)

@@ -98,6 +98,7 @@ def test_wrong_use_is_one_line(kept, capsys):
         (("mark", "1", "maybe"), "verdict"),
         (("history", "--since", "yesterday"), "--since: must look like"),
         (("explain", "nope"), "RULE: no rule is called 'nope'"),
+        (("explain", "sirn"), "loud; did you mean siren?"),
         (("explain", "--set", "alerts.rules=[{id: x, labels: [Nope]}]"), "alerts.rules[0].labels[0]"),
     ]:
         shown = run(capsys, *arguments, status=2)

@@ -127,7 +127,7 @@ def test_odd_descriptions_are_refused(told: str, says: str, tmp_path: Path, path
 def test_missing_and_unknown_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tmp_path / "no.pt", "no.pt does not exist")
     refused(tmp_path / "folder", "neither a known name .nano, tiny.en")
-    refused("bse", "bse is neither a known name")
+    refused("bse", "bse is neither a known name.*; did you mean base")
     (tmp_path / "dir.pt").mkdir()
     refused(tmp_path / "dir.pt", r"folder .*dir.pt holds no model: model.safetensors, .* or model.bin .* is needed")
     refused("a\0b.pt", "damaged")

@@ -5,6 +5,8 @@ The sessions, the listeners and, unless a test is about what they are asked, the
 
 import json
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -366,6 +368,41 @@ def test_the_engine_names_a_device_that_fails(nano, monkeypatch):
         lane_work.session.complete(plan, None) if request is None else None
     with pytest.raises(DeviceFailed, match="device-side assert"):
         engine.step([(lane_work.mel, request)])
+
+
+@pytest.mark.parametrize("fault", [DeviceFailed, SystemExit])
+def test_the_memory_of_an_engine_that_failed_is_free_before_there_is_another(nano, spoken, monkeypatch, fault):
+    """On a GPU there may be no room for both."""
+    alive, whole, failed = [], Engine.step, threading.Event()
+
+    def step(engine: Engine, work: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            try:
+                whole(engine, "nonsense")  # what the device says, deep inside
+            except Exception as error:
+                raise fault("the device failed") from error
+        return whole(engine, work)
+
+    def spare() -> Engine:
+        alive.append(first() is not None)
+        return Engine(nano)
+
+    monkeypatch.setattr(Engine, "step", step)
+    engine, events = Engine(nano), list[Any]()
+    first = weakref.ref(engine)
+    worker = Worker(engine, spare=spare)
+    del engine
+    lane = worker.add(Hearing(nano, Settings()), events.extend, UNHURRIED_S)
+    worker.start()
+    lane.put(Listener(Settings()).step(spoken))
+    while not alive:
+        worker.watch()
+        time.sleep(0.01)
+    lane.finish()
+    assert lane.done.wait(60)
+    worker.stop(10)
+    assert alive == [False]
 
 
 class Noise:

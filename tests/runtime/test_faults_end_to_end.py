@@ -31,8 +31,8 @@ def start(self):
     threading.Thread(target=later, daemon=True).start()
 Engine.warm_up = lambda self: None
 Engine.step, Worker.start = slow, start
-from streamer.commands.cli import main
-status = main(["run", "--config", sys.argv[1], "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[2]])
+from streamer.commands.cli import program
+status = program(["run", "--config", sys.argv[1], "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[2]])
 print("ended", time.monotonic(), file=sys.stderr, flush=True)
 sys.exit(status)
 """
@@ -76,9 +76,9 @@ def hang(self, work):
     return step(self, work)
 Engine.step = hang
 Engine.warm_up = lambda self: None
-from streamer.commands.cli import main
+from streamer.commands.cli import program
 options = ["--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]
-sys.exit(main(["run", "--input", "demo", "--set", "output.stay=false", *options]))
+sys.exit(program(["run", "--input", "demo", "--set", "output.stay=false", *options]))
 """
 
 
@@ -101,6 +101,19 @@ def test_a_model_that_hangs_is_said_and_replaced_or_the_program_ends_for_a_new_o
         back = [number for number, (state, _) in enumerate(said) if state == "listening"][-1]
         assert back > 1
         assert any(event["type"] == "transcript" and event["final"] for event in events)
+
+
+HOST = """
+import sys, threading
+from streamer.commands.cli import main
+threading.Thread(target=threading.Event().wait, name="worker", daemon=True).start()
+assert main(["run", "--input", "nothing.wav", "--model", "nano", "--no-server"]) == 2
+"""
+
+
+def test_a_program_that_calls_the_command_line_keeps_its_own_exit_status():
+    done = subprocess.run([sys.executable, "-c", HOST], capture_output=True, cwd=ROOT, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
 
 
 FULL = """

@@ -10,7 +10,7 @@ from program import write_wav
 from streamer.audio.portaudio import Device
 from streamer.errors import UsageError
 from streamer.runtime import inputs
-from streamer.runtime.inputs import for_model, open_inputs, origin, session_name
+from streamer.runtime.inputs import for_model, named_senders, open_inputs, origin, session_name
 from streamer.settings.config import validate
 
 
@@ -87,6 +87,16 @@ def test_alerts_of_files_and_the_demo_are_not_live_those_of_a_pipe_are_in_real_t
     (item,) = open_inputs(validate({"audio": {"input": sound, "speed": 1}}).plans())
     assert item.origin == "file"
     item.source.close()
+
+
+def test_with_ingest_as_the_input_nothing_is_opened_and_senders_are_waited_for():
+    plans = validate({"audio": {"input": "ingest"}}).plans()
+    assert open_inputs(plans) == ()
+    assert named_senders(plans) == {}  # all have the common settings
+    with pytest.raises(UsageError, match=r"^--input ingest: senders need the server; leave --no-server out$"):
+        open_inputs(plans, server=False)
+    with pytest.raises(UsageError, match=r"^--input ingest: senders cannot be heard at --speed 0; "):
+        open_inputs(validate({"audio": {"input": "ingest", "speed": 0}}).plans())
 
 
 def test_standard_input_is_for_one_source(monkeypatch, sound):

@@ -15,7 +15,7 @@ def test_each_step_is_told_to_every_session_once():
     ]
     assert {(event.state, event.audio_t) for event in told} == {("starting", 0.0)}
     assert opening.events == told
-    assert opening.begun == 2
+    assert {name: told.seq for name, told in opening.told.items()} == {"kitchen": 2, "hall": 2}
 
 
 def test_a_download_is_told_of_in_tenths():

@@ -130,8 +130,8 @@ def slow(self, work):
     return real(self, work)
 import threading
 Engine.step = slow
-from streamer.commands.cli import main
-sys.exit(main(["run", "--input", "demo", "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]))
+from streamer.commands.cli import program
+sys.exit(program(["run", "--input", "demo", "--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]))
 """
 
 

@@ -37,8 +37,9 @@ class Listeners:
             raise IngestFullError("ingest: three are enough")
         queue = PcmQueue(start, f"network-{len(self.queues)}")
         self.queues.append(queue)
-        self.threads.append(threading.Thread(target=self._listen, args=(queue,)))
-        self.threads[-1].start()
+        thread = threading.Thread(target=self._listen, args=(queue,))
+        thread.start()
+        self.threads.append(thread)
         return queue
 
     def _listen(self, queue: PcmQueue) -> None:

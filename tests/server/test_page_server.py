@@ -156,3 +156,24 @@ def test_metrics_are_for_this_machine_and_for_who_has_the_token(serve):
     ):
         assert Answer(server, "/metrics", **forwarded).status == 401
         assert Answer(server, "/metrics", Authorization=f"Bearer {TOKEN}", **forwarded).status == 200
+
+
+def test_only_the_microphone_page_may_ask_for_a_microphone(serve):
+    server = serve(token=TOKEN)
+    for path, allowed in (("/", "()"), ("/overlay", "()"), ("/mic", "(self)"), ("/static/mic.js", "()")):
+        answer = Answer(server, path, Authorization=f"Bearer {TOKEN}")
+        assert answer.status == 200
+        assert f"microphone={allowed}" in answer.headers["Permissions-Policy"], path
+        assert len(answer.headers.get_all("Permissions-Policy")) == 1
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert Answer(server, "/mic").status == 401
+    assert Answer(server, "/certificate").status == 404  # none was made here
+
+
+def test_who_comes_to_the_microphone_page_with_a_spent_link_gets_one_for_other_machines(serve, caplog):
+    server = serve(token=TOKEN, host="0.0.0.0")
+    path = server.link("/mic?source=hall").removeprefix(server.url)
+    assert Answer(server, path).headers["Location"] == "mic?source=hall"
+    with caplog.at_level(logging.WARNING):
+        assert Answer(server, path).status == 401
+    assert f"{server.outside_url}/mic?source=hall&code=" in caplog.text

@@ -17,6 +17,9 @@ SECRET = "s3cret-token"
         f"< Cookie: a=b; streamer-8765={SECRET}",
         f"> Set-Cookie: streamer-8765={SECRET}; HttpOnly",
         f"refused {{'Authorization': 'Bearer {SECRET}'}}",
+        f"< Authorization: Token {SECRET}",
+        f"< Sec-WebSocket-Protocol: token, {SECRET}",
+        f"refused {{'Authorization': 'Token {SECRET}'}}",
         f"< Referer: http://localhost:8765/?token={SECRET}",
     ],
 )

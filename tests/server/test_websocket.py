@@ -105,6 +105,7 @@ def test_hello_then_live_events(serve):
 def test_replay_after_reconnect_has_nothing_twice_and_nothing_missing(serve, monkeypatch):
     server = serve()
     with client(server) as first:
+        receive(first, "hello")  # it is connected: what is published from now on is for it
         for seq in range(1, 6):
             server.publish(status(seq))
         last = events(first, 5)[-1]["seq"]
@@ -218,7 +219,10 @@ def test_pages_and_their_headers(serve):
         assert body
         assert headers["Content-Type"].startswith(kind)
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert "script-src 'self';" in headers["Content-Security-Policy"]
+        styles = "style-src 'self' 'unsafe-inline';" if "overlay" in path else "style-src 'self';"  # OBS's Custom CSS
+        assert styles in headers["Content-Security-Policy"]
+        assert headers["Content-Security-Policy"].count("unsafe") == styles.count("unsafe")
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
     assert json.loads(get(server, "/healthz")[1]) == {"status": "ok"}

@@ -8,6 +8,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+from streamer.server.hub import HubLimits  # noqa: E402
 from streamer.server.messages import Actions, SessionInfo  # noqa: E402
 from streamer.server.websocket import ServerThread  # noqa: E402
 from streamer.settings.config import ServerSettings  # noqa: E402
@@ -25,12 +26,18 @@ QUIET = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser_arguments() -> list[str]:
+    """Further ones; modules that need some have a fixture of this name."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def browser(browser_arguments: list[str]) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     expect.set_options(timeout=20_000)
     with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *browser_arguments])
         yield browser
         browser.close()
 
@@ -60,11 +67,14 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 def serve() -> Iterator[Callable[..., ServerThread]]:
     running: list[ServerThread] = []
 
-    def start(actions: Actions | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions)
+    def start(
+        actions: Actions | None = None, limits: HubLimits | None = None, session: str | None = "kitchen", **options
+    ) -> ServerThread:
+        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions, limits)
         server.start()
         running.append(server)
-        server.open_session(SessionInfo("kitchen", "nano", "nano_at", 16_000))
+        if session is not None:
+            server.open_session(SessionInfo(session, "nano", "nano_at", 16_000))
         return server
 
     yield start
