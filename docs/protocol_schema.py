@@ -2,7 +2,8 @@
 
 JSON Schema (2020-12) of every event and message, and what goes where over which socket as AsyncAPI 3. Both are made
 from the records that the program itself uses: `streamer/events.py`, `streamer/client/records.py` and what clients say
-in `streamer/server/messages.py`. `tests/test_protocol_schema.py` holds the files, docs/protocol.md and events to it.
+in `streamer/server/messages.py` and `teaching.py`. `tests/test_protocol_schema.py` holds the files, docs/protocol.md
+and events to it.
 """
 
 import json
@@ -17,10 +18,14 @@ from pydantic import TypeAdapter
 from streamer.client.records import MESSAGES, EventsGap, Message, Started
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
 from streamer.server.messages import Ack, Flush, IngestStart, Mark, Ping, SetLanguage, Subscribe
+from streamer.server.teaching import Teach
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, ASYNCAPI = DOCS / "schema" / "protocol.json", DOCS / "asyncapi.yaml"
-CLIENT = {"subscribe": Subscribe, "ack": Ack, "mark": Mark, "set": SetLanguage, "ping": Ping, "flush": Flush}
+CLIENT = {
+    **{"subscribe": Subscribe, "ack": Ack, "mark": Mark, "set": SetLanguage, "teach": Teach},
+    **{"ping": Ping, "flush": Flush},
+}
 LANGUAGE = {
     "description": "A code or a name, several of them (also with commas in between), or `auto`.",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],

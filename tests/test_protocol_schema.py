@@ -17,6 +17,7 @@ from streamer.events import Alert, Gap, Tag
 from streamer.server import messages
 from streamer.server.hub import Hub
 from streamer.server.messages import MessageError, SessionHealth, SessionInfo
+from streamer.server.teaching import Taught
 
 jsonschema = pytest.importorskip("jsonschema")
 sys.path.append(str(Path(__file__).parent / "web"))
@@ -97,6 +98,7 @@ def test_what_the_server_says_of_itself_holds_and_is_read(strict):
     said = [hub.hello(), messages.heartbeat(5.0, health), messages.level("kitchen", -40.0), messages.error("no")]
     said += [messages.marks("kitchen", [1], [2]), messages.started("kitchen"), messages._message("pong")]
     said += [messages.events_gap("kitchen", 1, 2, "slow"), messages._message("set", session="kitchen", language="de")]
+    said += [messages._taught(Taught("bell", 3, 3, learned=False, trouble="clip 1 of 3: no", unlike=1))]
     for message in said:
         strict("FromServer").validate(message)
         record = parse(json.dumps(message))
@@ -112,6 +114,8 @@ def test_what_the_server_says_of_itself_holds_and_is_read(strict):
         {"type": "ack"},
         {"type": "mark", "id": 1, "false_alarm": "yes"},
         {"type": "set"},
+        {"type": "teach"},
+        {"type": "teach", "name": "bell", "start": -1},
         {"type": "dance"},
         {"type": "flush", "session": ""},
     ],

@@ -15,6 +15,7 @@ from streamer.client.records import (
     Pong,
     SessionInfo,
     Started,
+    Taught,
     Unknown,
     parse,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "RefusedError",
     "SessionInfo",
     "Started",
+    "Taught",
     "Unknown",
     "parse",
 ]

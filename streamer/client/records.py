@@ -98,6 +98,25 @@ class LanguageSet(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taught(Message):
+    """How far a sound is that this client teaches: so many `clips` are kept, so many `needed` before it is learned.
+
+    `learned`: it is listened for. `learning`: another one follows. `trouble`: why it could not be learned, `unlike`:
+    the number of the clip at fault. `recall`: the share of a clip that is recognised without having been taught.
+    """
+
+    type: ClassVar[str] = "taught"
+    name: str
+    clips: int
+    needed: int
+    learned: bool
+    learning: bool = False
+    trouble: str = ""
+    unlike: int | None = None
+    recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Message):
     """The answer to a sender's `start`: its session."""
 
@@ -140,7 +159,7 @@ class Unknown(Message):
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-MESSAGES: Final = (Hello, Heartbeat, Level, Marks, LanguageSet, Started, Pong, Error, EventsGap)
+MESSAGES: Final = (Hello, Heartbeat, Level, Marks, LanguageSet, Taught, Started, Pong, Error, EventsGap)
 _EVENTS: Final[Mapping[str, type[Event]]] = {kind.type: kind for kind in SESSION_EVENTS}
 _MESSAGES: Final[Mapping[str, type[Message]]] = {kind.type: kind for kind in MESSAGES}
 

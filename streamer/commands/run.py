@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streamer.model.choice import Wish
     from streamer.model.download import ProgressCallback
     from streamer.model.whisper import Model
+    from streamer.runtime.teaching import Lessons
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
         book=cluster.book if cluster and cluster.shared else None,
+        lessons=_lessons() if settings.own_sounds.from_pages and not cluster else None,
     )
     try:
         return program.run()
@@ -189,6 +191,15 @@ def cluster_of(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Cluster
 
     wish = _wish([settings, *(plan.settings for plan in plans)])
     return Cluster(settings.cluster, ModelWish.of(settings, wish.languages, translate=wish.translate))
+
+
+def _lessons() -> "Lessons":
+    """What learns sounds that are taught from the pages: in a room below that of the program."""
+    from streamer.runtime.teaching import Lessons
+    from streamer.training.moments import moment_of
+    from streamer.training.own_sounds import encoder_of, learn
+
+    return Lessons(moment_of, encoder_of, learn)
 
 
 def with_own_sounds(settings: Settings) -> Settings:

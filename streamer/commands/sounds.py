@@ -19,16 +19,22 @@ ABOUT = "your own bell, microwave or washing machine, learned from three to ten 
 def add(subcommands: Any) -> None:
     """Add `sounds` and what stands below it to argparse's subparsers."""
     sounds = subcommands.add_parser(
-        "sounds", help=ABOUT, description=ABOUT, epilog="Nothing is kept of the clips' audio.", allow_abbrev=False
+        "sounds",
+        help=ABOUT,
+        description=ABOUT,
+        epilog="Of the clips that you give, no audio is kept.",
+        allow_abbrev=False,
     )
     below = sounds.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=type(sounds))
     taught = _add(below, "learn", learn, "learn a sound, in place of what was learned under this name")
     taught.add_argument("name", metavar="NAME", help="what people read, for example 'my doorbell'")
-    taught.add_argument("clips", nargs="+", metavar="CLIP", type=Path, help="a recording of it")
+    taught.add_argument(
+        "clips", nargs="*", metavar="CLIP", type=Path, help="a recording of it; none: those kept from the pages"
+    )
     taught.add_argument("--model", metavar="NAME|PATH", help="as in `streamer run`, with which it will be listened for")
     taught.add_argument("--severity", choices=("info", "warning", "critical"), help=f"of its alert ({SEVERITY})")
     _add(below, "list", show, "what was learned, from how many clips, and how often it errs")
-    gone = _add(below, "forget", forget, "delete what was learned of a sound")
+    gone = _add(below, "forget", forget, "delete what was learned of a sound, and its kept clips")
     gone.add_argument("name", metavar="NAME")
 
 
@@ -42,7 +48,8 @@ def _add(below: Any, name: str, command: Any, about: str) -> argparse.ArgumentPa
 
 
 def learn(options: argparse.Namespace) -> int:
-    """`streamer sounds learn NAME CLIP…`: nothing is kept unless it is learned."""
+    """`streamer sounds learn NAME [CLIP…]`: nothing is kept unless it is learned."""
+    from streamer.alerts.own_clips import OwnClips
     from streamer.audio.files import read_audio
     from streamer.commands.run import load
     from streamer.model.own_sounds import CLIPS_NEEDED, CLIPS_TAKEN, bundled_background
@@ -53,9 +60,11 @@ def learn(options: argparse.Namespace) -> int:
         name = checked_name(options.name)
     except ValueError as error:
         raise UsageError(f"NAME: {error}") from None
-    if not CLIPS_NEEDED <= len(options.clips) <= CLIPS_TAKEN:
-        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, not {len(options.clips)}")
-    clips = [(str(path), read_audio(str(path))) for path in options.clips]
+    paths = options.clips or OwnClips(files.folder).paths(name)
+    if not CLIPS_NEEDED <= len(paths) <= CLIPS_TAKEN:
+        kept = "" if options.clips else "; so many are kept from the pages"
+        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, not {len(paths)}{kept}")
+    clips = [(str(path), read_audio(str(path))) for path in paths]
     model = load(settings)
     encode = own_sounds.encoder_of(model)
     severity = options.severity or SEVERITY
@@ -68,25 +77,38 @@ def learn(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """`streamer sounds list`."""
     from streamer.alerts.history import AlertHistory, history_path
+    from streamer.alerts.own_clips import OwnClips
 
     settings, files = _opened(options)
     raised = AlertHistory(history_path(settings.delivery.history)).read()
     rules = {rule.own: rule.id for rule in settings.alerts.rules if rule.own}
-    sounds = files.read()
+    sounds, kept = files.read(), OwnClips(files.folder).names()
     for sound in sounds:
         mine = [entry for entry in raised if entry.first.rule == rules.get(sound.name, rule_id(sound.name))]
         false = sum(entry.verdict == "false" for entry in mine)
-        sys.stdout.write(f"{described(sound)}; raised {len(mine)} times here, {false} marked as false alarms\n")
-    if not sounds:
+        clips = kept.pop(sound.name.casefold(), 0)
+        here = f"; {clips} clips of it are kept" if clips else ""
+        sys.stdout.write(f"{described(sound)}; raised {len(mine)} times here, {false} marked as false alarms{here}\n")
+    for name, count in kept.items():
+        sys.stdout.write(f"{name}: not learned yet; clips of it that are kept: {count}\n")
+    if not sounds and not kept:
         _say(f"nothing was learned yet in {files.folder}; `streamer sounds learn NAME CLIP…` does")
     return 0
 
 
 def forget(options: argparse.Namespace) -> int:
     """`streamer sounds forget NAME`: a program that runs listens for it until it is started again."""
+    from streamer.alerts.own_clips import OwnClips
+
     _, files = _opened(options)
+    clips = OwnClips(files.folder)
+    if files.find(options.name) is None and clips.names().get(options.name.casefold()):
+        sys.stdout.write(f"{options.name}: {clips.forget(options.name)} clips are deleted; it was not learned yet\n")
+        return 0
     sound = files.forget(options.name)
-    sys.stdout.write(f"{sound.name} is forgotten; a program that runs now listens for it until it is started again\n")
+    deleted = clips.forget(sound.name)
+    gone = f" and {deleted} clips of it are deleted" if deleted else ""
+    sys.stdout.write(f"{sound.name} is forgotten{gone}; a program that runs now listens for it until its next start\n")
     return 0
 
 

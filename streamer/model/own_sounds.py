@@ -19,7 +19,6 @@ import os
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from streamer.errors import CheckpointError, InputError, UsageError
 from streamer.events import Severity
 from streamer.model.whisper import STEP_SAMPLES, Model
 from streamer.plans import OwnScore
+from streamer.settings.own_sounds import stored_name
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class OwnSoundFiles:
         return sound
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{quote(name.casefold(), safe=' ')}.npz"
+        return self.folder / f"{stored_name(name)}.npz"
 
 
 def own_layer(model: Model, folder: Path) -> OwnLayer | None:

@@ -44,7 +44,7 @@ class Pipeline:
         told: Told | None = None,
         handover: Handover | None = None,
     ) -> None:
-        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for the history of alerts.
+        """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for whoever cuts from it.
 
         `told`: what an earlier process said of this session, whose clock goes on where that ended; None: nothing.
         `handover`: another process of a cluster had the session, and its sender is there still.
@@ -54,7 +54,7 @@ class Pipeline:
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
-        self._waiting_samples, self._clips = waiting_samples, clips
+        self._waiting_samples, self.clips = waiting_samples, clips
         self._missing_samples = handover.lost_samples if handover else 0  # before the first sound that comes
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample + self._missing_samples)
         self._listener = Listener(settings, "starting", start_sample)
@@ -115,8 +115,8 @@ class Pipeline:
     def _capture(self) -> None:
         try:
             for block in self.source.blocks():
-                if self._clips is not None:
-                    self._clips.push(block)
+                if self.clips is not None:
+                    self.clips.push(block)
                 while not (self.source.live or self.lane.done.is_set()):  # a source that can wait is made to wait
                     if self._ring.wait_for_room(len(block.samples), WAIT_S):
                         break
@@ -128,8 +128,8 @@ class Pipeline:
             self._ring.write(AudioBlock(empty(), state="degraded", reason=detail))  # behind the sound that there was
         finally:
             self._ring.finish()
-            if self._clips is not None:
-                self._clips.ended = True
+            if self.clips is not None:
+                self.clips.ended = True
 
     def _listen(self) -> None:
         try:

@@ -52,6 +52,7 @@ from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
 from streamer.runtime.told import Told
 from streamer.settings.config import Settings
+from streamer.settings.rules import AlertRule
 from streamer.settings.words import masked_words
 from streamer.sound.alerts import HEARD_LIMIT, AlertChange, AlertEngine
 from streamer.sound.events import TRAINED_SPANS_S, SoundChange, SoundEvents
@@ -123,6 +124,7 @@ class Session:
         self._cadence = CadenceDetector(sirens=any(head is not None or not rule.labels for rule in asked))
         self._cadence_sample = 0  # so far it has heard
         self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
+        self._learned: list[AlertRule] = []  # of sounds of one's own, since the session began
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self.name, self._last_seq, self.source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
@@ -217,6 +219,8 @@ class Session:
         self._states = dict(failed._states) if failed else {}
         self.text.begin_at(at_sample, told.segments)
         self.alerts.number_from(told.alerts + 1)
+        for rule in failed._learned if failed else ():
+            self.listen_for(rule)
         ids = count(told.sounds + 1)
         self._own.ids = ids
         if self._sounds:
@@ -236,6 +240,13 @@ class Session:
     def set_language(self, languages: tuple[str, ...]) -> list[Event]:
         """A client says which languages come into question from the next window on, as codes; empty: any."""
         return self._transcripts(self.text.set_language(languages, self._audio_sample), self._audio_sample)
+
+    def listen_for(self, rule: AlertRule) -> list[Event]:
+        """A sound of one's own was learned: its rule, from now on; one that the settings have for it stays."""
+        self._judges = True
+        self._learned.append(rule)
+        self.alerts.add(rule)
+        return []
 
     def look_ahead(self, sample: int) -> None:
         """Whole recordings: from now on the model has heard the audio up to this sample, whatever the events are of."""

@@ -47,6 +47,7 @@ from streamer.runtime.shutdown import (
 )
 from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
+from streamer.runtime.teaching import Lessons, Teaching
 from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
@@ -64,6 +65,7 @@ from streamer.server.messages import (
     SetLanguage,
 )
 from streamer.server.replay import Entry
+from streamer.server.teaching import Reply, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
@@ -85,6 +87,8 @@ class Program:
     the engines of a cluster, where `load` gives a model without its weights; `book` opens what keeps the sessions of
     senders there.
 
+    `lessons`: what learns sounds that are taught from the pages; None: none are.
+
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
     """
@@ -101,6 +105,7 @@ class Program:
         load_on_cpu: Callable[[str], Model] | None = None,
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
         book: Callable[[], Book] | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         self._settings, self._load = settings, load
         self._load_on_cpu, self._elsewhere, self._open_book = load_on_cpu, elsewhere, book
@@ -118,6 +123,7 @@ class Program:
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None  # while senders are taken
         self._uploads = Uploads(settings)
+        self._teaching = Teaching(settings, lessons if self._live else None)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
         self._output_state: tuple[State, str] = ("listening", "")  # whether all files can be written
@@ -218,6 +224,7 @@ class Program:
             else:
                 own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
                 tell(LoadStep(f"warming up {model.name}"))
+                self._teaching.own = own
                 engine = here = Engine(model, context=self._settings.model.context, own=own)
                 here.warm_up()
         finally:
@@ -301,7 +308,7 @@ class Program:
             if told.audio_sample:
                 hearing = hearing.again(told, told.audio_sample)
             begun = item.handover.begin_sample if item.handover else told.audio_sample
-            clips = self._deliveries.clips(item.name, begun)
+            clips = self._deliveries.clips(item.name, begun) or self._teaching.ring(begun)
             say = self._book.emitter(item.name, emit, item.source.close) if self._book and item.start else emit
             pipeline = Pipeline(
                 item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, told, item.handover
@@ -337,6 +344,7 @@ class Program:
         worker.start()
         if isinstance(engine.model, Model):
             self._uploads.begin(engine.model, worker)
+            self._teaching.begin(engine.model, worker)
         else:
             self._uploads.refuse("no recordings are taken here: `streamer transcribe --cluster` reads them")
         if not self._settings.output.quiet:  # before there is a live line that it would run into
@@ -353,6 +361,7 @@ class Program:
             if self._server and not own:
                 self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
         self._uploads.end()
+        self._teaching.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
             lost = EngineError("the end came while events waited to be written: some are lost")
             self._failure = self._failure or lost
@@ -372,7 +381,7 @@ class Program:
         if model.device.type != "cpu" and self._load_on_cpu is not None:
             log.error("%s failed: going on with the CPU, which may be too slow for this model", model.device)
             model = self._model = self._load_on_cpu(model.name)
-        return Engine(model, context=self._settings.model.context)
+        return Engine(model, context=self._settings.model.context, own=self._teaching.own)
 
     def _tell_of_output(self, state: State, detail: str) -> None:
         """Every session says whether what it says can be written (outlet thread)."""
@@ -425,6 +434,7 @@ class Program:
             flush=self._flush,
             mark=self._deliveries.mark,
             set_language=self._set_language,
+            teach=None if self._teaching.lessons is None else self._teach,
             health=self._health,
             open_ingest=self._open_ingest,
             takes_senders=lambda: self._ingests is not None,
@@ -449,13 +459,22 @@ class Program:
 
     def _asked(self, session: str | None, what: str, action: Action) -> str:
         """Have a live session do something; its name. MessageError where there is none of this name."""
+        pipeline = self._pipeline(session, what)
+        if not pipeline.lane.ask(action):
+            raise self._over(pipeline.name, what)
+        return pipeline.name
+
+    def _pipeline(self, session: str | None, what: str) -> Pipeline:
+        """A session's, or that of the only source. MessageError where there is none of this name."""
         if session is None and len(self._inputs) != 1:
             raise MessageError(f"session: there are several sources, say which; live are: {self._live_names()}")
         name = session or self._names[0]
-        pipeline = self._pipelines.get(name)
-        if pipeline is None or not pipeline.lane.ask(action):
-            raise MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
-        return name
+        if name not in self._pipelines:
+            raise self._over(name, what)
+        return self._pipelines[name]
+
+    def _over(self, name: str, what: str) -> MessageError:
+        return MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
@@ -486,6 +505,10 @@ class Program:
             raise MessageError(str(error)) from None
         name = self._asked(message.session, "set", lambda session: session.set_language(languages))
         return SetLanguage(languages, name)
+
+    def _teach(self, message: Teach, reply: Reply) -> None:
+        heard = not message.undo and bool(self._pipelines)  # without any, the model is still being loaded
+        self._teaching.ask(message, self._pipeline(message.session, "teach").clips if heard else None, reply)
 
     def _health(self) -> Mapping[str, SessionHealth]:
         if not self._live:  # never behind, never without sound

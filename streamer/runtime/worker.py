@@ -27,8 +27,9 @@ from typing import ParamSpec, TypeVar
 
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events import SAMPLE_RATE, State
-from streamer.model.engine import StepEngine, Work
+from streamer.model.engine import Engine, StepEngine, Work
 from streamer.model.graphs import BATCH_BUCKETS
+from streamer.model.own_sounds import OwnLayer
 from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
@@ -147,6 +148,15 @@ class Worker:
             self._ready.notify_all()
         result: Made = done.result()
         return result
+
+    def listen_for(self, own: OwnLayer) -> None:
+        """From the next step on the engine judges these sounds of one's own; waits for that, as `lend` does."""
+
+        def swap() -> None:
+            assert isinstance(self._engine, Engine)  # those of a cluster are not taught from the pages
+            self._engine.own = own
+
+        self.lend(swap)
 
     def refusal(self) -> str | None:
         """Why one more stream cannot be carried now, in a line; None: it can. From any thread."""

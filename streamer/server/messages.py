@@ -6,7 +6,7 @@ validated as it is read: a value that cannot be used is a MessageError that name
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
+from streamer.server.teaching import TAUGHT, TEACH, Reply, Taught, Teach
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
@@ -26,7 +27,7 @@ MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
-SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, "hello", "heartbeat", "pong", "error"}
+SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
 MAX_SEQ: Final = 2**53
 BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
 
@@ -144,12 +145,13 @@ class IngestStart:
         return self.channels * BYTES_PER_SAMPLE
 
 
-ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage
+ClientMessage = Subscribe | Ack | Ping | Flush | Mark | SetLanguage | Teach
 _KINDS: Final[Mapping[str, TypeAdapter[ClientMessage]]] = {
     "subscribe": TypeAdapter(Subscribe),
     "ack": TypeAdapter(Ack),
     MARK: TypeAdapter(Mark),
     SET: TypeAdapter(SetLanguage),
+    TEACH: TypeAdapter(Teach),
     "ping": TypeAdapter(Ping),
     "flush": TypeAdapter(Flush),
 }
@@ -162,7 +164,7 @@ def parse(text: str | bytes) -> ClientMessage:
     message = parse_object(text)
     kind = message.get("type")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise MessageError("type: must be subscribe, ack, mark, set, ping or flush")
+        raise MessageError("type: must be subscribe, ack, mark, set, teach, ping or flush")
     return _validated(_KINDS[kind], message)
 
 
@@ -280,18 +282,20 @@ def _no_ingest(start: IngestStart) -> IngestSink:
 class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
-    `ack`, `flush`, `mark` and `set_language` may raise MessageError, which the client gets as an `error`. `mark` None:
-    nobody keeps marks. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest`
-    opens a session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008).
-    `takes_senders`: whether it would open one at all. `transcribe` is for a thread of its own: its iterator waits for
-    the model, and gives the recording's events as they are found; it raises UploadRefusedError, BusyError, EngineError.
-    `model` None: it is still being loaded.
+    `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
+    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
+    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `open_ingest` opens a
+    session for a sender; it raises IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`:
+    whether it would open one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and
+    gives the recording's events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None:
+    it is still being loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
     flush: Callable[[Flush], None] = lambda flush: None
     mark: Callable[[Mark], None] | None = None
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
+    teach: Callable[[Teach, Reply], None] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False
@@ -302,14 +306,21 @@ class Actions:
 def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
     """What `hello` says that this server can do."""
     marks = () if actions.mark is None else (MARK,)
-    sets = () if _set_refusal(settings) else (SET,)
+    sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
     return (*CAPABILITIES, *marks, *sets)
 
 
 def carry_out(
-    message: ClientMessage, settings: ServerSettings, actions: Actions, subscribe: Callable[[Subscribe], None]
+    message: ClientMessage,
+    settings: ServerSettings,
+    actions: Actions,
+    subscribe: Callable[[Subscribe], None],
+    later: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any] | None:
-    """Do what a client asks; the answer, if there is one. Raises MessageError: its `error`."""
+    """Do what a client asks; the answer, if there is one. Raises MessageError: its `error`.
+
+    `later`, from any thread: what the client is told of it afterwards.
+    """
     match message:
         case Subscribe():
             subscribe(message)
@@ -322,21 +333,33 @@ def carry_out(
                 raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
             actions.mark(message)
         case SetLanguage():
-            if refusal := _set_refusal(settings):
+            if refusal := _set_refusal(settings, SET):
                 raise MessageError(refusal)
             done = actions.set_language(message)
             return _message(SET, session=done.session, language=shown_languages(done.language))
+        case Teach():
+            if actions.teach is None:
+                raise MessageError(
+                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does"
+                )
+            if refusal := _set_refusal(settings, TEACH):
+                raise MessageError(refusal)
+            actions.teach(message, lambda news: later(_taught(news)))
         case Ping():
             return _message("pong")
     return None
 
 
-def _set_refusal(settings: ServerSettings) -> str:
+def _taught(news: Taught | str) -> dict[str, Any]:
+    return error(news) if isinstance(news, str) else _message(TAUGHT, **asdict(news))
+
+
+def _set_refusal(settings: ServerSettings, what: str) -> str:
     """Why nobody may set anything, "" where those may who hold the token: nobody else is connected then."""
     if not settings.allow_set:
-        return "set: not allowed here; with server.allow_set: true, whoever holds the server's token may"
+        return f"{what}: not allowed here; with server.allow_set: true, whoever holds the server's token may"
     if settings.token is None:
-        return "set: only for those who hold the server's token, and this server has none; it needs --token"
+        return f"{what}: only for those who hold the server's token, and this server has none; it needs --token"
     return ""
 
 

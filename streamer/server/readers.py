@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,9 @@ class Readers:
             return False
         try:
             wish = messages.parse(message)
-            answer = carry_out(wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish))
+            answer = carry_out(
+                wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish), self._later(client)
+            )
             good = answer is None or self._notify(client, answer)  # it may not fit: then the client does not read
         except MessageError as exc:
             good = client.bad_messages.spend() and self._notify(client, messages.error(str(exc)))
@@ -139,6 +142,16 @@ class Readers:
             queued = self._hub.notify(client.connection, message)
         client.wake.set()
         return queued
+
+    def _later(self, client: _Client) -> Callable[[Mapping[str, Any]], None]:
+        """What tells a client something from any thread; where it is gone, or the server, nobody is told."""
+        loop = asyncio.get_running_loop()
+
+        def tell(message: Mapping[str, Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._notify, client, message)
+
+        return tell
 
     def _release(self, client: _Client) -> None:
         with self._lock:

@@ -4,8 +4,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streamer.events import Severity
 from streamer.settings.deliveries import state_directory
@@ -16,11 +17,20 @@ SEVERITY: Severity = "info"  # as the doorbell among the default rules
 
 
 class OwnSoundSettings(Section):
-    """Sounds that were learned from clips: `streamer sounds`."""
+    """Sounds that were learned from clips: `streamer sounds`, and the viewer where `from_pages` says so."""
 
-    USUAL = ("enabled", "folder")
+    USUAL = ("enabled", "folder", "from_pages")
     enabled: bool = Field(True, description="false: what was learned is not listened for")
     folder: str | None = Field(None, description="where it is kept; null: sounds/ in the user's state folder")
+    from_pages: bool = Field(
+        False, description="who may `set` (server.allow_set) may teach sounds from the viewer; their clips are kept"
+    )
+
+    @model_validator(mode="after")
+    def _listens_for_what_is_taught(self) -> "OwnSoundSettings":
+        if self.from_pages and not self.enabled:
+            raise ValueError("from_pages: what is taught would not be listened for; leave enabled at true")
+        return self
 
     def place(self, environment: Mapping[str, str] = os.environ) -> Path:
         """The folder in force."""
@@ -33,6 +43,11 @@ def checked_name(name: str) -> str:
     if not re.fullmatch(r"\w(?:[\w '-]{0,38}\w)?", name):
         raise ValueError("must be 1 to 40 letters, digits, spaces, ', - or _, for example my doorbell")
     return name
+
+
+def stored_name(name: str) -> str:
+    """What a sound's file and folder are called, whatever the case of its name."""
+    return quote(name.casefold(), safe=" ")
 
 
 def rule_id(name: str) -> str:

@@ -127,6 +127,11 @@ class AlertEngine:
         """Before anything else: the first id to give, where another gave those before."""
         self._next_id = first_id
 
+    def add(self, rule: AlertRule) -> None:
+        """One more rule from the next step on, unless there is one for the same sound of one's own."""
+        if all(watch.rule.own != rule.own for watch in self._watches):
+            self._watches.append(self._watch(rule, f"rule {rule.id}"))
+
     def step(self, given: AlertInput) -> list[AlertChange]:
         """Take what is new since the last step and return what changed, in the order of the rules."""
         self._remember(given)

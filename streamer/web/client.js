@@ -43,6 +43,7 @@
  *   level?: (message: {session: string, dbfs: number}) => void,
  *   marks?: (message: {session: string, false_alarms: number[], true_alerts: number[]}) => void,
  *   set?: (message: {session: string, language: string}) => void,
+ *   taught?: (message: {name: string, clips: number, needed: number, learned: boolean}) => void,
  *   error?: (message: {detail: string}) => void}} Handlers */
 
 /**
@@ -185,6 +186,7 @@ export class Client {
     else if (message.type === "level") this.on.level?.(message);
     else if (message.type === "marks") this.on.marks?.(message);
     else if (message.type === "set") this.on.set?.(message);
+    else if (message.type === "taught") this.on.taught?.(message);
     else if (message.type === "error") this.on.error?.(message);
     else if (message.type === "gap" && message.kind === "events") this.miss(message);
     else if (Number.isInteger(message.seq)) this.take(message);

@@ -7,9 +7,10 @@ const MAX_ENTRIES = 400;
 const MAX_HEARD = 5;
 
 export class Timeline {
-  /** marks: see marks.js. wallTime(session, seconds): a Date, or null where nobody knows. */
-  constructor(marks, wallTime) {
+  /** marks, teaching: see marks.js, teaching.js. wallTime(session, seconds): a Date, or null where nobody knows. */
+  constructor(marks, teaching, wallTime) {
     this.marks = marks;
+    this.teaching = teaching;
     this.wallTime = wallTime;
     this.known = new Map(); // "alert|sound session id" -> item
     this.now = new Map(); // session -> seconds
@@ -20,6 +21,7 @@ export class Timeline {
     if (this.known.size > 0 && Math.floor(seconds) !== this.drawnAt) {
       this.drawnAt = Math.floor(seconds);
       this.drawStrip();
+      this.drawTeaching();
     }
   }
 
@@ -58,6 +60,7 @@ export class Timeline {
     for (const item of this.known.values()) {
       if (item.event.end === null) setText(item.facts, "not known how long: the server was started anew");
       item.mark?.remove();
+      item.teach.remove();
     }
     this.known.clear();
     this.now.clear();
@@ -82,8 +85,11 @@ export class Timeline {
     const [head, time, what, badge] = [element("p", "head"), element("time"), element("strong"), element("span", "badge")];
     const [facts, heard, said] = [element("p", "facts"), element("p"), element("p")];
     head.append(time, what, badge);
+    const [teach, teachButton] = [element("p", "teach"), element("button", "", "That was …")];
+    teachButton.type = "button";
+    teach.append(teachButton);
     row.append(head, facts, heard, said);
-    const parts = { row, time, what, badge, facts, heardLine: heard, saidLine: said };
+    const parts = { row, time, what, badge, facts, heardLine: heard, saidLine: said, teach, teachButton };
     if (kind === "sound") return parts;
     const mark = element("p", "mark");
     const [state, button, trouble] = [element("span"), element("button"), element("span", "trouble")];
@@ -102,6 +108,7 @@ export class Timeline {
     const heard = item.heard.slice(0, MAX_HEARD).map((tag) => `${tag.label} ${percent(tag.score)}`);
     setText(item.heardLine, heard.length > 0 ? `Heard: ${heard.join("; ")}` : "");
     setText(item.saidLine, item.said ? `Said meanwhile: “${item.said}”` : "");
+    this.drawTeach(item);
     if (kind === "sound") return;
     item.row.className = `alert-entry ${event.severity in SEVERITIES ? event.severity : "info"}`;
     this.drawMark(item);
@@ -141,6 +148,22 @@ export class Timeline {
       setText(byId("said"), trouble.textContent || `${which}: ${state.textContent || "mark taken back"}`);
     }
     item.shown = now;
+  }
+
+  /** What sounded a moment ago can still be given a name. */
+  drawTeach({ event, kind, row, teach, teachButton }) {
+    if (!this.teaching.can(event.start, this.now.get(event.session) ?? event.start)) {
+      teach.remove();
+      return;
+    }
+    if (!teach.isConnected) row.append(teach);
+    const which = `at ${clock(event.start)}, ${kind === "alert" ? title(event) : event.label}`;
+    teachButton.setAttribute("aria-label", `That was … (${which})`);
+    teachButton.onclick = () => this.teaching.begin(event.session, event.start, which);
+  }
+
+  drawTeaching() {
+    for (const item of this.known.values()) this.drawTeach(item);
   }
 
   /** Once for all events that are at hand. */

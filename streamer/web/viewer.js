@@ -13,6 +13,7 @@ import { Transcripts } from "./saving.js";
 import { dress, remembered } from "./settings.js";
 import { Sounds } from "./sounds.js";
 import { speaking } from "./speaking.js";
+import { Teaching } from "./teaching.js";
 import { Timeline } from "./timeline.js";
 
 const BACKLOG = 3000; // events, of the types that are not wanted completely
@@ -45,16 +46,18 @@ const feed = new Feed({
     level,
     marks: (message) => marks.take(message),
     set: (message) => listening.done(message),
-    error: (message) => listening.refused(message.detail) || marks.refused(message.detail),
+    taught: (message) => teaching.take(message),
+    error: (message) => listening.refused(message.detail) || teaching.refused(message.detail) || marks.refused(message.detail),
   },
 });
 const listening = new Listening((message) => feed.send(message), only);
+const teaching = new Teaching((message) => feed.send(message), only, () => timeline.drawTeaching());
 const marks = new Marks((message) => feed.send(message), (alert) => {
   alerts.marked(alert);
   timeline.marked(alert);
 });
 const alerts = new Alerts((alert) => feed.send({ type: "ack", id: alert.id, session: alert.session }), marks, notifications);
-const timeline = new Timeline(marks, (session, seconds) => {
+const timeline = new Timeline(marks, teaching, (session, seconds) => {
   const opened = openedAt.get(session);
   return opened === undefined ? null : new Date(1000 * (opened + seconds));
 });
@@ -71,6 +74,7 @@ function hello(message) {
   sounds.hello(sessions);
   condition.hello(sessions);
   listening.hello(message);
+  teaching.hello(message);
   marks.able((message.capabilities ?? []).includes("mark"));
 }
 
@@ -85,6 +89,7 @@ function take(event, early) {
     known.add(event.session); // a sender's, which came after `hello`: as exact as this browser's clock
     openedAt.set(event.session, Date.now() / 1000 - event.audio_t);
   }
+  teaching.heard(event.session, event.type === "status" && event.state === "stopped");
   alerts.at(event.session, event.audio_t);
   timeline.at(event.session, event.audio_t);
   transcripts.meet(event.session, false);
@@ -123,6 +128,7 @@ function reset() {
   alerts.clear();
   timeline.clear();
   marks.clear();
+  teaching.clear();
   condition.clear();
 }
 

@@ -118,7 +118,6 @@ def test_what_an_engine_takes_with_it_is_done_by_another(cluster):
         over.set()
         thread.join(BACK_S)
     assert not failures
-    assert engine.resent > 0
 
 
 def test_a_session_goes_on_with_all_that_people_were_told(cluster):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from chimes import RATE, chime, noise
 
+from streamer.alerts.own_clips import OwnClips
 from streamer.commands.cli import main
 from streamer.commands.sounds import upper_rate
 
@@ -61,6 +62,28 @@ def test_what_cannot_be_learned_is_refused_in_one_line(tmp_path, clips, capsys):
         assert main(["sounds", "learn", *given, *folder]) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
+
+
+def test_clips_that_were_kept_from_the_pages_are_learned_from_counted_and_deleted(tmp_path, capsys):
+    folder = ["--data-dir", str(tmp_path / "d")]
+    clips = OwnClips(tmp_path / "d")
+    for seed in range(2):
+        clips.add("My bell", chime(seed))
+    assert main(["sounds", "list", *folder]) == 0
+    assert capsys.readouterr().out == "my bell: not learned yet; clips of it that are kept: 2\n"
+    assert main(["sounds", "learn", "my bell", "--model", "nano", *folder]) == 2
+    assert "recordings of 'my bell', not 2; so many are kept from the pages" in capsys.readouterr().err
+    assert main(["sounds", "forget", "My bell", *folder]) == 0
+    assert capsys.readouterr().out == "My bell: 2 clips are deleted; it was not learned yet\n"
+    for seed in range(3):
+        clips.add("My bell", chime(seed))
+    assert main(["sounds", "learn", "My bell", "--model", "nano", *folder]) == 0
+    assert main(["sounds", "list", *folder]) == 0
+    assert "; 3 clips of it are kept" in capsys.readouterr().out
+    assert main(["sounds", "forget", "my bell", *folder]) == 0
+    assert "My bell is forgotten and 3 clips of it are deleted" in capsys.readouterr().out
+    assert clips.names() == {}
+    assert main(["sounds", "forget", "..", *folder]) == 2
 
 
 def test_a_bound_of_a_rate_is_that_of_poisson():

@@ -23,6 +23,7 @@ from streamer.server.messages import (
     parse_start,
     subscribe_from_query,
 )
+from streamer.server.teaching import Reply, Taught, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 
@@ -31,9 +32,24 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
-KINDS = st.sampled_from(("subscribe", "ack", "mark", "set", "ping", "flush", "start", "stop", "nonsense"))
+KINDS = st.sampled_from(("subscribe", "ack", "mark", "set", "teach", "ping", "flush", "start", "stop", "nonsense"))
 FIELDS = st.sampled_from(
-    ("types", "session", "since_seq", "complete", "id", "false_alarm", "language", "sample_rate", "channels", "source")
+    (
+        "types",
+        "session",
+        "since_seq",
+        "complete",
+        "id",
+        "false_alarm",
+        "language",
+        "sample_rate",
+        "channels",
+        "source",
+        "name",
+        "start",
+        "ago",
+        "undo",
+    )
 )
 OBJECTS = st.builds(lambda kind, rest: {**rest, "type": kind}, KINDS | ANYTHING, st.dictionaries(FIELDS, ANYTHING))
 STRANGE = st.sampled_from(
@@ -83,7 +99,12 @@ def server() -> Iterator[ServerThread]:
     def obey(message: SetLanguage) -> SetLanguage:
         return SetLanguage(message.language, "main")
 
-    actions = Actions(open_ingest=lambda start: PcmQueue(start, "in"), set_language=obey, mark=lambda mark: None)
+    def teach(message: Teach, reply: Reply) -> None:
+        reply(Taught(message.name, 1, 3, learned=False))
+
+    actions = Actions(
+        open_ingest=lambda start: PcmQueue(start, "in"), set_language=obey, mark=lambda mark: None, teach=teach
+    )
     running = ServerThread(ServerSettings(port=0, token="a-long-token", allow_set=True), actions)
     running.start()
     running.open_session(SessionInfo("main", "nano", None, 16_000))

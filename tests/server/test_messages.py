@@ -14,6 +14,7 @@ from streamer.server.messages import (
     parse,
     subscribe_from_query,
 )
+from streamer.server.teaching import Teach
 
 
 def test_what_clients_may_say():
@@ -30,6 +31,7 @@ def test_what_clients_may_say():
     assert parse('{"type":"mark","session":"a","id":3,"false_alarm":true}') == Mark(3, True, "a")
     assert parse('{"type":"mark","id":0,"false_alarm":false,"why":"a whistle"}') == Mark(0, False)
     assert parse('{"type":"set","session":"a","language":"German"}') == SetLanguage(("german",), "a")
+    assert parse('{"type":"teach","name":" my  bell ","start":7}') == Teach("my bell", start=7.0)
     assert parse('{"type":"set","language":"en, de,en"}') == SetLanguage(("en", "de"))
     for anything in ('"auto"', "null", "[]"):
         assert parse('{"type":"set","language":' + anything + "}") == SetLanguage(())
@@ -58,6 +60,12 @@ def test_what_clients_may_say():
         ('{"type":"mark","id":1,"false_alarm":"true"}', "false_alarm"),
         ('{"type":"mark","id":1,"false_alarm":1}', "false_alarm"),
         ('{"type":"set"}', "language: field required"),
+        ('{"type":"teach"}', "name: field required"),
+        ('{"type":"teach","name":"../x"}', "name"),
+        ('{"type":"teach","name":"bell","start":-1}', "start"),
+        ('{"type":"teach","name":"bell","ago":NaN}', "ago"),
+        ('{"type":"teach","name":"bell","undo":1}', "undo"),
+        ('{"type":"teach","name":"bell","undo":true,"clip":0}', "clip"),
         ('{"type":"set","language":7}', "language"),
         ('{"type":"set","language":"en,auto"}', "language"),
         ('{"type":"set","language":"d3"}', "language"),

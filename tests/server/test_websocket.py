@@ -19,6 +19,7 @@ from streamer.events import Event, Status, Tag, Tags
 from streamer.server import readers, sockets, websocket
 from streamer.server.hub import HubLimits
 from streamer.server.messages import Ack, Actions, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
+from streamer.server.teaching import Reply, Taught, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 
@@ -180,6 +181,44 @@ def test_elsewhere_nobody_sets_the_language(serve, options, says):
     with client(server, f"/ws?token={TOKEN}") as one:
         assert "set" not in receive(one)["capabilities"]
         one.send('{"type":"set","language":"de"}')
+        assert says in receive(one, "error")["detail"]
+
+
+def test_who_may_set_may_teach_where_sounds_are_taught_and_is_told_later(serve):
+    asked: list[tuple[Teach, Reply]] = []
+    server = serve(Actions(teach=lambda *given: asked.append(given)), token=TOKEN, allow_set=True)
+    with client(server, f"/ws?token={TOKEN}") as one, client(server, f"/ws?token={TOKEN}") as other:
+        assert "teach" in receive(one)["capabilities"]
+        for name in ("bell", "<b>"):
+            one.send(json.dumps({"type": "teach", "session": "main", "name": name, "ago": 2.5}))
+        assert receive(one, "error")["detail"].startswith("name: must be 1 to 40 letters")
+        ((message, reply),) = asked
+        assert message == Teach("bell", "main", ago=2.5)
+        reply(Taught("bell", 1, 3, learned=False))
+        answer = {"v": 1, "type": "taught", "name": "bell", "clips": 1, "needed": 3, "learned": False}
+        assert answer.items() <= receive(one, "taught").items()
+        reply("teach: this clip: is silent")
+        assert receive(one, "error")["detail"] == "teach: this clip: is silent"
+        other.send('{"type":"ping"}')
+        assert [receive(other)["type"] for _ in range(2)] == ["hello", "pong"]  # the answer is for who asked
+    reply(Taught("bell", 1, 3, learned=False))  # nobody is there any more
+    server.stop()
+    reply(Taught("bell", 1, 3, learned=False))
+
+
+@pytest.mark.parametrize(
+    ("taught", "options", "says"),
+    [
+        (False, {"token": TOKEN, "allow_set": True}, "own_sounds.from_pages"),
+        (True, {"token": TOKEN}, "server.allow_set"),
+        (True, {"allow_set": True}, "--token"),
+    ],
+)
+def test_elsewhere_nobody_teaches(serve, taught, options, says):
+    server = serve(Actions(teach=(lambda *given: pytest.fail("it was taught")) if taught else None), **options)
+    with client(server, f"/ws?token={TOKEN}") as one:
+        assert "teach" not in receive(one)["capabilities"]
+        one.send('{"type":"teach","name":"bell"}')
         assert says in receive(one, "error")["detail"]
 
 

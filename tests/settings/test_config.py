@@ -37,6 +37,8 @@ def refused(data, says):
             "tls and tls_cert (--tls, --tls-cert): give only one of them",
         ),
         ({"server": {"token": "short"}}, "server.token: must be at least 8"),
+        ({"own_sounds": {"from_pages": "some"}}, "own_sounds.from_pages: "),
+        ({"own_sounds": {"from_pages": True, "enabled": False}}, "own_sounds: from_pages: what is taught would not be"),
         ({"server": {"deepgram": "maybe"}}, "server.deepgram: input should be a valid boolean"),
         ({"tags": {"spans_s": [5, 2]}}, "tags.spans_s: must be ascending"),
         ({"audio": {"buffer_s": float("nan")}}, "audio.buffer_s"),
