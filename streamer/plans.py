@@ -146,12 +146,14 @@ class StepRequest:
     """One window for the worker: samples [start_sample, end_sample), one encoder pass.
 
     `tag_spans_s`: spans to judge, each ending at `end_sample` (empty: no head); `decode` None: no text is due.
+    `urgent`: an utterance ends behind it, where windows of several programs wait for one model; it changes no result.
     """
 
     start_sample: int
     end_sample: int
     tag_spans_s: tuple[float, ...] = ()
     decode: DecodeTask | None = None
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ ROOMS = [
         "server",
         "alerts",
         "runtime",
+        "cluster",
         "measure",
         "training",
         "bench",
@@ -47,6 +48,7 @@ ONLY_IN = {
     "paho": {"streamer.alerts.mqtt"},
     "av": {f"streamer.audio.{name}" for name in ("link", "track", "packets")},
     "soxr": {"streamer.audio.resample"},
+    "ray": {"streamer.cluster.connect", "streamer.cluster.replica"},
 }
 THEIR_OWN = ("bench", "training", "recipes")  # they read and write recordings, and speak to servers, of their own
 FILES = rooms.files()

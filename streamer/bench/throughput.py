@@ -28,11 +28,11 @@ from streamer.events import SAMPLE_RATE, Event, Gap, Status, Transcript, Word
 from streamer.measure.report import Report, Table, load, machine_facts
 from streamer.model.checkpoint import compute_target
 from streamer.model.choice import Wish, load_model
-from streamer.model.engine import Engine
+from streamer.model.engine import Engine, StepEngine
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import HANG_S, Worker
 from streamer.settings.config import SpeechSettings
 
 LIMIT_S = 2.0  # p95 of commit latency
@@ -168,12 +168,14 @@ class PacedSource:
         self._closed.set()
 
 
-def run_streams(engine: Engine, settings: Settings, recordings: Sequence[Samples]) -> list[Timed]:
-    """Run a stream of each recording at once, begun evenly over one hop; what came out of each.
+def run_streams(
+    engine: StepEngine, settings: Settings, recordings: Sequence[Samples], hang_s: float = HANG_S
+) -> list[Timed]:
+    """Run a stream of each recording at once, begun evenly over one hop; what came out of each. `hang_s`: as `Worker`.
 
     Raises StreamerError when one fails or does not end.
     """
-    worker = Worker(engine)
+    worker = Worker(engine, hang_s=hang_s)
     worker.start()
     heard: list[Timed] = [[] for _ in recordings]
     pipelines: list[Pipeline] = []

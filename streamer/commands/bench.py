@@ -44,6 +44,7 @@ def add(subcommands: Any) -> None:
     run.add_argument("--rounds", metavar="N", type=_count, default=5, help="of all measurements in turn (5)")
     _computing(run)
     _add_speech(benches)
+    _add_cluster(benches)
     soak = _add(benches, "soak", soak_bench, "hours of audio at once: are cost, memory and word times flat?")
     _model_options(soak)
     soak.add_argument("--hours", metavar="H", type=_positive, default=10.0, help="of audio (10)")
@@ -87,6 +88,26 @@ def _add_speech(benches: Any) -> None:
     speech.add_argument("--whole", action="store_true", help="as `streamer transcribe` reads whole files, too")
     speech.add_argument("--plain", action="store_true", help="compare lower-case words; for spoken digits")
     speech.add_argument("--paced", metavar="S", type=_positive, default=0.0, help="of each, also played live (none)")
+
+
+def _add_cluster(benches: Any) -> None:
+    run = _add(
+        benches, "cluster", cluster_bench, "streams on engines of a cluster of this machine; engines may be killed"
+    )
+    run.add_argument("--model", metavar="NAME|PATH", default="tiny.en", help="(tiny.en)")
+    run.add_argument("--streams", metavar="N", type=_count, default=4, help="at once, in real time (4)")
+    run.add_argument("--replicas", metavar="R", type=_count, default=2, help="engines (2)")
+    run.add_argument("--seconds", metavar="S", type=_positive, default=30.0, help="of each stream (30)")
+    run.add_argument("--kills", metavar="K", type=int, default=0, help="of engines, at random moments (0)")
+    run.add_argument("--cpus", metavar="C", type=_count, default=1, help="of each engine (1)")
+    about = "many streams on a cluster, simulated with step times that `bench cluster` measured"
+    run = _add(benches, "simulate", simulate_bench, about)
+    run.add_argument("--steps", metavar="FILE", type=Path, required=True, help="the JSON of `bench cluster`")
+    streams = "how many (10,100,1000,10000,100000)"
+    run.add_argument("--streams", metavar="N,N", type=_counts, default=(10, 100, 1000, 10_000, 100_000), help=streams)
+    run.add_argument("--replicas", metavar="R", type=_count, help="engines; without: as many as 70 %% of them carry")
+    run.add_argument("--ingresses", metavar="I", type=_count, help="without: as many as are needed")
+    run.add_argument("--seconds", metavar="S", type=_positive, default=20.0, help="of time that is simulated (20)")
 
 
 def _computing(run: argparse.ArgumentParser) -> None:
@@ -155,6 +176,34 @@ def ceilings_bench(options: argparse.Namespace) -> int:
     _check_among("--sizes", options.sizes, ceilings.SIZES)
     plan = ceilings.Plan(options.sizes, options.rounds, options.threads, options.compute, options.dtype)
     return _publish(options, ceilings.report(ceilings.measure(plan, _say)))
+
+
+def cluster_bench(options: argparse.Namespace) -> int:
+    """`streamer bench cluster`."""
+    _settle_threads()
+    from streamer.bench import cluster
+
+    plan = cluster.Plan(
+        options.model, options.streams, options.replicas, options.seconds, max(0, options.kills), options.cpus
+    )
+    return _publish(options, cluster.report(cluster.measure(plan, _say)))
+
+
+def simulate_bench(options: argparse.Namespace) -> int:
+    """`streamer bench simulate`."""
+    from dataclasses import replace
+
+    from streamer.bench import simulate
+
+    costs, rows = simulate.read_costs(options.steps), []
+    for streams in options.streams:
+        fleet = simulate.fleet_for(costs, streams, seconds=options.seconds)
+        fleet = replace(
+            fleet, replicas=options.replicas or fleet.replicas, ingresses=options.ingresses or fleet.ingresses
+        )
+        rows.append(simulate.simulate(costs, fleet))
+        _say(f"simulate: {streams} streams, median {rows[-1]['latency_p50_ms']} ms")
+    return _publish(options, simulate.report(costs, rows, str(options.steps)))
 
 
 def speech_bench(options: argparse.Namespace) -> int:
@@ -335,6 +384,10 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, is {text!r}")
     return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(one) for one in _names(text))
 
 
 def _positive(text: str) -> float:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    running = next((argument for argument in arguments if not argument.startswith("-")), "") == "run"
+    running = next((argument for argument in arguments if not argument.startswith("-")), "") in ("run", "serve")
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
     return _carry_out(arguments, running, debug)
@@ -93,6 +93,9 @@ def parser() -> Parser:
     live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
     run.run_options(live)
     live.set_defaults(command=run.run)
+    serve = subcommands.add_parser("serve", help="hear those who send their sound, on one machine or a cluster")
+    run.run_options(serve)
+    serve.set_defaults(command=run.serve)
     look = _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
     look.add_argument(
         "--monitor", action="store_true", help="the hearing aid instead: outputs, delay, underruns (20 s)"
@@ -102,7 +105,13 @@ def parser() -> Parser:
     check.add_argument("files", nargs="+", metavar="FILE", type=Path)
     _add(subcommands, "schema", schema, "the JSON schema of the settings")
     files = _add(subcommands, "transcribe", transcribe, "captions and sounds of whole files")
-    files.add_argument("files", nargs="+", metavar="FILE", type=Path, help="audio or video")
+    files.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="audio or video; with --cluster also folders, and lists (.csv)",
+    )
     files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
     files.add_argument("--resume", action="store_true", help="leave out files whose result in FOLDER is newer")
@@ -110,6 +119,7 @@ def parser() -> Parser:
         files.add_argument(f"--{option}", help="as in `streamer run`")
     files.add_argument("--track", metavar="N", type=int, help="which audio track of each file, from 1")
     run.settings_options(files)
+    run.cluster_options(files)
     alerts.add(subcommands)
     sounds.add(subcommands)
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
@@ -182,6 +192,10 @@ def transcribe(options: argparse.Namespace) -> int:
     from streamer.settings.config import resolve
 
     settings = run.with_known_language(resolve(options.config, options.set, run.given_settings(options)))
+    if settings.cluster.address is not None:
+        from streamer.commands.bulk import transcribe_spread
+
+        return transcribe_spread(settings, options.files, options.format, options.output, resume=options.resume)
     check_targets(options.files, options.format, options.output, resume=options.resume)
     files = [
         file

@@ -17,6 +17,7 @@ from streamer.settings.own_sounds import with_own_rules
 from streamer.settings.server import with_token
 
 if TYPE_CHECKING:
+    from streamer.cluster.connect import Cluster
     from streamer.model.choice import Wish
     from streamer.model.download import ProgressCallback
     from streamer.model.whisper import Model
@@ -51,6 +52,8 @@ SETTINGS = {
     "tls": "server.tls",
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
+    "cluster": "cluster.address",
+    "replicas": "cluster.replicas",
 }
 
 
@@ -93,6 +96,8 @@ def run_options(run: argparse.ArgumentParser) -> None:
     model.add_argument("--prompt", metavar="TEXT", help="names and jargon that may be said")
     model.add_argument("--compute", choices=get_args(Compute), help="where to compute")
     model.add_argument("--dtype", choices=get_args(Dtype), help="in which precision")
+    cluster = run.add_argument_group("cluster", "engines on Ray Serve; everything else stays in this process")
+    cluster_options(cluster)
     settings = run.add_argument_group("settings")
     settings_options(settings)
     settings.add_argument("--print-config", action="store_true", help="print the settings in force and leave")
@@ -120,8 +125,26 @@ def run_options(run: argparse.ArgumentParser) -> None:
     server.add_argument("--no-server", action="store_true", help="no websocket and page server")
 
 
-def run(options: argparse.Namespace) -> int:
-    """`streamer run`."""
+def cluster_options(parser: Any) -> None:
+    """`--cluster` and `--replicas`, of every command that can have a cluster do its work."""
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        nargs="?",
+        const="local",
+        help="engines on Ray: auto or HOST:PORT; without ADDRESS on this machine, for this program alone",
+    )
+    parser.add_argument("--replicas", metavar="N", type=int, help="engines to start, if none are there (1)")
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`streamer serve`: `run` without a microphone, for those who send their sound to `/ingest`."""
+    options.stay = True
+    return run(options, sources=False)
+
+
+def run(options: argparse.Namespace, *, sources: bool = True) -> int:
+    """`streamer run`. `sources` False: where none is named there is none."""
     began_s = time.monotonic()
     if options.list_devices:
         return devices(options)
@@ -139,22 +162,44 @@ def run(options: argparse.Namespace) -> int:
         replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
         for plan in settings.plans()
     ]
+    audio = settings.audio
+    named = sources or settings.sources or audio.input is not None or audio.device is not None
+    if not named and not settings.server.enabled:
+        raise UsageError("--no-server: without the server nobody can send sound to `streamer serve`")
+    cluster = cluster_of(settings, plans)
     monitor = open_monitor(settings)
-    inputs, audio = open_inputs(plans, server=settings.server.enabled, monitor=monitor), settings.audio
+    inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor) if named else ()
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
         settings,
         inputs,
-        lambda tell: load(settings, plans, tell),
+        lambda tell: cluster.open(tell) if cluster else load(settings, plans, tell),
         senders=named_senders(plans),
         port_given=options.port is not None,
         began_s=began_s,
         monitor=monitor,
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
-        lessons=_lessons() if settings.own_sounds.from_pages else None,
+        elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
+        book=cluster.book if cluster and cluster.shared else None,
+        lessons=_lessons() if settings.own_sounds.from_pages and not cluster else None,
     )
-    return program.run()
+    try:
+        return program.run()
+    finally:
+        if cluster:
+            cluster.close()
+
+
+def cluster_of(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Cluster | None":
+    """The cluster that the settings name, not yet opened; None: this process computes. Raises UsageError."""
+    if settings.cluster.address is None:
+        return None
+    from streamer.cluster.connect import Cluster
+    from streamer.cluster.wish import ModelWish
+
+    wish = _wish([settings, *(plan.settings for plan in plans)])
+    return Cluster(settings.cluster, ModelWish.of(settings, wish.languages, translate=wish.translate))
 
 
 def _lessons() -> "Lessons":

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,12 +28,76 @@ from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
 from streamer.model.memory import device_failed, within_memory
+from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import SPAN_S, OwnLayer
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 from streamer.plans import DecodeTask, Hypothesis, OwnScore, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
+
+
+class WindowMel(Protocol):
+    """Where the mel of a window comes from: a stream's own `MelFrames`, or what another process sent."""
+
+    def window(self, start_sample: int, end_sample: int, total_frames: int | None = None) -> Tensor:
+        """As `MelFrames.window`."""
+
+
 Work = tuple[MelFrames, StepRequest]
+
+
+class StepEngine(Protocol):
+    """What a worker asks: an `Engine` in this process, or one that has the windows done elsewhere."""
+
+    @property
+    def model(self) -> Model | ModelOutline:
+        """The model, or what is known of it."""
+
+    def step(self, work: Sequence[Work]) -> Sequence[StepResult]:
+        """As `Engine.step`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFrames:
+    """How long one window is: mel frames of audio, with padding, and encoder frames that the decoder may attend."""
+
+    real: int
+    total: int
+    attended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What a model wants behind the audio of a window. `longest`, `shortest`, `margin`: mel frames."""
+
+    fits: bool
+    longest: int
+    shortest: int
+    margin: int
+    variable: bool
+
+    @classmethod
+    def of(cls, model: Model | ModelOutline, context: Context) -> "Padding":
+        """As `Engine` says of `context`."""
+        longest = 2 * model.dims.n_audio_ctx
+        least_s = model.min_context_s if model.variable_context else 0.0
+        shortest = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), longest)
+        return cls(context != "padded", longest, shortest, model.margin_frames, model.variable_context)
+
+    def frames(self, request: StepRequest) -> WindowFrames:
+        """The lengths of a window; all 0: too short to be heard. Raises EngineError: longer than the model hears."""
+        samples = request.end_sample - request.start_sample
+        real = samples // HOP_LENGTH
+        if real > self.longest:
+            longest_s = self.longest / FRAMES_PER_SECOND
+            raise EngineError(f"a window of {samples / SAMPLE_RATE:.2f} s is too long: the model hears {longest_s:g} s")
+        if samples < MIN_WINDOW_SAMPLES:
+            return WindowFrames(0, 0, 0)
+        if not self.fits:
+            return WindowFrames(real, self.longest, self.longest // 2)
+        total = max(_bucket(real + self.margin, self.longest), self.shortest)
+        return WindowFrames(real, total, max(-(-real // 2), 1) if self.variable else total // 2)
+
 
 BUCKET_FRAMES = 40  # `fit`: windows are rounded up to 0.4 s, so that those of many sessions share a batch
 WARM_UP_S = (1.0, 4.0, 10.0)  # windows that the warm-up runs
@@ -43,7 +107,7 @@ WARM_UP_S = (1.0, 4.0, 10.0)  # windows that the warm-up runs
 class _Window:
     """One request on its way: mel frames of audio and with padding, then what the encoder made of it."""
 
-    mel: MelFrames
+    mel: WindowMel
     request: StepRequest
     real_frames: int
     total_frames: int
@@ -69,13 +133,10 @@ class Engine:
         self.own = own
         with within_memory(f"the decoder of the model {model.name}", model.device):
             self.search = GreedySearch(model)
-        self._fits = context != "padded"
-        self._longest_frames = 2 * model.dims.n_audio_ctx
-        least_s = model.min_context_s if model.variable_context else 0.0
-        self._shortest_frames = _bucket(max(MIN_FRAMES, round(least_s * FRAMES_PER_SECOND)), self._longest_frames)
+        self._padding = Padding.of(model, context)
         self._limit = BatchLimit(model.name, model.device, self._release, records=model.records)
 
-    def step(self, work: Sequence[Work]) -> list[StepResult]:
+    def step(self, work: Sequence[tuple[WindowMel, StepRequest]]) -> list[StepResult]:
         """Carry out the requests, each on the mel frames of its own stream; results in the same order.
 
         Each window passes the encoder once. One of less than 12.6 ms (201 samples) is not heard: its result is empty.
@@ -90,7 +151,7 @@ class Engine:
         self._limit.announce()
         return results
 
-    def _step(self, work: Sequence[Work]) -> list[StepResult]:
+    def _step(self, work: Sequence[tuple[WindowMel, StepRequest]]) -> list[StepResult]:
         windows = [self._window(mel, request) for mel, request in work]
         audible = [window for window in windows if window.real_frames]
         try:
@@ -116,7 +177,7 @@ class Engine:
                 model must not serve.
         """
         passes = self.model.encoder_passes
-        lengths_s = WARM_UP_S if self._fits else WARM_UP_S[-1:]  # padded windows are all of one length
+        lengths_s = WARM_UP_S if self._padding.fits else WARM_UP_S[-1:]  # padded windows are all of one length
         work = [_noise(self.model, round(length * FRAMES_PER_SECOND)) for length in lengths_s]
         try:
             self._record()
@@ -148,14 +209,16 @@ class Engine:
     def _kinds(self) -> Iterator[Callable[[], object]]:
         """What records each kind of work: decoder steps, then whole steps of windows of each length."""
         rows = self._limit.rows
-        shorter = [length for length in reversed(PASS_FRAMES) if length < self._longest_frames] if self._fits else []
-        lengths = [self._longest_frames, *(length for length in shorter if length >= self._shortest_frames)]
-        attended = [self._longest_frames, *shorter] if self.model.variable_context else lengths
+        shorter = (
+            [length for length in reversed(PASS_FRAMES) if length < self._padding.longest] if self._padding.fits else []
+        )
+        lengths = [self._padding.longest, *(length for length in shorter if length >= self._padding.shortest)]
+        attended = [self._padding.longest, *shorter] if self.model.variable_context else lengths
         for frames in sorted({audio_end(length // 2) for length in attended}, reverse=True):
-            attended_frames = min(frames, self._longest_frames // 2)
+            attended_frames = min(frames, self._padding.longest // 2)
             yield partial(self._limit.try_rows, rows, partial(self.search.record, attended_frames, rows))
         for length in lengths:
-            whole = length if length == self._longest_frames else length // BUCKET_FRAMES * BUCKET_FRAMES
+            whole = length if length == self._padding.longest else length // BUCKET_FRAMES * BUCKET_FRAMES
             item = _noise(self.model, whole)  # not one that is rounded up beyond the pass
             for count in buckets_up_to(rows):
                 yield partial(self._step, [item] * count)
@@ -164,21 +227,9 @@ class Engine:
         self.search.release(record=record)
         self.model.release(record=record)
 
-    def _window(self, mel: MelFrames, request: StepRequest) -> _Window:
-        samples = request.end_sample - request.start_sample
-        real = samples // HOP_LENGTH
-        if real > self._longest_frames:
-            longest_s = self._longest_frames / FRAMES_PER_SECOND
-            raise EngineError(f"a window of {samples / SAMPLE_RATE:.2f} s is too long: the model hears {longest_s:g} s")
-        if samples < MIN_WINDOW_SAMPLES:
-            return _Window(mel, request, 0, 0, 0)
-        if not self._fits:
-            return _Window(mel, request, real, self._longest_frames, self._longest_frames // 2)
-        total = max(_bucket(real + self.model.margin_frames, self._longest_frames), self._shortest_frames)
-        attended = total // 2
-        if self.model.variable_context:
-            attended = max(-(-real // 2), 1)
-        return _Window(mel, request, real, total, attended)
+    def _window(self, mel: WindowMel, request: StepRequest) -> _Window:
+        frames = self._padding.frames(request)
+        return _Window(mel, request, frames.real, frames.total, frames.attended)
 
     def _of_one_length(self, windows: Iterable[_Window]) -> list[list[_Window]]:
         by_length: dict[int, list[_Window]] = defaultdict(list)
@@ -193,7 +244,7 @@ class Engine:
             torch.stack(mels),
             real_frames=[_judged_frames(window) for window in batch],
             tag_spans_s=[self._tap_span_s(window.request) for window in batch],
-            window_frames=[window.total_frames for window in batch] if self._fits else None,
+            window_frames=[window.total_frames for window in batch] if self._padding.fits else None,
         )
         for window, features, taps in zip(batch, encoded.features, encoded.taps, strict=True):
             window.features, window.taps = features[: window.total_frames // 2], taps

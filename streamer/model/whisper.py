@@ -20,6 +20,7 @@ from streamer.model.encoder import TAP_POOL, Encoder, pool_taps, pool_taps_until
 from streamer.model.graphs import BATCH_BUCKETS, Graphs, Recorder, batch_bucket, recorder_for
 from streamer.model.head import TaggingHead
 from streamer.model.memory import pinned, send
+from streamer.model.outline import HeadOutline, ModelOutline
 from streamer.model.tensor_files import cast_weights
 
 # Mel frames of recorded passes, 2 to 30 s. Their halves, the encoder positions, are multiples of 8 but for the 1500 of
@@ -106,6 +107,22 @@ class Model:
     def precision(self) -> str:
         """In which precision most is computed: float32, bfloat16, float16 or int8."""
         return "int8" if self.eight_bits else str(self.dtype).removeprefix("torch.")
+
+    def outline(self) -> ModelOutline:
+        """All of it but the weights, for those who only send windows to it."""
+        return ModelOutline(
+            name=self.name,
+            dims=self.dims,
+            variable_context=self.variable_context,
+            min_context_s=self.min_context_s,
+            previous_text=self.previous_text,
+            context_s=self.context_s,
+            margin_frames=self.margin_frames,
+            precision=self.precision,
+            dtype=self.dtype,
+            device=self.device,
+            head=HeadOutline(self.head.name, self.head.description) if self.head else None,
+        )
 
     @property
     def is_multilingual(self) -> bool:
@@ -317,13 +334,13 @@ def language_codes(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes.values()))
 
 
-def known_languages(model: Model) -> dict[str, str]:
+def known_languages(model: Model | ModelOutline) -> dict[str, str]:
     """The languages that the model can be told, code -> English name in lower case."""
     codes = model.tokenizer("en").all_language_codes if model.is_multilingual else ("en",)
     return {code: LANGUAGES[code] for code in codes}
 
 
-def check_languages(codes: Sequence[str], model: Model, where: str) -> None:
+def check_languages(codes: Sequence[str], model: Model | ModelOutline, where: str) -> None:
     """UsageError where the model cannot be told these: an English one takes what has `en` in it, and `auto` ()."""
     name = f"the model {model.name}"
     if not model.is_multilingual:

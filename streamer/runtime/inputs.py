@@ -21,7 +21,8 @@ from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE, AlertSource
 from streamer.model.catalog import BUNDLED
-from streamer.runtime.admission import LATER_S
+from streamer.runtime.admission import LATER_S, SOON_S
+from streamer.runtime.handover import Book, Handover
 from streamer.runtime.pipeline import Pipeline
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
 from streamer.server.messages import IngestFullError, IngestStart
@@ -41,7 +42,8 @@ class Input:
     """One source: its session's id, what is heard, and the settings in force for it. `path`: as in `SourcePlan`.
 
     `origin`: what its alerts come from. `waiting_samples`: the audio (16 kHz) that the source received and
-    did not hand on yet.
+    did not hand on yet. `handover`: another process had the session. `start`: what its sender said
+    first, None: the source is the program's own.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Input:
     path: str = ""
     origin: AlertSource = "live"
     waiting_samples: Callable[[], int] = lambda: 0
+    handover: Handover | None = None
+    start: IngestStart | None = None
 
 
 def open_monitor(settings: Settings) -> "Monitor | None":
@@ -176,11 +180,13 @@ class Ingests:
         settings: Settings,
         named: Mapping[str, Settings],
         refusal: Callable[[], str | None] = lambda: None,
+        book: Book | None = None,
     ) -> None:
         """`make` builds a sender's pipeline; `closed` hears of sessions that ended; `named`: settings by source.
 
-        `refusal`: why the machine carries no further stream, None: it does.
+        `refusal`: why the machine carries no further stream, None: it does. `book` has the sessions of other processes.
         """
+        self._book = book
         self._refusal = refusal
         self._make, self._closed, self._settings, self._named = make, closed, settings, named
         self._open: dict[str, Pipeline] = {}
@@ -195,14 +201,37 @@ class Ingests:
             raise IngestFullError(f"full: {MAX_SENDERS} senders are heard already; try in {LATER_S} s")
         if refusal := self._refusal():
             raise IngestFullError(refusal)
+        handover = self._taken_up(start)
         self._count += 1
-        settings = self._settings if start.source is None else self._named[start.source]
-        queue = PcmQueue(start, session_name(f"{start.source or 'in'}{self._count}"))
+        source_name = handover.source if handover else start.source
+        settings = self._named.get(source_name, self._settings) if source_name else self._settings
+        new = session_name(f"{start.source or 'in'}{self._count}")
+        queue = PcmQueue(start, start.session or new, begin_s=handover.begin_s if handover else None)
         source = IngestSource(queue, settings.audio.stall_s)
-        pipeline = self._make(Input(queue.session, source, settings, waiting_samples=source.waiting_samples))
+        pipeline = self._make(
+            Input(
+                queue.session,
+                source,
+                settings,
+                waiting_samples=source.waiting_samples,
+                handover=handover,
+                start=start,
+            )
+        )
         self._open[pipeline.name] = pipeline
         pipeline.start()
         return queue
+
+    def _taken_up(self, start: IngestStart) -> Handover | None:
+        """The session that a sender wants to go on; None: it wants a new one."""
+        if start.session is None:
+            return None
+        if start.session in self._open:
+            raise IngestFullError(f"session: {start.session} is heard here still; try in {SOON_S} s")
+        kept = self._book.take(start.session) if self._book else None
+        if kept is None:
+            raise UsageError(f"session: {start.session!r} is not kept here; without it a new one begins")
+        return Handover.of(kept, start.audio_t, time.time())
 
     def sweep(self) -> None:
         """Close the sessions of senders that are done."""

@@ -16,6 +16,7 @@ from streamer.audio.ring import RingBuffer
 from streamer.errors import Backoff
 from streamer.events import SAMPLE_RATE
 from streamer.plans import Hop, Plan, SegmentClosed, SpeechOver
+from streamer.runtime.handover import NOT_SENT, Handover
 from streamer.runtime.lane import Lane
 from streamer.runtime.stream import Emit, Hearing, Listener
 from streamer.runtime.told import Told
@@ -41,24 +42,32 @@ class Pipeline:
         waiting_samples: Callable[[], int] = lambda: 0,
         clips: ClipRing | None = None,
         told: Told | None = None,
+        handover: Handover | None = None,
     ) -> None:
         """`waiting_samples`: as in `Input`. `clips` keeps the last seconds for whoever cuts from it.
 
         `told`: what an earlier process said of this session, whose clock goes on where that ended; None: nothing.
+        `handover`: another process of a cluster had the session, and its sender is there still.
         """
-        start_sample = told.audio_sample if told else 0
+        told = handover.told if handover else told
+        start_sample = handover.begin_sample if handover else told.audio_sample if told else 0
         self.source = source
         self.name = hearing.session.name
         self.failure: Exception | None = None
         self._waiting_samples, self.clips = waiting_samples, clips
-        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample)
+        self._missing_samples = handover.lost_samples if handover else 0  # before the first sound that comes
+        self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample + self._missing_samples)
         self._listener = Listener(settings, "starting", start_sample)
+        if handover:
+            hearing.take_up(handover.told, start_sample)
         self._last_audio_s = time.monotonic()
         self._backoff, self._deaf_until_s = Backoff(), 0.0  # of the listener
         self._missed_samples, self._missed_for = 0, ""  # what it did not hear since it failed
         self._planned_sample = start_sample  # end of the last hop that went to the lane
         patience_s = 0.0 if source.live else CATCH_UP_S
         self.lane: Lane = worker.add(hearing, emit, patience_s, settings.window, self._unread_samples, told)
+        if handover:
+            self.lane.backlog.schedule.begin_at(start_sample)
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture-{self.name}", daemon=True),
             threading.Thread(target=self._listen, name=f"listener-{self.name}", daemon=True),
@@ -124,6 +133,7 @@ class Pipeline:
 
     def _listen(self) -> None:
         try:
+            self._pass_on(self._listener.lost(self._missing_samples, NOT_SENT))
             for block in self._ring.blocks():
                 if self.lane.done.is_set():
                     return  # nobody will hear the rest

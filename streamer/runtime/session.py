@@ -135,6 +135,7 @@ class Session:
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
         self.name, self._last_seq, self.source = name, begun, source  # number of the newest event
         self._audio_sample = 0  # end of the audio that is known
+        self._judged_sample = 0  # to here, by a session before this one
         self._looked_ahead = 0  # to here, where that is further than the events are
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
@@ -160,7 +161,8 @@ class Session:
         if not isinstance(plan, Hop):
             return None
         self.text.hear(plan)
-        spans = self._settings.tags.spans_s if judge and plan.judge and not plan.silent and self._judges else ()
+        judge = judge and plan.judge and plan.end_sample > self._judged_sample
+        spans = self._settings.tags.spans_s if judge and not plan.silent and self._judges else ()
         start, decode = self.text.prepare(plan.end_sample, plan.text and text)
         if not spans and decode is None:
             return None
@@ -212,17 +214,19 @@ class Session:
         self._shown = shown
         return [Status(**self._stamp(at), state=shown[0], detail=notice or shown[1]), *self._alerts(at)]
 
-    def go_on(self, failed: "Session", told: Told, at_sample: int) -> None:
-        """Take the place of a session that failed, from this sample on: the numbers and the states of its source and
-        its sinks go on, nothing else of it does.
+    def go_on(self, failed: "Session | None", told: Told, at_sample: int) -> None:
+        """Take the place of a session that failed (None: in another process), from this sample on: the numbers and the
+        states of its source and its sinks go on, nothing else of it does. Audio that was judged before has its words
+        looked for, and nothing else.
         """
         self._last_seq = told.seq
+        self._judged_sample = told.audio_sample
         self._audio_sample = max(at_sample, told.audio_sample)
         self._cadence_sample = at_sample
-        self._states = dict(failed._states)
+        self._states = dict(failed._states) if failed else {}
         self.text.begin_at(at_sample, told.segments)
         self.alerts.number_from(told.alerts + 1)
-        for rule in failed._learned:
+        for rule in failed._learned if failed else ():
             self.listen_for(rule)
         ids = count(told.sounds + 1)
         self._own.ids = ids
@@ -285,6 +289,8 @@ class Session:
 
     def _hop(self, hop: Hop, result: StepResult | None) -> list[Event]:
         at = self._audio_sample  # an empty hop, of text that was put off, may end earlier
+        if hop.judge and hop.end_sample <= self._judged_sample:
+            hop = replace(hop, judge=False)
         if self._audibility and not hop.lost:
             self._audibility.hear(hop.samples)
         judgement = result.judgement if result else ()

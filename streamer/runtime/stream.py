@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from streamer.audio.block import AudioBlock, Source
 from streamer.audio.conditioning import Conditioner
 from streamer.audio.mel import MelFrames
-from streamer.errors import InputError, StreamerError
+from streamer.errors import InputError, StreamerError, UsageError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, State
-from streamer.model.engine import Engine
+from streamer.model.engine import Engine, StepEngine
+from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.plans import AudioLost, Beat, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
@@ -134,7 +135,7 @@ class Hearing:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | ModelOutline,
         settings: Settings,
         name: str = "s1",
         local_time: Callable[[], float] | None = None,
@@ -158,6 +159,11 @@ class Hearing:
         other.mel = MelFrames(self._model.dims.n_mels, at_sample)
         other.session.go_on(self.session, told, at_sample)
         return other
+
+    def take_up(self, told: Told, at_sample: int) -> None:
+        """Before anything else: go on where a session of another process ended, with its audio from this sample on."""
+        self.mel = MelFrames(self._model.dims.n_mels, at_sample)
+        self.session.go_on(None, told, at_sample)
 
     def begin(self, plan: Plan, *, text: bool = True, judge: bool = True) -> StepRequest | None:
         """Take the plan's audio; what the model has to do for it, if anything."""
@@ -185,28 +191,35 @@ class Stream:
     """Captions, tags, sounds and alerts of one stream of audio; the same events for any chunking.
 
     `settings` None: the defaults. `source`: what its alerts say that they come from. `own`: sounds of one's own, judged
-    where there is a head or a rule for one of them. Not for several threads at once. `DESIGN`: one encoder pass per hop
-    at most.
+    where there is a head or a rule for one of them. `engine`: what runs the steps where not the `model` itself does (a
+    cluster). Not for several threads at once. `DESIGN`: one encoder pass per hop at most.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | ModelOutline,
         settings: Settings | None = None,
         *,
         name: str = "s1",
         source: AlertSource = "live",
         own: OwnLayer | None = None,
+        engine: StepEngine | None = None,
     ) -> None:
         settings = settings or Settings()
-        self._engine = Engine(model, context=settings.model.context, own=own)
+        if engine is None:
+            if isinstance(model, ModelOutline):
+                raise UsageError(f"engine: the model {model.name} has no weights here: an engine that has is needed")
+            engine = Engine(model, context=settings.model.context, own=own)
+        self._engine = engine
         self._listener = Listener(settings)
         self._hearing = Hearing(model, settings, name, source=source)
         self._state: State = "starting"
 
     @property
     def engine(self) -> Engine:
-        """What runs the steps; its counters are for benches."""
+        """What runs the steps; its counters are for benches. UsageError where that is somewhere else."""
+        if not isinstance(self._engine, Engine):
+            raise UsageError("engine: the steps of this stream run elsewhere")
         return self._engine
 
     @property
@@ -289,7 +302,7 @@ def hear_at_once(
     return failures
 
 
-def text_model(model: Model) -> TextModel:
+def text_model(model: Model | ModelOutline) -> TextModel:
     """What the text session needs to know of the model."""
     tokenizer = model.tokenizer("en" if model.is_multilingual else None)
     return TextModel(
@@ -302,7 +315,7 @@ def text_model(model: Model) -> TextModel:
     )
 
 
-def head_facts(model: Model) -> HeadFacts | None:
+def head_facts(model: Model | ModelOutline) -> HeadFacts | None:
     """What the session needs to know of the model's head; None without one."""
     if model.head is None:
         return None

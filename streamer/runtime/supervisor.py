@@ -21,7 +21,8 @@ from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event, State
 from streamer.model.download import LoadStep, Tell
-from streamer.model.engine import Engine
+from streamer.model.engine import Engine, StepEngine
+from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import own_layer
 from streamer.model.whisper import Model, check_languages, language_codes
 from streamer.output.live_captions import LiveCaptions, open_captions
@@ -29,6 +30,7 @@ from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.output.terminal import LoadingView
 from streamer.runtime.announcement import announce
 from streamer.runtime.event_log import EventLog, say_again
+from streamer.runtime.handover import Book
 from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Action
 from streamer.runtime.opening import Opening
@@ -48,7 +50,7 @@ from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
 from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
-from streamer.runtime.worker import Worker
+from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
     Ack,
@@ -62,6 +64,7 @@ from streamer.server.messages import (
     SessionInfo,
     SetLanguage,
 )
+from streamer.server.replay import Entry
 from streamer.server.teaching import Reply, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
@@ -71,8 +74,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RECONNECT = 4000  # close code: the session goes on elsewhere
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-LoadModel = Callable[[Tell], Model]
+LoadModel = Callable[[Tell], Model | ModelOutline]
 Made = TypeVar("Made")
 
 
@@ -82,7 +86,9 @@ class Program:
     Live, the server answers before: its pages show what is being loaded. `began_s`: `time.monotonic` at the start of
     the program, for telling people how long they waited (None: that is not told).
 
-    `load_on_cpu` loads the model of that name there, where the device fails that it is on.
+    `load_on_cpu` loads the model of that name there, where the device fails that it is on. `elsewhere` makes what asks
+    the engines of a cluster, where `load` gives a model without its weights; `book` opens what keeps the sessions of
+    senders there.
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
@@ -102,11 +108,15 @@ class Program:
         port_given: bool = True,
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
+        elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
+        book: Callable[[], Book] | None = None,
         lessons: Lessons | None = None,
         monitor: "Monitor | None" = None,
     ) -> None:
         self._settings, self._load = settings, load
-        self._load_on_cpu, self._monitor = load_on_cpu, monitor
+        self._load_on_cpu, self._elsewhere, self._open_book = load_on_cpu, elsewhere, book
+        self._book: Book | None = None  # while there is one: of the sessions of senders
+        self._monitor = monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         keeps = settings.history.persist and settings.server.enabled and self._live
@@ -116,7 +126,7 @@ class Program:
         self._deliveries = Deliveries(())
         self._captions = LiveCaptions(())
         self._server: ServerThread | None = None
-        self._model: Model | None = None  # once it is loaded
+        self._model: Model | ModelOutline | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
         self._ingests: Ingests | None = None  # while senders are taken
         self._uploads = Uploads(settings)
@@ -204,7 +214,7 @@ class Program:
         opened_at = time.time() - (kept.start_s if kept else 0.0)
         return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None, source)
 
-    def _engine(self, opening: Opening) -> Engine:
+    def _engine(self, opening: Opening) -> StepEngine:
         """The model, loaded and warmed up; says what is done."""
         view = None if self._settings.output.quiet else LoadingView(sys.stderr, brief=not self._live)
 
@@ -216,11 +226,14 @@ class Program:
 
         try:
             model = self._model = self._load(tell)
-            own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
-            tell(LoadStep(f"warming up {model.name}"))
-            self._teaching.own = own
-            engine = Engine(model, context=self._settings.model.context, own=own)
-            engine.warm_up()
+            if isinstance(model, ModelOutline):  # the engines of a cluster are warm, and judge learned sounds there
+                engine = self._remote(model)
+            else:
+                own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
+                tell(LoadStep(f"warming up {model.name}"))
+                self._teaching.own = own
+                engine = here = Engine(model, context=self._settings.model.context, own=own)
+                here.warm_up()
         finally:
             if view:
                 view.close()
@@ -270,12 +283,13 @@ class Program:
 
         return emit
 
-    def _run_at_once(self, engine: Engine, outlet: Outlet) -> None:
+    def _run_at_once(self, engine: StepEngine, outlet: Outlet) -> None:
         """Speed 0: the reader waits for every hop, nothing is dropped; only what is written has a thread of its own."""
         outlet.start(screen(self._settings.output))
 
         def make(item: Input) -> Stream:
-            return Stream(engine.model, item.settings, name=item.name, source=item.origin, own=engine.own)
+            own, elsewhere = (engine.own, None) if isinstance(engine, Engine) else (None, engine)
+            return Stream(engine.model, item.settings, name=item.name, source=item.origin, own=own, engine=elsewhere)
 
         streams = [self._checked(item, make) for item in self._inputs]
 
@@ -289,8 +303,9 @@ class Program:
             sources, streams, self._emitter(outlet), lambda: self._interruption.asked or outlet.reader_gone
         )
 
-    def _run_live(self, engine: Engine, outlet: Outlet, opening: Opening) -> None:
-        worker, emit = Worker(engine, spare=self._spare), self._emitter(outlet)
+    def _run_live(self, engine: StepEngine, outlet: Outlet, opening: Opening) -> None:
+        hang_s = HANG_S if isinstance(engine, Engine) else FAR_HANG_S
+        worker, emit = Worker(engine, spare=self._spare, hang_s=hang_s), self._emitter(outlet)
         self._deliveries.put(opening.events)
         outlet.put(opening.events)
 
@@ -302,19 +317,31 @@ class Program:
             )
             if told.audio_sample:
                 hearing = hearing.again(told, told.audio_sample)
-            clips = self._deliveries.clips(item.name, told.audio_sample) or self._teaching.ring(told.audio_sample)
-            pipeline = Pipeline(item.source, item.settings, worker, hearing, emit, item.waiting_samples, clips, told)
+            begun = item.handover.begin_sample if item.handover else told.audio_sample
+            clips = self._deliveries.clips(item.name, begun) or self._teaching.ring(begun)
+            say = self._book.emitter(item.name, emit, item.source.close) if self._book and item.start else emit
+            pipeline = Pipeline(
+                item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, told, item.handover
+            )
             self._pipelines[item.name] = pipeline
-            self._teaching.meet(pipeline.lane)
+            if item.handover:
+                say(item.handover.closing)
             if self._output_state[0] != "listening":
                 pipeline.lane.ask(self._say_output)
             return pipeline
 
         def take_sender(item: Input) -> Pipeline:
-            pipeline = make(item)
+            handover = item.handover
             if self._server:
-                self._server.open_session(self._info(item.name))
-            return pipeline
+                info = self._info(item.name)
+                if handover:
+                    info = replace(info, opened_at=handover.opened_at)
+                kept = [Entry.of(event) for event in handover.past] if handover else []
+                lost_to = kept[0].seq - 1 if kept else 0
+                self._server.open_session(info, kept, lost_to, again=handover is not None)
+            if self._book and not handover:
+                self._book.open(item.name, item.start.source if item.start else None)
+            return make(item)
 
         def closed(name: str) -> None:
             self._pipelines.pop(name, None)
@@ -322,10 +349,14 @@ class Program:
                 self._server.close_session(name)
 
         own = [self._checked(item, make) for item in self._inputs]
-        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal)
+        self._book = self._open_book() if self._open_book else None
+        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal, self._book)
         worker.start()
-        self._uploads.begin(engine.model, worker)
-        self._teaching.begin(engine.model, worker)
+        if isinstance(engine.model, Model):
+            self._uploads.begin(engine.model, worker)
+            self._teaching.begin(engine.model, worker)
+        else:
+            self._uploads.refuse("no recordings are taken here: `streamer transcribe --cluster` reads them")
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -337,6 +368,10 @@ class Program:
         self._watch(own, worker, outlet)
         self._systemd.stopping()
         self._ingests = None  # no more senders
+        if self._book:  # senders go on elsewhere, from what was written down
+            self._book.leave()
+            if self._server and not own:
+                self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
         self._uploads.end()
         self._teaching.end()
         if not end_sessions(list(self._pipelines.values()), worker, self._interruption.deadline):
@@ -345,10 +380,16 @@ class Program:
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
-    def _spare(self) -> Engine:
+    def _remote(self, model: ModelOutline) -> StepEngine:
+        assert self._elsewhere is not None
+        return self._elsewhere(model)
+
+    def _spare(self) -> StepEngine:
         """The engine to go on with where a step hangs or the device failed: on the CPU, if it was not there already."""
         model = self._model
         assert model is not None
+        if isinstance(model, ModelOutline):
+            return self._remote(model)
         if model.device.type != "cpu" and self._load_on_cpu is not None:
             log.error("%s failed: going on with the CPU, which may be too slow for this model", model.device)
             model = self._model = self._load_on_cpu(model.name)
@@ -495,8 +536,11 @@ class Program:
         }
 
 
-def described(model: Model) -> str:
+def described(model: Model | ModelOutline) -> str:
     """A model for people: name, precision, threads or device, head."""
+    if isinstance(model, ModelOutline):
+        head = model.head.name if model.head else "none (captions only)"
+        return f"{model.name} ({model.precision}, {model.device.type}, on a cluster), head: {head}"
     threads = torch.get_num_threads()
     on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
     head = model.head.name if model.head else "none (captions only)"

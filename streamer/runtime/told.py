@@ -9,6 +9,9 @@ from typing import Any
 
 from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, read_event, seconds
 
+UNCOMMITTED_S = 15.0  # speech that is older was committed or given up
+UNTOLD_S = 3.0  # an utterance may have begun so long ago without a word of it
+
 
 class Told:
     """The newest event of all that is open, and the highest numbers that were given."""
@@ -19,13 +22,20 @@ class Told:
         self.segments = 0  # the next segment's number
         self.sounds = self.alerts = 0  # the last ids
         self.over = False  # the newest event says that the session stopped
-        self._audio_t = 0.0
+        self._audio_t = self._committed_t = 0.0  # the latter: end of the last committed word
         self._open: dict[tuple[type[Event], int], Transcript | Sound | Alert] = {}
 
     @property
     def audio_sample(self) -> int:
         """End of the audio that events were said of."""
         return round(self._audio_t * SAMPLE_RATE)
+
+    @property
+    def resume_sample(self) -> int:
+        """From here on another session has to hear the audio, so that no word is lost that people were not told of."""
+        speaking = any(isinstance(last, Transcript) for last in self._open.values())
+        back_s = UNCOMMITTED_S if speaking else UNTOLD_S
+        return round(max(self._committed_t, self._audio_t - back_s, 0.0) * SAMPLE_RATE)
 
     def note(self, event: Event) -> None:
         """It is about to be said."""
@@ -34,6 +44,7 @@ class Told:
         match event:
             case Transcript():
                 self.segments = max(self.segments, event.segment + 1)
+                self._committed_t = max([self._committed_t, *(word.end for word in event.words[-1:])])
                 self._keep(event, event.segment, ended=event.final)
             case Sound():
                 self.sounds = max(self.sounds, event.id)

@@ -38,6 +38,7 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lender: tuple[Model, Worker] | None = None  # while recordings are taken
+        self._refusal = "no recordings are taken now: the model is still being loaded, or the program ends"
         self._facts: ModelFacts | None = None
         self._longest_min = settings.server.upload_max_min
         self._places = threading.Semaphore(MAX_AT_ONCE)
@@ -47,6 +48,10 @@ class Uploads:
         """From now on recordings are taken."""
         self._facts = ModelFacts(model.name, known_languages(model))
         self._lender = model, worker
+
+    def refuse(self, reason: str) -> None:
+        """None are taken; clients are told why."""
+        self._refusal = reason
 
     def end(self) -> None:
         """No more are taken; those at hand end with the worker."""
@@ -62,7 +67,7 @@ class Uploads:
         Raises UploadRefusedError: language, prompt or file; BusyError; EngineError.
         """
         if self._lender is None:
-            raise BusyError("no recordings are taken now: the model is still being loaded, or the program ends")
+            raise BusyError(self._refusal)
         model, worker = self._lender
         settings = self._settings_for(upload, model)
         _check_kind(upload)

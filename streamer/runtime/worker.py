@@ -21,13 +21,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import ParamSpec, TypeVar
 
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events import SAMPLE_RATE, State
-from streamer.model.engine import Engine, Work
+from streamer.model.engine import Engine, StepEngine, Work
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.own_sounds import OwnLayer
 from streamer.plans import StepRequest, StepResult
@@ -45,6 +45,7 @@ BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 TELL_S = 2.5  # a step that takes so long is said
 HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
+FAR_HANG_S = 60.0  # of an engine elsewhere, which tries for 40 s itself: its machines come and go
 HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
 RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
 STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
@@ -84,16 +85,21 @@ class Worker:
     """Runs `engine` for every lane. `failure` holds the error that only a new process helps against, if there is one.
 
     `spare` makes the engine to go on with where a step hangs or the device failed; None: the same one is asked again.
-    `clock` measures the steps.
+    `clock` measures the steps. `hang_s`: a step that takes so long never ends.
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock = time.monotonic, spare: Callable[[], Engine] | None = None
+        self,
+        engine: StepEngine,
+        clock: Clock = time.monotonic,
+        spare: Callable[[], StepEngine] | None = None,
+        hang_s: float = HANG_S,
     ) -> None:
+        self._hang_s = hang_s
         self.overload = Overload()
         self.admission = Admission()
         self.failure: Exception | None = None
-        self._engine: Engine | None = engine  # None: the spare one is to be made
+        self._engine: StepEngine | None = engine  # None: the spare one is to be made
         self._spare = spare or (lambda: engine)
         self._clock = clock
         self._ready = threading.Condition()
@@ -147,7 +153,7 @@ class Worker:
         """From the next step on the engine judges these sounds of one's own; waits for that, as `lend` does."""
 
         def swap() -> None:
-            assert self._engine is not None
+            assert isinstance(self._engine, Engine)  # those of a cluster are not taught from the pages
             self._engine.own = own
 
         self.lend(swap)
@@ -177,7 +183,7 @@ class Worker:
         with self._ready:
             dead, phase = not self._thread.is_alive(), self._phase
             hangs_s = self._clock() - self._step_s if phase is _Phase.STEPPING and not dead else 0.0
-            hopeless = dead or hangs_s >= max(HANG_S, HANG_TIMES * self._longest_s)
+            hopeless = dead or hangs_s >= max(self._hang_s, HANG_TIMES * self._longest_s)
             if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
                 return
             if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
@@ -348,7 +354,7 @@ class Worker:
                 continue
             request = lane.hearing.begin(job.plan, text=job.text, judge=job.judge) if model else None
             if request is not None:
-                return _Window(lane, job, request)
+                return _Window(lane, job, replace(request, urgent=lane.backlog.closing))
             self._complete(lane, job, None)
         return None
 
@@ -388,7 +394,7 @@ class Worker:
         self._spared = self._restarts = 0
         return results
 
-    def _another_engine(self, error: BaseException | None) -> Engine:
+    def _another_engine(self, error: BaseException | None) -> StepEngine:
         """The spare one, once the failed one's memory is given back: the traceback of its `error` keeps it."""
         self._engine = None
         while error is not None:

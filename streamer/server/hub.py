@@ -140,9 +140,14 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
-    def open_session(self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0) -> None:
-        """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before."""
-        if info.session in self._sessions:
+    def open_session(
+        self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0, *, again: bool = False
+    ) -> None:
+        """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before,
+        unless it goes on `again` here: then everything that is kept takes the place of what was.
+        """
+        known = self._sessions.get(info.session)
+        if known is not None and not (again and not known.active):
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
         replay.begin(kept, lost_to)

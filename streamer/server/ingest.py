@@ -59,8 +59,15 @@ class PcmQueue:
     Holds at most `capacity_s` seconds of sound, and what a writer had in hand when it was stopped.
     """
 
-    def __init__(self, start: IngestStart, session: str, capacity_s: float = 10.0, patience_s: float = 2.0) -> None:
-        self.start, self.session = start, session
+    def __init__(
+        self,
+        start: IngestStart,
+        session: str,
+        capacity_s: float = 10.0,
+        patience_s: float = 2.0,
+        begin_s: float | None = None,
+    ) -> None:
+        self.start, self.session, self.begin_s = start, session, begin_s
         self._capacity = max(1, int(capacity_s * start.sample_rate)) * start.frame_bytes
         self._patience_s = patience_s
         self._pieces: deque[PcmPiece] = deque()
@@ -200,7 +207,7 @@ async def receive(
         await send(error(str(exc)))
         return 1008, "the start message cannot be used"
     try:
-        await send(started(sink.session))
+        await send(started(sink.session, sink.begin_s))
         if start.events:
             teller = asyncio.create_task(tell(sink.session))
             teller.add_done_callback(_note)

@@ -134,7 +134,8 @@ class SetProgram:
 class IngestStart:
     """What a sender says first: `sample_rate` in Hz, interleaved `channels`, which entry of the settings it is.
 
-    `events`: the sender wants its session's events on the same socket.
+    `events`: the sender wants its session's events on the same socket. `session`: it was heard in this one, at a server
+    that is gone; `audio_t`: it can send its sound again from there on (s), None: it has none but what comes.
     """
 
     sample_rate: Annotated[int, Field(strict=True, ge=8_000, le=192_000)]
@@ -142,6 +143,8 @@ class IngestStart:
     source: StrictStr | None = None
     encoding: Literal["pcm_s16le"] = "pcm_s16le"
     events: StrictBool = False
+    session: Name | None = None
+    audio_t: Annotated[float, Field(strict=True, ge=0, le=MAX_SEQ, allow_inf_nan=False)] | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -227,6 +230,10 @@ class IngestSink(Protocol):
     @property
     def session(self) -> str:
         """The session that was opened for it."""
+
+    @property
+    def begin_s(self) -> float | None:
+        """Where the sound is to begin, in a session that goes on; None: at the beginning of a new one."""
 
     async def write(self, pcm: bytes) -> None:
         """Take bytes, not necessarily whole frames. Raises StreamerError when the session is over."""
@@ -388,9 +395,10 @@ def error(detail: str) -> dict[str, Any]:
     return _message("error", detail=detail)
 
 
-def started(session: str) -> dict[str, Any]:
-    """The answer to a sender's `start`: the session that was opened for it."""
-    return _message("started", session=session)
+def started(session: str, begin_s: float | None = None) -> dict[str, Any]:
+    """The answer to a sender's `start`: the session that was opened for it, or goes on with its sound from there."""
+    goes_on = {} if begin_s is None else {"audio_t": round(begin_s, 6)}
+    return _message("started", session=session, **goes_on)
 
 
 def events_gap(session: str, from_seq: int, to_seq: int, reason: str) -> dict[str, Any]:

@@ -153,10 +153,12 @@ class ServerThread:
         keys, address = self._access.keys, f"{(outside and self.outside_url) or self.url}{path}"
         return address + ("" if keys is None else f"{'&' if '?' in path else '?'}code={keys.new_code()}")
 
-    def open_session(self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0) -> None:
+    def open_session(
+        self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0, *, again: bool = False
+    ) -> None:
         """As `Hub.open_session`: announce a session before its first event."""
         with self._lock:
-            self._hub.open_session(info, kept, lost_to)
+            self._hub.open_session(info, kept, lost_to, again=again)
 
     def describe(self, info: SessionInfo) -> None:
         """Tell more of a session that was announced before it was known. Raises KeyError for one that is not open."""

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from streamer.errors import ConfigError, meant
 from streamer.settings.captions import ObsSettings, YouTubeSettings, ZoomSettings
+from streamer.settings.cluster import ClusterSettings
 from streamer.settings.deliveries import DeliverySettings
 from streamer.settings.monitor import MonitorSettings
 from streamer.settings.own_sounds import OwnSoundSettings
@@ -248,6 +249,7 @@ class Settings(Section):
     monitor: MonitorSettings = MonitorSettings()
     server: ServerSettings = ServerSettings()
     history: EventHistorySettings = EventHistorySettings()
+    cluster: ClusterSettings = ClusterSettings()
     output: OutputSettings = OutputSettings()
     sources: tuple[SourceSettings, ...] = Field((), description="several microphones, files …, instead of one in audio")
 

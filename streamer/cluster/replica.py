@@ -1,0 +1,130 @@
+"""The engine deployment: `Engine.step` behind `serve.batch`, one model to a replica. Only where Ray is.
+
+    windows ──► serve.batch: what comes within 2 ms ──► Waiting: finals first ──► the engine's thread
+
+The event loop takes windows in, also while the engine works, and makes batches by what they cost; one thread owns the
+model, as in the single program.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ray import serve
+
+from streamer.cluster.waiting import Waiting
+from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
+from streamer.cluster.wish import ModelWish
+from streamer.errors import DeviceFailed, EngineError
+from streamer.model.choice import Wish, load_model
+from streamer.model.engine import Engine
+from streamer.model.outline import ModelOutline
+from streamer.model.own_sounds import own_layer
+
+log = logging.getLogger(__name__)
+
+BATCH_FRAMES = 16_000  # mel frames with their padding: 160 s of audio, 16 windows of 10 s
+GATHER_S = 0.002  # a batch waits so long for more; what an ingress sends at once comes within that
+HANG_S = 15.0  # a step that takes so long never ends, as far as we can tell
+GATHERED = 64  # of these at a time: each only waits for its answers
+
+
+class Replica:
+    """One replica: a model, its engine, and the thread that owns both."""
+
+    def __init__(self, wish: ModelWish, cpus: int) -> None:
+        """Load and warm up; Serve sends nothing before. Raises what loading raises."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._engine = self._thread.submit(_load, wish, cpus).result()
+        self._waiting: Waiting[tuple[SentWindow, asyncio.Future[Answer]]] = Waiting()
+        self._work: asyncio.Task[None] | None = None
+        self._failed = ""
+        self._began_s: float | None = None  # of the step at hand
+        self._steps: dict[int, tuple[int, float]] = {}  # windows in a batch -> such batches, seconds of all of them
+
+    async def __call__(self, window: SentWindow) -> Answer:
+        """Do one window; with it go those that come at the same time."""
+        found: Answer = await self._together(window)
+        return found
+
+    @serve.batch(  # type: ignore[untyped-decorator]
+        max_batch_size=BATCH_FRAMES,
+        batch_wait_timeout_s=GATHER_S,
+        max_concurrent_batches=GATHERED,
+        batch_size_fn=lambda windows: sum(window.total_frames for window in windows),
+    )
+    async def _together(self, windows: list[SentWindow]) -> list[Answer]:
+        """With what waits already; the answers in order."""
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in windows]
+        for window, answer in zip(windows, answers, strict=True):
+            self._waiting.put((window, answer), window.total_frames, urgent=window.request.urgent)
+        if self._work is None or self._work.done():
+            self._work = loop.create_task(self._work_off())
+        return list(await asyncio.gather(*answers))
+
+    async def _work_off(self) -> None:
+        """Do what waits, a batch at a time, until nothing does."""
+        while self._waiting:
+            batch = self._waiting.take(BATCH_FRAMES)
+            began_s = self._began_s = time.monotonic()
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._step, [window for window, _ in batch]
+            )
+            self._began_s = None
+            count, total_s = self._steps.get(len(batch), (0, 0.0))
+            self._steps[len(batch)] = count + 1, total_s + time.monotonic() - began_s
+            for (_, answer), one in zip(batch, found, strict=True):
+                if not answer.done():  # nobody waits any more
+                    answer.set_result(one)
+
+    async def outline(self) -> ModelOutline:
+        """What the ingresses have to know of the model."""
+        return self._engine.model.outline()
+
+    async def facts(self) -> dict[str, Any]:
+        """What it did, and which process it is."""
+        return {"pid": os.getpid(), "steps": dict(self._steps)}
+
+    def check_health(self) -> None:
+        """Serve puts another replica in the place of one whose device failed, or whose step does not end."""
+        if self._failed:
+            raise RuntimeError(self._failed)
+        hangs_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s
+        if hangs_s >= HANG_S:
+            raise RuntimeError(f"the model has not answered for {hangs_s:.0f} s")
+
+    def _step(self, windows: Sequence[SentWindow]) -> list[Answer]:
+        """In the thread of the engine. One bad window does not cost the others theirs."""
+        try:
+            return list(self._engine.step([(SentMel(window), window.request) for window in windows]))
+        except DeviceFailed as error:
+            self._failed = str(error)
+            return [Refused(str(error), device=True)] * len(windows)
+        except Exception as error:  # noqa: BLE001  whatever the model raises
+            if len(windows) > 1:
+                return [answer for window in windows for answer in self._step([window])]
+            said = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+            return [Refused(said.partition("\n")[0])]
+
+
+def _load(wish: ModelWish, cpus: int) -> Engine:
+    import torch
+
+    torch.set_num_threads(wish.threads or max(1, cpus))
+    model = load_model(
+        wish.name,
+        head=wish.head,
+        device=wish.compute,
+        dtype=wish.dtype,
+        short_windows=wish.context != "padded",
+        wish=Wish(frozenset(wish.languages), translate=wish.translate),
+    )
+    own = own_layer(model, wish.own_sounds) if wish.own_sounds else None
+    engine = Engine(model, context=wish.context, own=own)
+    engine.warm_up()
+    return engine

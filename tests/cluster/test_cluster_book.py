@@ -1,0 +1,167 @@
+"""What is kept of senders' sessions, and how one goes on elsewhere."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from streamer.cluster.book import KEPT_EVENTS, ClusterBook, Ledger
+from streamer.events import Event, Status, Transcript, Word
+from streamer.runtime.handover import MOVED, Handover, Kept
+from streamer.runtime.told import UNCOMMITTED_S, UNTOLD_S, Told
+
+LATE_S = 5.0  # for threads on a busy machine; nothing is expected to take so long
+
+
+def status(seq: int, audio_t: float = 0.0, state: Any = "listening", session: str = "in1") -> Status:
+    return Status(session=session, seq=seq, audio_t=audio_t, state=state, detail="")
+
+
+def transcript(seq: int, audio_t: float, ends: Sequence[float] = (), *, final: bool = False) -> Transcript:
+    words = tuple(Word(f"w{place}", end - 0.2, end, 0.9) for place, end in enumerate(ends))
+    text = " ".join(word.word for word in words)
+    more = "" if final else "tail"
+    return Transcript(
+        session="in1", seq=seq, audio_t=audio_t, segment=0, start=0.5, end=audio_t, text=text, partial=more,
+        final=final, words=words, language="en", speech_probability=0.9,
+    )  # fmt: skip
+
+
+class HereDesk:
+    """A ledger in this process, which can be made silent or slow."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.silent = ledger, False
+        self.free = threading.Event()
+        self.free.set()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        self.free.wait(LATE_S)
+        if self.silent:
+            raise TimeoutError
+        return getattr(self.ledger, method)(*arguments)
+
+
+class Heard(list[Event]):
+    """What people were told; `wait(n)` waits until it is so many events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Condition()
+
+    def emit(self, events: Sequence[Event]) -> None:
+        with self.changed:
+            self.extend(events)
+            self.changed.notify_all()
+
+    def wait(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self) >= count, LATE_S)
+
+
+def test_an_event_is_written_down_before_anybody_is_told():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a", lambda: 100.0)
+    book.open("in1", None)
+    say = book.emitter("in1", heard.emit, lambda: None)
+    desk.free.clear()
+    say([status(1)])
+    assert not heard
+    desk.free.set()
+    heard.wait(1)
+    kept = desk.ledger.take("in1", "b")
+    assert kept is not None
+    assert (kept.told.seq, kept.events, kept.opened_at) == (1, (status(1),), 100.0)
+
+
+def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
+    desk, heard, gone = HereDesk(Ledger()), Heard(), threading.Event()
+    old, new = ClusterBook(desk, "old"), ClusterBook(desk, "new")
+    old.open("in1", None)
+    say = old.emitter("in1", heard.emit, gone.set)
+    say([status(1)])
+    heard.wait(1)
+    assert new.take("in1") is not None
+    say([status(2)])
+    assert gone.wait(LATE_S)
+    say([status(3)])
+    old.leave()
+    assert [event.seq for event in heard] == [1]
+    assert desk.ledger.sessions() == {"in1": "new"}
+    new.leave()
+
+
+def test_a_ledger_that_does_not_answer_costs_no_captions():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    book.open("in1", None)
+    desk.silent = True
+    book.emitter("in1", heard.emit, lambda: None)([status(1)])
+    heard.wait(1)
+    assert book.take("in1") is None
+    book.leave()
+
+
+def test_after_the_end_nothing_is_written_or_said():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    book.open("in1", None)
+    say = book.emitter("in1", heard.emit, lambda: None)
+    say([status(1)])
+    book.leave()
+    say([status(2, state="stopped")])
+    assert [event.seq for event in heard] == [1]
+
+
+def test_the_ledger_is_bounded_and_knows_the_numbers_all_the_same():
+    ledger = Ledger()
+    ledger.open("in1", "a", 0.0, None)
+    for seq in range(1, KEPT_EVENTS + 101):
+        ledger.write("a", [("in1", [status(seq)])])
+    kept = ledger.take("in1", "b")
+    assert kept is not None
+    assert len(kept.events) == KEPT_EVENTS
+    assert kept.events[0].seq == 101
+    assert kept.told.seq == KEPT_EVENTS + 100
+
+
+def kept(*events: Event) -> Kept:
+    told = Told("in1")
+    for event in events:
+        told.note(event)
+    return Kept(told, events, 1000.0, None)
+
+
+def test_an_open_segment_ends_with_its_committed_words_and_the_rest_is_heard_again():
+    found = Handover.of(kept(status(1), transcript(2, 9.0, (6.0, 7.5))), 0.0, 1010.0)
+    assert (found.begin_s, found.lost_samples) == (7.5, 0)
+    last, moved = found.closing
+    assert isinstance(last, Transcript)
+    assert (last.seq, last.text, last.partial, last.final, last.audio_t) == (3, "w0 w1", "", True, 9.0)
+    assert isinstance(moved, Status)
+    assert (moved.seq, moved.state, moved.detail) == (4, "degraded", MOVED)
+    assert found.told.seq == 4
+
+
+def test_what_the_sender_has_not_kept_is_lost_to_the_sample():
+    found = Handover.of(kept(transcript(1, 9.0, (7.5,))), 8.25, 0.0)
+    assert (found.begin_sample, found.lost_samples, found.begin_s) == (120_000, 12_000, 8.25)
+
+
+def test_without_a_buffer_the_clock_says_where_the_sender_is():
+    found = Handover.of(kept(transcript(1, 9.0, (7.5,))), None, 1012.0)
+    assert found.begin_s == 12.0
+
+
+@pytest.mark.parametrize(
+    ("events", "begin_s"),
+    [
+        ((status(1, 20.0),), 20.0 - UNTOLD_S),
+        ((transcript(1, 18.0, (17.5,), final=True), status(2, 19.0)), 17.5),
+        ((transcript(1, 20.0),), 20.0 - UNCOMMITTED_S),
+        ((status(1, 1.0),), 0.0),
+    ],
+)
+def test_it_goes_back_as_far_as_words_may_be_that_nobody_was_told_of(events, begin_s):
+    assert Handover.of(kept(*events), 0.0, 0.0).begin_s == pytest.approx(begin_s, abs=0.02)
