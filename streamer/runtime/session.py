@@ -17,20 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.block import dbfs
-from streamer.audio.conditioning import Report, Trouble
 from streamer.events import (
     SAMPLE_RATE,
     AlertSource,
     Event,
     Gap,
-    Span,
     Stamp,
     State,
     Status,
     Tag,
     Tags,
-    Transcript,
-    Word,
     seconds,
 )
 from streamer.monitor.audibility import Audibility
@@ -52,6 +48,8 @@ from streamer.plans import (
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession
+from streamer.runtime.signal_trouble import Condition, SignalTrouble, Stretch
+from streamer.runtime.text_events import alert_text, transcript
 from streamer.runtime.told import Told
 from streamer.settings.config import Settings
 from streamer.settings.rules import AlertRule
@@ -66,7 +64,6 @@ from streamer.sound.scene import SceneMachine
 from streamer.sound.triggers import AlertInput, AlertText
 
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
-TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
 
 # Who has a state of its own; people are told the gravest of them.
 Subject = Literal["source", "signal", "listener", "pace", "model", "output"]
@@ -83,16 +80,6 @@ class HeadFacts:
     trained_spans_s: tuple[float, ...] = TRAINED_SPANS_S
     trained_classes: frozenset[int] | None = None
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """A stretch of samples that were not finite, of which people know up to `said`."""
-
-    start: int = -1
-    end: int = -1
-    said: int = -1
-    detail: str = ""
 
 
 class Session:
@@ -140,9 +127,7 @@ class Session:
         self._mask = Mask(masked_words(settings.speech.mask), spoken)
         self._texts: list[AlertText] = []  # changes that the alerts have not seen
         self._lost = False
-        self._troubled_until: int | None = None
-        self._told_of_offset = False
-        self._broken = _Broken()
+        self._signal = SignalTrouble()
         self._states: dict[Subject, tuple[State, str]] = {}
         self._shown: tuple[State, str] | None = None  # the state that people know
         self._speech_indices = sorted(group("speech"))
@@ -187,7 +172,7 @@ class Session:
             case AudioLost():
                 return self._gap(at, plan.lost_from, plan.lost_to, plan.reason)
             case Noticed():
-                return self._noticed(plan)
+                return self._of_signal(self._signal.noticed(plan.report, at), at)
             case StateChanged():
                 return self.status(plan.state, plan.detail, at)
 
@@ -272,7 +257,7 @@ class Session:
     def finish(self, detail: str = "") -> list[Event]:
         """The stream is over: open text, sounds and alerts end, the last event is `status` `stopped`."""
         at = self._audio_sample
-        events = self._say_broken(at)
+        events = self._of_signal(self._signal.rest(), at)
         events += self._transcripts([*self.text.close(SegmentClosed(at, at)), *self.text.end(at)], at)
         events += self._alerts(at) if events else []
         events += self._sound_events(self._sounds.finish(at), at) if self._sounds else []
@@ -298,7 +283,7 @@ class Session:
             self._speech_score = self._speech(judgement)
         elif hop.judge:  # nothing was judged, for silence or for lag: an old score must not withhold new words
             self._speech_score = 0.0 if hop.silent and self._sounds else None
-        events = self._recovered(at)
+        events = self._of_signal(self._signal.recovered(at), at)
         if result and result.hypothesis:
             self._no_speech_probability = result.hypothesis.no_speech_probability
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
@@ -381,9 +366,9 @@ class Session:
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""
-        self._texts += [_alert_text(change) for change in changes]
+        self._texts += [alert_text(change) for change in changes]
         speech = 1 - self._no_speech_probability if self._speech_score is None else self._speech_score
-        return [self._mask.event(_transcript(change, self._stamp(at), speech)) for change in changes]
+        return [self._mask.event(transcript(change, self._stamp(at), speech)) for change in changes]
 
     def _sound_events(self, changes: Iterable[SoundChange], at: int) -> list[Event]:
         return [change.event(self._stamp(at)) for change in changes]
@@ -392,70 +377,13 @@ class Session:
         gap = Gap(**self._stamp(at), start=seconds(start_sample), end=seconds(end_sample), reason=reason)
         return [gap, *self._alerts(at, AlertInput(end_sample=at, gap=True))]
 
-    def _noticed(self, plan: Noticed) -> list[Event]:
-        report = plan.report
-        if report.trouble is Trouble.NOT_FINITE:
-            return self._not_finite(plan.end_sample, report)
-        if report.trouble is Trouble.DC_OFFSET:  # taken out, nothing is worse for it: people are told once
-            told, self._told_of_offset = self._told_of_offset, True
-            return [] if told else self.status("listening", report.detail, plan.end_sample, subject="signal")
-        self._troubled_until = plan.end_sample + TROUBLE_SAMPLES
-        return self.status("degraded", report.detail, plan.end_sample, subject="signal")
-
-    def _not_finite(self, at: int, report: Report) -> list[Event]:
-        """A stretch that goes on is a gap after its first second, and then one each time that it doubled."""
-        goes_on = report.start_sample == self._broken.end
-        events = [] if goes_on else self._say_broken(at)
-        start = self._broken.start if goes_on else report.start_sample
-        said = self._broken.said if goes_on else report.start_sample
-        self._broken = _Broken(start, report.end_sample, said, report.detail)
-        if not goes_on or report.end_sample - start >= 2 * (said - start):
-            return events + self._say_broken(at)
-        return events + self._alerts(at, AlertInput(end_sample=at, gap=True))
-
-    def _say_broken(self, at: int) -> list[Event]:
-        """The gap of what was not finite and was not said yet."""
-        broken = self._broken
-        if broken.said == broken.end:
-            return []
-        self._broken = replace(broken, said=broken.end)
-        return self._gap(at, broken.said, broken.end, broken.detail)
-
-    def _recovered(self, at: int) -> list[Event]:
-        """What a stretch of broken sound still is to be said of, and `listening` a while after the last trouble."""
-        events = self._say_broken(at) if at - self._broken.end >= 2 * SAMPLE_RATE else []
-        if self._troubled_until is None or at < self._troubled_until:
-            return events
-        self._troubled_until = None
-        return events + self.status("listening", at_sample=at, subject="signal")
-
-
-def _transcript(change: TextChange, stamp: Stamp, speech_probability: float) -> Transcript:
-    """A segment's text as the protocol has it, in seconds."""
-    return Transcript(
-        **stamp,
-        segment=change.segment,
-        start=seconds(change.start_sample),
-        end=seconds(change.end_sample),
-        text=change.text,
-        partial=change.partial,
-        final=change.final,
-        words=tuple(
-            Word(one.text.strip(), seconds(one.start_sample), seconds(one.end_sample), round(one.probability, 4))
-            for one in change.words
-        ),
-        language=change.language,
-        speech_probability=round(speech_probability, 4),
-        unclear=tuple(Span(seconds(start), seconds(end)) for start, end in change.unclear),
-    )
-
-
-def _alert_text(change: TextChange) -> AlertText:
-    """A segment's text as the rules for spoken phrases see it."""
-    spans: list[tuple[int, int]] = []  # of each word as spaces part them: what has none before it goes on
-    for word in change.words:
-        start = word.start_sample if not spans or word.text[:1].isspace() else spans.pop()[0]
-        spans.append((start, word.end_sample))
-    return AlertText(
-        change.segment, change.text, change.partial, change.start_sample, change.end_sample, change.final, tuple(spans)
-    )
+    def _of_signal(self, said: Sequence[Stretch | Condition], at: int) -> list[Event]:
+        events: list[Event] = []
+        for one in said:
+            if isinstance(one, Condition):
+                events += self.status(one.state, one.detail, at, subject="signal")
+            elif one.told:
+                events += self._gap(at, one.start, one.end, one.detail)
+            else:
+                events += self._alerts(at, AlertInput(end_sample=at, gap=True))
+        return events

@@ -6,36 +6,32 @@ capture and a listener thread; all share the model and its worker. One that is l
 """
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import torch
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
 from streamer.events import SAMPLE_RATE, Event, State
-from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Engine, StepEngine
 from streamer.model.outline import ModelOutline
-from streamer.model.own_sounds import own_layer
-from streamer.model.whisper import Model, check_languages, language_codes
+from streamer.model.whisper import Model
 from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
-from streamer.output.terminal import LoadingView
 from streamer.runtime.announcement import announce
+from streamer.runtime.client_actions import ClientActions
+from streamer.runtime.engines import Engines, LoadModel, described
 from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.handover import Book
 from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
-from streamer.runtime.lane import Action
+from streamer.runtime.lane import Lane
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.session import Session
+from streamer.runtime.session_opener import SessionOpener
 from streamer.runtime.shutdown import (
     CAPTIONS_S,
     DELIVERIES_S,
@@ -45,27 +41,16 @@ from streamer.runtime.shutdown import (
     Interruption,
     end_sessions,
 )
-from streamer.runtime.stream import Emit, Hearing, Stream, hear_at_once
+from streamer.runtime.stream import Emit, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
-from streamer.runtime.told import Told
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
-from streamer.server.ingest import PcmQueue
 from streamer.server.messages import (
-    Ack,
     Actions,
-    Flush,
-    IngestFullError,
-    IngestStart,
-    MessageError,
     Origin,
-    SessionHealth,
     SessionInfo,
-    SetLanguage,
 )
-from streamer.server.replay import Entry
-from streamer.server.teaching import Reply, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
@@ -76,7 +61,6 @@ log = logging.getLogger(__name__)
 
 RECONNECT = 4000  # close code: the session goes on elsewhere
 WATCH_S = 0.1  # how often the main thread looks after the others and moves the level meter
-LoadModel = Callable[[Tell], Model | ModelOutline]
 Made = TypeVar("Made")
 
 
@@ -113,9 +97,7 @@ class Program:
         lessons: Lessons | None = None,
         monitor: "Monitor | None" = None,
     ) -> None:
-        self._settings, self._load = settings, load
-        self._load_on_cpu, self._elsewhere, self._open_book = load_on_cpu, elsewhere, book
-        self._book: Book | None = None  # while there is one: of the sessions of senders
+        self._settings, self._open_book = settings, book
         self._monitor = monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
@@ -126,11 +108,11 @@ class Program:
         self._deliveries = Deliveries(())
         self._captions = LiveCaptions(())
         self._server: ServerThread | None = None
-        self._model: Model | ModelOutline | None = None  # once it is loaded
         self._pipelines: dict[str, Pipeline] = {}
-        self._ingests: Ingests | None = None  # while senders are taken
         self._uploads = Uploads(settings)
         self._teaching = Teaching(settings, lessons if self._live else None)
+        self._engines = Engines(settings, self._teaching, load, load_on_cpu, elsewhere)
+        self._actions = ClientActions(self._names, self._pipelines, self._engines, self._teaching, live=self._live)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
         self._output_state: tuple[State, str] = ("listening", "")  # whether all files can be written
@@ -150,7 +132,8 @@ class Program:
                     self._open_sessions()
                     if self._event_log and self._server:
                         say_again(self._event_log.kept, opening, self._server, self._info)
-                engine = self._engine(opening)
+                engine = self._engines.first(opening, self._systemd, live=self._live)
+                self._inputs = tuple(for_model(item, engine.model.name) for item in self._inputs)
                 if not self._live:
                     self._open_sessions()
                 if self._server:
@@ -204,7 +187,7 @@ class Program:
 
     def _info(self, name: str) -> SessionInfo:
         """What clients are told of a session; as long as there is no model, the one that was asked for."""
-        model = self._model
+        model = self._engines.model
         own = next((item.settings.audio for item in self._inputs if item.name == name), None)
         source: Origin = "sender" if own is None else "microphone" if own.input is None else "input"
         if model is None:
@@ -213,32 +196,6 @@ class Program:
         kept = self._event_log.kept.get(name) if self._event_log else None
         opened_at = time.time() - (kept.start_s if kept else 0.0)
         return SessionInfo(name, model.name, head, SAMPLE_RATE, opened_at if self._live else None, source)
-
-    def _engine(self, opening: Opening) -> StepEngine:
-        """The model, loaded and warmed up; says what is done."""
-        view = None if self._settings.output.quiet else LoadingView(sys.stderr, brief=not self._live)
-
-        def tell(step: LoadStep) -> None:
-            opening.tell(step)
-            self._systemd.starting(step.what)
-            if view:
-                view.show(step)
-
-        try:
-            model = self._model = self._load(tell)
-            if isinstance(model, ModelOutline):  # the engines of a cluster are warm, and judge learned sounds there
-                engine = self._remote(model)
-            else:
-                own = own_layer(model, self._settings.own_sounds.place()) if self._settings.own_sounds.enabled else None
-                tell(LoadStep(f"warming up {model.name}"))
-                self._teaching.own = own
-                engine = here = Engine(model, context=self._settings.model.context, own=own)
-                here.warm_up()
-        finally:
-            if view:
-                view.close()
-        self._inputs = tuple(for_model(item, model.name) for item in self._inputs)
-        return engine
 
     def _after(self) -> str:
         """How long people have waited so far, where that is known."""
@@ -305,52 +262,27 @@ class Program:
 
     def _run_live(self, engine: StepEngine, outlet: Outlet, opening: Opening) -> None:
         hang_s = HANG_S if isinstance(engine, Engine) else FAR_HANG_S
-        worker, emit = Worker(engine, spare=self._spare, hang_s=hang_s), self._emitter(outlet)
+        worker, emit = Worker(engine, spare=self._engines.spare, hang_s=hang_s), self._emitter(outlet)
         self._deliveries.put(opening.events)
         outlet.put(opening.events)
 
-        def make(item: Input) -> Pipeline:
-            told = opening.told.get(item.name, Told(item.name))
-            model = self._model or engine.model
-            hearing = Hearing(
-                model, item.settings, item.name, seconds_after_midnight, begun=told.seq, source=item.origin
-            )
-            if told.audio_sample:
-                hearing = hearing.again(told, told.audio_sample)
-            begun = item.handover.begin_sample if item.handover else told.audio_sample
-            clips = self._deliveries.clips(item.name, begun) or self._teaching.ring(begun)
-            say = self._book.emitter(item.name, emit, item.source.close) if self._book and item.start else emit
-            pipeline = Pipeline(
-                item.source, item.settings, worker, hearing, say, item.waiting_samples, clips, told, item.handover
-            )
-            self._pipelines[item.name] = pipeline
-            if item.handover:
-                say(item.handover.closing)
-            if self._output_state[0] != "listening":
-                pipeline.lane.ask(self._say_output)
-            return pipeline
-
-        def take_sender(item: Input) -> Pipeline:
-            handover = item.handover
-            if self._server:
-                info = self._info(item.name)
-                if handover:
-                    info = replace(info, opened_at=handover.opened_at)
-                kept = [Entry.of(event) for event in handover.past] if handover else []
-                lost_to = kept[0].seq - 1 if kept else 0
-                self._server.open_session(info, kept, lost_to, again=handover is not None)
-            if self._book and not handover:
-                self._book.open(item.name, item.start.source if item.start else None)
-            return make(item)
-
-        def closed(name: str) -> None:
-            self._pipelines.pop(name, None)
-            if self._server:
-                self._server.close_session(name)
-
-        own = [self._checked(item, make) for item in self._inputs]
-        self._book = self._open_book() if self._open_book else None
-        self._ingests = Ingests(take_sender, closed, self._settings, self._senders, worker.refusal, self._book)
+        opener = SessionOpener(
+            pipelines=self._pipelines,
+            worker=worker,
+            model=lambda: self._engines.model or engine.model,
+            told=opening.told,
+            emit=emit,
+            deliveries=self._deliveries,
+            teaching=self._teaching,
+            server=self._server,
+            info=self._info,
+            greet=self._greet,
+        )
+        own = [self._checked(item, opener.open) for item in self._inputs]
+        book = opener.book = self._open_book() if self._open_book else None
+        ingests = self._actions.ingests = Ingests(
+            opener.open_sender, opener.closed, self._settings, self._senders, worker.refusal, book
+        )
         worker.start()
         if isinstance(engine.model, Model):
             self._uploads.begin(engine.model, worker)
@@ -365,11 +297,11 @@ class Program:
         for pipeline in own:
             pipeline.start()
         self._systemd.ready()
-        self._watch(own, worker, outlet)
+        self._watch(own, worker, outlet, ingests)
         self._systemd.stopping()
-        self._ingests = None  # no more senders
-        if self._book:  # senders go on elsewhere, from what was written down
-            self._book.leave()
+        self._actions.ingests = None  # no more senders
+        if book:  # senders go on elsewhere, from what was written down
+            book.leave()
             if self._server and not own:
                 self._server.stop(RECONNECT, "reconnect", timeout_s=self._interruption.deadline.within(SERVER_S))
         self._uploads.end()
@@ -379,21 +311,6 @@ class Program:
             self._failure = self._failure or lost
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
-
-    def _remote(self, model: ModelOutline) -> StepEngine:
-        assert self._elsewhere is not None
-        return self._elsewhere(model)
-
-    def _spare(self) -> StepEngine:
-        """The engine to go on with where a step hangs or the device failed: on the CPU, if it was not there already."""
-        model = self._model
-        assert model is not None
-        if isinstance(model, ModelOutline):
-            return self._remote(model)
-        if model.device.type != "cpu" and self._load_on_cpu is not None:
-            log.error("%s failed: going on with the CPU, which may be too slow for this model", model.device)
-            model = self._model = self._load_on_cpu(model.name)
-        return Engine(model, context=self._settings.model.context, own=self._teaching.own)
 
     def _tell_of_output(self, state: State, detail: str) -> None:
         """Every session says whether what it says can be written (outlet thread)."""
@@ -406,10 +323,15 @@ class Program:
         for pipeline in list(self._pipelines.values()):
             pipeline.lane.ask(lambda session: session.status("listening", detail, subject="output"))
 
+    def _greet(self, lane: Lane) -> None:
+        """A new session says what is wrong with what is written, too."""
+        if self._output_state[0] != "listening":
+            lane.ask(self._say_output)
+
     def _say_output(self, session: Session) -> list[Event]:
         return session.status(*self._output_state, subject="output")
 
-    def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet) -> None:
+    def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet, ingests: Ingests) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
         waits = bool(self._senders) or self._settings.audio.input == SENDER
         stays = self._server is not None and (self._settings.output.stay or waits)
@@ -420,8 +342,7 @@ class Program:
             live = [pipeline for pipeline in own if not pipeline.done]
             if not live and not stays:
                 break
-            if self._ingests:
-                self._ingests.sweep()
+            ingests.sweep()
             levels = [pipeline.level_dbfs for pipeline in live if pipeline.level_dbfs is not None]
             outlet.meter(max(levels, default=None), max((pipeline.lag_s for pipeline in live), default=0.0))
 
@@ -445,16 +366,17 @@ class Program:
         given = self._settings.server
         if not given.enabled:
             return None
+        mine = self._actions
         actions = Actions(
-            ack=self._ack,
-            flush=self._flush,
+            ack=mine.ack,
+            flush=mine.flush,
             mark=self._deliveries.mark,
-            set_language=self._set_language,
-            teach=None if self._teaching.lessons is None else self._teach,
+            set_language=mine.set_language,
+            teach=None if self._teaching.lessons is None else mine.teach,
             set_program=self._monitor.hold if self._monitor else None,
-            health=self._health,
-            open_ingest=self._open_ingest,
-            takes_senders=lambda: self._ingests is not None,
+            health=mine.health,
+            open_ingest=mine.open_ingest,
+            takes_senders=mine.takes_senders,
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
         )
@@ -473,81 +395,3 @@ class Program:
     def _server_failed(self, error: Exception) -> None:
         self._failure = error
         self._interruption.ask()
-
-    def _asked(self, session: str | None, what: str, action: Action) -> str:
-        """Have a live session do something; its name. MessageError where there is none of this name."""
-        pipeline = self._pipeline(session, what)
-        if not pipeline.lane.ask(action):
-            raise self._over(pipeline.name, what)
-        return pipeline.name
-
-    def _pipeline(self, session: str | None, what: str) -> Pipeline:
-        """A session's, or that of the only source. MessageError where there is none of this name."""
-        if session is None and len(self._inputs) != 1:
-            raise MessageError(f"session: there are several sources, say which; live are: {self._live_names()}")
-        name = session or self._names[0]
-        if name not in self._pipelines:
-            raise self._over(name, what)
-        return self._pipelines[name]
-
-    def _over(self, name: str, what: str) -> MessageError:
-        return MessageError(f"{what}: session {name!r} is over or never was; live are: {self._live_names()}")
-
-    def _live_names(self) -> str:
-        return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
-
-    def _open_ingest(self, start: IngestStart) -> PcmQueue:
-        if self._ingests is None:
-            never = "off: files at --speed 0 are all that is heard; start with --input ingest"
-            raise IngestFullError("ingest: not listening to senders (yet)" if self._live else never)
-        return self._ingests.open(start)
-
-    def _ack(self, message: Ack) -> None:
-        self._asked(message.session, "ack", lambda session: session.acknowledge(message.id))
-
-    def _flush(self, message: Flush) -> None:
-        if message.session is None:
-            for pipeline in list(self._pipelines.values()):
-                pipeline.lane.ask(lambda session: session.flush())
-        else:
-            self._asked(message.session, "flush", lambda session: session.flush())
-
-    def _set_language(self, message: SetLanguage) -> SetLanguage:
-        if self._model is None:
-            raise MessageError("language: the model is still being loaded; ask again when the state is listening")
-        try:
-            languages = language_codes(message.language, "language")
-            check_languages(languages, self._model, "language")
-        except UsageError as error:
-            raise MessageError(str(error)) from None
-        name = self._asked(message.session, "set", lambda session: session.set_language(languages))
-        return SetLanguage(languages, name)
-
-    def _teach(self, message: Teach, reply: Reply) -> None:
-        heard = not message.undo and bool(self._pipelines)  # without any, the model is still being loaded
-        self._teaching.ask(message, self._pipeline(message.session, "teach").clips if heard else None, reply)
-
-    def _health(self) -> Mapping[str, SessionHealth]:
-        if not self._live:  # never behind, never without sound
-            return {name: SessionHealth(0.0, 0.0) for name in self._names}
-        return {
-            name: SessionHealth(pipeline.last_audio_age_s, pipeline.lag_s, pipeline.level_dbfs)
-            for name, pipeline in list(self._pipelines.items())
-        }
-
-
-def described(model: Model | ModelOutline) -> str:
-    """A model for people: name, precision, threads or device, head."""
-    if isinstance(model, ModelOutline):
-        head = model.head.name if model.head else "none (captions only)"
-        return f"{model.name} ({model.precision}, {model.device.type}, on a cluster), head: {head}"
-    threads = torch.get_num_threads()
-    on = f"{threads} thread{'s' if threads > 1 else ''}" if model.device.type == "cpu" else model.device.type
-    head = model.head.name if model.head else "none (captions only)"
-    return f"{model.name} ({model.precision}, {on}), head: {head}"
-
-
-def seconds_after_midnight() -> float:
-    """Local time of day, for quiet hours."""
-    now = datetime.now()
-    return (now.hour * 60 + now.minute) * 60 + now.second
