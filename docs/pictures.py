@@ -1,7 +1,7 @@
-"""Makes the pictures of README and guides from real runs: `python docs/pictures.py [NAME…]`, with Chromium and playwright.
+"""Makes the pictures of README and guides from real runs: `python docs/pictures.py [NAME…]`, with Chromium, playwright.
 
-Each is a page as it comes from the program, which hears the demo with `tiny.en`: the viewer and the overlay from its own
-input, `/mic` from a browser whose microphone plays the demo's voices.
+Each is a page as it comes from the program, which hears the demo with `tiny.en`: the viewer and the overlay from its
+own input, `/mic` from a browser whose microphone plays the demo's voices.
 """
 
 import re

@@ -60,6 +60,7 @@ class SessionOpener:
             item.source, item.settings, self.worker, hearing, say, item.waiting_samples, clips, told, item.handover
         )
         self.pipelines[item.name] = pipeline
+        self.teaching.meet(pipeline.lane)
         if item.handover:
             say(item.handover.closing)
         self.greet(pipeline.lane)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from chimes import RATE, noise
 
+from streamer.alerts.deliveries import Deliveries
 from streamer.alerts.own_clips import OwnClips
 from streamer.alerts.recorder import ClipRing
 from streamer.audio.block import AudioBlock
@@ -17,10 +18,14 @@ from streamer.model.choice import load_model
 from streamer.model.engine import Engine
 from streamer.model.own_sounds import OwnSound, OwnSoundFiles
 from streamer.model.whisper import Model
+from streamer.runtime.inputs import IngestSource, Input
+from streamer.runtime.pipeline import Pipeline
+from streamer.runtime.session_opener import SessionOpener
 from streamer.runtime.stream import Hearing
 from streamer.runtime.teaching import WAITING, Lessons, Teaching, cut
 from streamer.runtime.worker import Worker
-from streamer.server.messages import MessageError
+from streamer.server.ingest import PcmQueue
+from streamer.server.messages import IngestStart, MessageError
 from streamer.server.teaching import Teach
 from streamer.settings.config import validate
 from streamer.training.moments import moment_of
@@ -54,6 +59,21 @@ class School:
         self.worker.start()
         self.teaching.begin(model(), self.worker)
         return self
+
+    def comes_later(self, name) -> Pipeline:
+        opener = SessionOpener(
+            pipelines={},
+            worker=self.worker,
+            model=model,
+            told={},
+            emit=lambda events: None,
+            deliveries=Deliveries(()),
+            teaching=self.teaching,
+            server=None,
+            info=lambda name: pytest.fail("there is no server to be told"),
+            greet=lambda lane: None,
+        )
+        return opener.open(Input(name, IngestSource(PcmQueue(IngestStart(RATE), name), 2.0), validate({})))
 
     def press(self, name="bell", samples=None, **more):
         ring = ring_of(noise(1, 5) if samples is None else samples)
@@ -138,8 +158,7 @@ def test_what_was_learned_is_listened_for_in_every_session_at_once(school):
     for _ in range(3):
         one.press("My bell")
     assert one.told.get(timeout=60).learned
-    lanes.append(one.worker.add(Hearing(model(), validate({}), "c"), lambda events: None))
-    one.teaching.meet(lanes[-1])
+    lanes.append(one.comes_later("c").lane)
     one.worker.lend(lambda: None)  # the lanes were served before it
     for lane in lanes:
         session = lane.hearing.session
