@@ -311,7 +311,7 @@ def make_client(given: MqttSettings, password: str | None, client_id: str) -> "C
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
     except ImportError:
-        raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install 'streamer[notify]'") from None
+        raise ConfigError("delivery.mqtt.host: needs paho-mqtt: pip install '.[notify]' in Streamer's folder") from None
     client = Client(CallbackAPIVersion.VERSION2, client_id=client_id)
     client.username_pw_set(given.username, password)
     if given.tls:

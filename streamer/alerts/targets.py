@@ -316,7 +316,7 @@ def _service(url: str, path: str) -> "Apprise":
     try:
         from apprise import Apprise, AppriseAsset
     except ImportError:
-        raise ConfigError(f"{path}: needs apprise: pip install 'streamer[notify]'") from None
+        raise ConfigError(f"{path}: needs apprise: pip install '.[notify]' in Streamer's folder") from None
     here: dict[str, Any] = {"async_mode": False}  # in the calling thread, not in a pool
     if hasattr(AppriseAsset, "_service_timeout"):  # from 2.2 on; any limit would bring the pool back
         here["service_timeout"] = 0

@@ -28,7 +28,7 @@ def convert(module: Whisper, folder: Path) -> None:
         import faster_whisper  # noqa: F401
         from ctranslate2.specs import WhisperSpec
     except ImportError:
-        raise PeerAbsentError("faster-whisper is not installed: pip install 'streamer[bench]'") from None
+        raise PeerAbsentError("faster-whisper is not installed: pip install '.[bench]' in Streamer's folder") from None
     dims = module.dims
     spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
     _encoder(spec.encoder, module.encoder)

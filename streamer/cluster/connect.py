@@ -219,7 +219,7 @@ def _ray() -> tuple[Any, Any]:
         import ray
         from ray import serve
     except ImportError:
-        raise UsageError("--cluster: Ray is not installed: pip install 'streamer[cluster]'") from None
+        raise UsageError("--cluster: Ray is not installed: pip install '.[cluster]' in Streamer's folder") from None
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray, serve

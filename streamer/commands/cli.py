@@ -79,6 +79,10 @@ def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        return _say(
+            StreamerError(f"{error.name} is not installed: `make setup` does; then use .venv/bin/python"), 1, debug
+        )
     except Exception as error:  # noqa: BLE001  the top of the program
         return _say(error, 1, debug)
 

@@ -153,6 +153,10 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     if options.print_config:
         sys.stdout.write(settings.to_yaml())
         return 0
+    if options.headphones and not settings.monitor.enabled:
+        raise UsageError("--headphones: says what --monitor OUTPUT is; give both")
+    if options.replicas is not None and settings.cluster.address is None:
+        raise UsageError("--replicas: engines of a cluster; give --cluster, too")
     from streamer.runtime.inputs import named_senders, open_inputs, open_monitor
     from streamer.runtime.supervisor import Program
 

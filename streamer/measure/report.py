@@ -166,7 +166,7 @@ def evaluation_library(name: str) -> Any:
     except ImportError as error:
         module = name.partition(".")[0]
         package = "scikit-learn" if module == "sklearn" else module
-        raise UsageError(f"{package} is needed here: pip install 'streamer[eval]' ({error})") from error
+        raise UsageError(f"{package} is needed here: pip install '.[eval]' in Streamer's folder ({error})") from error
 
 
 def _plot(draw: Draw, path: Path) -> None:

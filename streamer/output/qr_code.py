@@ -9,7 +9,7 @@ import sys
 BORDER = 2  # modules; the standard asks for four, cameras are content with two and a window has few rows
 WHITE_ON_BLACK = "\x1b[97;40m"  # the blocks are the light modules, whatever the terminal's colours are
 AS_BEFORE = "\x1b[0m"
-MISSING = "for a code that the camera reads: pip install 'streamer[notify]'"
+MISSING = "for a code that the camera reads: pip install '.[notify]' in Streamer's folder"
 
 
 def for_terminal(text: str, *, colours: bool = True) -> str | None:

@@ -31,7 +31,7 @@ async def openai_door(settings: ServerSettings, entrance: Entrance, actions: Act
     try:
         from streamer.server.openai_http import open_http
     except ImportError:
-        raise ConfigError("server.openai: needs aiohttp: pip install 'streamer[openai]'") from None
+        raise ConfigError("server.openai: needs aiohttp: pip install '.[openai]' in Streamer's folder") from None
     runner = await open_http(settings, entrance, actions)
     assert runner.server is not None
     return HttpDoor(runner.server, runner.cleanup)

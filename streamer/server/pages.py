@@ -1,9 +1,10 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`) and the transcripts (`/transcript`) need the token where there is
-one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not, nor does the
-certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a link's code
-gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`) and the transcripts (`/transcript`) need the token
+where there is one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not,
+nor does the certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a
+link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
+once.
 """
 
 import gzip
@@ -126,7 +127,9 @@ class Pages:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(404, "There is nothing here. The pages are /, /overlay, /overlay-setup and /mic.\n", host)
+            return _text(
+                404, "There is nothing here. The pages are /, /overlay, /overlay-setup, /mic and /fitting.\n", host
+            )
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")

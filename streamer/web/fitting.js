@@ -173,7 +173,7 @@ function takeAlert(alert, early) {
   }
 }
 
-const STATES = { connecting: "Connecting …", live: "Live", silent: "Nothing comes from the server", refused: "Not allowed" };
+const STATES = { connecting: "Connecting …", live: "Connected", silent: "Nothing comes from the server", refused: "Not allowed" };
 
 const feed = new Feed({
   types: ["scene", "alert", "set"],

@@ -118,8 +118,8 @@ def test_wrong_addresses_are_one_line(capsys, tmp_path):
 def test_without_the_library_there_is_the_address_and_what_to_install(server, capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "segno", None)  # as where it is not installed
     shown = run(capsys, "phone", "--server", server.base).out
-    assert "pip install 'streamer[notify]'" in shown
+    assert "pip install '.[notify]' in Streamer's folder" in shown
     assert f"{server.base}/streamer-" in shown
     refused = run(capsys, "phone", "--svg", str(tmp_path / "x.svg"), status=2).err
     assert "--svg" in refused
-    assert "pip install 'streamer[notify]'" in refused
+    assert "pip install '.[notify]' in Streamer's folder" in refused

@@ -170,7 +170,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert main(["train", "nano"]) == 2
-    assert "scikit-learn is needed here: pip install 'streamer[eval]'" in capsys.readouterr().err
+    assert "scikit-learn is needed here: pip install '.[eval]' in Streamer's folder" in capsys.readouterr().err
 
 
 def test_the_package_lists_audiosets_classes():
