@@ -30,7 +30,7 @@ FILE = "self-signed.pem"  # the key and the certificate
 GOOD_FOR = timedelta(days=820)  # Apple takes at most 825
 RENEWED_BEFORE = timedelta(days=7)
 CLOCKS_DIFFER = timedelta(days=1)
-MISSING = "--tls self-signed: needs the package cryptography: pip install '.[phone]' in Streamer's folder (or give --tls-cert)"
+MISSING = "--tls self-signed: needs cryptography: pip install '.[phone]' in Streamer's folder (or give --tls-cert)"
 
 
 def certificate_for(names: Sequence[str], folder: Path, now: datetime | None = None) -> Path:
