@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from streamer.audio.files import demo_path, read_audio
+from streamer.audio.files import read_audio
 from streamer.events import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +30,8 @@ LONG_MS = 90_000
 @contextmanager
 def program(*options: str) -> Iterator[str]:
     """The address of the running program."""
-    command = [sys.executable, str(ROOT / "run_stream.py"), "--model", "tiny.en", "--port", "0", "--quiet", *options]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, str(ROOT / "run_stream.py"), "--model", "tiny.en", "--port", "0", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:
             for line in process.stderr:
@@ -64,7 +64,7 @@ def viewer() -> None:
     with program("--input", "demo", "--stay") as address, browsing() as browser:
         page = shown(browser, address, DESK)
         expect(page.locator("#alerts")).to_contain_text("Smoke alarm", timeout=LONG_MS)
-        page.wait_for_timeout(3000)
+        page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "viewer.png")
 
 
@@ -98,7 +98,7 @@ def microphone() -> None:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(SAMPLE_RATE)
-            samples = read_audio(str(demo_path().with_name("demo_voices.ogg")))
+            samples = read_audio(str(ROOT / "streamer" / "data" / "demo_voices.ogg"))
             file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
         fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
         with browsing(*fake, f"--use-file-for-fake-audio-capture={path}%noloop") as browser:

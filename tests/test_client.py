@@ -260,6 +260,8 @@ def test_a_silent_server_is_left(serve, monkeypatch):
 class Sink:
     """Takes sound and ends its session with it."""
 
+    begin_s = None
+
     def __init__(self, start: IngestStart, server: ServerThread) -> None:
         self.session, self.heard, self._start, self._server = "in1", b"", start, server
         server.open_session(SessionInfo("in1", "nano", None, 16_000))

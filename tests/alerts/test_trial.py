@@ -5,6 +5,7 @@ import socket
 import sys
 
 import pytest
+from alerts_made import wait_for
 from test_mqtt import Broker, Listener, broker, needs_broker, opened  # noqa: F401  broker is a fixture
 from web_receiver import receiver
 
@@ -109,6 +110,7 @@ def test_a_broker_is_tried_beside_a_running_streamer_without_touching_its_states
     settings = given(mqtt={"host": "127.0.0.1", "port": broker.port, "device": "hall"})
     (found,) = trials(settings, rule="siren")
     assert (found.failed, found.place) == (False, "127.0.0.1"), found.why
+    wait_for(lambda: listener.of("streamer/hall/test") and listener.of("homeassistant/event/hall/test/config"))
     heard = listener.got
     states = {(topic, payload) for topic, payload, _ in heard if topic.endswith(("/state", "/availability"))}
     assert {payload for _, payload in states} == {"OFF", "online"}

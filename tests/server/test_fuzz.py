@@ -135,7 +135,7 @@ def still_serves(server: ServerThread) -> bool:
         return json.loads(other.recv(timeout=10))["type"] == "hello"
 
 
-FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW

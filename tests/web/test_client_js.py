@@ -106,7 +106,7 @@ def test_a_wrong_token_is_told(serve):
 
 
 class Sink:
-    session = "in1"
+    session, begin_s = "in1", None
 
     def __init__(self, server: ServerThread) -> None:
         self.heard, self._server, self._open = b"", server, True
