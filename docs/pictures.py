@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 OVERLAY = {"size": "56", "color": "ffe066", "background": "none", "outline": "000000", "outlinesize": "4"}
-PICTURE_BEHIND = "html { background: linear-gradient(160deg, #24323d, #5b6f62 60%, #2b2622); }"
+PICTURE_BEHIND = "html { background: linear-gradient(160deg, #24323d, #5b6f62 60%, #2b2622) !important; }"
 LONG_MS = 90_000
 
 
@@ -73,7 +73,7 @@ def overlay() -> None:
     with program("--input", "demo", "--stay") as address, browsing() as browser:
         page = shown(browser, f"{address}/overlay?align=center", {"width": 1280, "height": 360})
         page.add_style_tag(content=PICTURE_BEHIND)
-        expect(page.locator("body")).to_contain_text("movable type", timeout=LONG_MS)
+        expect(page.locator("body")).to_contain_text("Bible", timeout=LONG_MS)
         page.wait_for_timeout(1500)
         page.screenshot(path=IMAGES / "overlay.png")
 
