@@ -81,7 +81,7 @@ def test_curves_are_drawn_with_their_names(tmp_path):
 
 
 def test_a_library_that_is_missing_is_named_with_what_installs_it():
-    with pytest.raises(UsageError, match=r"no_such_thing is needed here: pip install 'streamer\[eval\]'"):
+    with pytest.raises(UsageError, match=r"no_such_thing is needed here: pip install '.\[eval\]'"):
         evaluation_library("no_such_thing.part")
 
 

@@ -93,5 +93,5 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
         certificate_for(NAMES, tmp_path / "file" / "state")
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(ConfigError, match=r"pip install 'streamer\[phone\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '.\[phone\]'"):
         certificate_for(NAMES, tmp_path)

@@ -4,7 +4,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from random_whisper import ENGLISH, MULTILINGUAL, random_model, random_whisper
@@ -224,6 +224,7 @@ def test_words_start_where_the_prefix_ends(model):
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40), real=st.integers(1, 120), prefix=st.integers(0, 10))
+@example(seed=102, count=25, real=1, prefix=0)  # what follows the half character is no word
 @settings(max_examples=60, deadline=None)
 def test_times_are_ordered_and_inside_the_window_whatever_was_attended(model, seed, count, real, prefix):
     generator = np.random.default_rng(seed)
@@ -238,4 +239,5 @@ def test_times_are_ordered_and_inside_the_window_whatever_was_attended(model, se
         assert all(a.start_sample < b.start_sample and a.end_sample <= b.start_sample for a, b in pairwise(words))
         assert all(start <= word.attended_sample < end for word in words)
         assert all(word.text.strip() and word.probability >= 0 for word in words)
-        assert not words or not words[-1].text.endswith("\N{REPLACEMENT CHARACTER}")
+        broken = words and words[-1].text.endswith("\N{REPLACEMENT CHARACTER}")
+        assert not broken or words[-1].tokens != tokens[-len(words[-1].tokens) :]  # in the middle of nonsense it may be
