@@ -9,11 +9,16 @@ import tempfile
 import threading
 import wave
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+import streamer
+from streamer.errors import DownloadError
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG_S = 120
@@ -70,6 +75,7 @@ class Program:
             env=environment(env),
         )
         self.stderr: list[str] = []
+        self.address = ""  # HOST:PORT of its server, where it was waited for
         self._said = threading.Condition()
         threading.Thread(target=self._read_stderr, daemon=True).start()
 
@@ -106,3 +112,22 @@ class Program:
             with self._said:
                 self.stderr.append(line)
                 self._said.notify_all()
+
+
+@contextmanager
+def for_senders(config: Path) -> Iterator[Program]:
+    """The program with `tiny.en` that listens to senders, and its `address`; at the end it is asked to leave.
+
+    Skips the test where the weights cannot be had.
+    """
+    try:
+        streamer.load_model("tiny.en", head=None)
+    except DownloadError as error:
+        pytest.skip(f"needs tiny.en, which is not here and cannot be fetched: {error}")
+    with Program("--config", str(config), "--model", "tiny.en", "--head", "none") as running:
+        line = running.wait_for_stderr("captions and sounds: http://")
+        running.address = line.split("captions and sounds: http://")[1].split("/")[0]
+        running.wait_for_stderr("listening with tiny.en (")
+        yield running
+        running.signal(signal.SIGTERM)
+        assert running.wait(30) == 0

@@ -6,7 +6,6 @@ Needs `tiny.en`, which is fetched once, and `deepgram-sdk`; skipped where they c
 import asyncio
 import io
 import json
-import signal
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +14,11 @@ import av
 import numpy as np
 import pytest
 import soxr
-from program import Program
+from program import for_senders
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-import streamer
 from streamer.audio.files import read_audio
-from streamer.errors import DownloadError
 from streamer.measure.word_errors import plain_text, word_errors
 
 deepgram = pytest.importorskip("deepgram")
@@ -39,23 +36,14 @@ pytestmark = pytest.mark.timeout(900)  # the first time the weights are fetched
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """The program with no source of its own, for senders alone."""
-    try:
-        streamer.load_model("tiny.en", head=None)
-    except DownloadError as error:
-        pytest.skip(f"needs tiny.en, which is not here and cannot be fetched: {error}")
     config = tmp_path_factory.mktemp("deepgram") / "streamer.yaml"
     config.write_text(
         "sources: [{name: phone, input: ingest}]\n"
         f"server: {{port: 0, token: {TOKEN}, deepgram: true}}\n"
         "alerts: {rules: [{id: said, phrases: [matrices]}]}\n"
     )
-    with Program("--config", str(config), "--model", "tiny.en", "--head", "none") as running:
-        line = running.wait_for_stderr("captions and sounds: http://")
-        running.address = line.split("captions and sounds: http://")[1].split("/")[0]
-        running.wait_for_stderr("listening with tiny.en (")
+    with for_senders(config) as running:
         yield running
-        running.signal(signal.SIGTERM)
-        assert running.wait(30) == 0
 
 
 def client(program, key: str = TOKEN):

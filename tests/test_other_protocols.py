@@ -6,20 +6,17 @@ Needs `tiny.en`, which is fetched once, and those clients; skipped where they ca
 import asyncio
 import base64
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soxr
-from program import Program, write_wav
+from program import for_senders, write_wav
 from websockets.asyncio.client import connect
 
-import streamer
 from streamer.audio.files import read_audio
 from streamer.client import Ingest
 from streamer.commands.cli import main
-from streamer.errors import DownloadError
 from streamer.events import Status, Transcript
 from streamer.measure.word_errors import plain_text, word_errors
 
@@ -38,23 +35,14 @@ pytestmark = pytest.mark.timeout(900)  # the first time the weights are fetched
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """The program with no source of its own, for senders and uploads alone."""
-    try:
-        streamer.load_model("tiny.en", head=None)
-    except DownloadError as error:
-        pytest.skip(f"needs tiny.en, which is not here and cannot be fetched: {error}")
     config = tmp_path_factory.mktemp("others") / "streamer.yaml"
     config.write_text(
         "sources: [{name: phone, input: ingest}]\n"
         f"server: {{port: 0, token: {TOKEN}, openai: true, upload_max_mb: 1, upload_max_min: 1, wyoming_port: 0}}\n"
     )
-    with Program("--config", str(config), "--model", "tiny.en", "--head", "none") as running:
-        line = running.wait_for_stderr("captions and sounds: http://")
-        running.address = line.split("captions and sounds: http://")[1].split("/")[0]
+    with for_senders(config) as running:
         running.wyoming = running.wait_for_stderr("Wyoming: tcp://").split("tcp://")[1].strip()
-        running.wait_for_stderr("listening with tiny.en (")
         yield running
-        running.signal(signal.SIGTERM)
-        assert running.wait(30) == 0
 
 
 @pytest.fixture

@@ -186,25 +186,9 @@ class PortAudio:
         def callback(frames: NDArray[np.float32], _count: int, _time: Any, status: Any) -> None:
             hear(frames, bool(status.input_overflow))
 
-        stream = None
-        try:
-            stream = self._sd.InputStream(
-                samplerate=rate,
-                blocksize=round(rate * block_s),
-                device=device.index,
-                channels=channels,
-                dtype="float32",
-                latency=None if block_s == CALLBACK_S else HELD_BLOCKS * block_s,
-                callback=callback,
-                finished_callback=ended,
-            )
-            stream.start()
-        except (self._sd.PortAudioError, ValueError) as error:
-            if stream is not None:
-                stream.close(ignore_errors=True)
-            raise DeviceLost(f"{device.name!r} cannot be opened: {_first_line(error)}") from None
-        opened: OpenStream = stream
-        return opened
+        latency = None if block_s == CALLBACK_S else HELD_BLOCKS * block_s
+        blocks = {"samplerate": rate, "blocksize": round(rate * block_s), "channels": channels, "latency": latency}
+        return self._started(self._sd.InputStream, device, "", callback=callback, finished_callback=ended, **blocks)
 
     def open_output(
         self, device: Device, rate: int, block_s: float, play: Play, ended: Callable[[], None]
@@ -217,23 +201,25 @@ class PortAudio:
         def callback(frames: NDArray[np.float32], _count: int, _time: Any, status: Any) -> None:
             play(frames, bool(status.output_underflow))
 
+        blocks = {
+            "samplerate": rate,
+            "blocksize": round(rate * block_s),
+            "channels": 2,
+            "latency": HELD_BLOCKS * block_s,
+        }
+        at = f" at {rate} Hz"
+        return self._started(self._sd.OutputStream, device, at, callback=callback, finished_callback=ended, **blocks)
+
+    def _started(self, kind: Callable[..., Any], device: Device, at: str, **wishes: Any) -> OpenStream:
+        """A stream of sounddevice, running. Raises DeviceLost, with `at` behind what could not be done."""
         stream = None
         try:
-            stream = self._sd.OutputStream(
-                samplerate=rate,
-                blocksize=round(rate * block_s),
-                device=device.index,
-                channels=2,
-                dtype="float32",
-                latency=HELD_BLOCKS * block_s,
-                callback=callback,
-                finished_callback=ended,
-            )
+            stream = kind(device=device.index, dtype="float32", **wishes)
             stream.start()
         except (self._sd.PortAudioError, ValueError) as error:
             if stream is not None:
                 stream.close(ignore_errors=True)
-            raise DeviceLost(f"{device.name!r} cannot be opened at {rate} Hz: {_first_line(error)}") from None
+            raise DeviceLost(f"{device.name!r} cannot be opened{at}: {_first_line(error)}") from None
         opened: OpenStream = stream
         return opened
 

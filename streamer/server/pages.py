@@ -33,8 +33,8 @@ _PAGES = {
     "/": "viewer.html",
     "/overlay": "overlay.html",
     "/overlay-setup": "overlay_setup.html",
-    "/fitting": "fitting.html",
     PHONE_PAGE: "mic.html",
+    "/fitting": "fitting.html",
 }
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
 _WORTH_PACKING = 16_384  # bytes
@@ -127,9 +127,8 @@ class Pages:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
-            return _text(
-                404, "There is nothing here. The pages are /, /overlay, /overlay-setup, /mic and /fitting.\n", host
-            )
+            *pages, last = _PAGES
+            return _text(404, f"There is nothing here. The pages are {', '.join(pages)} and {last}.\n", host)
         if page.open:
             return _response(200, page.body, page.content_type, host)
         code = asked.asked_for("code")
