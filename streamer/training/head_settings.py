@@ -20,10 +20,11 @@ class _Section(BaseModel):
 
 
 class HeadSection(_Section):
-    """Which head: its kind and, for WA-Tr and TL-Tr, the width that the taps are projected to first."""
+    """Which head: its kind, the width that WA-Tr and TL-Tr project the taps to first, what it goes on from."""
 
     kind: HeadKind = HeadKind.TL_TR
     low_width: int | None = Field(None, ge=8)
+    start: Path | None = None
 
     @model_validator(mode="after")
     def _only_for_transformers(self) -> Self:

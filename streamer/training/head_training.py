@@ -84,7 +84,7 @@ def train_head(settings: HeadTraining, group: Processes, *, progress: bool = Fal
         recipe_hash(model, recipe),
         [(str(window.clip.path), window.clip.labels, window.start_s, window.end_s) for window in taps.windows],
     )
-    run = trainer.begin(_shape(settings, model), settings.recipe, settings.seed, identity, group.device)
+    run = _begin(settings, model, identity, group.device)
     state = settings.out.with_name(f"{settings.out.name}.training")
     trainer.resume(run, state)
     sampler = Sampler(taps, settings.recipe, settings.seed)
@@ -117,7 +117,7 @@ def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes
     identity = trainer.identity_of(
         settings.model_dump_json(include={"head", "recipe", "seed"}), encoder_sha256(model), scenes.identity()
     )
-    run = trainer.begin(_shape(settings, model), settings.recipe, settings.seed, identity, group.device)
+    run = _begin(settings, model, identity, group.device)
     state = settings.out.with_name(f"{settings.out.name}.training")
     trainer.resume(run, state)
     trainer.train(
@@ -134,6 +134,19 @@ def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes
         write_head(settings.out, head.half(), fit, facts)
     group.wait()
     return TrainedHead(settings.out, tuple(run.losses), trained, len(scenes), len(held_out))
+
+
+def _begin(settings: HeadTraining, model: Model, identity: str, device: torch.device) -> trainer.Run:
+    """A run with fresh weights, or with those of `head.start`. Raises InputError where that is of another shape."""
+    shape, start = _shape(settings, model), settings.head.start
+    if start is None:
+        return trainer.begin(shape, settings.recipe, settings.seed, identity, device)
+    head = load_head(start).module
+    if any(getattr(head.shape, name) != getattr(shape, name) for name in ("kind", "width", "low_width")):
+        raise InputError(f"head.start: {start} is {head.shape}, what is to be trained is {shape}")
+    run = trainer.begin(shape, settings.recipe, settings.seed, f"{identity} {file_sha256(start)}", device)
+    run.head.load_state_dict(head.state_dict())
+    return run
 
 
 def _hearings(settings: HeadTraining, how: SceneSection, device: torch.device) -> dict[str, Model]:

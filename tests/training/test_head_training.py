@@ -11,7 +11,7 @@ import torch
 import yaml
 from tiny_data import SOUNDS, head_config, head_settings, write_backbone, write_manifest
 
-from streamer.errors import CheckpointError, ConfigError
+from streamer.errors import CheckpointError, ConfigError, InputError
 from streamer.model.checkpoint import load_model
 from streamer.model.head import HeadKind, load_head
 from streamer.sound import labels
@@ -157,6 +157,17 @@ def test_a_state_of_other_settings_is_refused(place, tmp_path):
     other = settings.model_copy(update={"seed": 9})
     with pytest.raises(CheckpointError, match="belongs to other settings"):
         train_head(other, ALONE)
+
+
+def test_a_head_goes_on_from_another_and_from_no_other_shape(place, tmp_path):
+    first = train_head(_out(head_settings(place, epochs=2, average_from=2), tmp_path / "one.pth"), ALONE)
+    settings = _out(head_settings(place, epochs=1, average_from=1, rate=1e-9), tmp_path / "two.pth")
+    on = settings.model_copy(update={"head": settings.head.model_copy(update={"start": first.path})})
+    second = _weights(train_head(on, ALONE).path)
+    assert all(torch.allclose(value, second[name], atol=1e-5) for name, value in _weights(first.path).items())
+    other = on.model_copy(update={"head": on.head.model_copy(update={"kind": HeadKind.WA_MLP})})
+    with pytest.raises(InputError, match=r"head\.start: .*one\.pth is .* what is to be trained is"):
+        train_head(_out(other, tmp_path / "three.pth"), ALONE)
 
 
 def test_the_rate_warms_up_and_decays_as_written():
