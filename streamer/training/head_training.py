@@ -91,7 +91,7 @@ def train_head(settings: HeadTraining, group: Processes, *, progress: bool = Fal
     trainer.train(run, sampler, settings.recipe, state, group, progress=progress)
     trained = tuple(sorted({label for clip in train_clips for label in clip.labels}))
     if group.leads:
-        head = trainer.averaged_head(run)
+        head = _finished(settings, run)
         fit = fit_calibration(head, held_out, settings.recipe.spans_s, trained)
         write_head(settings.out, head, fit, _facts(settings, model, taps, held_out, trained, run.losses))
     group.wait()
@@ -123,9 +123,12 @@ def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes
     trainer.train(
         run, SceneSampler(scenes, settings.recipe, settings.seed), settings.recipe, state, group, progress=progress
     )
-    trained = tuple(scenes.heard())
+    known = (
+        set() if settings.head.start is None else set(load_head(settings.head.start).description.trained_classes or ())
+    )
+    trained = tuple(sorted(known | set(scenes.heard())))
     if group.leads:
-        head = trainer.averaged_head(run)
+        head = _finished(settings, run)
         judged = judge_scenes(head, held_out, settings.recipe.spans_s)
         fit = calibrate(judged.logits, judged.truth, judged.windows, trained)
         facts = _facts(settings, model, scenes, held_out, trained, run.losses)
@@ -147,6 +150,16 @@ def _begin(settings: HeadTraining, model: Model, identity: str, device: torch.de
     run = trainer.begin(shape, settings.recipe, settings.seed, f"{identity} {file_sha256(start)}", device)
     run.head.load_state_dict(head.state_dict())
     return run
+
+
+def _finished(settings: HeadTraining, run: trainer.Run) -> HeadModule:
+    """The mean of the last epochs, drawn back to `head.start` by `head.keep` (Wortsman et al., arXiv 2109.01903)."""
+    head = trainer.averaged_head(run)
+    if settings.head.start is not None and settings.head.keep:
+        before = load_head(settings.head.start).module.state_dict()
+        after = head.state_dict()
+        head.load_state_dict({name: torch.lerp(after[name], before[name], settings.head.keep) for name in after})
+    return head
 
 
 def _hearings(settings: HeadTraining, how: SceneSection, device: torch.device) -> dict[str, Model]:

@@ -165,6 +165,14 @@ def test_a_head_goes_on_from_another_and_from_no_other_shape(place, tmp_path):
     on = settings.model_copy(update={"head": settings.head.model_copy(update={"start": first.path})})
     second = _weights(train_head(on, ALONE).path)
     assert all(torch.allclose(value, second[name], atol=1e-5) for name, value in _weights(first.path).items())
+    far = _out(head_settings(place, epochs=1, average_from=1, rate=0.1), tmp_path / "far.pth")
+    moved = {}
+    for keep in (0.0, 0.9):
+        head = far.head.model_copy(update={"start": first.path, "keep": keep})
+        made = far.model_copy(update={"head": head, "out": tmp_path / f"far{keep}.pth"})
+        weights = _weights(train_head(made, ALONE).path)
+        moved[keep] = sum(float((value - weights[name]).abs().sum()) for name, value in _weights(first.path).items())
+    assert moved[0.9] == pytest.approx(0.1 * moved[0.0], rel=0.05)
     other = on.model_copy(update={"head": on.head.model_copy(update={"kind": HeadKind.WA_MLP})})
     with pytest.raises(InputError, match=r"head\.start: .*one\.pth is .* what is to be trained is"):
         train_head(_out(other, tmp_path / "three.pth"), ALONE)
