@@ -19,8 +19,8 @@ LOW_HZ, HIGH_HZ = 1200.0, 5600.0
 BLOCK = 4  # frames, 64 ms
 BLOCKS = round(2 * FRAME_RATE / BLOCK)
 STAYS_BINS, FOLLOWS_BINS = 0.3, 2.5  # from block to block: it kept its pitch (9 Hz), it is still the same tone
-STAYS_MOST, FOLLOWS_LEAST = 0.25, 0.5  # of the steps
-STANDS_OUT_DB = 4.0  # the median, above the bins around
+STAYS_MOST, FOLLOWS_LEAST = 0.25, 0.4  # of the steps
+STANDS_OUT_DB = 3.5  # the median, above the bins around
 LOOK_BLOCKS = 4  # 0.26 s
 SAID_SAMPLES = SAMPLE_RATE // 2  # it is in sight for so long after a look
 
