@@ -242,7 +242,11 @@ def _labels(rule: AlertRule) -> str:
         often = "in one judgement (there is one a second)"
     lasting = f", and it lasts at least {_s(rule.min_duration_s)}" if rule.min_duration_s else ""
     lower = rule.signed_threshold
-    signed = "" if lower is None else f" ({lower:g} while the signal shows at least the beginning of {_signs(rule)})"
+    signed = (
+        ""
+        if lower in (None, rule.threshold)
+        else f" ({lower:g} while the signal shows at least the beginning of {_signs(rule)})"
+    )
     return f"the tagger hears {names} with a score of at least {score}{signed} {often}{lasting}"
 
 

@@ -158,6 +158,8 @@ class AlertRules(Section):
             own = {
                 key: value for key, value in given.items() if getattr(rule, key, None) == getattr(default, key, None)
             }
+            if "signed_threshold" in own and rule.threshold != getattr(default, "threshold", None):
+                own["signed_threshold"] = rule.threshold  # a person's threshold is meant, signs or not
             try:
                 fitted.append(AlertRule.model_validate(rule.model_dump(exclude_unset=True) | own) if own else rule)
             except ValidationError as error:
