@@ -10,11 +10,6 @@ from streamer.sound.labels import group, labels
 SECONDS = 6.0
 
 
-def _strongest_hz(wave: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
-    return float(spectrum.argmax() / len(wave) * SAMPLE_RATE)
-
-
 @pytest.mark.parametrize("kind", list(sounders.KINDS))
 def test_clips_are_finite_audible_and_drawn_from_the_seed(kind: str) -> None:
     _, make, count = sounders.KINDS[kind]
@@ -37,12 +32,3 @@ def test_labels_name_what_the_rules_ask_for_and_decoys_name_none_of_it() -> None
     assert labels()[sounders.CIVIL_DEFENSE].name == "Civil defense siren"
     assert labels()[sounders.STEAM_WHISTLE].name == "Steam whistle"
     assert labels()[sounders.SOUND_EFFECT].name == "Sound effect"
-
-
-def test_long_beeps_of_appliances_are_lower_than_those_of_smoke_alarms() -> None:
-    for index in range(40):
-        wave = sounders.appliance(SECONDS, np.random.default_rng([5, index]))
-        begins = np.flatnonzero(np.abs(wave) > 0.05 * np.abs(wave).max())
-        longest = np.split(begins, np.flatnonzero(np.diff(begins) > 400) + 1)
-        if max(len(part) for part in longest) > 0.35 * SAMPLE_RATE:
-            assert _strongest_hz(wave) < 2400

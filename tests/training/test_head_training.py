@@ -196,9 +196,17 @@ def test_settings_are_refused_by_key(place, tmp_path):
         read_settings(path, HeadTraining, ("out=x.pt",))
 
 
-def test_the_shipped_configuration_is_valid():
-    settings = read_settings(Path(__file__).parents[2] / "configs" / "train_head.yaml", HeadTraining)
+@pytest.mark.parametrize("name", ["train_head", "train_ears", "train_ears_on"])
+def test_the_shipped_configurations_are_valid(name):
+    settings = read_settings(Path(__file__).parents[2] / "configs" / f"{name}.yaml", HeadTraining)
     assert settings.head.kind is HeadKind.TL_TR
+
+
+def test_keeping_needs_a_start(place, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(head_config(place)))
+    with pytest.raises(ConfigError, match=r"head: keep is 0\.5: it needs a start"):
+        read_settings(path, HeadTraining, ("head.keep=0.5",))
 
 
 def test_kinds_are_compared_and_an_existing_head_stands_beside_them(tmp_path):

@@ -15,15 +15,7 @@ from scipy import signal
 
 from streamer.events import SAMPLE_RATE
 from streamer.recipes.synthesis import alarms
-from streamer.recipes.synthesis.alarms import (
-    ALARM,
-    BEEP,
-    SIREN,
-    SMOKE,
-    TELEPHONE,
-    WHISTLE,
-    Floats,
-)
+from streamer.recipes.synthesis.alarms import ALARM, SIREN, SMOKE, TELEPHONE, WHISTLE, Floats
 from streamer.recipes.synthesis.household import far
 
 Generator = np.random.Generator
@@ -191,16 +183,6 @@ def phone_alarm(seconds: float, random: Generator) -> Floats:
     return wave
 
 
-def appliance(seconds: float, random: Generator) -> Floats:
-    """Beeps of machines at home: a few and then none, or single ones; a microwave, an oven, a washing machine."""
-    on, gap = random.uniform(0.05, 0.9), random.uniform(0.1, 1.0)
-    times = int(random.integers(1, 6))
-    silent = random.uniform(3, 12)
-    envelope = alarms.pattern(seconds, [(on, gap)] * (times - 1) + [(on, silent)], None)
-    pitch = random.uniform(900, 2300) if on > 0.3 else random.uniform(900, 4200)  # long and high: who could tell
-    return alarms.tone(np.cumsum(np.full(len(envelope), pitch / SAMPLE_RATE)), random) * envelope
-
-
 def glide(seconds: float, random: Generator) -> Floats:
     """A voice, a bow or a slide that glides as a siren does but breathes, wavers and pauses."""
     count = int(seconds * SAMPLE_RATE)
@@ -226,7 +208,6 @@ KINDS: Mapping[str, tuple[tuple[int, ...], Maker, int]] = MappingProxyType(  # l
         "civil_defence": ((SIREN, CIVIL_DEFENSE, ALARM), civil_defence, 60),
         "whistling_kettle": ((WHISTLE, STEAM_WHISTLE), kettle, 200),
         "phone_alarm": ((TELEPHONE, RINGTONE), phone_alarm, 200),
-        "appliance": ((BEEP,), appliance, 160),
         "glide": ((SOUND_EFFECT,), glide, 120),
     }
 )
