@@ -255,7 +255,7 @@ class _Paced:
 
 def _paced(plan: Plan, cluster: Cluster, remote: RemoteEngine, recordings: Sequence[Samples], say: Say) -> _Paced:
     """The streams in real time."""
-    watched, before, resent, sending_s = _Watched(remote), cluster.facts(), remote.resent, remote.sending_s
+    watched, before, resent, sending_s = _Watched(remote), cluster.facts(), remote.facts.resent, remote.sending_s
     killer = _Killer(cluster, plan, say)
     began_s, began_work_s = time.monotonic(), time.process_time()
     killer.start()
@@ -264,12 +264,13 @@ def _paced(plan: Plan, cluster: Cluster, remote: RemoteEngine, recordings: Seque
     killer.stop()
     steps: dict[int, tuple[int, float]] = {}
     for pid, one in cluster.facts().items():
-        for size, (count, total_s) in one["steps"].items():
-            old_count, old_s = before.get(pid, {"steps": {}})["steps"].get(size, (0, 0.0))
+        earlier = before[pid].batches if pid in before else {}
+        for size, (count, total_s) in one.batches.items():
+            old_count, old_s = earlier.get(size, (0, 0.0))
             known_count, known_s = steps.get(size, (0, 0.0))
             steps[size] = known_count + count - old_count, known_s + total_s - old_s
     return _Paced(
-        heard, watched.rounds, steps, len(killer.killed), remote.resent - resent, took_s,
+        heard, watched.rounds, steps, len(killer.killed), remote.facts.resent - resent, took_s,
         worked_s - (remote.sending_s - sending_s),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from streamer.cluster.engine_facts import RoundFacts
 from streamer.cluster.wire import Answer, Refused, SentWindow
 from streamer.errors import EngineError
 from streamer.model.engine import Context, Padding, Work
@@ -38,7 +39,7 @@ class Handle(Protocol):
 class RemoteEngine:
     """`lost(error)`: whether an error of the handle says that a replica is gone or has no room, so that another may do.
 
-    `model`: what is known of the one that the replicas have.
+    `model`: what is known of the one that the replicas have. `facts`: where it is counted what they did.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class RemoteEngine:
         lost: Callable[[BaseException], bool],
         *,
         context: Context = "auto",
+        facts: RoundFacts | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._model, self._handle, self._lost = model, handle, lost
         self._padding = Padding.of(model, context)
         self._clock, self._pause = clock, pause
-        self.sent_bytes = self.resent = 0  # of mel; and windows that were sent again
+        self.facts = facts or RoundFacts()
         self.sending_s = 0.0  # what it took to make windows and send them
 
     @property
@@ -75,7 +77,8 @@ class RemoteEngine:
     def do(self, windows: Sequence[SentWindow]) -> list[StepResult]:
         """As `step`, for windows that are made."""
         answers: dict[int, Answer] = {}
-        deadline_s = self._clock() + STEP_S
+        began_s = self._clock()
+        deadline_s = began_s + STEP_S
         while True:
             waiting = [place for place in range(len(windows)) if place not in answers]
             failure = self._round(windows, waiting, deadline_s, answers)
@@ -84,8 +87,10 @@ class RemoteEngine:
             if self._clock() + PAUSE_S >= deadline_s:
                 raise EngineError(f"no engine of the cluster did {len(windows)} windows in {STEP_S:g} s: {failure}")
             log.warning("%d windows are sent again: %s", len(windows) - len(answers), failure)
-            self.resent += len(windows) - len(answers)
+            self.facts.resent += len(windows) - len(answers)
             self._pause(PAUSE_S)
+        self.facts.windows += len(windows)
+        self.facts.rounds.add(self._clock() - began_s)
         results: list[StepResult] = []
         for place in range(len(windows)):
             answer = answers[place]
@@ -101,7 +106,7 @@ class RemoteEngine:
         began_s = self._clock()
         pending = [(place, self._handle.remote(windows[place])) for place in waiting]
         self.sending_s += self._clock() - began_s
-        self.sent_bytes += sum(windows[place].values.nbytes for place in waiting)
+        self.facts.sent_bytes += sum(windows[place].values.nbytes for place in waiting)
         failure = None
         for place, answer in pending:
             try:

@@ -12,10 +12,12 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from ray import serve
 
+from streamer.cluster.connect import ledger
+from streamer.cluster.engine_facts import EngineFacts
+from streamer.cluster.scaling import LOAD
 from streamer.cluster.waiting import Waiting
 from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
 from streamer.cluster.wish import ModelWish
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 16_000  # mel frames with their padding: 160 s of audio, 16 windows of 10 s
 GATHER_S = 0.002  # a batch waits so long for more; what an ingress sends at once comes within that
+REPORT_S = 5.0
 HANG_S = 15.0  # a step that takes so long never ends, as far as we can tell
 GATHERED = 64  # of these at a time: each only waits for its answers
 
@@ -44,7 +47,11 @@ class Replica:
         self._work: asyncio.Task[None] | None = None
         self._failed = ""
         self._began_s: float | None = None  # of the step at hand
-        self._steps: dict[int, tuple[int, float]] = {}  # windows in a batch -> such batches, seconds of all of them
+        context = serve.get_replica_context()
+        self._facts = EngineFacts(context.replica_id.unique_id, context.app_name, os.getpid())
+        self._ledger = ledger()
+        self._reported_s = -REPORT_S
+        self._looked_s, self._looked_windows = time.monotonic(), 0  # when and at how many its load was asked for
 
     async def __call__(self, window: SentWindow) -> Answer:
         """Do one window; with it go those that come at the same time."""
@@ -76,8 +83,8 @@ class Replica:
                 self._thread, self._step, [window for window, _ in batch]
             )
             self._began_s = None
-            count, total_s = self._steps.get(len(batch), (0, 0.0))
-            self._steps[len(batch)] = count + 1, total_s + time.monotonic() - began_s
+            self._facts.stepped(len(batch), time.monotonic() - began_s)
+            self._facts.refused += sum(isinstance(one, Refused) for one in found)
             for (_, answer), one in zip(batch, found, strict=True):
                 if not answer.done():  # nobody waits any more
                     answer.set_result(one)
@@ -86,12 +93,26 @@ class Replica:
         """What the ingresses have to know of the model."""
         return self._engine.model.outline()
 
-    async def facts(self) -> dict[str, Any]:
+    async def facts(self) -> EngineFacts:
         """What it did, and which process it is."""
-        return {"pid": os.getpid(), "steps": dict(self._steps)}
+        self._facts.queued = len(self._waiting)
+        return self._facts.snapshot()
 
-    def check_health(self) -> None:
-        """Serve puts another replica in the place of one whose device failed, or whose step does not end."""
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's autoscaler is told every few seconds (`scaling.py`)."""
+        now_s, windows = time.monotonic(), self._facts.windows
+        done, past_s = windows - self._looked_windows, max(now_s - self._looked_s, 1e-3)
+        self._looked_s, self._looked_windows = now_s, windows
+        self._facts.load = self._facts.window_s * (done / past_s + len(self._waiting))
+        return {LOAD: self._facts.load}
+
+    async def check_health(self) -> None:
+        """Asked every second: Serve puts another replica in the place of one whose device failed, or whose step does
+        not end. The ledger is told what it did at the same time.
+        """
+        if time.monotonic() - self._reported_s >= REPORT_S:
+            self._reported_s = time.monotonic()
+            self._ledger.report.remote(await self.facts())
         if self._failed:
             raise RuntimeError(self._failed)
         hangs_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s

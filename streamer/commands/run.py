@@ -140,11 +140,11 @@ def cluster_options(parser: Any) -> None:
 def serve(options: argparse.Namespace) -> int:
     """`streamer serve`: `run` without a microphone, for those who send their sound to `/ingest`."""
     options.stay = True
-    return run(options, sources=False)
+    return run(options, serves=True)
 
 
-def run(options: argparse.Namespace, *, sources: bool = True) -> int:
-    """`streamer run`. `sources` False: where none is named there is none."""
+def run(options: argparse.Namespace, *, serves: bool = False) -> int:
+    """`streamer run`. `serves`: as `serve`, senders are heard where no source is named."""
     began_s = time.monotonic()
     if options.list_devices:
         return devices(options)
@@ -161,18 +161,15 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     from streamer.runtime.supervisor import Program
 
     settings = settings.model_copy(update={"server": with_token(settings.server)})
-    settings = with_own_sounds(with_known_language(settings))
+    settings = with_own_sounds(with_known_language(_serving(settings) if serves else settings))
     plans = [
         replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
         for plan in settings.plans()
     ]
     audio = settings.audio
-    named = sources or settings.sources or audio.input is not None or audio.device is not None
-    if not named and not settings.server.enabled:
-        raise UsageError("--no-server: without the server nobody can send sound to `streamer serve`")
     cluster = cluster_of(settings, plans)
     monitor = open_monitor(settings)
-    inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor) if named else ()
+    inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor)
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
@@ -186,6 +183,7 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
         book=cluster.book if cluster and cluster.shared else None,
+        metrics=cluster.metrics if cluster else None,
         lessons=_lessons() if settings.own_sounds.from_pages and not cluster else None,
     )
     try:
@@ -193,6 +191,18 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     finally:
         if cluster:
             cluster.close()
+
+
+def _serving(settings: Settings) -> Settings:
+    """The settings of `serve`: where they name no source, senders bring the sound. Raises UsageError."""
+    audio = settings.audio
+    if audio.input == "demo":
+        raise UsageError("--input demo: `streamer serve` hears who sends; `streamer run --input demo` plays the demo")
+    if settings.sources or audio.input is not None or audio.device is not None:
+        return settings
+    if not settings.server.enabled:
+        raise UsageError("--no-server: without the server nobody can send sound to `streamer serve`")
+    return settings.model_copy(update={"audio": audio.model_copy(update={"input": "ingest"})})
 
 
 def cluster_of(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Cluster | None":

@@ -5,7 +5,7 @@ validated as it is read: a value that cannot be used is a MessageError that name
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
@@ -26,13 +26,15 @@ LEVEL: Final = "level"  # these connection messages only get those who subscribe
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
+RESUME: Final = "resume"  # a capability of servers that go on with the sessions of others
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
 MAX_SEQ: Final = 2**53
 BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
-Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+MAX_NAME: Final = 200
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_NAME)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
@@ -213,6 +215,16 @@ def subscribe_from_query(query: str) -> Subscribe | None:
     return _validated(TypeAdapter(Subscribe), message) if message else None
 
 
+def sought_in_query(query: str) -> str | None:
+    """The session that a client comes for: `/ws?for=NAME`, or the one that it subscribes to there."""
+    try:
+        values = parse_qs(query, max_num_fields=20)
+    except ValueError:  # more fields than anybody needs
+        return None
+    name = next((values[field][-1] for field in ("for", "session") if field in values), "")
+    return name if 0 < len(name) <= MAX_NAME else None
+
+
 def _validated(kind: TypeAdapter[Checked], message: Mapping[str, Any]) -> Checked:
     try:
         return kind.validate_python(message)
@@ -284,6 +296,18 @@ def _no_language(message: SetLanguage) -> SetLanguage:
     raise MessageError("set: there is no session whose language could be set")
 
 
+async def _no_metrics() -> str:
+    return ""
+
+
+async def _nowhere_else(session: str) -> None:
+    """All sessions that there are, are here."""
+
+
+def _not_passed_on(message: "Ack | Flush") -> None:
+    """Nobody else has sessions."""
+
+
 def _no_ingest(start: IngestStart) -> IngestSink:
     raise IngestFullError("ingest: this server takes no sound from clients")
 
@@ -299,6 +323,10 @@ class Actions:
     UsageError (`error`, close 1008). `takes_senders`: whether it would open one at all. `transcribe` is for a thread of
     its own: its iterator waits for the model, and gives the recording's events as they are found; it raises
     UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
+
+    In a cluster: `seek` has a session that another server has mirrored here (`server/mirrored.py`), and returns when it
+    is or is not found, within seconds, MessageError: too many are; `pass_on` sends on what one of its readers wants;
+    `resumes`: senders of servers that are gone are heard further here; `metrics`: of engines that are elsewhere.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -312,13 +340,18 @@ class Actions:
     takes_senders: Callable[[], bool] = lambda: False
     transcribe: Callable[[Upload], Iterator[Sequence[Event]]] = _no_uploads
     model: Callable[[], ModelFacts | None] = lambda: None
+    seek: Callable[[str], Awaitable[None]] = _nowhere_else
+    pass_on: "Callable[[Ack | Flush], None]" = _not_passed_on
+    resumes: bool = False
+    metrics: Callable[[], Awaitable[str]] = _no_metrics
 
 
 def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
     """What `hello` says that this server can do."""
     marks = () if actions.mark is None else (MARK,)
     sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
-    return (*CAPABILITIES, *marks, *sets)
+    resumes = (RESUME,) if actions.resumes else ()
+    return (*CAPABILITIES, *marks, *sets, *resumes)
 
 
 def carry_out(

@@ -27,6 +27,8 @@ from streamer.server.metrics import CONTENT_TYPE
 from streamer.server.tls import Tls
 from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
+TRANSCRIPT = "/transcript"
+METRICS = "/metrics"
 PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
 CERTIFICATE = "/certificate"
 _PAGES = {
@@ -119,11 +121,11 @@ class Pages:
             troubles = self._reports.troubles()
             return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
-        if path == "/metrics":
-            if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
+        if path == METRICS:
+            if may_see_metrics(asked, self._access.credentials(asked)):
                 return _response(200, self._reports.metrics().encode(), CONTENT_TYPE, host)
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
-        if path == "/transcript":
+        if path == TRANSCRIPT:
             return self._transcript(asked, packed=packed, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
@@ -188,6 +190,11 @@ class Pages:
             return {}
         value = f"{self._access.cookie_name}={self._access.keys.cookie()}; Max-Age={COOKIE_S}; HttpOnly; SameSite=Lax"
         return {"Set-Cookie": value + ("; Secure" if self._secure else "")}
+
+
+def may_see_metrics(asked: Request, credentials: Credentials) -> bool:
+    """Programs of this machine may, and who brings the token."""
+    return asked.local or credentials in (Credentials.TOKEN, Credentials.COOKIE)
 
 
 def asked_by(request: HttpRequest, peer: str = "", proxies: frozenset[str] = frozenset()) -> Request:

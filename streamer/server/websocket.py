@@ -35,16 +35,28 @@ from streamer.server.deepgram import LISTEN, Listening
 from streamer.server.follow import Followers, tell
 from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
+from streamer.server.messages import (
+    Actions,
+    IngestFullError,
+    IngestSink,
+    IngestStart,
+    MessageError,
+    SessionInfo,
+    capabilities,
+)
 from streamer.server.metrics import Metrics
+from streamer.server.mirrored import MirroredSessions
 from streamer.server.one_port import openai_door
 from streamer.server.pages import (
+    METRICS,
     PHONE_PAGE,
+    TRANSCRIPT,
     Pages,
     Reports,
     asked_by,
     chosen_subprotocol,
     json_answer,
+    may_see_metrics,
     too_many_tries,
 )
 from streamer.server.readers import Readers
@@ -115,6 +127,7 @@ class ServerThread:
         self._wake_pending = False
         self._readers = Readers(self._hub, self._lock, settings, self._actions, self._spawn)
         self._followers = Followers(self._hub, self._lock)
+        self.mirrored = MirroredSessions(self._hub, self._lock, self._wake_soon)
         self._sending = replace(self._actions, open_ingest=self._open_ingest)  # for senders of every protocol
         self._wyoming = WyomingDoor(self._sending, self._followers.follow, self._door)
         self._ingests: set[ServerConnection] = set()
@@ -124,6 +137,7 @@ class ServerThread:
         self._started = threading.Event()  # it listens, or cannot
         self._refused: Exception | None = None
         self._ending = asyncio.Event()
+        self._elsewhere = ""  # what engines elsewhere said of themselves, the last time that somebody asked
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
         self.port = self.wyoming_port = 0
@@ -167,10 +181,18 @@ class ServerThread:
             self._wake_soon()
 
     def close_session(self, session: str) -> None:
-        """The session made its last event."""
+        """The session made its last event, or goes on at another server, where its readers are sent on from here."""
         with self._lock:
             self._hub.close_session(session)
             self._sender_sessions.discard(session)
+            if self._loop and self._hub.is_named(session):
+                self._loop.call_soon_threadsafe(lambda: self._spawn(self._actions.seek(session)))
+
+    def share_run(self, run: str) -> None:
+        """As in `Hub`: the numbering is that of a cluster, which is known now."""
+        with self._lock:
+            self._hub.run = run
+            self._wake_soon()
 
     def publish(self, event: Event, latency_s: float | None = None) -> None:
         """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open.
@@ -268,7 +290,7 @@ class ServerThread:
 
     # ---- connections
 
-    def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+    async def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """What a request gets, None for a websocket. Too many wrong tokens are refused here, before a handshake."""
         assert isinstance(connection, GuardedConnection)
         asked = asked_by(request, connection.peer, self._proxies)
@@ -276,6 +298,12 @@ class ServerThread:
         coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
         if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
+        session = asked.asked_for("session")
+        if session and request.path.startswith(TRANSCRIPT) and self._access.token_given(asked):
+            with suppress(MessageError):
+                await self._actions.seek(session)
+        if request.path.startswith(METRICS) and may_see_metrics(asked, credentials):
+            self._elsewhere = await self._actions.metrics()
         response = self._pages.answer(request, asked, head=connection.head)
         if response is None and request.path.partition("?")[0] == LISTEN:
             refused = deepgram.refusal(asked, self._access, self._sending)
@@ -365,7 +393,8 @@ class ServerThread:
     def _render_metrics(self) -> str:
         health = self._actions.health()
         with self._lock:
-            return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
+            own = self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
+        return own + self._elsewhere
 
     def _transcript(self, session: str | None, name: str) -> str:
         with self._lock:

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from streamer.cluster.book import KEPT_EVENTS, ClusterBook, Ledger
+from streamer.cluster.book import ClusterBook
+from streamer.cluster.ledger import KEPT_EVENTS, Ledger
+from streamer.cluster.mirrors import LedgerSilentError
 from streamer.events import Event, Status, Transcript, Word
 from streamer.runtime.handover import MOVED, Handover, Kept
 from streamer.runtime.told import UNCOMMITTED_S, UNTOLD_S, Told
+from streamer.server.messages import SessionInfo
 
 LATE_S = 5.0  # for threads on a busy machine; nothing is expected to take so long
 
@@ -28,6 +31,10 @@ def transcript(seq: int, audio_t: float, ends: Sequence[float] = (), *, final: b
     )  # fmt: skip
 
 
+def info(session: str = "in1") -> SessionInfo:
+    return SessionInfo(session, "nano", "nano_at", 16_000, opened_at=100.0)
+
+
 class HereDesk:
     """A ledger in this process, which can be made silent or slow."""
 
@@ -39,8 +46,14 @@ class HereDesk:
     def ask(self, method: str, *arguments: Any) -> Any:
         self.free.wait(LATE_S)
         if self.silent:
-            raise TimeoutError
+            raise LedgerSilentError("no answer")
         return getattr(self.ledger, method)(*arguments)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        self.ask(method, *arguments)
+
+    async def later(self, timeout_s: float, method: str, *arguments: Any) -> Any:
+        return await getattr(self.ledger, method)(*arguments)
 
 
 class Heard(list[Event]):
@@ -62,23 +75,24 @@ class Heard(list[Event]):
 
 def test_an_event_is_written_down_before_anybody_is_told():
     desk, heard = HereDesk(Ledger()), Heard()
-    book = ClusterBook(desk, "a", lambda: 100.0)
-    book.open("in1", None)
+    book = ClusterBook(desk, "a")
+    book.open(info(), None)
     say = book.emitter("in1", heard.emit, lambda: None)
     desk.free.clear()
     say([status(1)])
     assert not heard
     desk.free.set()
     heard.wait(1)
-    kept = desk.ledger.take("in1", "b")
-    assert kept is not None
-    assert (kept.told.seq, kept.events, kept.opened_at) == (1, (status(1),), 100.0)
+    found = desk.ledger.take("in1", "b")
+    assert found is not None
+    kept, of = found
+    assert (kept.told.seq, kept.events, kept.opened_at, of) == (1, (status(1),), 100.0, info())
 
 
 def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
     desk, heard, gone = HereDesk(Ledger()), Heard(), threading.Event()
     old, new = ClusterBook(desk, "old"), ClusterBook(desk, "new")
-    old.open("in1", None)
+    old.open(info(), None)
     say = old.emitter("in1", heard.emit, gone.set)
     say([status(1)])
     heard.wait(1)
@@ -95,7 +109,7 @@ def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
 def test_a_ledger_that_does_not_answer_costs_no_captions():
     desk, heard = HereDesk(Ledger()), Heard()
     book = ClusterBook(desk, "a")
-    book.open("in1", None)
+    book.open(info(), None)
     desk.silent = True
     book.emitter("in1", heard.emit, lambda: None)([status(1)])
     heard.wait(1)
@@ -106,7 +120,7 @@ def test_a_ledger_that_does_not_answer_costs_no_captions():
 def test_after_the_end_nothing_is_written_or_said():
     desk, heard = HereDesk(Ledger()), Heard()
     book = ClusterBook(desk, "a")
-    book.open("in1", None)
+    book.open(info(), None)
     say = book.emitter("in1", heard.emit, lambda: None)
     say([status(1)])
     book.leave()
@@ -116,11 +130,12 @@ def test_after_the_end_nothing_is_written_or_said():
 
 def test_the_ledger_is_bounded_and_knows_the_numbers_all_the_same():
     ledger = Ledger()
-    ledger.open("in1", "a", 0.0, None)
+    ledger.open(info(), "a", None)
     for seq in range(1, KEPT_EVENTS + 101):
         ledger.write("a", [("in1", [status(seq)])])
-    kept = ledger.take("in1", "b")
-    assert kept is not None
+    found = ledger.take("in1", "b")
+    assert found is not None
+    kept = found[0]
     assert len(kept.events) == KEPT_EVENTS
     assert kept.events[0].seq == 101
     assert kept.told.seq == KEPT_EVENTS + 100
