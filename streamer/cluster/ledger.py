@@ -122,14 +122,14 @@ class Ledger:
         return Kept(page.told, tuple(page.events), page.info.opened_at or 0.0, page.source), page.info
 
     async def read(self, session: str, reader: str, since_seq: int, patience_s: float) -> Reading | None:
-        """What came after `since_seq`; None: no such session. Waits until there is something, for so long.
+        """What came after `since_seq`; None: no such session. Waits, for so long, until there is something.
 
-        It does not wait where the session is the `reader`'s own.
+        What the `reader` wrote itself is nothing new to it: it waits until another one has the session.
         """
         deadline_s = time.monotonic() + patience_s
         while True:
             page = self._pages.get(session)
-            if page is not None and (page.owner == reader or page.told.seq > since_seq):
+            if page is not None and page.owner != reader and page.told.seq > since_seq:
                 break
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from streamer.cluster.ledger import Reading
 from streamer.errors import StreamerError
-from streamer.events import Event, Status
+from streamer.events import Event
 from streamer.server.messages import MessageError
 from streamer.server.mirrored import MirroredSessions
 
@@ -83,7 +83,7 @@ class Mirrors:
             del self._sought[session]
 
     async def _show(self, session: str, sought: _Sought, shown: MirroredSessions) -> None:
-        """Until it is over, is this program's own, or nobody wants it."""
+        """Until it is this program's own, or nobody wants it. One that has stopped may go on: its sender came back."""
         while True:
             patience_s = PATIENCE_S if sought.answered.is_set() else 0.0
             try:
@@ -93,14 +93,13 @@ class Mirrors:
                 await asyncio.sleep(AGAIN_S)
                 found = []
             if found and found[0].owner == self._owner:
-                return
+                if shown.is_own(session):
+                    return
+                found = []  # its sender is gone, and may come back at another server
             events = [event for part in found for event in part.events]
             if found and not await self._tell(found[0], events, sought, shown):
                 return
             sought.answered.set()
-            if events and isinstance(events[-1], Status) and events[-1].state == "stopped":
-                shown.end(session)
-                return
             if not shown.is_wanted(session) and time.monotonic() - sought.asked_s > IDLE_S:
                 shown.drop(session)
                 return

@@ -23,6 +23,11 @@ class MirroredSessions:
         with self._lock:
             return self._hub.is_live(session) or self._hub.is_mirrored(session)
 
+    def is_own(self, session: str) -> bool:
+        """Whether this server has the session itself."""
+        with self._lock:
+            return self._hub.is_live(session) and not self._hub.is_mirrored(session)
+
     def is_wanted(self, session: str) -> bool:
         """Whether anybody is here who named it."""
         with self._lock:
@@ -47,12 +52,6 @@ class MirroredSessions:
             mirrored = self._hub.mirror(session, events)
             self._wake()
         return mirrored
-
-    def end(self, session: str) -> None:
-        """The session made its last event."""
-        with self._lock:
-            if self._hub.is_mirrored(session):
-                self._hub.close_session(session)
 
     def drop(self, session: str) -> None:
         """Nobody wants it here any more."""
