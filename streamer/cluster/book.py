@@ -58,7 +58,7 @@ class ClusterBook:
         self._opened: dict[str, tuple[SessionInfo, str | None]] = {}  # what is written down here, and its source
         self._waiting: queue.Queue[tuple[_Line, Sequence[Event]] | None] = queue.Queue(QUEUED)
         self._written: deque[tuple[_Line, Sequence[Event]]] = deque()  # and not passed on yet
-        self._leaving = self._silent = False
+        self._leaving = self._silent = self._over = False
         self._mirrors = Mirrors(desk, owner)
         self.place = owner[:6]
         self.run: str | None = self._asked("run")
@@ -104,27 +104,28 @@ class ClusterBook:
         self._thread.join(LEAVE_S)
 
     def _run(self) -> None:
-        over = False
-        while not over:
+        while not (self._over and not self._written):
             try:
-                over = self._turn()
+                self._turn()
             except Exception:  # the top of the thread: what failed is left out, and the rest goes on
                 log.exception("events were written down and could not be passed on")
 
-    def _turn(self) -> bool:
-        """Pass on what is written down, then write down what came meanwhile; True: the last of it."""
+    def _turn(self) -> None:
+        """Pass on what is written down, then write down what came meanwhile."""
         while self._written:
             line, events = self._written.popleft()
             line.emit(events)
             if isinstance(events[-1], Status) and events[-1].state == "stopped":
                 self._opened.pop(line.session, None)
+        if self._over:
+            return
         waiting = [self._waiting.get()]
         while not self._waiting.empty():
             waiting.append(self._waiting.get_nowait())
         said = [one for one in waiting if one is not None and not one[0].taken]
+        self._over = None in waiting
         if said:
             self._write(said)
-        return None in waiting and not self._written
 
     def _write(self, said: Sequence[tuple[_Line, Sequence[Event]]]) -> None:
         written: Written | None = self._asked("write", self._owner, [(line.session, list(some)) for line, some in said])

@@ -80,7 +80,7 @@ class Ledger:
         """What names the numbering of the events of all sessions that are written down here."""
         return self._run
 
-    def open(self, info: SessionInfo, owner: str, source: str | None, *, whole: bool = True) -> None:
+    def open(self, info: SessionInfo, owner: str, source: str | None, whole: bool = True) -> None:
         """A session begins at `owner`; not `whole`: it began before, and this ledger does not know it."""
         self._pages.pop(info.session, None)
         self._pages[info.session] = _Page(owner, info, source, Told(info.session), whole)

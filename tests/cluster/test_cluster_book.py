@@ -1,5 +1,6 @@
 """What is kept of senders' sessions, and how one goes on elsewhere."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from streamer.cluster.mirrors import LedgerSilentError
 from streamer.events import Event, Status, Transcript, Word
 from streamer.runtime.handover import MOVED, Handover, Kept
 from streamer.runtime.told import UNCOMMITTED_S, UNTOLD_S, Told
-from streamer.server.messages import SessionInfo
+from streamer.server.messages import Ack, Flush, SessionInfo
 
 LATE_S = 5.0  # for threads on a busy machine; nothing is expected to take so long
 
@@ -139,6 +140,62 @@ def test_the_ledger_is_bounded_and_knows_the_numbers_all_the_same():
     assert len(kept.events) == KEPT_EVENTS
     assert kept.events[0].seq == 101
     assert kept.told.seq == KEPT_EVENTS + 100
+
+
+def test_what_a_reader_elsewhere_wants_comes_with_the_next_write():
+    desk, heard, wanted = HereDesk(Ledger()), Heard(), list[Ack | Flush]()
+    book, other = ClusterBook(desk, "a", wanted.append), ClusterBook(desk, "b")
+    book.open(info(), None)
+    say = book.emitter("in1", heard.emit, lambda: None)
+    other.pass_on(Ack(3, "in1"))
+    other.pass_on(Flush("in1"))
+    other.pass_on(Flush("in7"))  # nobody knows it
+    say([status(1)])
+    heard.wait(1)
+    say([status(2)])
+    heard.wait(2)
+    assert wanted == [Ack(3, "in1"), Flush("in1")]
+    assert desk.ledger.write("a", [("in1", [status(3)])]).wishes == ()
+    for one in (book, other):
+        one.leave()
+
+
+def test_a_session_of_before_a_lost_ledger_is_read_from_there_on_and_not_handed_over():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    book.open(info(), "hall")
+    say = book.emitter("in1", heard.emit, lambda: None)
+    say([status(1)])
+    heard.wait(1)
+    desk.ledger = Ledger()
+    say([status(2)])
+    heard.wait(2)
+    read = asyncio.run(desk.ledger.read("in1", "b", 0, 0.0))
+    assert read is not None
+    assert (read.info, read.oldest_seq, read.events) == (info(), 2, (status(2),))
+    assert desk.ledger.take("in1", "b") is None
+    book.leave()
+
+
+def test_events_that_cannot_be_passed_on_cost_the_others_nothing():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    for name in ("in1", "in2"):
+        book.open(info(name), None)
+
+    def fail(events: Sequence[Event]) -> None:
+        raise KeyError("in1")
+
+    desk.free.clear()
+    bad, good = book.emitter("in1", fail, lambda: None), book.emitter("in2", heard.emit, lambda: None)
+    bad([status(1)])
+    good([status(1, session="in2")])
+    bad([status(2)])
+    good([status(2, session="in2")])
+    desk.free.set()
+    heard.wait(2)
+    book.leave()
+    assert not book._thread.is_alive()
 
 
 def kept(*events: Event) -> Kept:
