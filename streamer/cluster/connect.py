@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from streamer.cluster.book import ClusterBook
-from streamer.cluster.engine import RemoteEngine
+from streamer.cluster.engine import RemoteEngine, RemoteRecordings
 from streamer.cluster.engine_facts import EngineFacts, EngineReport, RoundFacts, render
 from streamer.cluster.ledger import Ledger
 from streamer.cluster.mirrors import LedgerSilentError
@@ -88,6 +88,10 @@ class Cluster:
     def engine(self, model: ModelOutline, context: Context) -> RemoteEngine:
         """An engine that has its windows done by the replicas."""
         return RemoteEngine(model, self._handle, lost, context=context, facts=self._rounds)
+
+    def recordings(self, model: ModelOutline, context: Context) -> RemoteRecordings:
+        """The same engines, for recordings that are uploaded."""
+        return RemoteRecordings(model, self._handle.recording_window, lost, lambda: self.engine(model, context))
 
     def _deploy(self, ray: Any, serve: Any) -> None:
         """Have the engines there, begun by this program or by another one that was first.

@@ -19,13 +19,22 @@ from streamer.cluster.connect import ledger
 from streamer.cluster.engine_facts import EngineFacts
 from streamer.cluster.scaling import LOAD
 from streamer.cluster.waiting import Waiting
-from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
+from streamer.cluster.wire import (
+    Answer,
+    RecordingAnswer,
+    Refused,
+    SentMel,
+    SentRecordingWindow,
+    SentTrack,
+    SentWindow,
+)
 from streamer.cluster.wish import ModelWish
 from streamer.errors import DeviceFailed, EngineError
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine
 from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import own_layer
+from streamer.runtime.offline import OfflineEngine
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +54,8 @@ class Replica:
         self._engine = self._thread.submit(_load, wish, cpus).result()
         self._waiting: Waiting[tuple[SentWindow, asyncio.Future[Answer]]] = Waiting()
         self._work: asyncio.Task[None] | None = None
+        self._recording = asyncio.Lock()
+        self._offline: OfflineEngine | None = None  # made for the first recording
         self._failed = ""
         self._began_s: float | None = None  # of the step at hand
         context = serve.get_replica_context()
@@ -78,16 +89,19 @@ class Replica:
         """Do what waits, a batch at a time, until nothing does."""
         while self._waiting:
             batch = self._waiting.take(BATCH_FRAMES)
-            began_s = self._began_s = time.monotonic()
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._step, [window for window, _ in batch]
+            found, took_s = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._timed_step, [window for window, _ in batch]
             )
-            self._began_s = None
-            self._facts.stepped(len(batch), time.monotonic() - began_s)
+            self._facts.stepped(len(batch), took_s)
             self._facts.refused += sum(isinstance(one, Refused) for one in found)
             for (_, answer), one in zip(batch, found, strict=True):
                 if not answer.done():  # nobody waits any more
                     answer.set_result(one)
+
+    async def recording_window(self, window: SentRecordingWindow) -> RecordingAnswer | Refused:
+        """Do a window of an uploaded recording, between two batches: no more than one of all recordings waits there."""
+        async with self._recording:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._recording_step, window)
 
     async def outline(self) -> ModelOutline:
         """What the ingresses have to know of the model."""
@@ -119,8 +133,16 @@ class Replica:
         if hangs_s >= HANG_S:
             raise RuntimeError(f"the model has not answered for {hangs_s:.0f} s")
 
+    def _timed_step(self, windows: Sequence[SentWindow]) -> tuple[list[Answer], float]:
+        """In the thread of the engine: the answers, and how long they took."""
+        began_s = self._began_s = time.monotonic()
+        try:
+            return self._step(windows), time.monotonic() - began_s
+        finally:
+            self._began_s = None
+
     def _step(self, windows: Sequence[SentWindow]) -> list[Answer]:
-        """In the thread of the engine. One bad window does not cost the others theirs."""
+        """One bad window does not cost the others theirs."""
         try:
             return list(self._engine.step([(SentMel(window), window.request) for window in windows]))
         except DeviceFailed as error:
@@ -129,8 +151,22 @@ class Replica:
         except Exception as error:  # noqa: BLE001  whatever the model raises
             if len(windows) > 1:
                 return [answer for window in windows for answer in self._step([window])]
-            said = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-            return [Refused(said.partition("\n")[0])]
+            return [_refused(error)]
+
+    def _recording_step(self, window: SentRecordingWindow) -> RecordingAnswer | Refused:
+        """In the thread of the engine."""
+        request = window.request()
+        try:
+            self._offline = self._offline or OfflineEngine(self._engine.model)
+            (result,) = self._offline.step([request])
+        except Exception as error:  # noqa: BLE001  whatever the model raises
+            return _refused(error)
+        return RecordingAnswer(result, SentTrack.of(request.track))
+
+
+def _refused(error: Exception) -> Refused:
+    said = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+    return Refused(said.partition("\n")[0])
 
 
 def _load(wish: ModelWish, cpus: int) -> Engine:

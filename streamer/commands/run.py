@@ -183,6 +183,7 @@ def run(options: argparse.Namespace, *, serves: bool = False) -> int:
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
         book=cluster.book if cluster and cluster.shared else None,
+        recordings=(lambda model: cluster.recordings(model, settings.model.context)) if cluster else None,
         metrics=cluster.metrics if cluster else None,
         lessons=_lessons() if settings.own_sounds.from_pages and not cluster else None,
     )

@@ -44,7 +44,7 @@ from streamer.runtime.shutdown import (
 from streamer.runtime.stream import Emit, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
-from streamer.runtime.uploads import Uploads
+from streamer.runtime.uploads import Elsewhere, Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.messages import (
     Ack,
@@ -74,7 +74,8 @@ class Program:
 
     `load_on_cpu` loads the model of that name there, where the device fails that it is on. `elsewhere` makes what asks
     the engines of a cluster, where `load` gives a model without its weights; `book` opens what keeps the sessions of
-    senders there, and is told who does what readers at other programs want of them; `metrics`: of its engines.
+    senders there, and is told who does what readers at other programs want of them; `recordings`: the same engines,
+    for recordings that are uploaded; `metrics`: what they say of themselves.
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
@@ -96,11 +97,13 @@ class Program:
         load_on_cpu: Callable[[str], Model] | None = None,
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
         book: Callable[[CarryOut], Book] | None = None,
+        recordings: Callable[[ModelOutline], Elsewhere] | None = None,
         metrics: Callable[[], Awaitable[str]] | None = None,
         lessons: Lessons | None = None,
         monitor: "Monitor | None" = None,
     ) -> None:
-        self._settings, self._open_book, self._metrics = settings, book, metrics
+        self._settings, self._open_book = settings, book
+        self._recordings, self._metrics = recordings, metrics
         self._book: Book | None = None  # once it is open
         self._monitor = monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
@@ -294,7 +297,8 @@ class Program:
             self._uploads.begin(engine.model, worker)
             self._teaching.begin(engine.model, worker)
         else:
-            self._uploads.refuse("no recordings are taken here: `streamer transcribe --cluster` reads them")
+            assert self._recordings is not None
+            self._uploads.begin_elsewhere(self._recordings(engine.model))
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
