@@ -53,7 +53,6 @@ SETTINGS = {
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
     "cluster": "cluster.address",
-    "replicas": "cluster.replicas",
 }
 
 
@@ -134,7 +133,12 @@ def cluster_options(parser: Any) -> None:
         const="local",
         help="engines on Ray: auto or HOST:PORT; without ADDRESS on this machine, for this program alone",
     )
-    parser.add_argument("--replicas", metavar="N", type=int, help="engines to start, if none are there (1)")
+    parser.add_argument(
+        "--replicas",
+        metavar="N|N..MOST",
+        type=_range,
+        help="engines to start, if none are there (1); as many as needed",
+    )
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -263,6 +267,8 @@ def devices(options: argparse.Namespace) -> int:
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Path of the setting -> value, of the options that were given."""
     given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
+    if (replicas := getattr(options, "replicas", None)) is not None:
+        given |= {"cluster.replicas": replicas[0], "cluster.max_replicas": replicas[1]}
     tokens = ("server.token", "server.token_file")
     if any(path in given for path in tokens):  # one of them takes the place of the other in a file
         given = dict.fromkeys(tokens) | given
@@ -271,6 +277,15 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _index_or_name(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _range(text: str) -> tuple[int, int | None]:
+    """`2`, or `2..8`: the least and the most, None: no more than the least."""
+    least, dots, most = text.partition("..")
+    try:
+        return int(least), int(most) if dots else None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid value: {text!r}; 2, or 2..8") from None
 
 
 def load(

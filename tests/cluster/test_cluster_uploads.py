@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from program import write_wav
 
 from streamer.audio.files import FileSource, demo_path, read_audio
+from streamer.audio.mel import RecordingMel
 from streamer.cluster.engine import RemoteEngine, RemoteRecordings
 from streamer.cluster.wire import RecordingAnswer, Refused, SentMel, SentRecordingWindow, SentTrack, SentWindow
 from streamer.errors import EngineError
@@ -16,7 +18,9 @@ from streamer.events import Event
 from streamer.model.choice import load_model
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.runtime.offline import OfflineEngine
+from streamer.plans import DecodeTask
+from streamer.policy.seeking import Window
+from streamer.runtime.offline import OfflineEngine, WindowRequest
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
 from streamer.runtime.uploads import Uploads
@@ -71,8 +75,8 @@ def is_lost(error: BaseException) -> bool:
 
 @pytest.fixture
 def file(tmp_path) -> str:
-    """Of two windows, the second of which is short: its language would be asked for again."""
-    return str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 37 * SECOND]))
+    """Of two windows."""
+    return str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 33 * SECOND]))
 
 
 def recording(model: Any, file: str) -> Recording:
@@ -91,7 +95,20 @@ def test_windows_elsewhere_are_those_of_an_engine_here(file):
     assert any(event.type == "tags" and event.audio_t > 30 for event in expected)
 
 
-def test_a_model_without_earlier_text_hears_an_upload_as_a_stream(file):
+def test_a_short_window_brings_what_the_language_is_asked_with():
+    samples = read_audio(demo_path("nano"))
+    for seconds, asked_again in ((5, True), (31, False)):
+        mel = RecordingMel([samples[: seconds * SECOND]], nano().dims.n_mels)
+        window = Window(0, min(100 * seconds, 3000), (), first=True)
+        sent = SentRecordingWindow.of(WindowRequest(mel, window, DecodeTask(language=None)))
+        assert torch.equal(sent.request().mel.window(0, window.end), mel.window(0, window.end))
+        assert (sent.opening is not None) == asked_again
+        if asked_again:
+            assert torch.equal(sent.request().mel.opening(), mel.opening())
+
+
+def test_a_model_without_earlier_text_hears_an_upload_as_a_stream(tmp_path):
+    file = str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 6 * SECOND]))
     uploads = Uploads(Settings())
     uploads.begin_elsewhere(recordings(Replicas()))
     facts = uploads.model()
