@@ -39,6 +39,7 @@ NAMESPACE = "streamer"
 STORE_BYTES = 200 * 2**20  # of a local cluster: windows are small and short-lived
 DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
+LOOK_BACK_S = 15.0  # what engines said of their load for so long counts; they do so every 10 s
 UPSCALE_S = 5.0  # so long more work than the engines carry must come before another one is started
 ANSWER_S = 30.0
 WRITE_S = 2.0  # so long an answer of the ledger is waited for; then people are told all the same
@@ -172,17 +173,19 @@ def deployment(given: ClusterSettings, wish: ModelWish) -> Any:
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=20.0,
-        **_scaling(given),
+        **scaling(given),
     )
     return engines.bind(wish, given.cpus)
 
 
-def _scaling(given: ClusterSettings) -> dict[str, Any]:
+def scaling(given: ClusterSettings) -> dict[str, Any]:
+    """What Serve is told of the number of engines."""
     if given.max_replicas is None:
         return {"num_replicas": given.replicas}
     scaling = {
         "min_replicas": given.replicas,
         "max_replicas": given.max_replicas,
+        "look_back_period_s": LOOK_BACK_S,
         "upscale_delay_s": UPSCALE_S,
         "downscale_delay_s": given.idle_s,
         "policy": {"policy_function": engines_wanted},

@@ -10,7 +10,43 @@ from dataclasses import dataclass, field, replace
 from streamer.server.metrics import Histogram, family, histograms, labels
 
 STEP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)  # bounds
+KEPT = 0.98
 BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+@dataclass(slots=True)
+class StepCost:
+    """What a step costs as things are now: a line through the last batches' sizes and times (weighted least squares).
+
+    Each batch counts `KEPT` of what the one behind it counts.
+    """
+
+    count: float = 0.0
+    windows: float = 0.0
+    squares: float = 0.0
+    seconds: float = 0.0
+    products: float = 0.0
+
+    def add(self, windows: int, took_s: float) -> None:
+        """One more batch."""
+        self.count = self.count * KEPT + 1
+        self.windows = self.windows * KEPT + windows
+        self.squares = self.squares * KEPT + windows * windows
+        self.seconds = self.seconds * KEPT + took_s
+        self.products = self.products * KEPT + windows * took_s
+
+    def window_s(self, batch: int) -> float:
+        """Seconds for each window of such a batch; 0: nothing is known. Where all batches were alike: as in these."""
+        if not self.windows:
+            return 0.0
+        mean_s = self.seconds / self.windows
+        spread = self.count * self.squares - self.windows**2
+        if spread < 0.01 * self.windows**2:
+            return mean_s
+        slope_s = (self.count * self.products - self.windows * self.seconds) / spread
+        begin_s = (self.seconds - slope_s * self.windows) / self.count
+        # noise may turn the line: no window costs more than on the average, nor less than by its share of the batch
+        return min(mean_s, max(begin_s / batch + slope_s, mean_s * self.windows / self.count / batch))
 
 
 @dataclass(slots=True)
@@ -24,6 +60,7 @@ class EngineFacts:
     application: str
     pid: int
     batches: dict[int, tuple[int, float]] = field(default_factory=dict)
+    cost: StepCost = field(default_factory=StepCost)
     steps: Histogram = field(default_factory=lambda: Histogram(STEP_S))
     queued: int = 0
     refused: int = 0
@@ -34,21 +71,17 @@ class EngineFacts:
         count, total_s = self.batches.get(windows, (0, 0.0))
         self.batches[windows] = count + 1, total_s + took_s
         self.steps.add(took_s)
+        self.cost.add(windows, took_s)
 
     @property
     def windows(self) -> int:
         """That it did."""
         return sum(size * count for size, (count, _) in self.batches.items())
 
-    @property
-    def window_s(self) -> float:
-        """What a window costs in the batches in which it costs least; 0: nothing is known."""
-        return min((total_s / count / size for size, (count, total_s) in self.batches.items()), default=0.0)
-
     def snapshot(self) -> "EngineFacts":
         """As it is now."""
         steps = replace(self.steps, counts=list(self.steps.counts))
-        return replace(self, batches=dict(self.batches), steps=steps)
+        return replace(self, batches=dict(self.batches), cost=replace(self.cost), steps=steps)
 
 
 @dataclass(frozen=True, slots=True)

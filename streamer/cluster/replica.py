@@ -39,6 +39,7 @@ from streamer.runtime.offline import OfflineEngine
 log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 16_000  # mel frames with their padding: 160 s of audio, 16 windows of 10 s
+FULL_BATCH = 16  # windows; so many of 10 s are that
 GATHER_S = 0.002  # a batch waits so long for more; what an ingress sends at once comes within that
 REPORT_S = 5.0
 HANG_S = 15.0  # a step that takes so long never ends, as far as we can tell
@@ -117,7 +118,7 @@ class Replica:
         now_s, windows = time.monotonic(), self._facts.windows
         done, past_s = windows - self._looked_windows, max(now_s - self._looked_s, 1e-3)
         self._looked_s, self._looked_windows = now_s, windows
-        self._facts.load = self._facts.window_s * (done / past_s + len(self._waiting))
+        self._facts.load = self._facts.cost.window_s(FULL_BATCH) * (done / past_s + len(self._waiting))
         return {LOAD: self._facts.load}
 
     async def check_health(self) -> None:

@@ -1,8 +1,8 @@
 """How many engines there ought to be, for the autoscaler of Ray Serve, which keeps to its bounds and delays.
 
-Each engine says its `load`: the share of an engine that its windows need in batches as large as they were at best, and
-the work that waits, in seconds. Engines whose batches are still small look half idle so, as they are: larger batches
-cost less for each window.
+Each engine says its `load`: the share of its time that its windows need in full batches, by what its last steps took,
+and what waits, in seconds of the same. Engines whose batches are small look half idle so, as they are: in larger ones
+a window costs less.
 """
 
 import math
