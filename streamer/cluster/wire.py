@@ -7,7 +7,7 @@ that is half precision (16 kB for a second of audio with 80 bands), 32 bits on C
 much as 16-bit samples). The silence behind a padded window is one column, not ten seconds of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,7 @@ from torch.nn import functional
 from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
 from streamer.model.engine import Padding
-from streamer.plans import DecodeTask, StepRequest, StepResult
-from streamer.policy.seeking import Window
+from streamer.plans import StepRequest, StepResult
 from streamer.runtime.offline import TapTrack, WindowRequest, WindowResult
 
 HALF_FFT_SAMPLES = 200  # so far a mel frame reaches to either side of its centre
@@ -123,50 +122,53 @@ class SentTrack:
 
 
 @dataclass(frozen=True, slots=True)
-class SentRecordingWindow:
-    """A window of a recording on its way to an engine. `values`: its log-mel, float32 [n_mels, frames].
+class OneWindow:
+    """The mel of a recording of which one window is known: `values`, float32 [n_mels, frames].
 
-    `opening`: the first 30 s with silence behind them, where the language may have to be asked for once more.
+    `opening_values`: the first 30 s with silence behind them, where the language may have to be asked for once more.
     """
 
+    start: int
     values: NDArray[np.float32]
-    opening: NDArray[np.float32] | None
-    place: Window
-    task: DecodeTask
-    track: SentTrack | None
-    tag_spans_s: tuple[float, ...]
-
-    @classmethod
-    def of(cls, request: WindowRequest) -> "SentRecordingWindow":
-        """The window of a request."""
-        place, frames = request.window, request.window.end - request.window.start
-        asks = request.task.language is None and frames < WINDOW_FRAMES
-        opening = request.mel.opening().numpy() if asks else None
-        values = request.mel.window(place.start, place.end)[:, :frames].contiguous().numpy()
-        return cls(values, opening, place, request.task, SentTrack.of(request.track), request.tag_spans_s)
-
-    def request(self) -> WindowRequest:
-        """The request again, for an `OfflineEngine`."""
-        track = None if self.track is None else self.track.track()
-        return WindowRequest(_OneWindow(self), self.place, self.task, track, self.tag_spans_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _OneWindow:
-    """The mel of a recording of which one window is known."""
-
-    sent: SentRecordingWindow
+    opening_values: NDArray[np.float32] | None
 
     def window(self, start: int, end: int) -> Tensor:
         """As `RecordingMel.window`, for the one window there is."""
-        assert (start, end) == (self.sent.place.start, self.sent.place.end)
-        values = torch.from_numpy(np.array(self.sent.values))  # a copy: what came through shared memory is read-only
+        assert (start, end - start) == (self.start, self.values.shape[1])
+        values = torch.from_numpy(np.array(self.values))  # a copy: what came through shared memory is read-only
         return functional.pad(values, (0, WINDOW_FRAMES - values.shape[1]))
 
     def opening(self) -> Tensor:
         """As `RecordingMel.opening`."""
-        assert self.sent.opening is not None
-        return torch.from_numpy(np.array(self.sent.opening))
+        assert self.opening_values is not None
+        return torch.from_numpy(np.array(self.opening_values))
+
+
+@dataclass(frozen=True, slots=True)
+class SentRecordingWindow:
+    """A window of a recording on its way to an engine: the request, with its own mel alone, and beside it its track."""
+
+    mel: OneWindow
+    asked: WindowRequest
+    track: SentTrack | None
+
+    @classmethod
+    def of(cls, request: WindowRequest) -> "SentRecordingWindow":
+        """The window of a request."""
+        start, frames = request.window.start, request.window.end - request.window.start
+        asks = request.task.language is None and frames < WINDOW_FRAMES
+        values = request.mel.window(start, start + frames)[:, :frames].contiguous().numpy()
+        mel = OneWindow(start, values, request.mel.opening().numpy() if asks else None)
+        return cls(mel, replace(request, mel=mel, track=None), SentTrack.of(request.track))
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Of its mel."""
+        return self.mel.values
+
+    def request(self) -> WindowRequest:
+        """The request again, for an `OfflineEngine`."""
+        return replace(self.asked, track=None if self.track is None else self.track.track())
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Path of the setting -> value, of the options that were given."""
     given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
     if (replicas := getattr(options, "replicas", None)) is not None:
-        given |= {"cluster.replicas": replicas[0], "cluster.max_replicas": replicas[1]}
+        given |= {"cluster.replicas": replicas[0]} | ({"cluster.max_replicas": replicas[1]} if replicas[1] else {})
     tokens = ("server.token", "server.token_file")
     if any(path in given for path in tokens):  # one of them takes the place of the other in a file
         given = dict.fromkeys(tokens) | given
