@@ -172,6 +172,8 @@ def run(options: argparse.Namespace, *, serves: bool = False) -> int:
     ]
     audio = settings.audio
     cluster = cluster_of(settings, plans)
+    if cluster and settings.own_sounds.from_pages:
+        log.warning("own_sounds.from_pages: pages teach no sounds in a cluster; `streamer sounds learn` does")
     monitor = open_monitor(settings)
     inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor)
     if audio.input == "demo" and audio.speed == 1 and options.stay is None:

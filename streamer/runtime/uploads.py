@@ -57,9 +57,13 @@ class Elsewhere(Protocol):
 
 
 class _AtOnce:
-    """Lends nothing: what is elsewhere is asked from any thread."""
+    """What is elsewhere is asked from any thread, until the program is `over`."""
+
+    over = False
 
     def lend(self, work: Callable[[], Result]) -> Result:
+        if self.over:
+            raise EngineError("the program ends")
         return work()
 
 
@@ -73,6 +77,7 @@ class Uploads:
         self._settings = settings
         self._lender: tuple[Model | ModelOutline, Lender] | None = None  # while recordings are taken
         self._elsewhere: Elsewhere | None = None
+        self._at_once = _AtOnce()
         self._facts: ModelFacts | None = None
         self._longest_min = settings.server.upload_max_min
         self._places = threading.Semaphore(MAX_AT_ONCE)
@@ -86,11 +91,12 @@ class Uploads:
     def begin_elsewhere(self, engines: Elsewhere) -> None:
         """The same, with engines elsewhere."""
         self._facts = ModelFacts(engines.model.name, known_languages(engines.model))
-        self._elsewhere, self._lender = engines, (engines.model, _AtOnce())
+        self._elsewhere, self._lender = engines, (engines.model, self._at_once)
 
     def end(self) -> None:
-        """No more are taken; those at hand end with the worker."""
+        """No more are taken; those at hand end with the worker, or with the window that an engine elsewhere has."""
         self._lender = None
+        self._at_once.over = True
 
     def model(self) -> ModelFacts | None:
         """The model, once there is one."""

@@ -391,7 +391,8 @@ def carry_out(
         case Teach():
             if actions.teach is None:
                 raise MessageError(
-                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does"
+                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does, "
+                    "but in a cluster"
                 )
             if refusal := _set_refusal(settings, TEACH):
                 raise MessageError(refusal)

@@ -186,7 +186,7 @@ class ServerThread:
             self._hub.close_session(session)
             self._sender_sessions.discard(session)
             if self._loop and self._hub.is_named(session):
-                self._loop.call_soon_threadsafe(lambda: self._spawn(self._actions.seek(session)))
+                self._loop.call_soon_threadsafe(lambda: self._spawn(self._seek(session)))
 
     def share_run(self, run: str) -> None:
         """As in `Hub`: the numbering is that of a cluster, which is known now."""
@@ -300,8 +300,7 @@ class ServerThread:
             return too_many_tries(wait_s)
         session = asked.asked_for("session")
         if session and request.path.startswith(TRANSCRIPT) and self._access.token_given(asked):
-            with suppress(MessageError):
-                await self._actions.seek(session)
+            await self._seek(session)
         if request.path.startswith(METRICS) and may_see_metrics(asked, credentials):
             self._elsewhere = await self._actions.metrics()
         response = self._pages.answer(request, asked, head=connection.head)
@@ -313,6 +312,11 @@ class ServerThread:
         if credentials is Credentials.WRONG or (coded and response is not None and response.status_code == 401):
             self._addresses.tried(asked.address)
         return response
+
+    async def _seek(self, session: str) -> None:
+        """Have a session that another server has shown here, where that can be."""
+        with suppress(MessageError):
+            await self._actions.seek(session)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GuardedConnection)

@@ -24,7 +24,7 @@ from streamer.runtime.offline import OfflineEngine, WindowRequest
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
 from streamer.runtime.uploads import Uploads
-from streamer.server.messages import Upload
+from streamer.server.messages import BusyError, Upload
 from streamer.settings.config import Settings
 
 SECOND = 16_000
@@ -118,6 +118,16 @@ def test_a_model_without_earlier_text_hears_an_upload_as_a_stream(tmp_path):
     alone = Stream(nano(), Settings(), source="file")
     blocks = FileSource(file, realtime=False, label="file").blocks()
     assert found == [*(event for block in blocks for event in alone.hear(block)), *alone.finish()]
+
+
+def test_an_upload_ends_with_the_program(file):
+    uploads = Uploads(Settings())
+    uploads.begin_elsewhere(recordings(Replicas()))
+    told = uploads.transcribe(Upload(Path(file), "demo.wav"))
+    next(told)
+    uploads.end()
+    with pytest.raises(BusyError, match="the program ends"):
+        list(told)
 
 
 def test_what_an_engine_cannot_do_is_an_error_of_the_upload(file):
