@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 LOCAL = "local"  # a cluster of this program's own, on this machine
 NAMESPACE = "streamer"
+LEDGER = "ledger 2"  # another number with other methods: programs of an earlier version have theirs
 STORE_BYTES = 200 * 2**20  # of a local cluster: windows are small and short-lived
 DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
@@ -125,6 +126,7 @@ class Cluster:
     def book(self, carry_out: CarryOut = lambda message: None) -> ClusterBook:
         """What keeps the sessions of this program for the others, and theirs for this one."""
         assert self._desk is not None
+        self._desk.wait()
         return ClusterBook(self._desk, uuid.uuid4().hex, carry_out)
 
     async def metrics(self) -> str:
@@ -182,7 +184,7 @@ def scaling(given: ClusterSettings) -> dict[str, Any]:
     """What Serve is told of the number of engines."""
     if given.max_replicas is None:
         return {"num_replicas": given.replicas}
-    scaling = {
+    config = {
         "min_replicas": given.replicas,
         "max_replicas": given.max_replicas,
         "look_back_period_s": LOOK_BACK_S,
@@ -190,7 +192,7 @@ def scaling(given: ClusterSettings) -> dict[str, Any]:
         "downscale_delay_s": given.idle_s,
         "policy": {"policy_function": engines_wanted},
     }
-    return {"autoscaling_config": scaling}
+    return {"autoscaling_config": config}
 
 
 def connect(settings: ClusterSettings) -> tuple[Any, Any]:
@@ -216,7 +218,7 @@ def connect(settings: ClusterSettings) -> tuple[Any, Any]:
 
 def ledger() -> Any:
     """The ledger of the cluster that this process is connected to, begun where there is none."""
-    options = {"name": "ledger", "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    options = {"name": LEDGER, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     kind = _ray()[0].remote(Ledger)
     return kind.options(**options, num_cpus=0, max_restarts=-1, max_concurrency=READERS).remote()
 
@@ -235,12 +237,20 @@ class _ActorDesk:
         """Call a method and wait for nothing."""
         getattr(self._actor, method).remote(*arguments)
 
+    def wait(self) -> None:
+        """Return when it answers, which takes a while where it has just been begun; or does not."""
+        with suppress(LedgerSilentError):
+            self._ask(ANSWER_S, "run")
+
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method and wait for its answer, for `WRITE_S` at most. Raises LedgerSilentError."""
+        return self._ask(WRITE_S, method, *arguments)
+
+    def _ask(self, timeout_s: float, method: str, *arguments: Any) -> Any:
         from ray.exceptions import RayError
 
         try:
-            return _ray()[0].get(getattr(self._actor, method).remote(*arguments), timeout=WRITE_S)
+            return _ray()[0].get(getattr(self._actor, method).remote(*arguments), timeout=timeout_s)
         except (RayError, RuntimeError) as error:  # RuntimeError: this process has left the cluster
             raise LedgerSilentError(type(error).__name__) from error
 
