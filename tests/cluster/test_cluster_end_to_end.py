@@ -33,6 +33,7 @@ from streamer.audio.mel import MelFrames
 from streamer.client import Client, EventsGap, Ingest
 from streamer.cluster.connect import Cluster
 from streamer.cluster.wish import ModelWish
+from streamer.commands.cli import main
 from streamer.errors import EngineError, UsageError
 from streamer.events import Event, Gap, Status, Transcript
 from streamer.model.choice import load_model
@@ -338,11 +339,11 @@ def begin(socket: Any, **more: Any) -> dict[str, Any]:
     return found
 
 
-def test_an_address_where_nobody_is_gives_one_line(place: str):
-    done = run("--input", "demo", "--speed", "0", "--no-server", "--model", "nano", "--cluster", "127.0.0.1:9",
-               env={"RAY_TMPDIR": place})  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == "streamer: --cluster: 127.0.0.1:9: Connection refused; is Ray running there?\n"
+def test_an_address_where_nobody_is_gives_one_line(capsys: pytest.CaptureFixture[str]):
+    given = ("--input", "demo", "--speed", "0", "--no-server", "--model", "nano", "--cluster", "127.0.0.1:9")
+    assert main(["run", *given]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "streamer: --cluster: 127.0.0.1:9: Connection refused; is Ray running there?\n"
 
 
 def test_auto_is_no_model_for_several_machines():

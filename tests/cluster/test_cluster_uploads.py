@@ -76,7 +76,7 @@ def is_lost(error: BaseException) -> bool:
 @pytest.fixture
 def file(tmp_path) -> str:
     """Of two windows."""
-    return str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 33 * SECOND]))
+    return str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 31 * SECOND]))
 
 
 def recording(model: Any, file: str) -> Recording:
@@ -108,7 +108,7 @@ def test_a_short_window_brings_what_the_language_is_asked_with():
 
 
 def test_a_model_without_earlier_text_hears_an_upload_as_a_stream(tmp_path):
-    file = str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 6 * SECOND]))
+    file = str(write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 4 * SECOND]))
     uploads = Uploads(Settings())
     uploads.begin_elsewhere(recordings(Replicas()))
     facts = uploads.model()
