@@ -58,9 +58,12 @@ class DeviceFailed(EngineError):  # noqa: N818 what happened, not what was wrong
 
 
 def meant(given: str, known: Collection[str]) -> str:
-    """What a message ends with where a name is unknown: `; did you mean base?`, or nothing where none is like it."""
-    names = {name.casefold(): name for name in known}
-    alike = get_close_matches(given.casefold(), names, n=1)
+    """What a message ends with where a name is unknown: `; did you mean base?`, or nothing where none is like it.
+
+    The dashes of options make none alike.
+    """
+    names = {name.casefold().lstrip("-"): name for name in known}
+    alike = get_close_matches(given.casefold().lstrip("-"), names, n=1)
     return f"; did you mean {names[alike[0]]}?" if alike else ""
 
 

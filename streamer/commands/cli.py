@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import StreamerError, UsageError, meant
 
 log = logging.getLogger("streamer")
 
@@ -26,7 +26,30 @@ WORKER = "worker"  # the thread that asks the model
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, which says what was probably meant."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but whoever knows the options of a command refuses what is none, not the program's parser."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._instead_of(unknown)}")
+        return found, unknown
+
+    def _instead_of(self, unknown: Sequence[str]) -> str:
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        given = next((argument for argument in unknown if argument.startswith("-")), None)
+        if given is not None:
+            return meant(given.partition("=")[0], options)
+        return f"; did you mean --input {unknown[0]}?" if "--input" in options else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += meant(str(value), [str(choice) for choice in action.choices or ()])
+            raise
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, option first."""
@@ -97,7 +120,9 @@ def parser() -> Parser:
     live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
     run.run_options(live)
     live.set_defaults(command=run.run)
-    serve = subcommands.add_parser("serve", help="hear those who send their sound, on one machine or a cluster")
+    serve = subcommands.add_parser(
+        "serve", help="hear those who send their sound, on one machine or a cluster", allow_abbrev=False
+    )
     run.run_options(serve)
     serve.set_defaults(command=run.serve)
     look = _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
@@ -114,7 +139,7 @@ def parser() -> Parser:
         nargs="+",
         metavar="FILE",
         type=Path,
-        help="audio or video; with --cluster also folders, and lists (.csv)",
+        help="audio or video, or demo; with --cluster also folders, and lists (.csv)",
     )
     files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")

@@ -1,5 +1,6 @@
 """The command line as people and scripts use it: every wrong use is one line and status 2, every right one works."""
 
+import argparse
 import json
 import os
 import signal
@@ -76,6 +77,46 @@ def refused(capsys, *arguments, says, status=2):
 )
 def test_a_wrong_option_is_one_line_that_names_it(capsys, arguments, says):
     refused(capsys, "run", *arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("transcribe --modle=base talk.mp3", "unrecognized arguments: --modle=base; did you mean --model?"),
+        ("sounds learn --severty info bell ding.wav", "did you mean --severity?"),
+        ("alerts explan", "did you mean explain?"),
+        ("rnu", "did you mean run?"),
+        ("run --dtype flaot16", "did you mean float16?"),
+        ("--debg run", "did you mean --debug?"),
+        ("run talk.mp3", "unrecognized arguments: talk.mp3; did you mean --input talk.mp3?"),
+        ("doctor talk.mp3", "unrecognized arguments: talk.mp3"),
+    ],
+)
+def test_what_was_probably_meant_is_named(capsys, line, says):
+    refused(capsys, *line.split(), says=f"{says}\n")
+
+
+def test_every_option_of_every_command_is_named_where_two_letters_changed_places(capsys):
+    def wrong(parser):
+        if any(action.required for action in parser._actions):
+            return  # what is missing is said first
+        for action in parser._actions:
+            for option in (name for name in action.option_strings if len(name) > 6):
+                swapped = option[:-3] + option[-2] + option[-3] + option[-1]
+                if swapped != option:
+                    yield option, swapped
+
+    def walk(parser, *names):
+        below = next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
+        if below is None:
+            yield from ((*names, option, swapped) for option, swapped in wrong(parser))
+        for name, inner in (below.choices if below else {}).items():
+            yield from walk(inner, *names, name)
+
+    cases = list(walk(streamer.commands.cli.parser()))
+    assert {names[0] for names in cases} >= {"run", "serve", "doctor", "alerts", "bench", "train", "eval"}
+    for *command_line, option, swapped in cases:
+        refused(capsys, *command_line, swapped, says=f"did you mean {option}?")
 
 
 def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_path):
