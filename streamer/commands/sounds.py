@@ -32,7 +32,8 @@ def add(subcommands: Any) -> None:
         "clips", nargs="*", metavar="CLIP", type=Path, help="a recording of it; none: those kept from the pages"
     )
     taught.add_argument("--model", metavar="NAME|PATH", help="as in `streamer run`, with which it will be listened for")
-    taught.add_argument("--severity", choices=("info", "warning", "critical"), help=f"of its alert ({SEVERITY}, or what it had)")
+    graver = f"of its alert ({SEVERITY}, or what it had)"
+    taught.add_argument("--severity", choices=("info", "warning", "critical"), help=graver)
     _add(below, "list", show, "what was learned, from how many clips, and how often it errs")
     gone = _add(below, "forget", forget, "delete what was learned of a sound, and its kept clips")
     gone.add_argument("name", metavar="NAME")
@@ -120,8 +121,8 @@ def described(sound: "OwnSound") -> str:
     times = "once" if sound.false_alarms == 1 else f"{sound.false_alarms} times" if sound.false_alarms else "never"
     return (
         f"{sound.name} ({sound.severity}), learned from {sound.clips} clips with {sound.model}: recognises "
-        f"{100 * sound.recall:.0f} % of a clip that was left out of the learning; {times} mistook something else for it "
-        f"in {sound.false_hours:.1f} h of other sounds (so probably at most {most:.1f} an hour)"
+        f"{100 * sound.recall:.0f} % of a clip that was left out of the learning; {times} mistook something else "
+        f"for it in {sound.false_hours:.1f} h of other sounds (so probably at most {most:.1f} an hour)"
     )
 
 
