@@ -52,6 +52,7 @@ from streamer.server.readiness import troubles
 from streamer.server.realtime import REALTIME, Conversation
 from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
+from streamer.server.senders import Client
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
@@ -325,14 +326,13 @@ class ServerThread:
 
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
+        client = Client(connection.send, self._sending, self._followers.follow, allowance)
         try:
             if path == LISTEN:
-                listening = Listening(connection.send, self._sending, self._followers.follow, allowance, query)
-                code, reason = await listening.run(connection.taken())
+                code, reason = await Listening(client, query).run(connection.taken())
             elif path == REALTIME:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
-                code, reason = await talk.run(connection.taken())
+                code, reason = await Conversation(client, beta=beta).run(connection.taken())
             else:
                 with self._lock:
                     hello = self._hub.hello()
