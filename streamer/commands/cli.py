@@ -112,7 +112,7 @@ def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
 
 def parser() -> Parser:
     """The parser of all subcommands. Each imports what it needs when it is carried out, so that `--help` is quick."""
-    from streamer.commands import alerts, bench, run, sounds, train
+    from streamer.commands import alerts, bench, models, run, sounds, train
 
     top = Parser(prog="streamer", description="Captions and sounds of a room, live.", allow_abbrev=False)
     top.add_argument("--debug", action="store_true", help="log everything; show tracebacks")
@@ -151,6 +151,7 @@ def parser() -> Parser:
     run.cluster_options(files)
     alerts.add(subcommands)
     sounds.add(subcommands)
+    _add(subcommands, "models", models.models, "what --model takes by name, and what of it is here")
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
     bench.add(subcommands)

@@ -63,8 +63,10 @@ def learn(options: argparse.Namespace) -> int:
         raise UsageError(f"NAME: {error}") from None
     paths = options.clips or OwnClips(files.folder).paths(name)
     if not CLIPS_NEEDED <= len(paths) <= CLIPS_TAKEN:
-        kept = "" if options.clips else "; so many are kept from the pages"
-        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, not {len(paths)}{kept}")
+        given = (
+            f"not {len(paths)}" if options.clips else f"or teach it from the viewer: {len(paths)} are kept from there"
+        )
+        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, {given}")
     clips = [(str(path), read_audio(str(path))) for path in paths]
     model = load(settings)
     encode = own_sounds.encoder_of(model)

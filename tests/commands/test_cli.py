@@ -20,6 +20,7 @@ from random_whisper import ENGLISH, random_whisper
 
 import streamer.commands.cli
 import streamer.commands.run
+from streamer.runtime import supervisor
 from streamer.settings.config import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
@@ -148,6 +149,11 @@ def test_subcommands_that_only_tell(capsys):
     shown = capsys.readouterr().out
     assert "hop_s: 0.5" in shown
     assert "name: auto\n" in shown
+    assert streamer.commands.cli.main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert {"nano", "tiny.en", "base", "large-v3-turbo"} <= lines.keys()
+    assert "here" in lines["nano"]
+    assert ["English" in lines[name] for name in ("tiny.en", "base")] == [True, False]
     assert streamer.commands.cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Settings"
     assert streamer.commands.cli.main(["check-config", str(ROOT / "configs" / "default.yaml")]) == 0
@@ -246,6 +252,21 @@ def test_a_port_in_use_is_one_line(model, sound):
         assert live.returncode == 2
         assert "--port" in live.stderr
         assert live.stderr.count("\n") == 1  # nothing was loaded
+
+
+@pytest.mark.parametrize(
+    ("given", "stays"), [([], True), (["--set", "output.stay=false"], False), (["--speed", "0"], False)]
+)
+def test_the_pages_of_the_demo_stay_up_unless_somebody_says_otherwise(monkeypatch, given, stays):
+    class Program:
+        def __init__(self, settings, *more, **options):
+            assert settings.output.stay is stays
+
+        def run(self):
+            return 3
+
+    monkeypatch.setattr(supervisor, "Program", Program)
+    assert streamer.commands.cli.main(["run", "--input", "demo", *given]) == 3
 
 
 def test_settings_reach_the_options():
