@@ -42,6 +42,9 @@ class Parser(argparse.ArgumentParser):
         given = next((argument for argument in unknown if argument.startswith("-")), None)
         if given is not None:
             return meant(given.partition("=")[0], options)
+        many = next((str(action.metavar) for action in self._actions if action.nargs in ("+", "*")), None)
+        if many is not None:
+            return f"; give each {many} beside the others, with no option between them"
         return f"; did you mean --input {unknown[0]}?" if "--input" in options else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -233,6 +236,9 @@ def transcribe(options: argparse.Namespace) -> int:
         if not (options.resume and is_done(file, target_of(file, options.format, options.output)))
     ]
     if not files:
+        sys.stderr.write(
+            f"streamer: nothing is left to do: all results in {options.output} are newer than their files\n"
+        )
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
@@ -252,6 +258,8 @@ def transcribe(options: argparse.Namespace) -> int:
             bar.console.print(f"streamer: {line}", markup=False, highlight=False, soft_wrap=True)
 
         failed = transcribe_files(model, settings, files, options.format, options.output, progress=progress, tell=tell)
+    if options.output is not None:
+        sys.stderr.write(f"streamer: {len(files) - failed} of {len(files)} files are transcribed in {options.output}\n")
     return 2 if failed else 0
 
 

@@ -91,6 +91,7 @@ def test_a_wrong_option_is_one_line_that_names_it(capsys, arguments, says):
         ("--debg run", "did you mean --debug?"),
         ("run talk.mp3", "unrecognized arguments: talk.mp3; did you mean --input talk.mp3?"),
         ("doctor talk.mp3", "unrecognized arguments: talk.mp3"),
+        ("transcribe a.mp3 --output x b.mp3", "b.mp3; give each FILE beside the others, with no option between them"),
     ],
 )
 def test_what_was_probably_meant_is_named(capsys, line, says):

@@ -104,6 +104,14 @@ def test_the_command_ends_with_2_for_a_wrong_file(model, tmp_path, monkeypatch, 
     assert "missing.wav" in err
     assert main(["transcribe", str(good)]) == 0
     assert capfd.readouterr().out == out
+    into = ["transcribe", "--output", str(tmp_path / "out"), str(good)]
+    assert main([*into, str(tmp_path / "missing.wav")]) == 2
+    assert f"streamer: 1 of 2 files are transcribed in {tmp_path}/out\n" in capfd.readouterr().err
+    assert main([*into, "--resume"]) == 0
+    assert (
+        capfd.readouterr().err
+        == f"streamer: nothing is left to do: all results in {tmp_path}/out are newer than their files\n"
+    )
 
 
 def test_the_bundled_demo_is_transcribed_unless_a_file_is_called_so(model, tmp_path, monkeypatch):
