@@ -32,8 +32,8 @@ def add(subcommands: Any) -> None:
         "clips", nargs="*", metavar="CLIP", type=Path, help="a recording of it; none: those kept from the pages"
     )
     taught.add_argument("--model", metavar="NAME|PATH", help="as in `streamer run`, with which it will be listened for")
-    graver = f"of its alert ({SEVERITY}, or what it had)"
-    taught.add_argument("--severity", choices=("info", "warning", "critical"), help=graver)
+    severity = taught.add_argument("--severity", choices=("info", "warning", "critical"))
+    severity.help = f"of its alert ({SEVERITY}, or what it had)"
     _add(below, "list", show, "what was learned, from how many clips, and how often it errs")
     gone = _add(below, "forget", forget, "delete what was learned of a sound, and its kept clips")
     gone.add_argument("name", metavar="NAME")
@@ -63,9 +63,8 @@ def learn(options: argparse.Namespace) -> int:
         raise UsageError(f"NAME: {error}") from None
     paths = options.clips or OwnClips(files.folder).paths(name)
     if not CLIPS_NEEDED <= len(paths) <= CLIPS_TAKEN:
-        given = (
-            f"not {len(paths)}" if options.clips else f"or teach it from the viewer: {len(paths)} are kept from there"
-        )
+        kept = f"or teach it from the viewer: {len(paths)} are kept from there"
+        given = f"not {len(paths)}" if options.clips else kept
         raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, {given}")
     clips = [(str(path), read_audio(str(path))) for path in paths]
     model = load(settings)
