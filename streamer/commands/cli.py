@@ -55,8 +55,10 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with argparse's message, option first."""
-        raise UsageError(message.removeprefix("argument "))
+        """Raise UsageError with argparse's message, option first, and with what there is where a command is missing."""
+        below = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
+        known = f": {', '.join(below)}; --help explains them" if below and "are required" in message else ""
+        raise UsageError(message.removeprefix("argument ") + known)
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -241,8 +243,8 @@ def transcribe(options: argparse.Namespace) -> int:
         )
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
     console = Console(stderr=True)
+    shown = console.is_terminal and (options.output is not None or not sys.stdout.isatty())  # text is progress enough
     model = run.load(settings, live=False)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False

@@ -90,6 +90,7 @@ def test_a_wrong_option_is_one_line_that_names_it(capsys, arguments, says):
         ("run --dtype flaot16", "did you mean float16?"),
         ("--debg run", "did you mean --debug?"),
         ("run talk.mp3", "unrecognized arguments: talk.mp3; did you mean --input talk.mp3?"),
+        ("alerts", "required: WHAT: explain, history, mark, test, phone, tune; --help explains them"),
         ("doctor talk.mp3", "unrecognized arguments: talk.mp3"),
         ("transcribe a.mp3 --output x b.mp3", "b.mp3; give each FILE beside the others, with no option between them"),
     ],

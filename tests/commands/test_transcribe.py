@@ -101,7 +101,7 @@ def test_the_command_ends_with_2_for_a_wrong_file(model, tmp_path, monkeypatch, 
     assert main(["transcribe", str(good), str(tmp_path / "missing.wav")]) == 2
     out, err = capfd.readouterr()
     assert out.strip()
-    assert "missing.wav" in err
+    assert err == f"streamer: file {tmp_path}/missing.wav: no such file; give an audio or video file\n"
     assert main(["transcribe", str(good)]) == 0
     assert capfd.readouterr().out == out
     into = ["transcribe", "--output", str(tmp_path / "out"), str(good)]
