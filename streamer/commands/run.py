@@ -176,7 +176,7 @@ def run(options: argparse.Namespace, *, serves: bool = False) -> int:
         log.warning("own_sounds.from_pages: pages teach no sounds in a cluster; `streamer sounds learn` does")
     monitor = open_monitor(settings)
     inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor)
-    if audio.input == "demo" and audio.speed == 1 and options.stay is None:
+    if audio.input == "demo" and audio.speed == 1 and "stay" not in settings.output.model_fields_set:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
         settings,

@@ -229,8 +229,8 @@ class Hub:
         if self.is_mirrored(session):
             self._forget(session)
 
-    def transcript(self, session: str | None, name: str) -> str:
-        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`.
+    def transcript(self, session: str | None, name: str) -> list[str]:
+        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`, in pieces.
 
         Raises KeyError, with what is wrong, where there is no such session.
         """
@@ -241,7 +241,7 @@ class Hub:
         item = self._sessions.get(own[0] if session is None else session)
         if item is None:
             raise KeyError(f"session: there is none of this name (any more); there are: {known}")
-        return item.kept.text(name)
+        return item.kept.pieces(name)
 
     def connect(self, held: bool = False, session: str | None = None) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`).

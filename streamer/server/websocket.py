@@ -48,15 +48,12 @@ from streamer.server.metrics import Metrics
 from streamer.server.mirrored import MirroredSessions
 from streamer.server.one_port import openai_door
 from streamer.server.pages import (
-    METRICS,
     PHONE_PAGE,
-    TRANSCRIPT,
     Pages,
     Reports,
     asked_by,
     chosen_subprotocol,
     json_answer,
-    may_see_metrics,
     too_many_tries,
 )
 from streamer.server.readers import Readers
@@ -64,6 +61,7 @@ from streamer.server.readiness import troubles
 from streamer.server.realtime import REALTIME, Conversation
 from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
+from streamer.server.senders import Client
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
@@ -137,7 +135,6 @@ class ServerThread:
         self._started = threading.Event()  # it listens, or cannot
         self._refused: Exception | None = None
         self._ending = asyncio.Event()
-        self._elsewhere = ""  # what engines elsewhere said of themselves, the last time that somebody asked
         self._how: tuple[int, str] = (DONE, "done")  # to close all clients
         self._thread = threading.Thread(target=self._run, name="streamer-server", daemon=True)
         self.port = self.wyoming_port = 0
@@ -298,12 +295,7 @@ class ServerThread:
         coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
         if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
-        session = asked.asked_for("session")
-        if session and request.path.startswith(TRANSCRIPT) and self._access.token_given(asked):
-            await self._seek(session)
-        if request.path.startswith(METRICS) and may_see_metrics(asked, credentials):
-            self._elsewhere = await self._actions.metrics()
-        response = self._pages.answer(request, asked, head=connection.head)
+        response = await self._pages.answer(request, asked, head=connection.head)
         if response is None and request.path.partition("?")[0] == LISTEN:
             refused = deepgram.refusal(asked, self._access, self._sending)
             response = refused and json_answer(*refused, "localhost")
@@ -357,14 +349,13 @@ class ServerThread:
 
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
+        client = Client(connection.send, self._sending, self._followers.follow, allowance)
         try:
             if path == LISTEN:
-                listening = Listening(connection.send, self._sending, self._followers.follow, allowance, query)
-                code, reason = await listening.run(connection.taken())
+                code, reason = await Listening(client, query).run(connection.taken())
             elif path == REALTIME:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
-                code, reason = await talk.run(connection.taken())
+                code, reason = await Conversation(client, beta=beta).run(connection.taken())
             else:
                 with self._lock:
                     hello = self._hub.hello()
@@ -394,13 +385,15 @@ class ServerThread:
         with self._lock:
             return troubles(self._hub.statuses(), health, self._sender_sessions, takes_senders=takes_senders)
 
-    def _render_metrics(self) -> str:
-        health = self._actions.health()
+    async def _render_metrics(self) -> str:
+        elsewhere, health = await self._actions.metrics(), self._actions.health()
         with self._lock:
             own = self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
-        return own + self._elsewhere
+        return own + elsewhere
 
-    def _transcript(self, session: str | None, name: str) -> str:
+    async def _transcript(self, session: str | None, name: str) -> list[str]:
+        if session:
+            await self._seek(session)
         with self._lock:
             return self._hub.transcript(session, name)
 
