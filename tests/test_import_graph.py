@@ -37,7 +37,7 @@ CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
     "websockets": {
-        *(f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")),
+        *(f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "senders", "pages")),
         *(f"streamer.client.{name}" for name in ("connection", "ingest")),
         "streamer.output.obs",
     },

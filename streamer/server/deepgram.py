@@ -19,11 +19,12 @@ from typing import Any
 from streamer.audio.packets import PacketDecoder
 from streamer.errors import InputError, StreamerError, UsageError
 from streamer.server.access import Access, Allowance, Request
+from streamer.server.actions import Actions, IngestFullError, IngestSink
 from streamer.server.decoding import ContainedSound, PacketSound, Sound
 from streamer.server.deepgram_results import About, Results, wishes_of
 from streamer.server.follow import STALL_S, Follow
-from streamer.server.messages import Actions, IngestFullError, IngestSink, MessageError, parse_object
-from streamer.server.senders import open_sender
+from streamer.server.messages import MessageError, parse_object
+from streamer.server.other_protocols import open_sender
 
 LISTEN = "/v1/listen"
 MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from streamer.errors import ConfigError
+from streamer.server.actions import Actions
 from streamer.server.addresses import Entrance
-from streamer.server.messages import Actions
 from streamer.settings.server import ServerSettings
 
 OpenHttp = Callable[[], asyncio.Protocol]

@@ -21,16 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.errors import StreamerError, UsageError
 from streamer.server.access import Allowance
+from streamer.server.actions import Actions, IngestFullError, IngestSink
 from streamer.server.follow import STALL_S, Follow
-from streamer.server.messages import (
-    Actions,
-    IngestFullError,
-    IngestSink,
-    IngestStart,
-    MessageError,
-    parse_object,
-)
-from streamer.server.senders import CommittedText, language_of, open_sender
+from streamer.server.messages import IngestStart, MessageError, parse_object
+from streamer.server.other_protocols import CommittedText, language_of, open_sender
 from streamer.settings.section import first_fault
 
 REALTIME = "/v1/realtime"

@@ -21,7 +21,7 @@ from streamer.settings.section import Section
 MAX_SOURCES = 128
 OWN_SECTIONS = ("speech", "vad", "window", "policy", "guards", "tags", "sounds", "alerts", "audio")
 OWN_AUDIO = ("buffer_s", "stall_s", "track")
-SHARED_SECTIONS = frozenset({*OWN_SECTIONS, "model", "monitor"})  # what the settings of a source are made of
+SHARED_SECTIONS = {*OWN_SECTIONS, "model", "monitor"}  # what the settings of a source are made of
 
 
 def _name(value: str) -> str:

@@ -21,7 +21,7 @@ from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Hearing, Listener, Stream
 from streamer.runtime.uploads import MAX_AT_ONCE, Uploads
 from streamer.runtime.worker import Worker
-from streamer.server.messages import BusyError, Upload, UploadRefusedError
+from streamer.server.actions import BusyError, Upload, UploadRefusedError
 from streamer.settings.config import Settings, validate
 
 RATE = 16_000

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamer.server.messages import Actions
+from streamer.server.actions import Actions
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

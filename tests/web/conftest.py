@@ -8,8 +8,9 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+from streamer.server.actions import Actions  # noqa: E402
 from streamer.server.hub import HubLimits  # noqa: E402
-from streamer.server.messages import Actions, SessionInfo  # noqa: E402
+from streamer.server.messages import SessionInfo  # noqa: E402
 from streamer.server.websocket import ServerThread  # noqa: E402
 from streamer.settings.config import ServerSettings  # noqa: E402
 
