@@ -97,8 +97,11 @@ def test_what_the_server_says_of_itself_holds_and_is_read(strict):
     health = {"kitchen": SessionHealth(0.5, 0.1, -40.0)}
     said = [hub.hello(), messages.heartbeat(5.0, health), messages.level("kitchen", -40.0), messages.error("no")]
     said += [messages.marks("kitchen", [1], [2]), messages.started("kitchen"), messages.pong()]
-    said += [messages.events_gap("kitchen", 1, 2, "slow"), messages._message("set", session="kitchen", language="de")]
-    said += [messages._taught(Taught("bell", 3, 3, learned=False, trouble="clip 1 of 3: no", unlike=1))]
+    said += [
+        messages.events_gap("kitchen", 1, 2, "slow"),
+        messages.language_set(messages.SetLanguage(("de",), "kitchen")),
+    ]
+    said += [messages.taught(Taught("bell", 3, 3, learned=False, trouble="clip 1 of 3: no", unlike=1))]
     for message in said:
         strict("FromServer").validate(message)
         record = parse(json.dumps(message))
