@@ -13,26 +13,31 @@ from rooms import room_of
 
 # From top to bottom: a module imports from its own room and from those before it. `streamer` is the public names.
 ROOMS = [
-    *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
-    *(
-        "monitor",
-        "output",
-        "client",
-        "server",
-        "alerts",
-        "runtime",
-        "cluster",
-        "measure",
-        "training",
-        "bench",
-        "recipes",
-        "commands",
-        "streamer",
-    ),
+    "errors",
+    "events",
+    "settings",
+    "audio",
+    "vad",
+    "model",
+    "policy",
+    "sound",
+    "monitor",
+    "output",
+    "client",
+    "server",
+    "alerts",
+    "runtime",
+    "cluster",
+    "measure",
+    "training",
+    "bench",
+    "recipes",
+    "commands",
+    "streamer",
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
-PURE = ["vad", "policy", "sound"]
-TORCH_FREE = [*PURE, "settings", "monitor", "output", "client", "server", "alerts"]
+PURE = ["events", "vad", "policy", "sound"]
+TORCH_FREE = [*PURE, "errors", "settings", "monitor", "output", "client", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},

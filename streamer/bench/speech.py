@@ -17,6 +17,7 @@ import torch
 
 from streamer.audio.block import AudioBlock
 from streamer.bench.conversion import PeerAbsentError
+from streamer.bench.machine import load, machine_facts
 from streamer.bench.peers import (
     AGREEMENT_LOOP,
     FasterTranscriber,
@@ -37,7 +38,7 @@ from streamer.bench.throughput import fixed_hop, run_streams
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, Transcript
 from streamer.measure.recordings import Recording, in_a_quiet_room
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
 from streamer.measure.word_errors import normaliser
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model

@@ -15,9 +15,9 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from streamer.errors import DeviceFailed
+from streamer.events.plans import StepResult
 from streamer.model.engine import Engine, StepEngine, Work
 from streamer.model.own_sounds import OwnLayer
-from streamer.plans import StepResult
 from streamer.runtime.loans import Loans
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,10 @@ from typing import ParamSpec, TypeVar
 
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE, State
+from streamer.events.plans import StepRequest, StepResult
 from streamer.model.engine import StepEngine
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.own_sounds import OwnLayer
-from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.model_turns import ModelTurns, Phase, TakenOver

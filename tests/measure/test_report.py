@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from streamer.bench.machine import machine_facts
 from streamer.errors import UsageError
 from streamer.measure.report import (
     Curve,
@@ -12,10 +13,9 @@ from streamer.measure.report import (
     cell,
     draw_curves,
     evaluation_library,
-    machine_facts,
     publish,
     write_into,
-)  # fmt: skip
+)
 
 
 def report(**changes):

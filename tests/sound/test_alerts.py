@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
 from streamer.events import Tag
-from streamer.plans import SpanScores
+from streamer.events.plans import SpanScores
 from streamer.settings.rules import AlertRule, AlertRules, parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.events import combine
