@@ -16,8 +16,7 @@ from streamer.client.records import Unknown, parse
 from streamer.events import Alert, Gap, Tag
 from streamer.server import messages
 from streamer.server.hub import Hub
-from streamer.server.messages import MessageError, SessionHealth, SessionInfo
-from streamer.server.teaching import Taught
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo, Taught
 
 jsonschema = pytest.importorskip("jsonschema")
 sys.path.append(str(Path(__file__).parent / "web"))

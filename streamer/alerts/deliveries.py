@@ -199,8 +199,7 @@ class _Builder:
     def webhook(self, given: WebhookSettings, path: str) -> Delivery:
         target, folder = self.make.webhook(given, path), self.settings.delivery.spool
         root = Path(folder).expanduser() if folder is not None else state_directory(self.make.environment) / "spool"
-        backoff = Backoff(first_s=given.retry_first_s, longest_s=given.retry_max_s)
-        return self._delivery(target, given, backoff=backoff, spool=Spool(root, given.name))
+        return self._delivery(target, given, spool=Spool(root, given.name))
 
     def command(self, given: CommandSettings, path: str) -> Delivery:
         return self._delivery(self.make.command(given, path), given, senders=given.at_once)

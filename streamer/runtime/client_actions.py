@@ -14,10 +14,9 @@ from streamer.runtime.inputs import Ingests
 from streamer.runtime.lane import Action
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.teaching import Teaching
-from streamer.server.actions import IngestFullError
+from streamer.server.actions import IngestFullError, Reply
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import Ack, Flush, IngestStart, Mark, MessageError, SessionHealth, SetLanguage
-from streamer.server.teaching import Reply, Teach
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, MessageError, SessionHealth, SetLanguage, Teach
 
 
 class ClientActions:

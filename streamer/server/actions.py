@@ -15,6 +15,7 @@ from streamer.server.messages import (
     CAPABILITIES,
     MARK,
     SET,
+    TEACH,
     Ack,
     ClientMessage,
     Flush,
@@ -26,9 +27,12 @@ from streamer.server.messages import (
     SetLanguage,
     SetProgram,
     Subscribe,
+    Taught,
+    Teach,
 )
-from streamer.server.teaching import TEACH, Reply, Teach
 from streamer.settings.server import ServerSettings
+
+Reply = Callable[[Taught | str], None]  # a string: why not, one line for an `error` message
 
 
 class IngestFullError(StreamerError):

@@ -11,11 +11,20 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import parse_qs
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass as checked
 
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, SceneName
-from streamer.server.teaching import TAUGHT, TEACH, Taught, Teach
+from streamer.settings.own_sounds import checked_name
 from streamer.settings.section import first_fault
 from streamer.settings.words import named_languages, shown_languages
 
@@ -23,6 +32,8 @@ EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
+TEACH: Final = "teach"  # a capability of servers on which clients may teach sounds of their own; and its message
+TAUGHT: Final = "taught"  # what comes of it
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
@@ -31,6 +42,7 @@ BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
@@ -64,6 +76,25 @@ class SessionHealth:
     last_audio_age_s: float
     lag_s: float
     level_dbfs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """How far a sound is: so many `clips` are kept, so many are `needed` before it is learned (again).
+
+    `learned`: it is listened for. `learning`: it is being learned (anew); another `taught` will follow. `trouble`: why
+    it could not be, one line; `unlike`: the number of the clip that is not like the others. `recall`: the share of a
+    clip that is recognised without having been taught, once it is learned.
+    """
+
+    name: str
+    clips: int
+    needed: int
+    learned: bool
+    learning: bool = False
+    trouble: str = ""
+    unlike: int | None = None
+    recall: float | None = None
 
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)
@@ -126,6 +157,22 @@ class SetProgram:
     """Hold this program of the hearing aid from now on; `auto`: the scene chooses."""
 
     program: SceneName | Literal["auto"]
+
+
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
+class Teach:
+    """The sound of a moment (of `session`; None: of the only one) is `name`: keep it.
+
+    The moment: the seconds around `start`, in seconds of the session, when it began; without, the last ones as they
+    were `ago` seconds ago. `undo`: take a clip of it back instead, the newest one or number `clip` (1: the oldest).
+    """
+
+    name: Annotated[StrictStr, AfterValidator(checked_name)]
+    session: Name | None = None
+    start: Seconds | None = None
+    ago: Seconds = 0.0
+    undo: StrictBool = False
+    clip: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
 
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)

@@ -14,10 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.events import Status
-from streamer.server.actions import Actions
+from streamer.server.actions import Actions, Reply
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import SessionInfo, SetLanguage, parse, parse_start, subscribe_from_query
-from streamer.server.teaching import Reply, Taught, Teach
+from streamer.server.messages import SessionInfo, SetLanguage, Taught, Teach, parse, parse_start, subscribe_from_query
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

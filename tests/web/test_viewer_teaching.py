@@ -9,8 +9,11 @@ from scene import Scene  # noqa: E402
 
 from streamer.events import Sound  # noqa: E402
 from streamer.server.actions import Actions  # noqa: E402
-from streamer.server.messages import MessageError  # noqa: E402
-from streamer.server.teaching import Taught, Teach  # noqa: E402
+from streamer.server.messages import (  # noqa: E402
+    MessageError,
+    Taught,
+    Teach,
+)
 
 TOKEN = "open sesame"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streamer.errors import EngineError
-from streamer.runtime.loans import PATIENCE_S, Loans
+from streamer.runtime.model_turns import PATIENCE_S, Loans
 from streamer.runtime.worker import Worker
 
 
