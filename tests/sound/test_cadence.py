@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alert_rules import parse_rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.audio.files import read_audio
 from streamer.recipes.synthesis import sounds
-from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, CadencePhase
