@@ -65,11 +65,17 @@ def imports(module: str) -> frozenset[str]:
     return rooms.imports(FILES[module], FILES)
 
 
+@cache
+def when_loaded(module: str) -> frozenset[str]:
+    """The same, of what is imported when the module itself is."""
+    return rooms.imports(FILES[module], FILES, when_loaded=True)
+
+
 def reached(module: str) -> set[str]:
     """All that is imported when `module` is, through our own modules too."""
     found, waiting = set(), [module]
     while waiting:
-        for name in rooms.imports(FILES[waiting.pop()], FILES, when_loaded=True):
+        for name in when_loaded(waiting.pop()):
             if name not in found:
                 found.add(name)
                 waiting += [name] if name in FILES else []

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.bench.machine import load, machine_facts
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
 from streamer.measure.report import Report, Table
+from streamer.model.machine_facts import load, machine_facts
 
 # What a shell may say about threads, and what this program says for itself before torch starts.
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "VECLIB_")

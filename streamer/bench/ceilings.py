@@ -23,7 +23,6 @@ from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import FRAMES_PER_SECOND
 from streamer.bench.hop import wait
-from streamer.bench.machine import load, machine_facts
 from streamer.errors import StreamerError
 from streamer.events.plans import DecodeTask
 from streamer.measure.report import Report, Table
@@ -31,6 +30,7 @@ from streamer.model import catalog
 from streamer.model.checkpoint import compute_target
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.linear import Affine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 
 CONTEXT_S = 10.0

@@ -26,7 +26,6 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path, read_audio
-from streamer.bench.machine import load, machine_facts
 from streamer.bench.simulate import BATCH, GATHER_S, Costs, Fleet, simulate
 from streamer.bench.throughput import Timed, fixed_hop, run_streams
 from streamer.cluster.connect import Cluster
@@ -39,6 +38,7 @@ from streamer.measure.report import Report, Table
 from streamer.measure.word_errors import plain_text, total, word_errors
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine, Padding, Work
+from streamer.model.machine_facts import load, machine_facts
 from streamer.runtime.stream import Stream
 from streamer.runtime.worker import FAR_HANG_S
 from streamer.settings.cluster import ClusterSettings

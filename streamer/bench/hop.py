@@ -21,12 +21,12 @@ import torch
 
 import streamer
 from streamer.audio.files import demo_path, read_audio
-from streamer.bench.machine import load, machine_facts
 from streamer.bench.peers import PEERS, Peer, Samples, peers_at_hand
 from streamer.events import SAMPLE_RATE
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target, load_module
 from streamer.model.choice import Wish, load_model
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.settings.config import Settings, SpeechSettings
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamer.bench.machine import load, machine_facts
 from streamer.bench.sound_scores import ALONE, LABELS, Heard, Raised, expected, summary
 from streamer.bench.yamnet import YamNet
 from streamer.errors import InputError
@@ -30,6 +29,7 @@ from streamer.measure.recordings import (
     in_a_quiet_room,
     without_extensions,
 )
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings

@@ -17,7 +17,6 @@ import torch
 
 from streamer.audio.block import AudioBlock
 from streamer.bench.conversion import PeerAbsentError
-from streamer.bench.machine import load, machine_facts
 from streamer.bench.peers import (
     AGREEMENT_LOOP,
     FasterTranscriber,
@@ -41,6 +40,7 @@ from streamer.measure.recordings import Recording, in_a_quiet_room
 from streamer.measure.report import Report, Table
 from streamer.measure.word_errors import normaliser
 from streamer.model.engine import Engine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording as Transcription

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import BLOCK_SAMPLES, AudioBlock
 from streamer.audio.files import demo_path, read_audio
-from streamer.bench.machine import load, machine_facts
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event, Gap, Status, Transcript, Word
 from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine, StepEngine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing

@@ -25,7 +25,6 @@ from whisper.model import Whisper
 from streamer.audio.files import demo_path
 from streamer.audio.mel import MelFrames
 from streamer.bench import speech
-from streamer.bench.machine import machine_facts
 from streamer.bench.peers import float32_module
 from streamer.errors import InputError
 from streamer.events.plans import DecodeTask
@@ -38,6 +37,7 @@ from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.encoder import TAP_POOL
 from streamer.model.formats import place_of
+from streamer.model.machine_facts import machine_facts
 from streamer.model.whisper import Model
 from streamer.settings.config import Settings
 

@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `result`: plain values, perhaps with `machine` from `bench/machine.py`; `draw` None: no plot."""
+    """What was found. `result`: plain values, perhaps with `machine` from `machine_facts`; `draw` None: no plot."""
 
     name: str
     title: str

@@ -36,7 +36,6 @@ from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS
 from streamer.server.messages import SessionInfo
 from streamer.server.metrics import Metrics
-from streamer.server.one_port import openai_door
 from streamer.server.pages import (
     PHONE_PAGE,
     Pages,
@@ -52,7 +51,16 @@ from streamer.server.realtime import REALTIME
 from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
 from streamer.server.senders import SENDING_PATHS, Senders
-from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
+from streamer.server.sockets import (
+    DONE,
+    NOT_ALLOWED,
+    TRY_LATER,
+    Door,
+    GuardedConnection,
+    close,
+    keep_alive,
+    openai_door,
+)
 from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
 from streamer.settings.server import ServerSettings
