@@ -21,6 +21,7 @@ from streamer.server.follow import Followers, tell
 from streamer.server.hub import Hub
 from streamer.server.ingest import receive
 from streamer.server.messages import IngestStart
+from streamer.server.other_protocols import Client
 from streamer.server.realtime import REALTIME, Conversation
 from streamer.server.sockets import GuardedConnection, close
 
@@ -52,14 +53,13 @@ class Senders:
         """Take the sound of one client until it is done or goes away."""
         self.sockets.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
+        client = Client(connection.send, self.actions, self._follow, allowance)
         try:
             if path == LISTEN:
-                listening = Listening(connection.send, self.actions, self._follow, allowance, query)
-                code, reason = await listening.run(connection.taken())
+                code, reason = await Listening(client, query).run(connection.taken())
             elif path == REALTIME:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                talk = Conversation(connection.send, self.actions, self._follow, allowance, beta=beta)
-                code, reason = await talk.run(connection.taken())
+                code, reason = await Conversation(client, beta=beta).run(connection.taken())
             else:
                 code, reason = await self._ingest(connection, allowance)
             await close(connection, code, reason)

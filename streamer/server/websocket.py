@@ -273,7 +273,7 @@ class ServerThread:
 
     # ---- connections
 
-    def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+    async def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """What a request gets, None for a websocket. Too many wrong tokens are refused here, before a handshake."""
         assert isinstance(connection, GuardedConnection)
         asked = asked_by(request, connection.peer, self._proxies)
@@ -281,7 +281,7 @@ class ServerThread:
         coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
         if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
-        response = self._pages.answer(request, asked, head=connection.head)
+        response = await self._pages.answer(request, asked, head=connection.head)
         if response is None and request.path.partition("?")[0] == LISTEN:
             refused = deepgram.refusal(asked, self._access, self._senders.actions)
             response = refused and json_answer(*refused, "localhost")
@@ -331,7 +331,7 @@ class ServerThread:
         with self._lock:
             return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._senders.sockets), health)
 
-    def _transcript(self, session: str | None, name: str) -> str:
+    def _transcript(self, session: str | None, name: str) -> list[str]:
         with self._lock:
             return self._hub.transcript(session, name)
 
