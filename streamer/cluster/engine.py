@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from streamer.cluster.engine_facts import RoundFacts
 from streamer.cluster.wire import RecordingAnswer, Refused, SentRecordingWindow, SentWindow
 from streamer.errors import EngineError
+from streamer.events.plans import StepResult
 from streamer.model.engine import Context, Padding, Work
 from streamer.model.outline import ModelOutline
-from streamer.plans import StepResult
 from streamer.runtime.offline import WindowRequest, WindowResult
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
+from streamer.events.plans import StepRequest, StepResult
 from streamer.model.engine import Padding
-from streamer.plans import StepRequest, StepResult
 from streamer.runtime.offline import TapTrack, WindowRequest, WindowResult
 
 HALF_FFT_SAMPLES = 200  # so far a mel frame reaches to either side of its centre

@@ -25,7 +25,7 @@ from streamer.model.whisper import Model, check_languages, known_languages, lang
 from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
-from streamer.server.messages import BusyError, ModelFacts, Upload, UploadRefusedError
+from streamer.server.actions import BusyError, ModelFacts, Upload, UploadRefusedError
 from streamer.settings.config import Settings
 from streamer.settings.section import first_fault
 from streamer.settings.words import named_languages

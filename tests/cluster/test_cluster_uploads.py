@@ -15,16 +15,16 @@ from streamer.cluster.engine import RemoteEngine, RemoteRecordings
 from streamer.cluster.wire import RecordingAnswer, Refused, SentMel, SentRecordingWindow, SentTrack, SentWindow
 from streamer.errors import EngineError
 from streamer.events import Event
+from streamer.events.plans import DecodeTask
 from streamer.model.choice import load_model
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 from streamer.policy.seeking import Window
 from streamer.runtime.offline import OfflineEngine, WindowRequest
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
 from streamer.runtime.uploads import Uploads
-from streamer.server.messages import BusyError, Upload
+from streamer.server.actions import BusyError, Upload
 from streamer.settings.config import Settings
 
 SECOND = 16_000

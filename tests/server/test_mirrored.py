@@ -9,7 +9,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.events import Status
-from streamer.server.messages import Ack, Actions, Flush, MessageError, SessionInfo
+from streamer.server.actions import Actions
+from streamer.server.messages import Ack, Flush, MessageError, SessionInfo
 from streamer.server.websocket import ServerThread
 
 INFO = SessionInfo("far", "nano", None, 16_000)
