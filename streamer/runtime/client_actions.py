@@ -4,8 +4,10 @@ The server's event loop calls all of them, and none waits. What they want of a s
 the worker's thread between two steps. The main thread says when senders are taken and when no more are (`ingests`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
+from streamer.alerts.recorder import Recorder
 from streamer.errors import UsageError
 from streamer.model.whisper import check_languages, language_codes
 from streamer.runtime.engines import Engines
@@ -13,17 +15,9 @@ from streamer.runtime.inputs import Ingests
 from streamer.runtime.lane import Action
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.teaching import Teaching
+from streamer.server.actions import IngestFullError, Reply
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import (
-    Ack,
-    Flush,
-    IngestFullError,
-    IngestStart,
-    MessageError,
-    SessionHealth,
-    SetLanguage,
-)
-from streamer.server.teaching import Reply, Teach
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, MessageError, SessionHealth, SetLanguage, Teach
 
 
 class ClientActions:
@@ -56,6 +50,14 @@ class ClientActions:
                 pipeline.lane.ask(lambda session: session.flush())
         else:
             self._asked(message.session, "flush", lambda session: session.flush())
+
+    def asked(self, message: Ack | Flush) -> None:
+        """The same, of a reader at another server of the cluster, who learns nothing of what became of it."""
+        with suppress(MessageError):  # the session is over by now
+            if isinstance(message, Ack):
+                self.ack(message)
+            else:
+                self.flush(message)
 
     def set_language(self, message: SetLanguage) -> SetLanguage:
         """The languages of a session from its next window on; what holds now."""
@@ -115,3 +117,17 @@ class ClientActions:
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
+
+
+def marking(recorder: Recorder | None) -> Callable[[Mark], None] | None:
+    """Writes a mark into the history, without waiting; MessageError: no such alert. None: there is no history."""
+    if recorder is None:
+        return None
+
+    def mark(message: Mark) -> None:
+        try:
+            recorder.mark(message.id, message.session, false_alarm=message.false_alarm)
+        except LookupError as error:
+            raise MessageError(f"mark: {error}") from None
+
+    return mark

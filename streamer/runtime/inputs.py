@@ -24,8 +24,9 @@ from streamer.model.catalog import BUNDLED
 from streamer.runtime.admission import LATER_S, SOON_S
 from streamer.runtime.handover import Book, Handover
 from streamer.runtime.pipeline import Pipeline
+from streamer.server.actions import IngestFullError
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
-from streamer.server.messages import IngestFullError, IngestStart
+from streamer.server.messages import IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class Ingests:
         self._count += 1
         source_name = handover.source if handover else start.source
         settings = self._named.get(source_name, self._settings) if source_name else self._settings
-        new = session_name(f"{start.source or 'in'}{self._count}")
+        place = f"-{self._book.place}" if self._book else ""
+        new = session_name(f"{start.source or 'in'}{self._count}{place}")
         queue = PcmQueue(start, start.session or new, begin_s=handover.begin_s if handover else None)
         source = IngestSource(queue, settings.audio.stall_s)
         pipeline = self._make(

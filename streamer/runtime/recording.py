@@ -26,9 +26,7 @@ from streamer.audio.block import AudioBlock
 from streamer.audio.mel import HOP_SAMPLES, RecordingMel
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
-from streamer.model.whisper import Model
-from streamer.output.event_file import OWNER_ONLY
-from streamer.plans import (
+from streamer.events.plans import (
     DecodeTask,
     Hop,
     HypothesisWord,
@@ -40,6 +38,9 @@ from streamer.plans import (
     StepRequest,
     StepResult,
 )
+from streamer.model.outline import ModelOutline
+from streamer.model.whisper import Model
+from streamer.output.event_file import OWNER_ONLY
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker, WindowText
 from streamer.policy.text_session import TextChange
@@ -59,7 +60,9 @@ class Recording:
     beside the 115 of the mel, and given back as the windows go on.
     """
 
-    def __init__(self, model: Model, settings: Settings, blocks: Iterable[AudioBlock], *, hears: bool) -> None:
+    def __init__(
+        self, model: Model | ModelOutline, settings: Settings, blocks: Iterable[AudioBlock], *, hears: bool
+    ) -> None:
         """Reads all of `blocks`. Raises ConfigError as `Prompt` does."""
         described = text_model(model)
         self._settings = settings
