@@ -9,7 +9,8 @@ alone counts only if nothing speaks against it: the signal shows at least the be
     QUIET ──signs or scores──► CANDIDATE ──enough, and not denied──► CONFIRMED ──nothing for clear_after_s──► QUIET
       └──────────── another sound's pattern (`unless`) ───────────► DENIED, while it may go on
 
-A pattern of the rule's own confirms whatever denies the labels.
+A pattern of the rule's own confirms whatever denies the labels. For a head that is trusted more, signs only lower the
+threshold (`signed_threshold`).
 """
 
 import logging
