@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.bench.chaos.clients import Away, Place, Reader, Sender, is_closed, stalled
+from streamer.bench.chaos.clients import Away, Lags, Place, Reader, Sender, is_closed, stalled
 from streamer.bench.chaos.program import Program
 from streamer.errors import StreamerError
 from streamer.measure.invariants import check_session, must
@@ -47,6 +47,7 @@ class World:
     rng: Random
     program: Program = field(init=False)
     reader: Reader = field(init=False)
+    lags: Lags = field(init=False)
     let_in: int = 0  # strangers
     stalled: list[tuple[float, socket.socket]] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ class World:
         """Start the program, and read along."""
         self.program = Program(self.arguments, self.folder)
         self.until_ready(START_S)
-        self.reader = Reader(self.place, "room")
+        self.reader, self.lags = Reader(self.place, "room"), Lags(self.place, "room")
 
     def until_ready(self, timeout_s: float) -> float:
         """Seconds until `/readyz` says 200. Raises BrokenInvariant where it does not, StreamerError at a start."""
@@ -137,7 +138,7 @@ def _slow(world: World) -> str:
     time.sleep(12)
     world.program.ask("slow", seconds=0)
     back_s = world.until_ready(RECOVER_S)
-    worst_s = max((lag for at, lag in world.reader.lags if at >= began_s), default=0.0)
+    worst_s = world.lags.worst_s(began_s)
     must(worst_s <= LAG_S, f"lag stays below {LAG_S:g} s", worst_s)
     return f"lag at most {worst_s:.1f} s, ready {back_s:.1f} s later"
 
@@ -351,6 +352,7 @@ def ends_in_order(world: World, within_s: float = END_S) -> str:
         raise
     must(status == 0, "exit status 0", status)
     time.sleep(1)
+    world.lags.end()
     world.reader.end()
     _check_lines(world.folder / "events.jsonl", torn=False)
     check_session(world.reader.events, merged=True, degraded=True)
