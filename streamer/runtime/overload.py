@@ -5,12 +5,17 @@ hop is, what people are told (pure: no threads, and the clock is the caller's).
 in order, whatever happens; what gives way is what the model is asked for:
 
 1. Text of a hop that a later one of its utterance follows is not decoded: partials are merged.
-2. Tags of seconds that are far behind are left out, which a `degraded` status says.
-3. Where that goes on, the hop of live streams grows, so that nothing has to queue; it shrinks when there is room.
-4. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
+2. Utterances that wait become one: the end of the first and the beginning of the next, which would each need a window
+   of their own, are left out (the only plans that ever are), and one window brings the words of both.
+3. Tags of seconds that are far behind are left out, which a `degraded` status says.
+4. Where that goes on, the hop of live streams grows, so that nothing has to queue; it shrinks when there is room.
+5. While a step does not end, or there is no engine, what waits behind it is carried out without the model: alarms are
+   recognised by their patterns, tags are left out, text comes with the next window.
+6. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
 
-No final is lost: an utterance that ends with voice that no window has covered is decoded first. Where more streams wait
-than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever.
+So the lag levels off at 5 s, where a step takes up to 2 s. Words go before lag: an utterance that ends with voice that
+no window has covered is decoded first, however late that makes all the rest. Where more streams wait than a batch
+holds, those in which an utterance ends go first, and nobody is overtaken for ever.
 """
 
 import logging
@@ -19,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
 from streamer.events import SAMPLE_RATE, State
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened
+from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -34,9 +40,11 @@ OVERDUE_EVERY = 4  # one place in so many is for those
 FAR_BEHIND_S = 4.0  # a hop that waited so long: first of all the stream must catch up, whatever its text misses
 STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, none would be left
 PASSES_ENDING = 2  # hops of an utterance that are decoded when the program ends: words are believed that two have
-JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out, or the lag would grow beyond 5 s
+JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out; one is enough while people are told
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
+JOIN_LATE_S = 2.0  # utterances that wait so long, and whose text did not come yet, become one
+PASS_OVER_S = 2.0  # a hop that waits so long behind a step that does not end is carried out without the model
 FAILURES_MAX = 3  # steps in a row that may fail before the session is closed and started again
 
 LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
@@ -141,20 +149,32 @@ class Overload:
         return ("degraded", "; ".join([*parts, "a smaller --model helps"])) if parts else ("listening", "")
 
 
+class _Waiting(NamedTuple):
+    """A plan, when it came, and from when on it is late."""
+
+    plan: Plan
+    came_s: float
+    due_s: float
+
+
 class Backlog:
     """What waits in one stream."""
 
     def __init__(self, window: WindowSettings, patience_s: float = 0.0) -> None:
-        """`patience_s`: how long a hop may wait before a later one makes parts of it superfluous."""
+        """`patience_s`: how long a hop that came in a burst may wait before a later one makes parts of it superfluous.
+
+        So long at most, and no longer than it would have been under way if the burst had come as it sounds.
+        """
         self.schedule = TextSchedule(window)
         self.announced = Announced()
         self.drain = Drain.NONE
         self.failures = 0  # steps in a row that the model could not do
         self.skipped_judgements = self.told_judgements = 0  # how many were left out, and how many people know of
         self._patience_s = patience_s
-        self._plans: deque[tuple[Plan, float]] = deque()  # with the time at which they came
+        self._plans: deque[_Waiting] = deque()
         self._queued_samples = 0
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
+        self._joined = False  # some were left out, and the text of what ended there did not come yet
         self._text_due_samples = 0  # speech of this segment that no window was decoded for yet
         self._left_out_samples = 0
         self.given_up_samples = 0  # speech that the model failed on, to the end
@@ -175,17 +195,17 @@ class Backlog:
 
     @property
     def closing(self) -> bool:
-        """Whether an utterance ends in what waits."""
-        return self._closings > 0
+        """Whether an utterance ends in what waits, or one that has ended waits for its text."""
+        return self._closings > 0 or self._joined
 
     @property
     def since_s(self) -> float:
         """When the next plan came."""
-        return self._plans[0][1] if self._plans else float("inf")
+        return self._plans[0].came_s if self._plans else float("inf")
 
     def late_s(self, now_s: float) -> float:
         """How much longer than it may the next plan has waited."""
-        return now_s - self.since_s - self._patience_s
+        return now_s - self._plans[0].due_s if self._plans else float("-inf")
 
     @property
     def left_out_samples(self) -> int:
@@ -194,7 +214,11 @@ class Backlog:
 
     def put(self, plan: Plan, now_s: float) -> None:
         """Append a plan."""
-        self._plans.append((plan, now_s))
+        due_s = now_s
+        if self._plans:
+            sounds_s = self._plans[-1].due_s + plan.new_samples / SAMPLE_RATE
+            due_s = min(max(now_s, sounds_s), now_s + self._patience_s)
+        self._plans.append(_Waiting(plan, now_s, due_s))
         self._queued_samples += plan.new_samples
         self._closings += plan.closes_segment
 
@@ -202,14 +226,16 @@ class Backlog:
         """As `Overload.take`, where the hop is at least `least_hop_s`."""
         if not self._plans:
             return None
-        plan, came_s = self._plans[0]
+        if self.drain is Drain.NONE and self.late_s(now_s) >= JOIN_LATE_S:
+            self._join()
+        plan, came_s, due_s = self._plans[0]
         over = self.drain is Drain.OVER
         match plan:
             case Hop():
                 if not model:
                     return None
                 self._drop()
-                return self._hop(plan, now_s - came_s, least_hop_s)
+                return self._hop(plan, now_s - (due_s if self.drain is Drain.NONE else came_s), least_hop_s)
             case SegmentClosed():
                 if not over and self.schedule.put_off(plan):
                     return Job(self.schedule.catch_up(), text_samples=self._text_paid()) if model else None
@@ -220,6 +246,23 @@ class Backlog:
                 self.schedule.opened()
         self._drop()
         return Job(plan)
+
+    def pass_over(self, now_s: float, *, text_in_hand: bool) -> Job | None:
+        """The next plan without the model, which does not answer, as people know; None: there is none that waited long
+        enough, or an utterance ends whose text must come first. `text_in_hand`: the step at hand may still bring some.
+        """
+        if self.late_s(now_s) < PASS_OVER_S:
+            return None
+        plan = self._plans[0].plan
+        match plan:
+            case Hop():
+                self._drop()
+                self.schedule.carried_out(plan, text=False)
+                self._text_due_samples += plan.new_samples if plan.text else 0
+                return Job(plan, text=False, judge=False)
+            case SegmentClosed() if text_in_hand:
+                return None
+        return self.take(now_s, 0.0, model=False)
 
     def give_up(self, job: Job) -> None:
         """What the model was asked for this job will not come."""
@@ -242,19 +285,44 @@ class Backlog:
         return "degraded", f"the model failed on a window, which is left out: {error}"
 
     def _drop(self) -> None:
-        plan, _ = self._plans.popleft()
+        plan = self._plans.popleft().plan
         self._queued_samples -= plan.new_samples
         self._closings -= plan.closes_segment
 
+    def _join(self) -> None:
+        """Make one utterance of those whose text is not decoded yet: one window brings the words of all, none is lost.
+
+        An end goes, with the beginning that waits behind it; all else stays.
+        """
+        plans = [waiting.plan for waiting in self._plans]
+        dropped: set[int] = set()
+        undecoded = self.schedule.undecoded
+        for place, plan in enumerate(plans):
+            match plan:
+                case Hop(text=True):
+                    undecoded |= any(plan.voiced)
+                case SegmentOpened():
+                    undecoded = True
+                case SegmentClosed():
+                    behind = range(place + 1, len(plans))
+                    opens = next((later for later in behind if isinstance(plans[later], SegmentOpened)), None)
+                    if undecoded and opens is not None:
+                        between = [later for later in behind[: opens - place] if isinstance(plans[later], SpeechOver)]
+                        dropped |= {place, *between, opens}
+                    undecoded = opens is not None and undecoded
+        if dropped:
+            self._joined = True
+            self._plans = deque(waiting for place, waiting in enumerate(self._plans) if place not in dropped)
+            self._closings = sum(waiting.plan.closes_segment for waiting in self._plans)
+
     def _hop(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
-        waited_s -= self._patience_s if self.drain is Drain.NONE else 0.0
         job = self._weighed(hop, waited_s, least_hop_s)
         self.schedule.carried_out(hop, job.text)
         self._text_due_samples += hop.new_samples if hop.text else 0
         return replace(job, text_samples=self._text_paid()) if job.text and hop.text else job
 
     def _text_paid(self) -> int:
-        samples, self._text_due_samples = self._text_due_samples, 0
+        samples, self._text_due_samples, self._joined = self._text_due_samples, 0, False
         return samples
 
     def _weighed(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
@@ -262,20 +330,21 @@ class Backlog:
         if self.drain is Drain.OVER:
             return Job(hop, text=False, judge=False)
         text = self.schedule.due(hop, least_hop_s)
-        if waited_s < 0:
+        if waited_s <= 0:
             return Job(hop, text=text)
         in_time = waited_s < FAR_BEHIND_S and self.drain is Drain.NONE
         starves = in_time and self.schedule.starves(hop, least_hop_s)
         text = text and (starves or not self._superseded(least_hop_s))
-        behind = sum(isinstance(later, Hop) and later.judge for later, _ in self._plans)
-        judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
+        behind = sum(isinstance(later, Hop) and later.judge for later, *_ in self._plans)
+        allowed = 1 if self.announced.behind else JUDGEMENTS_BEHIND
+        judge = behind < allowed or (hop.text and text)  # the same encoder pass serves both
         self.skipped_judgements += hop.judge and not judge
         return Job(hop, text, judge, waited_s)
 
     def _superseded(self, least_hop_s: float) -> bool:
         """Whether a later hop of the same utterance is waiting whose text is due; at the end of the program, two."""
         wanted = 1 if self.drain is Drain.NONE else PASSES_ENDING
-        for later, _ in self._plans:
+        for later, *_ in self._plans:
             match later:
                 case SegmentClosed():
                     return False
@@ -284,6 +353,12 @@ class Backlog:
                     if not wanted:
                         return True
         return False
+
+
+def text_alone(end_sample: int, level_db: float) -> Hop:
+    """An empty hop, for text up to `end_sample` whose audio was carried out before."""
+    nothing = np.zeros(0, np.float32)
+    return Hop(end_sample, nothing, (), text=True, judge=False, silent=False, level_db=level_db)
 
 
 class TextSchedule:
@@ -298,7 +373,7 @@ class TextSchedule:
         self.longest_s = max(window.hop_s, window.hop_max_s)
         self.speaking = False  # a segment is open
         self.end_sample = 0  # of the last hop that was carried out
-        self._undecoded = False  # voice of this segment
+        self.undecoded = False  # there is voice of this segment that no window was decoded for
         self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
         self._level_db = 0.0
 
@@ -325,31 +400,30 @@ class TextSchedule:
         """The hop is carried out, with or without its text."""
         self.end_sample, self._level_db = hop.end_sample, hop.level_db
         if hop.text:
-            self._undecoded = not text and (self._undecoded or any(hop.voiced))
+            self.undecoded = not text and (self.undecoded or any(hop.voiced))
         if text or not hop.text:
             self._text_sample = hop.end_sample
 
     def opened(self) -> None:
         """A segment begins: nothing of it was decoded."""
-        self._undecoded = self.speaking = True
+        self.undecoded = self.speaking = True
 
     def failed(self) -> None:
         """The text of the hop that was carried out last did not come: it is due again where the segment closes."""
-        self._undecoded = True
+        self.undecoded = True
 
     def put_off(self, plan: SegmentClosed) -> bool:
         """Whether text was put off that must be decoded before the segment closes."""
-        return self._undecoded and plan.end_sample >= self.end_sample > 0
+        return self.undecoded and plan.end_sample >= self.end_sample > 0
 
     def closed(self) -> None:
         """A segment is over: nothing of it is put off any more."""
-        self._undecoded = self.speaking = False
+        self.undecoded = self.speaking = False
 
     def catch_up(self) -> Hop:
         """What must be carried out then, before the segment closes: an empty hop with the text that was put off."""
-        self._undecoded = False
-        nothing = np.zeros(0, np.float32)
-        return Hop(self.end_sample, nothing, (), text=True, judge=False, silent=False, level_db=self._level_db)
+        self.undecoded = False
+        return text_alone(self.end_sample, self._level_db)
 
 
 @dataclass(slots=True)

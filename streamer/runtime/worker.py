@@ -4,8 +4,9 @@ Its loop reads: wait, carry out what needs no model, take, begin (mel, requests)
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
 While a step runs the thread touches no session. So another thread may have them then, for a moment or for good:
-- `watch` says that a step takes too long; from `hang_s` on, and where the thread ended, it puts a new thread with a
-  spare engine in its place, and what the old one still finds is not used;
+- `watch` says that a step takes too long, and carries out what waits behind it without the model; from `hang_s` on,
+  and where the thread ended, it puts a new thread with a spare engine in its place, and what the old one still finds is
+  not used;
 - `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
 
 Between steps the thread lends the model to whoever has other work for it (`lend`: windows of uploaded recordings), one
@@ -34,10 +35,11 @@ from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.loans import Loans
-from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
+from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload, text_alone
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
+from streamer.vad.planner import SILENCE_DB
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for t
 TELL_S = 2.5  # a step that takes so long is said
 HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
 FAR_HANG_S = 60.0  # of an engine elsewhere, which tries for 40 s itself: its machines come and go
+SPARE_S = 60.0  # in which a spare engine is made: another device's model may have to be loaded
 HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
 RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
 STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
@@ -108,11 +111,13 @@ class Worker:
         self._stopping = False
         self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
+        self._overtaken: set[Lane] = set()  # of these, whose hop was carried out meanwhile: only text is still of use
         self._taken_samples = 0  # of plans, since the last step
         self._busy: Lane | None = None  # whose session is being worked on
         self._owner = 0  # number of the thread that has the sessions; earlier ones are of no account
         self._round_s: float | None = None  # when the round at hand began
         self._step_s = 0.0  # when the step at hand began
+        self._patience_s = hang_s  # with it
         self._longest_s = 0.0  # of all steps that worked
         self._told_of_hang = False
         self._spared = self._restarts = 0  # since the last step that worked
@@ -183,19 +188,22 @@ class Worker:
         with self._ready:
             dead, phase = not self._thread.is_alive(), self._phase
             hangs_s = self._clock() - self._step_s if phase is _Phase.STEPPING and not dead else 0.0
-            hopeless = dead or hangs_s >= max(self._hang_s, HANG_TIMES * self._longest_s)
+            hopeless = dead or hangs_s >= max(self._patience_s, HANG_TIMES * self._longest_s)
             if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
                 return
-            if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
+            if not hopeless and hangs_s < TELL_S:
                 return
             self._enter(_Phase.LENT)
         if not self._told_of_hang:
             self._told_of_hang = True
-            said = "the thread that asks the model ended" if dead else f"the model has not answered for {hangs_s:.0f} s"
+            said = f"the model has not answered for {hangs_s:.0f} s: captions wait, tags are left out"
+            said = "the thread that asks the model ended" if dead else said
             self._tell_all("degraded", said)
         if hopeless:
             self._replace(EngineError("the thread ended" if dead else f"no answer within {hangs_s:.0f} s"))
         else:
+            for lane in self.lanes():
+                self._guarded(lane, self._overtake, lane)
             with self._ready:
                 self._enter(_Phase.STEPPING)
 
@@ -224,7 +232,7 @@ class Worker:
             self._enter(_Phase.TAKEN)
         for window in self._in_hand:
             window.lane.backlog.give_up(window.job)
-            self._guarded(window.lane, self._complete, window.lane, window.job, None)
+            self._guarded(window.lane, self._complete_window, window, None)
         for lane in self.lanes():
             self._leave_out(lane)
         return True
@@ -236,7 +244,7 @@ class Worker:
     def _run(self, number: int) -> None:
         try:
             if self._engine is None:
-                self._engine = self._another_engine(None)
+                self._make_spare(None)
             while (lanes := self._wait()) is not None:
                 self._serve(lanes)
                 self._lend()
@@ -274,7 +282,7 @@ class Worker:
             others_wait = any(lane.waiting for lane in self._lanes)
             loan = self._loans.take(self._clock(), others_wait=others_wait)
         if loan:
-            with self._model_at_work():
+            with self._model_at_work(self._hang_s):
                 loan.carry_out()
             self._longest_s = max(self._longest_s, self._clock() - self._step_s)
 
@@ -295,8 +303,9 @@ class Worker:
             self._told_of_hang = False
             self._tell_all("listening", "")
         for window, result in zip(windows, results, strict=True):
-            self._guarded(window.lane, self._complete, window.lane, window.job, result)
+            self._guarded(window.lane, self._complete_window, window, result)
             self._guarded(window.lane, self._carry_out, window.lane)
+        self._overtaken.clear()
 
     def _guarded(self, lane: Lane, work: Callable[P, Done], *args: P.args, **named: P.kwargs) -> Done | None:
         """Work on one session: whatever is raised there closes that session alone, and the others go on."""
@@ -375,6 +384,33 @@ class Worker:
         if news := self.overload.news(lane.backlog):
             lane.say_state(*news, "pace")
 
+    def _complete_window(self, window: _Window, result: StepResult | None) -> None:
+        """What the step found, if anything. A hop that was carried out meanwhile has its text alone to come."""
+        lane, job = window.lane, window.job
+        if lane not in self._overtaken:
+            self._complete(lane, job, result)
+        elif result is not None and result.hypothesis is not None:
+            late = text_alone(job.plan.end_sample, SILENCE_DB)
+            self._complete(lane, replace(job, plan=late), replace(result, judgement=(), own=()))
+
+    def _overtake(self, lane: Lane) -> None:
+        """Carry out what waits too long behind a step that does not end, without the model (LENT)."""
+        window = next((window for window in self._in_hand if window.lane is lane), None)
+        text_in_hand = window is not None and window.request.decode is not None
+        while not (lane.rests or lane.over):
+            with self._ready:
+                self._ready.notify_all()  # a full lane will have room
+                job = lane.backlog.pass_over(self._clock(), text_in_hand=text_in_hand)
+                self._taken_samples += job.plan.new_samples if job else 0
+            if job is None:
+                return
+            if window is not None and lane not in self._overtaken:
+                lane.hearing.mel = lane.hearing.mel.copy()  # the step still reads it
+                lane.say(lane.hearing.complete(window.job.plan, None))
+                self._overtaken.add(lane)
+            lane.hearing.begin(job.plan, text=False, judge=False)
+            lane.say(lane.hearing.complete(job.plan, None))
+
     def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
         if not windows:
             return []
@@ -384,7 +420,7 @@ class Worker:
             if isinstance(error, DeviceFailed) and not self._spared:
                 self._spared = 1
                 log.error("%s; going on with another engine", error)
-                self._engine = self._another_engine(error)
+                self._make_spare(error)
                 return self._step(windows)
             if len(windows) > 1:  # one bad window must not cost the others theirs
                 return [self._step([window])[0] for window in windows]
@@ -394,27 +430,31 @@ class Worker:
         self._spared = self._restarts = 0
         return results
 
-    def _another_engine(self, error: BaseException | None) -> StepEngine:
-        """The spare one, once the failed one's memory is given back: the traceback of its `error` keeps it."""
+    def _make_spare(self, error: BaseException | None) -> None:
+        """Go on with the spare engine, once the failed one's memory is given back: its `error`'s traceback keeps it."""
         self._engine = None
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
         gc.collect()
-        return self._spare()
+        with self._model_at_work(SPARE_S):
+            self._engine = self._spare()
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
         engine = self._engine
         assert engine is not None
-        with self._model_at_work():
+        with self._model_at_work(self._hang_s):
             return engine.step(work)
 
     @contextmanager
-    def _model_at_work(self) -> Iterator[None]:
-        """While the model works. Raises _TakenOver where another thread took the sessions meanwhile."""
+    def _model_at_work(self, patience_s: float) -> Iterator[None]:
+        """While the model works, or is made. Raises _TakenOver where another thread took the sessions meanwhile.
+
+        What takes longer than `patience_s` never ends.
+        """
         owner = self._owner
         with self._ready:
-            self._step_s = self._clock()
+            self._step_s, self._patience_s = self._clock(), patience_s
             self._enter(_Phase.STEPPING)
         try:
             yield
@@ -448,7 +488,8 @@ class Worker:
             self._failed(window, error)
             if not window.lane.rests:
                 window.lane.hearing.mel = window.lane.hearing.mel.copy()  # the old thread may still read it
-                self._guarded(window.lane, self._complete, window.lane, window.job, None)
+                self._guarded(window.lane, self._complete_window, window, None)
+        self._overtaken.clear()
         if busy is not None and not windows:  # the thread ended in the middle of it
             busy.fall(error)
         self._busy = None
