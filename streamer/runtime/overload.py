@@ -227,7 +227,7 @@ class Backlog:
         if not self._plans:
             return None
         if self.drain is Drain.NONE and self.late_s(now_s) >= JOIN_LATE_S:
-            self._join()
+            self._join(undecoded=self.schedule.undecoded)
         plan, came_s, due_s = self._plans[0]
         over = self.drain is Drain.OVER
         match plan:
@@ -248,21 +248,32 @@ class Backlog:
         return Job(plan)
 
     def pass_over(self, now_s: float, *, text_in_hand: bool) -> Job | None:
-        """The next plan without the model, which does not answer, as people know; None: there is none that waited long
-        enough, or an utterance ends whose text must come first. `text_in_hand`: the step at hand may still bring some.
+        """The next plan that waited long enough, without the model, which does not answer, as people know; None: there
+        is none. The end of an utterance whose text is not there yet stays and is overtaken: the text comes first.
+
+        `text_in_hand`: the step at hand may still bring some.
         """
         if self.late_s(now_s) < PASS_OVER_S:
             return None
-        plan = self._plans[0].plan
+        undecoded = self.schedule.undecoded or text_in_hand
+        self._join(undecoded=undecoded)
+        place = 0
+        if undecoded and self._plans and isinstance(self._plans[0].plan, SegmentClosed):
+            ends = (place for place, one in enumerate(self._plans) if not one.plan.closes_segment)
+            place = next(ends, len(self._plans))
+        if place == len(self._plans) or now_s - self._plans[place].due_s < PASS_OVER_S:
+            return None
+        plan = self._drop(place)
         match plan:
             case Hop():
-                self._drop()
                 self.schedule.carried_out(plan, text=False)
                 self._text_due_samples += plan.new_samples if plan.text else 0
-                return Job(plan, text=False, judge=False)
-            case SegmentClosed() if text_in_hand:
-                return None
-        return self.take(now_s, 0.0, model=False)
+            case SegmentClosed():
+                self.schedule.closed()
+                self._text_paid()
+            case SegmentOpened():
+                self.schedule.opened()
+        return Job(plan, text=False, judge=False)
 
     def give_up(self, job: Job) -> None:
         """What the model was asked for this job will not come."""
@@ -284,19 +295,21 @@ class Backlog:
             self.schedule.failed()
         return "degraded", f"the model failed on a window, which is left out: {error}"
 
-    def _drop(self) -> None:
-        plan = self._plans.popleft().plan
+    def _drop(self, place: int = 0) -> Plan:
+        plan = self._plans[place].plan
+        del self._plans[place]
         self._queued_samples -= plan.new_samples
         self._closings -= plan.closes_segment
+        return plan
 
-    def _join(self) -> None:
+    def _join(self, *, undecoded: bool) -> None:
         """Make one utterance of those whose text is not decoded yet: one window brings the words of all, none is lost.
 
-        An end goes, with the beginning that waits behind it; all else stays.
+        An end goes, with the beginning that waits behind it; all else stays. `undecoded`: what waits goes on with an
+        utterance whose text is not all there.
         """
         plans = [waiting.plan for waiting in self._plans]
         dropped: set[int] = set()
-        undecoded = self.schedule.undecoded
         for place, plan in enumerate(plans):
             match plan:
                 case Hop(text=True):
@@ -372,6 +385,7 @@ class TextSchedule:
         self.own_s = window.hop_s
         self.longest_s = max(window.hop_s, window.hop_max_s)
         self.speaking = False  # a segment is open
+        self._begin = 0
         self.end_sample = 0  # of the last hop that was carried out
         self.undecoded = False  # there is voice of this segment that no window was decoded for
         self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
@@ -379,7 +393,7 @@ class TextSchedule:
 
     def begin_at(self, sample: int) -> None:
         """Before anything else: the audio before this sample was an earlier process's."""
-        self.end_sample = self._text_sample = sample
+        self.end_sample = self._text_sample = self._begin = sample
 
     def hop_s(self, least_s: float) -> float:
         """The hop in force where others need one of at least `least_s`."""
@@ -414,7 +428,7 @@ class TextSchedule:
 
     def put_off(self, plan: SegmentClosed) -> bool:
         """Whether text was put off that must be decoded before the segment closes."""
-        return self.undecoded and plan.end_sample >= self.end_sample > 0
+        return self.undecoded and plan.end_sample >= self._begin and self.end_sample > 0
 
     def closed(self) -> None:
         """A segment is over: nothing of it is put off any more."""

@@ -438,7 +438,8 @@ class Worker:
             error = error.__cause__ or error.__context__
         gc.collect()
         with self._model_at_work(SPARE_S):
-            self._engine = self._spare()
+            engine = self._spare()
+        self._engine = engine  # not where another thread has one by now
 
     def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
         engine = self._engine

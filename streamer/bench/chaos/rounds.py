@@ -30,6 +30,7 @@ from streamer.bench.chaos.faults import (
     END,
     FAULTS,
     KILL,
+    LAG_S,
     RECOVER_S,
     Fault,
     World,
@@ -135,8 +136,10 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
                 waiting = waiting or rng.sample(FAULTS, len(FAULTS))
                 began_s = time.monotonic()
                 found = _round(world, waiting.pop(), rng.randrange(len(parts)))
-                rounds.append(replace(found, lag_s=world.lags.worst_s(began_s)))
-                say(f"chaos: {found.fault}: {found.broken or found.happened}; lag {rounds[-1].lag_s:.1f} s")
+                lag_s = world.lags.worst_s(began_s)
+                late = f"lag levels off at {LAG_S:g} s: {lag_s:.1f}" if lag_s > LAG_S else ""
+                rounds.append(replace(found, lag_s=lag_s, broken=found.broken or late))
+                say(f"chaos: {found.fault}: {rounds[-1].broken or found.happened}; lag {lag_s:.1f} s")
             rounds.append(_told("a viewer stalls", lambda: closed_stalled(world)))
             sizes.end()
             for last in [KILL] * plan.kills + [END]:
