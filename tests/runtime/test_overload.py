@@ -202,6 +202,7 @@ class Simulation:
         self.done: list[list[Job]] = [[] for _ in streams]
         self.decoded = [0] * len(streams)  # end of the last window of each
         self.lags_s: list[float] = []
+        self.queued: list[list[Plan]] = [[] for _ in streams]
         self.held_up_s = [0.0] * len(streams)  # until when the listener had to wait for room
         self.free_since_s = [0.0] * len(streams)  # when the plan before was done
         self._text_s = 0.8 * slow * 0.5 / len(streams)
@@ -232,6 +233,7 @@ class Simulation:
             while plans and plans[0].end_sample <= self.now_s * 16_000 and not backlog.full:
                 plan = plans.pop(0)
                 backlog.put(plan, max(plan.end_sample / 16_000, self.held_up_s[number]))
+                self.queued[number].append(plan)
             if backlog.full:
                 self.held_up_s[number] = self.now_s
             assert backlog.lag_s <= 10
@@ -253,7 +255,11 @@ class Simulation:
 
     def _complete(self, backlog: Backlog, job: Job) -> None:
         number, plan = self.backlogs.index(backlog), job.plan
-        if not isinstance(plan, Hop | SegmentClosed):  # alarms' patterns, lost audio, states: they wait for no batch
+        queued = [id(one) for one in self.queued[number]]
+        next_one = queued[:1] == [id(plan)]  # else an end before it was left out
+        if id(plan) in queued:
+            del self.queued[number][: queued.index(id(plan)) + 1]
+        if next_one and not isinstance(plan, Hop | SegmentClosed):  # patterns, lost audio, states wait for no batch
             waits_s = self.now_s - max(self.free_since_s[number], plan.end_sample / 16_000)
             assert backlog.lag_s > 9 or waits_s <= 0.02 + self.BATCH * self._text_s
         self.free_since_s[number] = self.now_s
@@ -286,14 +292,23 @@ def test_all_sound_is_carried_out_once_and_in_order_however_slow_the_machine(tal
         assert [type(plan) for plan in left_out] == [SegmentClosed, SegmentOpened] * (len(left_out) // 2)
 
 
-@settings(deadline=None, max_examples=10)
-@given(st.integers(1, 4), st.integers(150, 6000), st.integers(40, 100), st.sampled_from([0.2, 0.5, 1.0]))
-def test_the_lag_is_bounded_on_a_machine_that_is_three_times_too_slow(streams, talk, pause, judge_share):
-    """However long people speak without a pause, and also where tags cost as much as text: then they are left out."""
-    voices = ([True] * talk + [False] * pause) * max(1, 6000 // (talk + pause))
-    simulation = Simulation([planned(voices, Settings())] * streams, 3.0, judge_share)
+@settings(deadline=None, max_examples=20)
+@given(
+    st.integers(1, 4),
+    st.one_of(st.integers(10, 100), st.integers(100, 6000)),
+    st.integers(31, 120),
+    st.sampled_from([0.2, 0.5, 1.0]),
+    st.sampled_from([(3.0, 5.0), (6.0, 6.5)]),
+)
+def test_the_lag_levels_off_however_long_or_short_utterances_are(streams, talk, pause, judge_share, machine):
+    """Three times too slow, or six times, where a step of one stream takes 2.4 s; also where tags cost as much as text,
+    and where each of many short utterances would need a window of its own.
+    """
+    slow, bound_s = machine
+    voices = ([True] * talk + [False] * pause) * max(1, 3000 // (talk + pause))
+    simulation = Simulation([planned(voices, Settings())] * streams, slow, judge_share)
     simulation.run()
-    assert max(simulation.lags_s) <= 5
+    assert max(simulation.lags_s) <= bound_s
 
 
 @settings(deadline=None, max_examples=5)
