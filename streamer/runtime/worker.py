@@ -16,7 +16,6 @@ Whatever a session raises, or the model for it three times in a row, ends and re
 An error of the device has the spare engine do the same windows.
 """
 
-import gc
 import logging
 import threading
 import time
@@ -30,6 +29,7 @@ from streamer.errors import DeviceFailed, EngineError
 from streamer.events import SAMPLE_RATE, State
 from streamer.model.engine import Engine, StepEngine, Work
 from streamer.model.graphs import BATCH_BUCKETS
+from streamer.model.memory import CPU, hand_back
 from streamer.model.own_sounds import OwnLayer
 from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
@@ -436,7 +436,7 @@ class Worker:
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
-        gc.collect()
+        hand_back(CPU)
         with self._model_at_work(SPARE_S):
             engine = self._spare()
         self._engine = engine  # not where another thread has one by now
