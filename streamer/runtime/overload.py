@@ -9,13 +9,13 @@ in order, whatever happens; what gives way is what the model is asked for:
    of their own, are left out (the only plans that ever are), and one window brings the words of both.
 3. Tags of seconds that are far behind are left out, which a `degraded` status says.
 4. Where that goes on, the hop of live streams grows, so that nothing has to queue; it shrinks when there is room.
-5. While a step does not end, or there is no engine, what waits behind it is carried out without the model: alarms are
-   recognised by their patterns, tags are left out, text comes with the next window.
+5. What is 3 s late behind a step, or 2 s behind one that does not end, is carried out without the model: alarms are
+   recognised by their patterns, tags are left out, text comes with the next window (`Worker.watch`).
 6. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
 
-So the lag levels off at 5 s, where a step takes up to 2 s. Words go before lag: an utterance that ends with voice that
-no window has covered is decoded first, however late that makes all the rest. Where more streams wait than a batch
-holds, those in which an utterance ends go first, and nobody is overtaken for ever.
+So the lag levels off below 5 s. No final is lost for it: the end of an utterance with voice that no window has covered
+waits until one has, however late that is. Where more streams wait than a batch holds, those in which an utterance ends
+go first, and nobody is overtaken for ever.
 """
 
 import logging
@@ -44,7 +44,8 @@ JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out; 
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
 JOIN_LATE_S = 2.0  # utterances that wait so long, and whose text did not come yet, become one
-PASS_OVER_S = 2.0  # a hop that waits so long behind a step that does not end is carried out without the model
+PASS_OVER_S = 2.0  # what is so late behind a step that does not end, of which people know, is done without the model;
+# behind any step, what is so late that people are told (DEGRADED_LAG_S)
 FAILURES_MAX = 3  # steps in a row that may fail before the session is closed and started again
 
 LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
@@ -247,13 +248,13 @@ class Backlog:
         self._drop()
         return Job(plan)
 
-    def pass_over(self, now_s: float, *, text_in_hand: bool) -> Job | None:
-        """The next plan that waited long enough, without the model, which does not answer, as people know; None: there
-        is none. The end of an utterance whose text is not there yet stays and is overtaken: the text comes first.
+    def pass_over(self, now_s: float, late_s: float, *, text_in_hand: bool) -> Job | None:
+        """The next plan that is so late, without the model, which does not answer; None: there is none. The end of an
+        utterance whose text is not there yet stays and is overtaken: the text comes first.
 
         `text_in_hand`: the step at hand may still bring some.
         """
-        if self.late_s(now_s) < PASS_OVER_S:
+        if self.late_s(now_s) < late_s:
             return None
         undecoded = self.schedule.undecoded or text_in_hand
         self._join(undecoded=undecoded)
@@ -261,13 +262,14 @@ class Backlog:
         if undecoded and self._plans and isinstance(self._plans[0].plan, SegmentClosed):
             ends = (place for place, one in enumerate(self._plans) if not one.plan.closes_segment)
             place = next(ends, len(self._plans))
-        if place == len(self._plans) or now_s - self._plans[place].due_s < PASS_OVER_S:
+        if place == len(self._plans) or now_s - self._plans[place].due_s < late_s:
             return None
         plan = self._drop(place)
         match plan:
             case Hop():
                 self.schedule.carried_out(plan, text=False)
                 self._text_due_samples += plan.new_samples if plan.text else 0
+                self.skipped_judgements += plan.judge
             case SegmentClosed():
                 self.schedule.closed()
                 self._text_paid()

@@ -4,9 +4,9 @@ Its loop reads: wait, carry out what needs no model, take, begin (mel, requests)
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
 While a step runs the thread touches no session. So another thread may have them then, for a moment or for good:
-- `watch` says that a step takes too long, and carries out what waits behind it without the model; from `hang_s` on,
-  and where the thread ended, it puts a new thread with a spare engine in its place, and what the old one still finds is
-  not used;
+- `watch` carries out without the model what is late and waits behind a step, and says where a step takes too long;
+  from `hang_s` on, and where the thread ended, it puts a new thread with a spare engine in its place, and what the old
+  one still finds is not used;
 - `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
 
 Between steps the thread lends the model to whoever has other work for it (`lend`: windows of uploaded recordings), one
@@ -35,7 +35,16 @@ from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.loans import Loans
-from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload, text_alone
+from streamer.runtime.overload import (
+    DEGRADED_LAG_S,
+    FAILURES_MAX,
+    PASS_OVER_S,
+    Backlog,
+    Drain,
+    Job,
+    Overload,
+    text_alone,
+)
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
@@ -191,10 +200,12 @@ class Worker:
             hopeless = dead or hangs_s >= max(self._patience_s, HANG_TIMES * self._longest_s)
             if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
                 return
-            if not hopeless and hangs_s < TELL_S:
+            told = hopeless or hangs_s >= TELL_S
+            late_s = max((lane.backlog.late_s(self._clock()) for lane in self._lanes), default=0.0)
+            if not told and (phase is not _Phase.STEPPING or late_s < DEGRADED_LAG_S):
                 return
             self._enter(_Phase.LENT)
-        if not self._told_of_hang:
+        if told and not self._told_of_hang:
             self._told_of_hang = True
             said = f"the model has not answered for {hangs_s:.0f} s: captions wait, tags are left out"
             said = "the thread that asks the model ended" if dead else said
@@ -203,7 +214,7 @@ class Worker:
             self._replace(EngineError("the thread ended" if dead else f"no answer within {hangs_s:.0f} s"))
         else:
             for lane in self.lanes():
-                self._guarded(lane, self._overtake, lane)
+                self._guarded(lane, self._overtake, lane, PASS_OVER_S if told else DEGRADED_LAG_S)
             with self._ready:
                 self._enter(_Phase.STEPPING)
 
@@ -393,14 +404,14 @@ class Worker:
             late = text_alone(job.plan.end_sample, SILENCE_DB)
             self._complete(lane, replace(job, plan=late), replace(result, judgement=(), own=()))
 
-    def _overtake(self, lane: Lane) -> None:
-        """Carry out what waits too long behind a step that does not end, without the model (LENT)."""
+    def _overtake(self, lane: Lane, late_s: float) -> None:
+        """Carry out what is so late, and waits behind a step, without the model (LENT)."""
         window = next((window for window in self._in_hand if window.lane is lane), None)
         text_in_hand = window is not None and window.request.decode is not None
         while not (lane.rests or lane.over):
             with self._ready:
                 self._ready.notify_all()  # a full lane will have room
-                job = lane.backlog.pass_over(self._clock(), text_in_hand=text_in_hand)
+                job = lane.backlog.pass_over(self._clock(), late_s, text_in_hand=text_in_hand)
                 self._taken_samples += job.plan.new_samples if job else 0
             if job is None:
                 return
@@ -409,7 +420,7 @@ class Worker:
                 lane.say(lane.hearing.complete(window.job.plan, None))
                 self._overtaken.add(lane)
             lane.hearing.begin(job.plan, text=False, judge=False)
-            lane.say(lane.hearing.complete(job.plan, None))
+            self._complete(lane, job, None)
 
     def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
         if not windows:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from streamer.audio.files import demo_path, read_audio
 from streamer.events import FRAME_SAMPLES
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import Beat, Hop, SegmentClosed
+from streamer.plans import Beat, DecodeTask, Hop, Hypothesis, SegmentClosed, StepRequest, StepResult
 from streamer.runtime.overload import PASS_OVER_S, Backlog
 from streamer.runtime.stream import Hearing, Listener, Stream
 from streamer.runtime.worker import HANG_S, TELL_S, Worker
@@ -29,6 +30,7 @@ from streamer.settings.config import Settings, WindowSettings
 from streamer.vad.planner import Planner, VoiceFrame
 
 BEAT_S = 0.1
+UNSURE = Hypothesis((), "en", 1.0, 0.0, -2.0, 1.0, True)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,12 @@ def test_an_alarm_is_recognised_by_its_pattern_while_the_model_does_not_answer(n
     check_session(room.end(), degraded=True)
 
 
+def planned(voices: list[bool]) -> list[Any]:
+    planner, frame = Planner(Settings()), np.full(FRAME_SAMPLES, 0.1, np.float32)
+    plans = [plan for voiced in voices for plan in planner.step(frame, VoiceFrame(voiced, -20.0))]
+    return plans + planner.finish(np.zeros(0, np.float32))
+
+
 TALK = st.lists(st.tuples(st.booleans(), st.integers(10, 200)), min_size=2, max_size=8)
 
 
@@ -155,11 +163,7 @@ TALK = st.lists(st.tuples(st.booleans(), st.integers(10, 200)), min_size=2, max_
 @given(TALK, st.lists(st.floats(0.1, 9.0), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_all_sound_is_carried_out_in_order_and_no_utterance_ends_before_its_text(talk, steps_s, random):
     """Steps that take their time or fail, one after the other; the watch passes over what waits behind them."""
-    planner, frame, plans = Planner(Settings()), np.full(FRAME_SAMPLES, 0.1, np.float32), list[Any]()
-    for voiced, count in talk:
-        for _ in range(count):
-            plans += planner.step(frame, VoiceFrame(voiced, -20.0))
-    plans += planner.finish(np.zeros(0, np.float32))
+    plans = planned([voiced for voiced, count in talk for _ in range(count)])
     backlog, now_s, decoded = Backlog(WindowSettings()), 0.0, 0
     coming, carried = list(plans), list[Any]()
 
@@ -183,7 +187,7 @@ def test_all_sound_is_carried_out_in_order_and_no_utterance_ends_before_its_text
             while now_s < ends_s:
                 now_s += 0.1
                 come(now_s)
-                while (passed := backlog.pass_over(now_s, text_in_hand=True)) is not None:
+                while (passed := backlog.pass_over(now_s, PASS_OVER_S, text_in_hand=True)) is not None:
                     done(passed)
                 assert backlog.lag_s <= PASS_OVER_S + 0.6
             if random.random() < 0.2 and len(job.plan.samples):
@@ -196,3 +200,70 @@ def test_all_sound_is_carried_out_in_order_and_no_utterance_ends_before_its_text
     assert sorted(hops, key=lambda plan: plan.end_sample) == [plan for plan in plans if isinstance(plan, Hop)]
     beats = [plan for plan in carried if isinstance(plan, Beat)]
     assert beats == [plan for plan in plans if isinstance(plan, Beat)]
+
+
+class Machine:
+    """A worker on a scripted clock whose steps take `step_s` each; streams are heard meanwhile, and the watch looks."""
+
+    def __init__(self, streams: list[list[Any]], step_s: float) -> None:
+        self.now_s, self.step_s, self.lags_s, self.steps = 0.0, step_s, list[float](), 0
+        self.worker = Worker(self, lambda: self.now_s, hang_s=60.0)
+        self.worker._thread = threading.current_thread()  # which does what the worker's thread does
+        self.coming = [list(plans) for plans in streams]
+        self.heard = [Heard() for _ in streams]
+        self.lanes = [self.worker.add(one, lambda events: None, 5.0) for one in self.heard]  # as senders have it
+
+    def step(self, work: Any) -> list[StepResult]:
+        self.steps += 1
+        self.wait(self.step_s)
+        return [StepResult(request, UNSURE if request.decode else None) for _, request in work]
+
+    def wait(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while self.now_s < until_s - 1e-6:
+            self.now_s = min(self.now_s + BEAT_S, until_s)
+            for plans, lane in zip(self.coming, self.lanes, strict=True):
+                while plans and plans[0].end_sample <= self.now_s * 16_000:
+                    assert not lane.backlog.full
+                    lane.put([plans.pop(0)])
+            self.worker.watch()
+            self.lags_s += [lane.lag_s for lane in self.lanes]
+
+    def run(self) -> None:
+        while any(self.coming) or any(lane.waiting for lane in self.lanes):
+            if waiting := [lane for lane in self.lanes if lane.waiting]:
+                self.worker._serve(waiting)
+            self.wait(0.02)
+
+
+class Heard:
+    """A stream's session, as far as the worker knows it: an utterance never ends before its voice was decoded."""
+
+    def __init__(self) -> None:
+        self.mel, self.decoded, self.finals, self.judged = np.zeros(1), 0, 0, list[int]()
+        self.session = SimpleNamespace(name="s", last_seq=0, status=lambda *said, **of: [], finish=list)
+
+    def begin(self, plan: Any, *, text: bool, judge: bool) -> StepRequest | None:
+        if not isinstance(plan, Hop) or not ((text and plan.text) or (judge and plan.judge)):
+            return None
+        return StepRequest(0, plan.end_sample, (2.0,) if judge and plan.judge else (), DecodeTask() if text else None)
+
+    def complete(self, plan: Any, result: StepResult | None) -> list[Any]:
+        if isinstance(plan, SegmentClosed):
+            assert self.decoded >= plan.speech_end_sample
+            self.finals += 1
+        if result and result.request.decode:
+            self.decoded = result.request.end_sample
+        if result and result.request.tag_spans_s:
+            self.judged.append(result.request.end_sample)
+        return []
+
+
+@pytest.mark.parametrize("step_s", [1.0, 2.4, 4.0, 7.0])
+@pytest.mark.parametrize(("talk", "pause"), [(15, 40), (60, 50), (100, 250), (3000, 100)])
+def test_senders_too_are_never_more_than_five_seconds_behind_however_slow_a_step_is(step_s, talk, pause):
+    voices = ([True] * talk + [False] * pause) * max(1, 4500 // (talk + pause))
+    machine = Machine([planned(voices)] * 2, step_s)
+    machine.run()
+    assert max(machine.lags_s) <= 5
+    assert all(one.finals for one in machine.heard)
