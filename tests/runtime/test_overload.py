@@ -189,6 +189,22 @@ def test_no_voice_is_left_out_and_no_judgement_whatever_the_hop(runs, hop_s, pac
     assert carried == [plan for plan in plans if isinstance(plan, Hop)]
 
 
+def test_only_what_came_in_a_burst_may_wait():
+    """A sender whose sound comes as it sounds is late as soon as it waits; a burst has as long as it would have taken."""
+    silence = np.zeros(8000, np.float32)
+    hops = [Hop(8000 * (n + 1), silence, (False,) * 25, True, False, False, -90.0) for n in range(20)]
+    in_step, at_once = Backlog(WindowSettings(), 5.0), Backlog(WindowSettings(), 5.0)
+    for number, one in enumerate(hops):
+        in_step.put(one, 0.5 * number)
+        at_once.put(one, 0.0)
+    late = [(in_step.late_s(9.5), at_once.late_s(9.5))]
+    while in_step.take(9.5, 0.0):
+        at_once.take(9.5, 0.0)
+        late.append((in_step.late_s(9.5), at_once.late_s(9.5)))
+    assert late[:-1] == [(9.5 - 0.5 * n, 9.5 - min(0.5 * n, 5.0)) for n in range(20)]
+    assert late[-1] == (float("-inf"), float("-inf"))
+
+
 class Simulation:
     """Streams that are heard in real time on a machine which is `slow` times too slow for all of their windows."""
 

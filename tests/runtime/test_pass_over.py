@@ -266,4 +266,4 @@ def test_senders_too_are_never_more_than_five_seconds_behind_however_slow_a_step
     machine = Machine([planned(voices)] * 2, step_s)
     machine.run()
     assert max(machine.lags_s) <= 5
-    assert all(one.finals for one in machine.heard)
+    assert all(one.finals and one.judged for one in machine.heard)
