@@ -190,7 +190,7 @@ def test_no_voice_is_left_out_and_no_judgement_whatever_the_hop(runs, hop_s, pac
 
 
 def test_only_what_came_in_a_burst_may_wait():
-    """A sender whose sound comes as it sounds is late as soon as it waits; a burst has as long as it would have taken."""
+    """Sound that comes as it sounds is late as soon as it waits; a burst has as long as it would have taken to come."""
     silence = np.zeros(8000, np.float32)
     hops = [Hop(8000 * (n + 1), silence, (False,) * 25, True, False, False, -90.0) for n in range(20)]
     in_step, at_once = Backlog(WindowSettings(), 5.0), Backlog(WindowSettings(), 5.0)
