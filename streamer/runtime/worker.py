@@ -43,8 +43,8 @@ from streamer.runtime.overload import (
     Drain,
     Job,
     Overload,
-    text_alone,
 )
+from streamer.runtime.pace import text_alone
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
@@ -126,7 +126,7 @@ class Worker:
         self._owner = 0  # number of the thread that has the sessions; earlier ones are of no account
         self._round_s: float | None = None  # when the round at hand began
         self._step_s = 0.0  # when the step at hand began
-        self._patience_s = hang_s  # with it
+        self._patience_s = hang_s  # how long it may take
         self._longest_s = 0.0  # of all steps that worked
         self._told_of_hang = False
         self._spared = self._restarts = 0  # since the last step that worked
@@ -420,7 +420,11 @@ class Worker:
                 lane.say(lane.hearing.complete(window.job.plan, None))
                 self._overtaken.add(lane)
             lane.hearing.begin(job.plan, text=False, judge=False)
-            self._complete(lane, job, None)
+            lane.say(lane.hearing.complete(job.plan, None))
+            if self._told_of_hang:  # which says that tags are left out
+                lane.backlog.told_judgements = lane.backlog.skipped_judgements
+            elif news := self.overload.news(lane.backlog):
+                lane.say_state(*news, "pace")
 
     def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
         if not windows:

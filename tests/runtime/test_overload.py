@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
 from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
-from streamer.runtime.overload import (
-    CALM_S,
-    OVERDUE_EVERY,
-    OVERDUE_S,
-    SOON_S,
-    WINDOW_S,
-    Backlog,
-    Drain,
-    Job,
-    Overload,
-    Pace,
-    TextSchedule,
-)
+from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S, Backlog, Drain, Job, Overload
+from streamer.runtime.pace import CALM_S, SOON_S, WINDOW_S, Pace, TextSchedule
 from streamer.settings.config import Settings, VadSettings, WindowSettings
 from streamer.vad.planner import Planner, VoiceFrame
 
