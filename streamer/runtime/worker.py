@@ -59,6 +59,7 @@ HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
 FAR_HANG_S = 60.0  # of an engine elsewhere, which tries for 40 s itself: its machines come and go
 SPARE_S = 60.0  # in which a spare engine is made: another device's model may have to be loaded
 HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
+FORGOTTEN = 0.005  # of the longest, with each step: one in a bad minute is no measure for months
 RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
 STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
 
@@ -127,7 +128,7 @@ class Worker:
         self._round_s: float | None = None  # when the round at hand began
         self._step_s = 0.0  # when the step at hand began
         self._patience_s = hang_s  # how long it may take
-        self._longest_s = 0.0  # of all steps that worked
+        self._longest_s = 0.0  # of the steps that worked lately
         self._told_of_hang = False
         self._spared = self._restarts = 0  # since the last step that worked
         self._thread = self._new_thread()
@@ -295,7 +296,7 @@ class Worker:
         if loan:
             with self._model_at_work(self._hang_s):
                 loan.carry_out()
-            self._longest_s = max(self._longest_s, self._clock() - self._step_s)
+            self._worked()
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
@@ -441,7 +442,7 @@ class Worker:
                 return [self._step([window])[0] for window in windows]
             self._failed(windows[0], error)
             return [None]
-        self._longest_s = max(self._longest_s, self._clock() - self._step_s)
+        self._worked()
         self._spared = self._restarts = 0
         return results
 
@@ -480,6 +481,9 @@ class Worker:
                 if self._phase is _Phase.TAKEN or owner != self._owner:
                     raise _TakenOver
                 self._enter(_Phase.SERVING)
+
+    def _worked(self) -> None:
+        self._longest_s = max(self._longest_s * (1 - FORGOTTEN), self._clock() - self._step_s)
 
     def _failed(self, window: _Window, error: BaseException) -> None:
         """One window is left out, and people are told; after three in a row the session is closed."""

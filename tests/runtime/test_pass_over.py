@@ -25,7 +25,7 @@ from streamer.model.whisper import Model
 from streamer.plans import Beat, DecodeTask, Hop, Hypothesis, SegmentClosed, StepRequest, StepResult
 from streamer.runtime.overload import PASS_OVER_S, Backlog
 from streamer.runtime.stream import Hearing, Listener, Stream
-from streamer.runtime.worker import HANG_S, TELL_S, Worker
+from streamer.runtime.worker import HANG_S, HANG_TIMES, TELL_S, Worker
 from streamer.settings.config import Settings, WindowSettings
 from streamer.vad.planner import Planner, VoiceFrame
 
@@ -229,8 +229,8 @@ class Machine:
             self.worker.watch()
             self.lags_s += [lane.lag_s for lane in self.lanes]
 
-    def run(self) -> None:
-        while any(self.coming) or any(lane.waiting for lane in self.lanes):
+    def run(self, until_s: float = float("inf")) -> None:
+        while self.now_s < until_s and (any(self.coming) or any(lane.waiting for lane in self.lanes)):
             if waiting := [lane for lane in self.lanes if lane.waiting]:
                 self.worker._serve(waiting)
             self.wait(0.02)
@@ -267,3 +267,12 @@ def test_senders_too_are_never_more_than_five_seconds_behind_however_slow_a_step
     machine.run()
     assert max(machine.lags_s) <= 5
     assert all(one.finals and one.judged for one in machine.heard)
+
+
+def test_one_step_in_a_bad_minute_is_no_measure_for_what_hangs_later():
+    machine = Machine([planned([True] * 10_000)], 5.0)
+    machine.run(until_s=20.0)
+    assert HANG_TIMES * machine.worker._longest_s >= 2 * HANG_S
+    machine.step_s = 0.1
+    machine.run()
+    assert HANG_TIMES * machine.worker._longest_s <= HANG_S
