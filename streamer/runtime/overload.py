@@ -26,7 +26,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from streamer.events import SAMPLE_RATE, State
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.runtime.pace import Pace, TextSchedule
 from streamer.settings.config import WindowSettings
 

@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from streamer.events import SAMPLE_RATE
-from streamer.plans import Hop, SegmentClosed
+from streamer.events.plans import Hop, SegmentClosed
 from streamer.settings.config import WindowSettings
 
 STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, none would be left

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S, Backlog, Drain, Job, Overload
 from streamer.runtime.pace import CALM_S, SOON_S, WINDOW_S, Pace, TextSchedule
 from streamer.settings.config import Settings, VadSettings, WindowSettings

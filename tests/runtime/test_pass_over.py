@@ -20,12 +20,13 @@ from protocol import check_session
 import streamer
 from streamer.audio.files import demo_path, read_audio
 from streamer.events import FRAME_SAMPLES
+from streamer.events.plans import Beat, DecodeTask, Hop, Hypothesis, SegmentClosed, StepRequest, StepResult
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import Beat, DecodeTask, Hop, Hypothesis, SegmentClosed, StepRequest, StepResult
+from streamer.runtime.model_turns import HANG_TIMES
 from streamer.runtime.overload import PASS_OVER_S, Backlog
 from streamer.runtime.stream import Hearing, Listener, Stream
-from streamer.runtime.worker import HANG_S, HANG_TIMES, TELL_S, Worker
+from streamer.runtime.worker import HANG_S, TELL_S, Worker
 from streamer.settings.config import Settings, WindowSettings
 from streamer.vad.planner import Planner, VoiceFrame
 
@@ -74,7 +75,7 @@ class Room:
 
     @property
     def _hangs(self) -> bool:
-        return self.worker._engine is self.hung and self.hung.began.is_set() and not self.hung.go.is_set()
+        return self.worker._turns._engine is self.hung and self.hung.began.is_set() and not self.hung.go.is_set()
 
     @property
     def _idle(self) -> bool:
@@ -272,7 +273,7 @@ def test_senders_too_are_never_more_than_five_seconds_behind_however_slow_a_step
 def test_one_step_in_a_bad_minute_is_no_measure_for_what_hangs_later():
     machine = Machine([planned([True] * 10_000)], 5.0)
     machine.run(until_s=20.0)
-    assert HANG_TIMES * machine.worker._longest_s > 1.9 * HANG_S
+    assert HANG_TIMES * machine.worker._turns._longest_s > 1.9 * HANG_S
     machine.step_s = 0.1
     machine.run()
-    assert HANG_TIMES * machine.worker._longest_s <= HANG_S
+    assert HANG_TIMES * machine.worker._turns._longest_s <= HANG_S

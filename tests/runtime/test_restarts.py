@@ -11,8 +11,8 @@ import pytest
 from random_whisper import random_model
 
 from streamer.errors import DeviceFailed
+from streamer.events.plans import Hop, SegmentOpened
 from streamer.model.engine import Engine
-from streamer.plans import Hop, SegmentOpened
 from streamer.runtime.session import Session
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import Worker

@@ -7,7 +7,8 @@ import logging
 from websockets.sync.client import connect
 
 from streamer.events import Status
-from streamer.server.messages import Actions, SessionHealth, SessionInfo
+from streamer.server.actions import Actions
+from streamer.server.messages import SessionHealth, SessionInfo
 from streamer.server.websocket import ServerThread
 
 TOKEN = "a-long-token"

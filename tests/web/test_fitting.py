@@ -8,7 +8,7 @@ from browsing import CONTRASTS, PHONE, eventually, join, received  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
 from streamer.events import Alert, Scene, SceneScores  # noqa: E402
-from streamer.server.messages import Actions  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
 from streamer.settings.config import validate  # noqa: E402
 
 TOKEN = "fitting-token"
