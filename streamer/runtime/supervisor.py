@@ -55,7 +55,7 @@ from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
 if TYPE_CHECKING:
-    from streamer.monitor.path import Monitor
+    from streamer.monitor.aid import HearingAid
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Program:
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
-    `monitor`: the hearing aid, which plays while the microphone is open.
+    `monitor`: the hearing aid, one of `inputs`.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -95,7 +95,7 @@ class Program:
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
         book: Callable[[], Book] | None = None,
         lessons: Lessons | None = None,
-        monitor: "Monitor | None" = None,
+        monitor: "HearingAid | None" = None,
     ) -> None:
         self._settings, self._open_book = settings, book
         self._monitor = monitor
@@ -204,7 +204,7 @@ class Program:
     def _to(self) -> str:
         """What is listened to, for people."""
         names = [("" if one.settings.audio.input else "microphone ") + one.source.name for one in self._inputs]
-        played = f", playing in {self._monitor.name}" if self._monitor else ""
+        played = f", playing in {self._monitor.output}" if self._monitor else ""
         return f", to {', '.join(names) or 'senders'}{played}"
 
     @property
@@ -292,8 +292,6 @@ class Program:
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
-        if self._monitor:
-            self._monitor.start()
         for pipeline in own:
             pipeline.start()
         self._systemd.ready()
@@ -357,7 +355,6 @@ class Program:
         for item in self._inputs:
             item.source.close()
         if self._monitor:
-            self._monitor.stop()
             report = self._monitor.report
             log.info("monitor: %s", ", ".join(f"{name} {value}" for name, value in asdict(report).items()))
 
