@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.monitor.past import Past
+
 LOOK_S: Final = 0.01
 PERSISTENCE_S: Final = 0.06
 STEADY_BINS: Final = 0.4  # a loop rings at one frequency; a voice glides
@@ -54,6 +56,7 @@ class HowlingGuard:
         self._size = 1 << round(np.log2(rate * 0.0213))
         self._block_s, self.loop_s = block / rate, loop_s
         self._every = max(1, round(LOOK_S / self._block_s))  # blocks between two looks
+        self._past = Past(max(self._size, block))
         self._window = np.hanning(self._size + 1)[:-1]
         self._scale = 2.0 / float(np.sum(self._window)) ** 2 * 2.0  # power in bins -> that of a full-scale tone
         self._lowest_bin = max(3, round(LOWEST_HZ * self._size / rate))
@@ -62,7 +65,8 @@ class HowlingGuard:
 
     def reset(self) -> None:
         """As if nothing had sounded; what a howl taught is forgotten too."""
-        self._past, self._blocks = np.zeros(self._size), 0
+        self._past.reset()
+        self._blocks = 0
         self._bin, self._lasted_s, self._before_db = 0, 0.0, -200.0
         self._grown: deque[float] = deque(maxlen=64)  # its level at the latest looks
         self._place, self._top_db = 0.0, -200.0  # of the tone: its frequency in bins, its level at most so far
@@ -79,7 +83,7 @@ class HowlingGuard:
 
     def step(self, samples: NDArray[np.float64], *, limited: bool = False) -> float:
         """One block [n] of what the microphone hears; `gain_db` behind it. `limited`: the limiter is at work."""
-        self._past = np.concatenate([self._past, samples])[-self._size :]
+        self._past.push(samples)
         self._since_s += self._block_s
         self._less_db = min(0.0, self._less_db + RECOVERY_DB_S * self._block_s)
         self._blocks += 1
@@ -152,7 +156,8 @@ class HowlingGuard:
         log.debug("howling guard: %s", state.value)
 
     def _spectrum(self) -> NDArray[np.float64]:
-        power: NDArray[np.float64] = np.abs(np.fft.rfft(self._past * self._window)) ** 2
+        spectrum = np.fft.rfft(self._past.last(self._size) * self._window)
+        power: NDArray[np.float64] = spectrum.real**2 + spectrum.imag**2
         return power
 
     def _tone(self, power: NDArray[np.float64]) -> tuple[int, float, float, bool, bool]:

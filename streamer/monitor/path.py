@@ -175,7 +175,8 @@ class Monitor:
                 return
             while self._inbox:
                 frames, heard_s = self._inbox.popleft()
-                mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+                channels = frames.shape[1]
+                mono = frames[:, 0] if channels == 1 else frames @ np.full(channels, 1 / channels, np.float32)
                 rest = np.concatenate([rest, mono]) if len(rest) else mono
                 while len(rest) >= block:
                     yield rest[:block], heard_s

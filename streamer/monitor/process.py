@@ -56,7 +56,8 @@ def main() -> int:
     out, commands = Writer(_own_stdout()), sys.stdin.buffer
     begin: Begin = read(commands)
     lines = _Lines()
-    logging.basicConfig(level=begin.log_level, handlers=[lines])
+    logging.getLogger().addHandler(lines)
+    logging.getLogger().setLevel(begin.log_level)
     sys.setswitchinterval(SWITCH_S)
     audio = SharedAudio()
     try:

@@ -7,7 +7,7 @@ from streamer.commands.doctor import Verdict
 from streamer.commands.monitor_doctor import verdicts
 from streamer.errors import InputError
 from streamer.monitor.delay import RATE, Delay, lag_ms
-from streamer.monitor.path import Report
+from streamer.monitor.messages import Report
 
 
 @pytest.mark.parametrize("late_ms", [0, 5, 37.5, 180])
