@@ -20,6 +20,7 @@ from streamer.audio.block import AudioBlock, empty
 from streamer.errors import Backoff, InputError
 from streamer.events import SAMPLE_RATE, SEVERITY_RANK, Alert, Event, Scene, SceneName
 from streamer.monitor import headphones
+from streamer.monitor.fitting import fitting_of
 from streamer.monitor.messages import Begin, Heard, Opened, Refused, Report, Said, Steer, Stop, Writer, read
 from streamer.settings.monitor import MonitorSettings
 
@@ -81,7 +82,7 @@ class HearingAid:
     ) -> None:
         level = logging.getLogger("streamer.monitor").getEffectiveLevel()
         self._begin, self._command = Begin(settings, device, stall_s, level), command
-        self.report = Report()
+        self.report, self.fitting = Report(), fitting_of(settings)
         self._steering, self._lock = Steering(settings), threading.Lock()
         self._closed = threading.Event()
         try:

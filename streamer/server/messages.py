@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event, SceneName
+from streamer.monitor.fitting import Fitting
 from streamer.server.teaching import TAUGHT, TEACH, Reply, Taught, Teach
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings
@@ -25,6 +26,7 @@ EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
+PROGRAM: Final = "program"  # a capability beside it, where there is a hearing aid whose program may be held
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
@@ -293,12 +295,12 @@ class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
     `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
-    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
-    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` None:
-    there is no hearing aid. `open_ingest` opens a session for a sender; it raises IngestFullError (close 1013) or
-    UsageError (`error`, close 1008). `takes_senders`: whether it would open one at all. `transcribe` is for a thread of
-    its own: its iterator waits for the model, and gives the recording's events as they are found; it raises
-    UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
+    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later,
+    from any thread. `set_language` returns what holds now: the session's name, the languages as codes.
+    `set_program` and `fitting` None: there is no hearing aid. `open_ingest` opens a session for a sender; it raises
+    IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`: whether it would open one at
+    all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's events
+    as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -307,6 +309,7 @@ class Actions:
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     teach: Callable[[Teach, Reply], None] | None = None
     set_program: Callable[[SceneName | Literal["auto"]], None] | None = None
+    fitting: Fitting | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False
@@ -318,7 +321,8 @@ def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
     """What `hello` says that this server can do."""
     marks = () if actions.mark is None else (MARK,)
     sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
-    return (*CAPABILITIES, *marks, *sets)
+    programs = (PROGRAM,) if sets and actions.set_program is not None else ()
+    return (*CAPABILITIES, *marks, *sets, *programs)
 
 
 def carry_out(

@@ -1,10 +1,10 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`) and the transcripts (`/transcript`) need the token
-where there is one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not,
-nor does the certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a
-link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
-once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`), the transcripts (`/transcript`) and the audiogram in
+use (`/fitting.json`) need the token where there is one; scripts, styles and pictures under `/static/`, and the service
+worker, hold no secret and do not, nor does the certificate that was made here (`/certificate`, for iPhones). A page
+that was asked for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a
+code is taken out of the address at once.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import http
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
 
@@ -21,6 +21,7 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
+from streamer.monitor.fitting import Fitting
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
@@ -29,6 +30,7 @@ from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
 PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
 CERTIFICATE = "/certificate"
+FITTING = "/fitting.json"  # what `/fitting` shows of the hearing aid
 _PAGES = {
     "/": "viewer.html",
     "/overlay": "overlay.html",
@@ -73,8 +75,9 @@ class Page:
 class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
-    `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is none.
+    `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is
+    used or too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is
+    none. `fitting`: of the hearing aid, None: there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
@@ -82,6 +85,7 @@ class Reports:
     refused: Callable[[str], None]
     spent: Callable[[str], None]
     transcript: Callable[[str | None, str], str]
+    fitting: Fitting | None
 
 
 class Pages:
@@ -125,6 +129,8 @@ class Pages:
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
         if path == "/transcript":
             return self._transcript(asked, packed=packed, let_in=let_in)
+        if path == FITTING:
+            return self._fitting(host, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
             *pages, last = _PAGES
@@ -141,6 +147,14 @@ class Pages:
         if path == PHONE_PAGE:
             more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
         return _response(200, page.body, page.content_type, host, page.policy, **more)
+
+    def _fitting(self, host: str, *, let_in: bool) -> Response:
+        """What the hearing aid does with sound, for those who may read what is said here."""
+        if not let_in:
+            self._reports.refused("token")
+            return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
+        fitting = self._reports.fitting
+        return json_answer(200, {"hearing_aid": None if fitting is None else asdict(fitting)}, host)
 
     def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
