@@ -67,8 +67,9 @@ class Heard:
 class Report:
     """How it went so far. `underruns`: blocks that the output wanted and that were not there; `dropped`: of the
     microphone, because the thread that works on them had no turn; `device_underruns`: the output device itself ran
-    dry. `share`: of one core, all of the process; `held_ms`: from the microphone's hand to the output's, the median
-    of the last seconds. `priority`: `real time`, `high` or `normal`. `process`: its id.
+    dry. `share`: of one core, the thread that works on the sound; `process_share`: all of them, with those of the
+    audio drivers. `held_ms`: from the microphone's hand to the output's, the median of the last seconds. `priority`:
+    `real time`, `high` or `normal`. `process`: its id.
     """
 
     blocks: int = 0
@@ -78,6 +79,7 @@ class Report:
     howls: int = 0
     priority: str = "normal"
     share: float = 0.0
+    process_share: float = 0.0
     held_ms: float = 0.0
     process: int = 0
 

@@ -51,7 +51,7 @@ class Monitor:
         self._steer = Steer(None, alarm=False)
         self._output_ended = False
         self._blocks = self._dropped = self._device_underruns = self._underruns = self._howls = 0
-        self._used_s = 0.0
+        self._used_s = self._process_used_s = 0.0
         self._held_s: deque[float] = deque()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
@@ -68,7 +68,7 @@ class Monitor:
     @property
     def report(self) -> Report:
         """How it went so far. From any thread."""
-        held_s = list(self._held_s)
+        held_s, sounded_s = list(self._held_s), max(self._blocks * self.block_s, 1e-9)
         return Report(
             blocks=self._blocks,
             underruns=self._underruns,
@@ -76,7 +76,8 @@ class Monitor:
             device_underruns=self._device_underruns,
             howls=self._howls,
             priority=self._priority,
-            share=self._used_s / max(self._blocks * self.block_s, 1e-9),
+            share=self._used_s / sounded_s,
+            process_share=self._process_used_s / sounded_s,
             held_ms=1000 * statistics.median(held_s) if held_s else 0.0,
             process=os.getpid(),
         )
@@ -149,7 +150,7 @@ class Monitor:
         chain.howling.loop_s = latency_s + output.latency + (block + reserve) / rate
         log.info("monitor: %s at %d Hz, blocks of %d, priority %s", self.name, rate, block, self._priority)
         underruns, howls, self._held_s = self._underruns, self._howls, buffer.held_s
-        used_s, began_s = self._used_s, time.process_time()
+        used_s, process_used_s = self._used_s - time.thread_time(), self._process_used_s - time.process_time()
         steer = None
         try:
             for samples, heard_s in self._heard(rate, block):
@@ -160,7 +161,8 @@ class Monitor:
                     chain.alarm(steer.alarm)
                 buffer.push(chain.step(samples), heard_s)
                 self._blocks += 1
-                self._used_s = used_s + time.process_time() - began_s
+                self._used_s = used_s + time.thread_time()
+                self._process_used_s = process_used_s + time.process_time()
                 self._underruns, self._howls = underruns + buffer.underruns, howls + chain.howling.howls
         finally:
             output.close()
