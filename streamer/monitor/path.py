@@ -27,7 +27,7 @@ from streamer.monitor.messages import Report, Steer
 from streamer.monitor.playing import PlayBuffer
 from streamer.settings.monitor import MonitorSettings
 
-INBOX_BLOCKS: Final = 8
+INBOX_BLOCKS: Final = 20  # a sound server that was late delivers as much at once; later than that is late for good
 WARM_UP_BLOCKS: Final = 4  # the first call of a function of numpy's takes longer
 AGAIN_S: Final = 2.0  # after which an output that could not be opened, or went away, is tried again
 STOP_S: Final = 1.0
