@@ -11,13 +11,14 @@
         └── DeviceFailed      what it runs on cannot go on (no memory for one window, lost, a kernel failed)
 
 Every message is one line that names the option, key, file or device and says what would be right.
-`meant` adds what was probably meant. `Backoff` says how long what failed is left alone before it is tried again.
+`meant` adds what was probably meant. `Rests` says how long what failed is left alone before it is tried again,
+`Backoff` counts the failures.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from difflib import get_close_matches
 
-REST_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after the first, the second, … failure in a row
 STEADY_S = 60.0  # what went well for so long after the last rest begins anew with the shortest
 
 
@@ -58,10 +59,34 @@ class DeviceFailed(EngineError):  # noqa: N818 what happened, not what was wrong
 
 
 def meant(given: str, known: Collection[str]) -> str:
-    """What a message ends with where a name is unknown: `; did you mean base?`, or nothing where none is like it."""
-    names = {name.casefold(): name for name in known}
-    alike = get_close_matches(given.casefold(), names, n=1)
+    """What a message ends with where a name is unknown: `; did you mean base?`, or nothing where none is like it.
+
+    The dashes of options make none alike.
+    """
+    names = {name.casefold().lstrip("-"): name for name in known}
+    alike = get_close_matches(given.casefold().lstrip("-"), names, n=1)
     return f"; did you mean {names[alike[0]]}?" if alike else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rests:
+    """Rests between attempts: `first_s` after the first failure, twice as long after each further one, at most
+    `longest_s`.
+    """
+
+    first_s: float = 0.5
+    longest_s: float = 30.0
+
+    def rest_s(self, failures: int, chance: float = 1.0, asked_s: float | None = None) -> float:
+        """The rest after so many failures in a row. `asked_s`: what the service asked for.
+
+        `chance` (0..1) makes it half as long to whole, so that many clients of one service do not come back at once.
+        """
+        whole_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 30))
+        return max(whole_s * (0.5 + chance / 2), min(asked_s or 0.0, self.longest_s))
+
+
+RESTS = Rests()
 
 
 class Backoff:
@@ -73,9 +98,8 @@ class Backoff:
 
     def rest_s(self, now_s: float) -> float:
         """It failed again, now: the seconds to wait."""
-        self._count = 0 if now_s - self._rested_s > STEADY_S else self._count
-        rest_s = REST_S[min(self._count, len(REST_S) - 1)]
-        self._count += 1
+        self._count = 1 if now_s - self._rested_s > STEADY_S else self._count + 1
+        rest_s = RESTS.rest_s(self._count)
         self._rested_s = now_s + rest_s
         return rest_s
 

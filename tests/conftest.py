@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,33 @@ def _no_home(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     return SHARED
+
+
+@pytest.fixture
+def first_session() -> str | None:
+    """The session that each server of `serve` begins with; None: none. Modules that want one have a fixture of this
+    name.
+    """
+    return None
+
+
+@pytest.fixture
+def serve(first_session: str | None) -> Iterator:
+    """Starts the real server on a free port: `serve(actions, limits, session=…, **settings)`; any number of them."""
+    from streamer.server.messages import SessionInfo
+    from streamer.server.websocket import ServerThread
+    from streamer.settings.server import ServerSettings
+
+    running: list[ServerThread] = []
+
+    def start(actions=None, limits=None, session: str | None = first_session, **options) -> ServerThread:
+        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions, limits)
+        server.start()
+        running.append(server)
+        if session is not None:
+            server.open_session(SessionInfo(session, "nano", "nano_at", 16_000))
+        return server
+
+    yield start
+    for server in running:
+        server.stop()

@@ -24,19 +24,8 @@ def status(seq: int, session: str = "main") -> Status:
 
 
 @pytest.fixture
-def serve():
-    running: list[ServerThread] = []
-
-    def start(actions: Actions | None = None, limits: HubLimits | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions, limits)
-        server.start()
-        running.append(server)
-        server.open_session(SessionInfo("main", "nano", "nano_at", 16_000))
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
+def first_session() -> str:
+    return "main"
 
 
 async def until(client: Client, seq: int) -> list:

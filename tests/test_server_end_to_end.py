@@ -94,6 +94,7 @@ def test_a_late_client_gets_the_whole_session_by_since_seq(program):
             return await until(client, lambda message: message.get("state") == "stopped")
 
     hello, *messages = asyncio.run(scenario())
+    program.wait_for_stderr("all was heard; the pages stay up, Ctrl-C ends")
     assert hello["type"] == "hello"
     assert hello["sessions"][0]["model"] == "small"
     assert hello["sessions"][0]["head"] == "small_at"

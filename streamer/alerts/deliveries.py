@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer.alerts.delivery import Backoff, Delivery, Target
+from streamer.alerts.delivery import Delivery, Target
 from streamer.alerts.history import AlertHistory, history_path
 from streamer.alerts.parcels import Spool
 from streamer.alerts.recorder import ClipRing, Recorder
 from streamer.alerts.targets import Command, Push, Webhook
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, Rests
 from streamer.events import WITHDRAWN, Alert, Event
 from streamer.server.messages import Mark
 from streamer.settings.config import Settings
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HISTORY_LIMIT = 10_000  # changes of alerts that wait for the disk
-PUSH_BACKOFF = Backoff(first_s=2.0, longest_s=30.0)
+PUSH_RESTS = Rests(first_s=2.0, longest_s=30.0)
 MQTT_FIRST_S = 0.5  # pause after the first failure
 MB = 1_000_000
 
@@ -205,21 +205,21 @@ class _Builder:
         return self.make.settings
 
     def push(self, given: PushSettings, path: str) -> Delivery:
-        return self._delivery(self.make.push(given, path), given, backoff=PUSH_BACKOFF, give_up_s=given.give_up_s)
+        return self._delivery(self.make.push(given, path), given, rests=PUSH_RESTS, give_up_s=given.give_up_s)
 
     def webhook(self, given: WebhookSettings, path: str) -> Delivery:
         target, folder = self.make.webhook(given, path), self.settings.delivery.spool
         root = Path(folder).expanduser() if folder is not None else state_directory(self.make.environment) / "spool"
-        backoff = Backoff(first_s=given.retry_first_s, longest_s=given.retry_max_s)
-        return self._delivery(target, given, backoff=backoff, spool=Spool(root, given.name))
+        rests = Rests(first_s=given.retry_first_s, longest_s=given.retry_max_s)
+        return self._delivery(target, given, rests=rests, spool=Spool(root, given.name))
 
     def command(self, given: CommandSettings, path: str) -> Delivery:
         return self._delivery(self.make.command(given, path), given, senders=given.at_once)
 
     def mqtt(self, given: MqttSettings) -> Delivery:
         target, wanted = self.make.mqtt(given), self.settings.delivery.tells_of
-        backoff = Backoff(first_s=MQTT_FIRST_S, longest_s=given.retry_max_s)
-        delivery = Delivery(target, limit=given.waiting, wanted=wanted, backoff=backoff, run=self.run)
+        rests = Rests(first_s=MQTT_FIRST_S, longest_s=given.retry_max_s)
+        delivery = Delivery(target, limit=given.waiting, wanted=wanted, rests=rests, run=self.run)
         target.on_connect = delivery.wake
         return delivery
 

@@ -16,15 +16,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key
+from streamer.errors import Rests
 from streamer.events import Alert
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 3600.0  # longest wait without a reason to wake
 FAULTS_MAX = 3  # unexpected errors with one parcel
+SECONDS = Rests(first_s=1.0)  # for who asks for nothing else
 
 
 class NotDeliveredError(Exception):
@@ -64,19 +65,6 @@ class Target:
         """Called once, after the last `send`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """Pauses between attempts: from half of to the whole of `first_s` · 2^failures, at most `longest_s`."""
-
-    first_s: float = 1.0
-    longest_s: float = 30.0
-
-    def pause_s(self, failures: int, chance: float, asked_s: float | None = None) -> float:
-        """The pause after so many failures in a row; `chance` 0..1; `asked_s`: what the service asked for."""
-        whole = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 30))
-        return max(whole * (0.5 + chance / 2), min(asked_s or 0.0, self.longest_s))
-
-
 class Delivery:
     """Brings alerts to `target`. Everything public may be called from any thread.
 
@@ -90,7 +78,7 @@ class Delivery:
         *,
         limit: int,
         wanted: Callable[[Alert], bool] = lambda alert: True,
-        backoff: Backoff | None = None,
+        rests: Rests = SECONDS,
         spool: Spool | None = None,
         senders: int = 1,
         give_up_s: float | None = None,
@@ -99,7 +87,7 @@ class Delivery:
     ) -> None:
         self.target = target
         self.dropped = 0  # parcels that went because the queue was full, or were given up
-        self._wanted, self._backoff, self._spool = wanted, backoff or Backoff(), spool
+        self._wanted, self._rests, self._spool = wanted, rests, spool
         self._give_up_s, self._run_name, self._wall = give_up_s, run, wall
         self._changed = threading.Condition()
         self._queue = AlertQueue(limit)
@@ -281,10 +269,10 @@ class Delivery:
             self._failures += 1
             if self._failures == 1:
                 log.warning("%s: not delivered: %s; trying again, %d wait", self.name, why, len(self._queue))
-            pause_s = self._backoff.pause_s(self._failures, random.random(), asked_s)
+            pause_s = self._rests.rest_s(self._failures, random.random(), asked_s)
             now = time.monotonic()
             self._not_before = now + pause_s
-            self._soonest = now + min(pause_s, max(self._backoff.first_s, asked_s or 0.0))
+            self._soonest = now + min(pause_s, max(self._rests.first_s, asked_s or 0.0))
             self._changed.notify_all()
 
     def _say_gone(self, gone: Iterable[Parcel], why: str = "too many wait") -> None:

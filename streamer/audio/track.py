@@ -107,7 +107,7 @@ class AudioTrack:
         damage: list[int] = []
         self._reader = pipe
         if pipe is None:
-            _check(path, self._where)
+            _check(path, self._where, "" if label == "file" else ", - for standard input, or demo")
             self._reader, damage = self._scanned(path)
         try:
             container = self._open()
@@ -236,9 +236,10 @@ def _facts(track: AudioStream) -> TrackFacts:
     )
 
 
-def _check(path: str, where: str) -> None:
+def _check(path: str, where: str, others: str) -> None:
+    """`others`: what else the option takes."""
     if not os.path.exists(path):
-        raise InputError(f"{where}: no such file; give an audio or video file, - for standard input, or demo")
+        raise InputError(f"{where}: no such file; give an audio or video file{others}")
     if os.path.isdir(path):
         raise InputError(f"{where}: is a directory; give one audio or video file")
     if os.path.isfile(path) and os.path.getsize(path) == 0:

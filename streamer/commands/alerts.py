@@ -275,7 +275,16 @@ def _words(rule: AlertRule) -> list[str]:
 
 
 def _over(rule: AlertRule) -> str:
-    when = "as soon as it is" if not rule.clear_after_s else f"{_s(rule.clear_after_s)} after it was last heard"
+    at_once, last = "as soon as it is not heard any more", "it was last heard"
+    if rule.lost:
+        at_once = "as soon as sound comes again"
+    elif rule.silence_dbfs is not None:
+        at_once, last = "as soon as something is louder", "it was last so quiet"
+    elif rule.loud_dbfs is not None:
+        at_once, last = "as soon as it is not so loud any more", "it was last so loud"
+    elif rule.phrases or rule.patterns:
+        at_once, last = "at once", "it was last said"
+    when = at_once if rule.lost or not rule.clear_after_s else f"{_s(rule.clear_after_s)} after {last}"
     return when + ("; people are told" if rule.all_clear else "; notifications do not tell")
 
 

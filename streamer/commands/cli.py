@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import StreamerError, UsageError, meant
 
 log = logging.getLogger("streamer")
 
@@ -26,11 +26,39 @@ WORKER = "worker"  # the thread that asks the model
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, which says what was probably meant."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but whoever knows the options of a command refuses what is none, not the program's parser."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._instead_of(unknown)}")
+        return found, unknown
+
+    def _instead_of(self, unknown: Sequence[str]) -> str:
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        given = next((argument for argument in unknown if argument.startswith("-")), None)
+        if given is not None:
+            return meant(given.partition("=")[0], options)
+        many = next((str(action.metavar) for action in self._actions if action.nargs in ("+", "*")), None)
+        if many is not None:
+            return f"; give each {many} beside the others, with no option between them"
+        return f"; did you mean --input {unknown[0]}?" if "--input" in options else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += meant(str(value), [str(choice) for choice in action.choices or ()])
+            raise
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with argparse's message, option first."""
-        raise UsageError(message.removeprefix("argument "))
+        """Raise UsageError with argparse's message, option first, and with what there is where a command is missing."""
+        below = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
+        known = f": {', '.join(below)}; --help explains them" if below and "are required" in message else ""
+        raise UsageError(message.removeprefix("argument ") + known)
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -89,7 +117,7 @@ def _carry_out(arguments: Sequence[str], running: bool, debug: bool) -> int:
 
 def parser() -> Parser:
     """The parser of all subcommands. Each imports what it needs when it is carried out, so that `--help` is quick."""
-    from streamer.commands import alerts, bench, run, sounds, train
+    from streamer.commands import alerts, bench, models, run, sounds, train
 
     top = Parser(prog="streamer", description="Captions and sounds of a room, live.", allow_abbrev=False)
     top.add_argument("--debug", action="store_true", help="log everything; show tracebacks")
@@ -97,7 +125,9 @@ def parser() -> Parser:
     live = subcommands.add_parser("run", help="hear a microphone, a file or stdin, live", allow_abbrev=False)
     run.run_options(live)
     live.set_defaults(command=run.run)
-    serve = subcommands.add_parser("serve", help="hear those who send their sound, on one machine or a cluster")
+    serve = subcommands.add_parser(
+        "serve", help="hear those who send their sound, on one machine or a cluster", allow_abbrev=False
+    )
     run.run_options(serve)
     serve.set_defaults(command=run.serve)
     look = _add(subcommands, "doctor", doctor, "what is missing on this machine, and the command that mends it")
@@ -114,7 +144,7 @@ def parser() -> Parser:
         nargs="+",
         metavar="FILE",
         type=Path,
-        help="audio or video; with --cluster also folders, and lists (.csv)",
+        help="audio or video, or demo; with --cluster also folders, and lists (.csv)",
     )
     files.add_argument("--format", choices=("text", "srt", "vtt", "jsonl"), default="text", help="what to write (text)")
     files.add_argument("--output", metavar="FOLDER", type=Path, help="a file for each input; without: stdout")
@@ -126,6 +156,7 @@ def parser() -> Parser:
     run.cluster_options(files)
     alerts.add(subcommands)
     sounds.add(subcommands)
+    _add(subcommands, "models", models.models, "what --model takes by name, and what of it is here")
     fetch = _add(subcommands, "pull", pull, "download and verify a model and its head")
     fetch.add_argument("name", metavar="NAME", help="nano, an official openai-whisper name, or a released head")
     bench.add(subcommands)
@@ -207,10 +238,13 @@ def transcribe(options: argparse.Namespace) -> int:
         if not (options.resume and is_done(file, target_of(file, options.format, options.output)))
     ]
     if not files:
+        sys.stderr.write(
+            f"streamer: nothing is left to do: all results in {options.output} are newer than their files\n"
+        )
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    shown = options.output is not None or not sys.stdout.isatty()  # text that comes is progress enough
     console = Console(stderr=True)
+    shown = console.is_terminal and (options.output is not None or not sys.stdout.isatty())  # text is progress enough
     model = run.load(settings, live=False)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown, redirect_stdout=False
@@ -226,6 +260,8 @@ def transcribe(options: argparse.Namespace) -> int:
             bar.console.print(f"streamer: {line}", markup=False, highlight=False, soft_wrap=True)
 
         failed = transcribe_files(model, settings, files, options.format, options.output, progress=progress, tell=tell)
+    if options.output is not None:
+        sys.stderr.write(f"streamer: {len(files) - failed} of {len(files)} files are transcribed in {options.output}\n")
     return 2 if failed else 0
 
 

@@ -48,10 +48,11 @@ def phone(options: argparse.Namespace) -> int:
     path = options.config[-1] if options.config else own_file()
     settings = resolve([file for file in options.config if file != path or path.exists()], options.set, {})
     known = next((push for push in settings.delivery.push if push.name == PHONE), None)
+    kept = True
     if known is None:
         server = options.server or SERVER
         topic = "streamer-" + "".join(secrets.choice(TOPIC_CHARS) for _ in range(TOPIC_LENGTH))
-        settings = _with_phone(settings, path, f"{_apprise_url(server)}/{topic}")
+        settings, kept = _with_phone(settings, path, f"{_apprise_url(server)}/{topic}")
         subscribed = f"{server}/{topic}"
     else:
         subscribed = _subscribed(known, options.server)
@@ -64,7 +65,22 @@ def phone(options: argparse.Namespace) -> int:
     sys.stdout.flush()
     if sys.stdin.isatty():
         input("Press Enter when it is subscribed; then a test goes out. ")
-    return _tell(settings, None, PHONE)
+    status = _tell(settings, None, PHONE)
+    sys.stdout.write(_outcome(path, went_out=status == 0, kept=kept) + "\n")
+    return status
+
+
+def _outcome(path: Path, *, went_out: bool, kept: bool) -> str:
+    """What holds after the test. `kept`: the topic stands in the settings; else it was shown to be pasted."""
+    mine = "" if path == own_file() else f" --config {path}"
+    before = "" if kept else f"once the lines above stand in {path}, "
+    if went_out:
+        return (
+            f"Does the phone show the test? Then {before}`streamer run{mine}` tells it of alerts. "
+            "If it does not, see whether the app is subscribed to the topic above."
+        )
+    again = f"`streamer alerts test --to {PHONE}{mine}` tries again"
+    return f"The test did not go out, so nobody knows yet whether alerts reach the phone; {before}{again}."
 
 
 def _tell(settings: Settings, rule: str | None, to: str | None) -> int:
@@ -84,8 +100,12 @@ def describe(trial: Trial) -> str:
     return f"{name}: {'NOT delivered: ' if trial.failed else ''}{trial.why}"
 
 
-def _with_phone(settings: Settings, path: Path, url: str) -> Settings:
-    """The settings with the phone among the pushes, written into `path` if nobody wrote there; else shown to paste."""
+def _with_phone(settings: Settings, path: Path, url: str) -> tuple[Settings, bool]:
+    """The settings with the phone among the pushes, and whether they were written into `path`.
+
+    Where somebody wrote there already they are shown, to be pasted.
+    """
+    written = False
     text = yaml.safe_dump({"delivery": {"push": [{"name": PHONE, "url": url}]}}, sort_keys=False)
     try:
         if path.exists() and path.read_text(encoding="utf-8").strip():
@@ -95,13 +115,14 @@ def _with_phone(settings: Settings, path: Path, url: str) -> Settings:
             make_private(path.parent)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 file.write(INTRODUCED + text)
-            where = "`streamer run`" if path == own_file() else f"`streamer run --config {path}`"
-            sys.stdout.write(f"{path} is written: {where} tells the phone of alerts from now on\n")
+            written = True
+            sys.stdout.write(f"{path} is written: it names the topic that the phone is to subscribe to\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"--config {path}: cannot be written: {why}") from None
     added = (*settings.delivery.push, PushSettings(name=PHONE, url=SecretStr(url)))
-    return settings.model_copy(update={"delivery": settings.delivery.model_copy(update={"push": added})})
+    delivery = settings.delivery.model_copy(update={"push": added})
+    return settings.model_copy(update={"delivery": delivery}), written
 
 
 def _subscribed(push: PushSettings, server: str | None) -> str:

@@ -173,7 +173,7 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     cluster = cluster_of(settings, plans)
     monitor = open_monitor(settings)
     inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor) if named else ()
-    if audio.input == "demo" and audio.speed == 1 and options.stay is None:
+    if audio.input == "demo" and audio.speed == 1 and "stay" not in settings.output.model_fields_set:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
         settings,

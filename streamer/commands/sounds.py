@@ -32,7 +32,8 @@ def add(subcommands: Any) -> None:
         "clips", nargs="*", metavar="CLIP", type=Path, help="a recording of it; none: those kept from the pages"
     )
     taught.add_argument("--model", metavar="NAME|PATH", help="as in `streamer run`, with which it will be listened for")
-    taught.add_argument("--severity", choices=("info", "warning", "critical"), help=f"of its alert ({SEVERITY})")
+    severity = taught.add_argument("--severity", choices=("info", "warning", "critical"))
+    severity.help = f"of its alert ({SEVERITY}, or what it had)"
     _add(below, "list", show, "what was learned, from how many clips, and how often it errs")
     gone = _add(below, "forget", forget, "delete what was learned of a sound, and its kept clips")
     gone.add_argument("name", metavar="NAME")
@@ -62,15 +63,18 @@ def learn(options: argparse.Namespace) -> int:
         raise UsageError(f"NAME: {error}") from None
     paths = options.clips or OwnClips(files.folder).paths(name)
     if not CLIPS_NEEDED <= len(paths) <= CLIPS_TAKEN:
-        kept = "" if options.clips else "; so many are kept from the pages"
-        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, not {len(paths)}{kept}")
+        kept = f"or teach it from the viewer: {len(paths)} are kept from there"
+        given = f"not {len(paths)}" if options.clips else kept
+        raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, {given}")
     clips = [(str(path), read_audio(str(path))) for path in paths]
     model = load(settings)
     encode = own_sounds.encoder_of(model)
-    severity = options.severity or SEVERITY
+    known = files.find(name)
+    severity = options.severity or (known.severity if known else SEVERITY)
     sound = own_sounds.learn(name, severity, clips, encode, bundled_background(model), _say)
     files.write(sound)
     sys.stdout.write(described(sound) + "\n")
+    _say(f"programs that are started with --model {sound.model} from now on listen for it")
     return 0
 
 
@@ -115,10 +119,11 @@ def forget(options: argparse.Namespace) -> int:
 def described(sound: "OwnSound") -> str:
     """A line about a sound: an honest estimate is a bound, where few hours were heard."""
     most = upper_rate(sound.false_alarms, sound.false_hours)
+    times = "once" if sound.false_alarms == 1 else f"{sound.false_alarms} times" if sound.false_alarms else "never"
     return (
-        f"{sound.name} ({sound.severity}), {sound.clips} clips, {sound.model}: recognised in "
-        f"{100 * sound.recall:.0f} % of a clip that it was not taught; took {sound.false_alarms} moments of "
-        f"{sound.false_hours:.1f} h of other sounds for it (hardly more than {most:.1f} an hour)"
+        f"{sound.name} ({sound.severity}), learned from {sound.clips} clips with {sound.model}: recognises "
+        f"{100 * sound.recall:.0f} % of a clip that was left out of the learning; {times} mistook something else "
+        f"for it in {sound.false_hours:.1f} h of other sounds (so probably at most {most:.1f} an hour)"
     )
 
 

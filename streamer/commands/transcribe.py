@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from streamer.audio.files import FileSource
+from streamer.audio.files import FileSource, demo_path
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event
 from streamer.model.whisper import Model
@@ -51,6 +51,11 @@ def check_targets(files: Sequence[Path], kind: Format, folder: Path | None, *, r
         make_private(folder)
     except OSError as error:
         raise UsageError(f"--output {folder}: must be a folder: {error.strerror}") from None
+
+
+def sound_of(file: Path, model: Model) -> Path:
+    """The file itself; `demo`, where no file is called so, is the bundled one that fits the model."""
+    return Path(demo_path(model.name)) if file == Path("demo") and not file.exists() else file
 
 
 def is_done(file: Path, target: Path | None) -> bool:
@@ -126,14 +131,15 @@ class _File:
     ) -> None:
         """Reads all of it, and what an earlier run left. Raises InputError, UsageError, ConfigError."""
         self.path = path
-        source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
+        sound = sound_of(path, engine.model)
+        source = FileSource(str(sound), realtime=False, label="file", track=settings.audio.track)
         hears = kind == "jsonl" or engine.model.head is not None
         self._recording = Recording(engine.model, settings, source.blocks(), hears=hears)
         for line in self._recording.remarks:
             tell(f"{path}: {line.removeprefix(f'{path.name}: ')}")
         self._log = None
         if target is not None:
-            header = _header(path, engine.model, settings, hears)
+            header = _header(sound, engine.model, settings, hears)
             self._log = WindowLog(target.with_name(f".{target.name}.windows"), header)
         self._result = _Result(target, kind)
         results = self._log.results if self._log else []
@@ -200,7 +206,8 @@ class _Result:
 def _stream(
     model: Model, settings: Settings, path: Path, kind: Format, target: Path | None, progress: Progress
 ) -> None:
-    source = FileSource(str(path), realtime=False, label="file", track=settings.audio.track)
+    sound = sound_of(path, model)
+    source = FileSource(str(sound), realtime=False, label="file", track=settings.audio.track)
     result, stream = _Result(target, kind), Stream(model, settings, source="file")
     done = 0
     try:

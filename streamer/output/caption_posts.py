@@ -2,8 +2,8 @@
 
 YouTube: support.google.com/youtube/answer/6077032. Zoom: support.zoom.us, "Using a third-party closed captioning
 service". Both want `seq` to grow by one with each new post and to stay for a retry. What was given up may have arrived
-all the same, so its number is used up, unless the service said no. The next number is on disk before it is used: a
-program that was ended in the middle goes on with a new one.
+all the same, so its number is used up, unless the service said no each time. The next number is on disk before it is
+used: a program that was ended in the middle goes on with a new one.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from streamer.settings.deliveries import make_private
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
-REFUSED = frozenset({400, 401, 403, 404, 405, 410, 429})  # answers that say that the post did not count
+BAD_REQUEST = 400
+REFUSED = frozenset({BAD_REQUEST, 401, 403, 404, 405, 410, 429})  # answers that say that the post did not count
 KEPT = 50  # counters of so many addresses are kept
 SKEW_S = 30.0  # YouTube takes no times that are more than a minute off
 
@@ -75,12 +76,13 @@ class PostedCaptions(CaptionService):
         self._counter = Counter(folder, self.kind, url)
         self._number: int | None = None  # of the post that is being tried
         self._tried: Lines = ()
+        self._perhaps_taken = False  # a post with this number had no answer, or one that does not say
 
     def send(self, lines: Lines) -> float:
         """See `CaptionService`."""
         if self._number is None or lines is not self._tried:
             number = self._counter.next
-            self._number, self._tried = number, lines
+            self._number, self._tried, self._perhaps_taken = number, lines, False
             self._counter.keep(number + 1)
         try:
             answer = posting.send(
@@ -91,9 +93,13 @@ class PostedCaptions(CaptionService):
                 wanted=200,
             )
         except posting.PostFailedError as error:
-            if error.status in REFUSED:
+            if error.status not in REFUSED:
+                self._perhaps_taken = True
+            elif not self._perhaps_taken:
                 self._counter.keep(self._number)  # it did not count: the next post, of whatever lines, has this number
                 self._number = None
+            elif error.status == BAD_REQUEST:
+                self._number = None  # perhaps because it has this number: no further post gets it
             raise NotTakenError(self.reason(error), error.retry_after_s) from None
         self._number = None
         self.answered(answer)

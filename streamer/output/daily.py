@@ -42,7 +42,7 @@ class DailyFiles:
             raise UsageError(f"{OPTION} {folder}: cannot be written; give a folder of your own")
 
     def file_for(self, event: Event) -> tuple[EventFile, EventFile | None]:
-        """The file of an event's session, and the one of the day before, which is to be closed. Raises UsageError."""
+        """The file of an event's session, and the one of the day before, which is to be closed."""
         now_s = self._now()
         date, opened_s = time.strftime("%Y-%m-%d", time.localtime(now_s)), now_s - event.audio_t
         current = self._open.get(event.session)

@@ -28,23 +28,22 @@ class EventFile:
     def __init__(self, path: str, kind: Format, option: str = "", *, onto: Layout | None = None) -> None:
         """Open the file as it is: what is in it stays until `begin`. `option`: "" for `--KIND`. Raises UsageError.
 
-        `onto`: the layout of a file that earlier runs wrote too: what is in it stays for good.
+        `onto`: the layout of a file that earlier runs wrote too: what is in it stays for good. It is opened for the
+        first piece; that it cannot be is as that the piece cannot be written.
         """
         self.where = f"{option or f'--{kind}'} {path}"
-        self._layout = onto or layout_of(kind)
+        self._path, self._layout = path, onto or layout_of(kind)
         self._onto = onto is not None
         self._own = path != "-"
-        self._fd: int | None = self._open(path)
-        self._regular = self._own and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._fd: int | None = None
+        self._regular = self._over = False
         self._size = 0
         self._waiting: deque[bytes] = deque()  # whole pieces; of the first what is not written yet
         self._waiting_bytes = 0
         self.lost = 0  # pieces
         self._begun = False
-        if self._regular:
-            self._lock()
-            if self._onto:
-                self._size = os.lseek(self._fd, 0, os.SEEK_END)
+        if not self._onto:
+            self._open()
 
     def begin(self) -> None:
         """Empty the file. The first event does it too; later calls do nothing."""
@@ -67,28 +66,34 @@ class EventFile:
                 self._append(self._layout.finish())
                 self.retry()
         finally:
-            fd, self._fd = self._fd, None
+            fd, self._fd, self._over = self._fd, None, True
             if fd is not None and self._own:
                 os.close(fd)
 
-    def _open(self, path: str) -> int:
+    def _open(self) -> None:
+        """Raises UsageError."""
         if not self._own:
             sys.stdout.flush()
             try:
-                return sys.stdout.fileno()
+                self._fd = sys.stdout.fileno()
             except OSError:
                 raise UsageError(f"{self.where}: stdout is no file here; give a path") from None
+            return
         try:
-            return os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )  # what was said is nobody else's business
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, OWNER_ONLY)
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise UsageError(f"{self.where}: cannot be written: {why}; give the path of a file") from None
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        if self._regular:
+            self._lock(fd)
+            if self._onto:
+                self._size = os.lseek(fd, 0, os.SEEK_END)
+        self._fd = fd
 
     def _append(self, text: str) -> None:
         """Write one whole piece, behind those that wait."""
-        if self._fd is None or not text:
+        if self._over or not text:
             return
         data = text.encode("utf-8", "replace")
         if self._waiting_bytes + len(data) > LIMIT_BYTES:
@@ -106,6 +111,11 @@ class EventFile:
 
     def retry(self) -> None:
         """Write what waits."""
+        if self._fd is None and self._waiting and not self._over:
+            try:
+                self._open()
+            except UsageError as exc:
+                raise OutputError(str(exc)) from None
         while self._waiting and self._fd is not None:
             data, written = memoryview(self._waiting[0]), 0
             try:
@@ -141,17 +151,16 @@ class EventFile:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, fd)
         os.close(nowhere)
-        self._fd = None
+        self._fd, self._over = None, True
 
-    def _lock(self) -> None:
+    def _lock(self, fd: int) -> None:
         """Two programs must not write one file. Where there are no locks, there are none."""
-        assert self._fd is not None
         try:
             import fcntl
 
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
+            os.close(fd)
             raise UsageError(f"{self.where}: another program is writing it; give another path") from None
         except (ImportError, OSError):
             return

@@ -68,7 +68,6 @@ class Sinks:
         targets += _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
         self._files = [(session, EventFile(path, kind)) for kind, session, path in targets]
         self._daily = DailyFiles(output.transcripts) if output.transcripts else None
-        self._daily_trouble = ""  # why a day's file cannot be opened
         self._late: list[EventFile] = []  # over, but not all of it could be written yet
         _check_distinct(targets, inputs)
 
@@ -106,20 +105,8 @@ class Sinks:
                 self.view = None
 
     def _write_daily(self, daily: DailyFiles, event: Event) -> None:
-        """Give it to its session's file of the day. One that cannot be opened is said, and tried again."""
-        try:
-            file, yesterday = daily.file_for(event)
-        except UsageError as error:
-            if str(error) != self._daily_trouble:
-                self._daily_trouble = str(error)
-                log.error("%s", error)
-                self._on_trouble("degraded", str(error))
-            self.failed = True
-            return
-        if self._daily_trouble:
-            self._daily_trouble = ""
-            if not self._troubled:
-                self._on_trouble("listening", "")
+        """Give it to its session's file of the day."""
+        file, yesterday = daily.file_for(event)
         self._attempt(file, lambda: file.write(event))
         for over in filter(None, (yesterday, daily.ended(event))):
             self._attempt(over, over.retry)

@@ -36,6 +36,8 @@ def _for_phones(server: ServerThread, senders: Collection[str], *, hears_phones:
     """The address that a phone in the same network opens, as a link and as a code for its camera."""
     if server.tls and server.tls.certificate:
         log.warning("the phone's browser will warn of this certificate, SHA-256 %s", server.tls.fingerprint)
+        if server.tls.name_fingerprint != server.tls.fingerprint:
+            log.warning("where it opens the computer's name, of this one, SHA-256 %s", server.tls.name_fingerprint)
         log.warning("iPhones must install it first: %s%s", server.outside_url, CERTIFICATE)
     if hears_phones and server.tls:
         paths = [f"{PHONE_PAGE}?{urlencode({'source': name})}" for name in senders] or [PHONE_PAGE]

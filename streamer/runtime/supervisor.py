@@ -340,6 +340,9 @@ class Program:
             live = [pipeline for pipeline in own if not pipeline.done]
             if not live and not stays:
                 break
+            if own and not live:
+                own = ()
+                log.warning("all was heard; the pages stay up, Ctrl-C ends")
             ingests.sweep()
             levels = [pipeline.level_dbfs for pipeline in live if pipeline.level_dbfs is not None]
             outlet.meter(max(levels, default=None), max((pipeline.lag_s for pipeline in live), default=0.0))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +18,13 @@ from typing import Any
 
 from streamer.audio.packets import PacketDecoder
 from streamer.errors import InputError, StreamerError, UsageError
-from streamer.server.access import Access, Allowance, Request
+from streamer.server.access import Access, Request
 from streamer.server.decoding import ContainedSound, PacketSound, Sound
 from streamer.server.deepgram_results import About, Results, wishes_of
-from streamer.server.follow import STALL_S, Follow
 from streamer.server.messages import Actions, IngestFullError, IngestSink, MessageError, parse_object
-from streamer.server.senders import open_sender
+from streamer.server.senders import MAX_WAITING, Client, open_sender
 
 LISTEN = "/v1/listen"
-MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through
 UNHEARD_MS = 1000  # what was sent just now may hold words of which nothing is known yet
 
 Json = dict[str, Any]
@@ -59,20 +57,12 @@ class _Turn:
 
 
 class Listening:
-    """One connection. `send` takes a message; `follow` gives the events of a session; `query`: of its address."""
+    """One connection. `query`: of its address."""
 
-    def __init__(
-        self,
-        send: Callable[[str], Awaitable[None]],
-        actions: Actions,
-        follow: Follow,
-        bad_messages: Allowance,
-        query: str,
-    ) -> None:
+    def __init__(self, client: Client, query: str) -> None:
         """Raises MessageError as `wishes_of`."""
-        self._send, self._actions, self._follow, self._bad_messages = send, actions, follow, bad_messages
-        self._wishes = wishes_of(query, actions)
-        facts = actions.model()
+        self._client, self._wishes = client, wishes_of(query, client.actions)
+        facts = client.actions.model()
         self._about = About(str(uuid.uuid4()), "" if facts is None else facts.name)
         self._created = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._sha256 = hashlib.sha256()
@@ -94,7 +84,7 @@ class Listening:
                     elif await self._control(message):
                         break
                 except MessageError as error:
-                    if not self._bad_messages.spend():
+                    if not self._client.bad_messages.spend():
                         return 1008, "too many messages that cannot be used"
                     await self._say_error(str(error), message)
             else:
@@ -103,7 +93,7 @@ class Listening:
             self._end()
             if self._tellers:
                 await asyncio.wait(self._tellers)
-            await self._say(self._about.at_end(self._created, self._sha256.hexdigest(), self._sent_ms / 1000))
+            await self._client.say(self._about.at_end(self._created, self._sha256.hexdigest(), self._sent_ms / 1000))
             return 1000, "done"
         except IngestFullError as error:
             await self._say_error(str(error))
@@ -155,7 +145,7 @@ class Listening:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._gone:
                 return  # nobody would end this session
-            sink = open_sender(self._actions, self._wishes.start, self._wishes.language)
+            sink = open_sender(self._client.actions, self._wishes.start, self._wishes.language)
             results = Results(self._wishes, self._about, self._sent_ms)
             before = waiting[-1] if waiting else None
             self._tellers = [*waiting, asyncio.create_task(self._tell(sink.session, results, before))]
@@ -180,28 +170,24 @@ class Listening:
         turn = self._turn
         if turn is None or not turn.results.waits:
             return
-        health = self._actions.health().get(turn.sink.session)
+        health = self._client.actions.health().get(turn.sink.session)
         if health is not None:
             for message in turn.results.heard(self._sent_ms - round(1000 * health.lag_s) - UNHEARD_MS):
-                await self._say(message)
+                await self._client.say(message)
 
     async def _tell(self, session: str, results: Results, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.wait((before,))
-        async with aclosing(self._follow(session)) as texts:
+        async with aclosing(self._client.follow(session)) as texts:
             async for text in texts:
                 for message in results.step(json.loads(text)):
-                    await self._say(message)
-
-    async def _say(self, message: Json) -> None:
-        async with asyncio.timeout(STALL_S):
-            await self._send(json.dumps(message))
+                    await self._client.say(message)
 
     async def _say_error(self, text: str, message: str | bytes = "") -> None:
         """`message`: what the client said, where that is at fault."""
         fault = {"type": "Error", "variant": "SchemaError" if message else "StreamerError", "description": text}
         shown = message.decode("ascii", "replace") if isinstance(message, bytes) else message
-        await self._say(fault | ({"message": shown[:200]} if shown else {}))
+        await self._client.say(fault | ({"message": shown[:200]} if shown else {}))
 
 
 def _note(teller: "asyncio.Task[None]") -> None:

@@ -178,8 +178,8 @@ class Hub:
         if isinstance(event, Status):
             session.status = event
 
-    def transcript(self, session: str | None, name: str) -> str:
-        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`.
+    def transcript(self, session: str | None, name: str) -> list[str]:
+        """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`, in pieces.
 
         Raises KeyError, with what is wrong, where there is no such session.
         """
@@ -189,7 +189,7 @@ class Hub:
         item = self._sessions.get(session) if session is not None else next(iter(self._sessions.values()))
         if item is None:
             raise KeyError(f"session: there is none of this name (any more); there are: {known}")
-        return item.kept.text(name)
+        return item.kept.pieces(name)
 
     def connect(self, held: bool = False) -> Connection:
         """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""

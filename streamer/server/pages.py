@@ -7,6 +7,7 @@ that was asked for with a token or a link's code gives the browser a cookie, whi
 code is taken out of the address at once.
 """
 
+import asyncio
 import gzip
 import http
 import json
@@ -40,6 +41,7 @@ _PAGES = {
 }
 _WORKER = "service_worker.js"  # beside the pages: a browser lets it serve only what lies below its own address
 _WORTH_PACKING = 16_384  # bytes
+PACKED_AT_ONCE = 2  # transcripts, of at most 16 MB each; others wait
 _STYLES = "style-src 'self'"
 # What else a page may do. OBS puts its "Custom CSS" into the overlay as a style element.
 _MORE = {"/overlay": "style-src 'self' 'unsafe-inline'", "/overlay-setup": f"{_STYLES}; frame-src 'self'"}
@@ -54,6 +56,7 @@ _NO_TOKEN = (
     "This page needs the server's token or a link that works once, which Streamer prints where it runs.\n"
     "With the token: add ?token=... to the address.\n"
 )
+_UNKNOWN_HOST = "This server is not known by that name; see the setting server.hosts.\n"
 _SPENT = "This link was used already or is too old. Streamer prints a new one where it runs.\n"
 SUBPROTOCOLS = ("token", "bearer")  # of a websocket that brings the token in this way
 
@@ -76,15 +79,15 @@ class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
     `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is
-    used or too old, to this path (with its query). `transcript`: of a session, in a format; KeyError where there is
-    none. `fitting`: of the hearing aid, None: there is none.
+    used or too old, to this path (with its query). `transcript`: of a session, in a format, in pieces; KeyError where
+    there is none. `fitting`: of the hearing aid, None: there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
     metrics: Callable[[], str]
     refused: Callable[[str], None]
     spent: Callable[[str], None]
-    transcript: Callable[[str | None, str], str]
+    transcript: Callable[[str | None, str], list[str]]
     fitting: Fitting | None
 
 
@@ -99,23 +102,26 @@ class Pages:
         if tls and tls.certificate:
             self._pages[CERTIFICATE] = Page(tls.certificate.encode(), "application/x-x509-ca-cert", open=True)
         self._sockets = frozenset(sockets)
+        self._packing = asyncio.Semaphore(PACKED_AT_ONCE)
 
-    def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
+    async def answer(self, request: HttpRequest, asked: Request, *, head: bool = False) -> Response | None:
         """What a browser gets; None for a websocket, which is refused after the handshake: there it can read why."""
         path = request.path.partition("?")[0]
         if path in self._sockets:
             return _text(426, "Connect with a websocket.\n", "localhost", Upgrade="websocket") if head else None
         prefetched = head or "prefetch" in request.headers.get("Sec-Purpose", "")
         packed = "gzip" in request.headers.get("Accept-Encoding", "")
-        response = self._page(path, asked, prefetched=prefetched, packed=packed)
+        if path == "/transcript":
+            response = await self._transcript(asked, packed=packed)
+        else:
+            response = self._page(path, asked, prefetched=prefetched)
         if head:
             response.body = b""  # with the headers of what a GET gets, RFC 9110
         return response
 
-    def _page(self, path: str, asked: Request, *, prefetched: bool, packed: bool) -> Response:
+    def _page(self, path: str, asked: Request, *, prefetched: bool) -> Response:
         if not self._access.host_allowed(asked):
-            unknown = "This server is not known by that name; see the setting server.hosts.\n"
-            return _text(403, unknown, "localhost")
+            return _text(403, _UNKNOWN_HOST, "localhost")
         host = asked.hosts[0]
         if path == "/healthz":
             return json_answer(200, {"status": "ok"}, host)
@@ -127,8 +133,6 @@ class Pages:
             if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
                 return _response(200, self._reports.metrics().encode(), CONTENT_TYPE, host)
             return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
-        if path == "/transcript":
-            return self._transcript(asked, packed=packed, let_in=let_in)
         if path == FITTING:
             return self._fitting(host, let_in=let_in)
         page = self._pages.get(path)
@@ -156,23 +160,30 @@ class Pages:
         fitting = self._reports.fitting
         return json_answer(200, {"hearing_aid": None if fitting is None else asdict(fitting)}, host)
 
-    def _transcript(self, asked: Request, *, packed: bool, let_in: bool) -> Response:
-        """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s."""
+    async def _transcript(self, asked: Request, *, packed: bool) -> Response:
+        """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s.
+
+        That is done in a thread: 16 MB would hold up everybody's captions.
+        """
+        if not self._access.host_allowed(asked):
+            return _text(403, _UNKNOWN_HOST, "localhost")
         host = asked.hosts[0]
-        if not let_in:
+        if not self._access.token_given(asked):
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
         name, session = asked.asked_for("format") or "txt", asked.asked_for("session")
         if name not in TRANSCRIPT_TYPES:
             return _text(400, f"format: must be one of {', '.join(TRANSCRIPT_TYPES)}\n", host)
         try:
-            body = self._reports.transcript(session, name).encode("utf-8", "replace")
+            pieces = self._reports.transcript(session, name)
         except KeyError as error:
             return _text(404, f"{error.args[0]}\n", host)
+        async with self._packing:
+            body, is_packed = await asyncio.to_thread(_body, pieces, packed=packed)
         file = re.sub(r"[^A-Za-z0-9._-]+", "_", session or "") or "transcript"
         headers = {"Content-Disposition": f'attachment; filename="{file}.{name}"', "Vary": "Accept-Encoding"}
-        if packed and len(body) >= _WORTH_PACKING:
-            headers["Content-Encoding"], body = "gzip", gzip.compress(body, compresslevel=1)
+        if is_packed:
+            headers["Content-Encoding"] = "gzip"
         return _response(200, body, TRANSCRIPT_TYPES[name], host, **headers)
 
     def _redeem(self, path: str, asked: Request, code: str, *, let_in: bool) -> Response:
@@ -242,6 +253,14 @@ def load_pages() -> dict[str, Page]:
         pages[path] = Page(body, _TYPES[".html"], policy=more)
     pages[f"/{_WORKER}"] = pages.pop(f"/static/{_WORKER}")
     return pages
+
+
+def _body(pieces: Sequence[str], *, packed: bool) -> tuple[bytes, bool]:
+    """Pieces of text as the body of an answer; `packed`: with gzip where that is worth it, and whether it was."""
+    body = "".join(pieces).encode("utf-8", "replace")
+    if packed and len(body) >= _WORTH_PACKING:
+        return gzip.compress(body, compresslevel=1), True
+    return body, False
 
 
 def _text(status: int, text: str, host: str, **more: str) -> Response:

@@ -12,7 +12,7 @@ import binascii
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -20,8 +20,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.errors import StreamerError, UsageError
-from streamer.server.access import Allowance
-from streamer.server.follow import STALL_S, Follow
 from streamer.server.messages import (
     Actions,
     IngestFullError,
@@ -30,13 +28,12 @@ from streamer.server.messages import (
     MessageError,
     parse_object,
 )
-from streamer.server.senders import CommittedText, language_of, open_sender
+from streamer.server.senders import MAX_WAITING, Client, CommittedText, language_of, open_sender
 from streamer.settings.section import first_fault
 
 REALTIME = "/v1/realtime"
 RATE = 24_000  # Hz, what clients send if they say nothing else
 SHORTEST_S = 0.1  # of sound that is committed
-MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 TOLD = ("sound", "alert", "gap")  # events that come as `streamer.event`
 
@@ -186,18 +183,10 @@ class _Turn:
 
 
 class Conversation:
-    """One connection. `send` takes a message; `follow` gives the events of a session; `beta`: names of 2024."""
+    """One connection. `beta`: names of 2024."""
 
-    def __init__(
-        self,
-        send: Callable[[str], Awaitable[None]],
-        actions: Actions,
-        follow: Follow,
-        bad_messages: Allowance,
-        *,
-        beta: bool = False,
-    ) -> None:
-        self._send, self._actions, self._follow, self._bad_messages = send, actions, follow, bad_messages
+    def __init__(self, client: Client, *, beta: bool = False) -> None:
+        self._client = client
         self._beta, self._config, self._name = beta, Config(), f"sess_{secrets.token_hex(8)}"
         self._turn: _Turn | None = None
         self._tellers: set[asyncio.Task[None]] = set()
@@ -217,7 +206,7 @@ class Conversation:
                     await self._say_error(str(error), asked)
                     return 1013, "full: too many senders"
                 except (MessageError, UsageError) as error:
-                    if not self._bad_messages.spend():
+                    if not self._client.bad_messages.spend():
                         return 1008, "too many messages that cannot be used"
                     await self._say_error(str(error), asked)
             return 1000, "done"
@@ -262,7 +251,7 @@ class Conversation:
                 raise MessageError("session.type: must be transcription: nothing else is spoken here")
             sound = session.get("audio") or {}
             given = (sound.get("input") or {}) if isinstance(sound, dict) else sound
-        config = self._config.changed(given, self._actions)
+        config = self._config.changed(given, self._client.actions)
         if config != self._config:
             self._end()  # what comes now is heard in the new way
         self._config = config
@@ -282,7 +271,7 @@ class Conversation:
 
     def _open(self) -> _Turn:
         rate = self._config.rate
-        sink = open_sender(self._actions, IngestStart(rate), self._config.language)
+        sink = open_sender(self._client.actions, IngestStart(rate), self._config.language)
         began_ms = round(1000 * self._began_s)
         items = Items(self._config.turns, began_ms, lambda: f"item_{secrets.token_hex(8)}", self._previous)
         teller = asyncio.create_task(self._tell(sink.session, items))
@@ -310,7 +299,7 @@ class Conversation:
                 turn.teller.cancel()
 
     async def _tell(self, session: str, items: Items) -> None:
-        async with aclosing(self._follow(session)) as texts:
+        async with aclosing(self._client.follow(session)) as texts:
             async for text in texts:
                 for message in items.step(json.loads(text)):
                     await self._say(message)
@@ -325,8 +314,7 @@ class Conversation:
         return {"type": kind, "session": self._config.described(self._name, beta=beta)}
 
     async def _say(self, message: Json) -> None:
-        async with asyncio.timeout(STALL_S):
-            await self._send(json.dumps({"event_id": f"event_{secrets.token_hex(8)}", **message}))
+        await self._client.say({"event_id": f"event_{secrets.token_hex(8)}", **message})
 
     async def _say_error(self, text: str, asked: Json) -> None:
         """`param`: the field at fault, where the text begins with one; `event_id`: that of the client's message."""

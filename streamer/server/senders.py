@@ -1,10 +1,32 @@
 """What senders in other protocols than `/ingest` share: a session of the same kind, in the language that they name."""
 
-from collections.abc import Mapping
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from streamer.server.access import Allowance
 from streamer.server.answers import joint
+from streamer.server.follow import STALL_S, Follow
 from streamer.server.messages import Actions, IngestSink, IngestStart, MessageError, SetLanguage
+
+MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One connection. `send` takes a message; `follow` gives the events of a session; `bad_messages`: are forgiven."""
+
+    send: Callable[[str], Awaitable[None]]
+    actions: Actions
+    follow: Follow
+    bad_messages: Allowance
+
+    async def say(self, message: Mapping[str, Any]) -> None:
+        """Send a message. Raises TimeoutError: the client does not take it."""
+        async with asyncio.timeout(STALL_S):
+            await self.send(json.dumps(message))
 
 
 def language_of(actions: Actions, given: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from streamer.errors import ConfigError
 from streamer.server.access import is_address, is_loopback
-from streamer.server.self_signed import certificate_alone, certificate_for, fingerprint
+from streamer.server.self_signed import certificates_for, certificates_of, fingerprint
 from streamer.settings.deliveries import state_directory
 from streamer.settings.server import ServerSettings
 
@@ -17,25 +17,20 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")  # wha
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What the server needs. `certificate`, `fingerprint`: of the one that was made here, "" for that of others."""
+    """What the server needs. Of certificates that were made here, "" for those of others: `certificate` is the one that
+    phones may trust, `fingerprint` of what a browser is shown that opens an address, `name_fingerprint` a host name.
+    """
 
     context: ssl.SSLContext
     certificate: str = ""
     fingerprint: str = ""
+    name_fingerprint: str = ""
 
 
 def open_tls(settings: ServerSettings) -> Tls | None:
     """The TLS of the settings, None without. Raises ConfigError that names the option."""
     if settings.tls is not None:
-        folder = state_directory()
-        path = certificate_for(_names(settings), folder)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(path)
-        except (ssl.SSLError, OSError):
-            raise ConfigError(f"--tls self-signed: {path} cannot be used; delete it, and a new one is made") from None
-        certificate = certificate_alone(path)
-        return Tls(context, certificate, fingerprint(certificate))
+        return _self_signed(settings)
     if settings.tls_cert is None or settings.tls_key is None:  # the settings hold both or neither
         return None
     for option, file in (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key)):
@@ -52,6 +47,24 @@ def open_tls(settings: ServerSettings) -> Tls | None:
             f"--tls-cert: {settings.tls_cert!r} and --tls-key: {settings.tls_key!r} are no PEM certificate and its key"
         ) from None
     return Tls(context)
+
+
+def _self_signed(settings: ServerSettings) -> Tls:
+    made = certificates_for(_names(settings), state_directory())
+    by_name, by_address = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context, path in ((by_name, made.by_name), (by_address, made.by_address)):
+        try:
+            context.load_cert_chain(path)
+        except (ssl.SSLError, OSError):
+            raise ConfigError(f"--tls self-signed: {path} cannot be used; delete it, and a new one is made") from None
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        if name is not None and not is_address(name):  # browsers say host names only (RFC 6066)
+            connection.context = by_name
+
+    by_address.sni_callback = choose
+    for_names, for_addresses = certificates_of(made.by_name), certificates_of(made.by_address)
+    return Tls(by_address, for_addresses[-1], fingerprint(for_addresses[0]), fingerprint(for_names[0]))
 
 
 def reached_at(host: str) -> str | None:

@@ -64,6 +64,10 @@ class Kept:
 
     def text(self, name: str) -> str:
         """The whole transcript in one of `FORMATS`, as of now: an open segment with what is committed of it."""
+        return "".join(self.pieces(name))
+
+    def pieces(self, name: str) -> list[str]:
+        """The same in pieces, which take little time to collect: joining and packing them is for others to do."""
         written = self._written[name]
         tail = ""
         if name != "jsonl":
@@ -73,7 +77,7 @@ class Kept:
         elif self._open:
             tail = written.layout.step(self._open)
         lost = self._beginning(name) if written.lost else ""
-        return written.layout.header + lost + "".join(written.pieces) + tail
+        return [written.layout.header, lost, *written.pieces, tail]
 
     def _beginning(self, name: str) -> str:
         """What stands for what went, in the words of the format."""

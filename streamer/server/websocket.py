@@ -52,6 +52,7 @@ from streamer.server.readiness import troubles
 from streamer.server.realtime import REALTIME, Conversation
 from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
+from streamer.server.senders import Client
 from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
 from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
@@ -269,7 +270,7 @@ class ServerThread:
 
     # ---- connections
 
-    def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+    async def _answer(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """What a request gets, None for a websocket. Too many wrong tokens are refused here, before a handshake."""
         assert isinstance(connection, GuardedConnection)
         asked = asked_by(request, connection.peer, self._proxies)
@@ -277,7 +278,7 @@ class ServerThread:
         coded = credentials is not Credentials.COOKIE and asked.asked_for("code") is not None
         if wait_s := self._entrance.wait_s(asked, coded=coded):
             return too_many_tries(wait_s)
-        response = self._pages.answer(request, asked, head=connection.head)
+        response = await self._pages.answer(request, asked, head=connection.head)
         if response is None and request.path.partition("?")[0] == LISTEN:
             refused = deepgram.refusal(asked, self._access, self._sending)
             response = refused and json_answer(*refused, "localhost")
@@ -326,14 +327,13 @@ class ServerThread:
 
         self._ingests.add(connection)
         allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
+        client = Client(connection.send, self._sending, self._followers.follow, allowance)
         try:
             if path == LISTEN:
-                listening = Listening(connection.send, self._sending, self._followers.follow, allowance, query)
-                code, reason = await listening.run(connection.taken())
+                code, reason = await Listening(client, query).run(connection.taken())
             elif path == REALTIME:
                 beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                talk = Conversation(connection.send, self._sending, self._followers.follow, allowance, beta=beta)
-                code, reason = await talk.run(connection.taken())
+                code, reason = await Conversation(client, beta=beta).run(connection.taken())
             else:
                 with self._lock:
                     hello = self._hub.hello()
@@ -368,7 +368,7 @@ class ServerThread:
         with self._lock:
             return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
 
-    def _transcript(self, session: str | None, name: str) -> str:
+    def _transcript(self, session: str | None, name: str) -> list[str]:
         with self._lock:
             return self._hub.transcript(session, name)
 

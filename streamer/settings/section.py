@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamer.errors import ConfigError, meant
+from streamer.settings.other_files import other_kind, word_list
 
 
 def _grouped(schema: dict[str, Any], section: "type[Section]") -> None:
@@ -102,9 +103,11 @@ def own_files() -> list[Path]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ConfigError where it cannot be read or is none."""
+    """The mapping in a YAML file; ConfigError where it cannot be read, is none, or is plainly no file of settings."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        other = word_list(text, path)
+        data = None if other else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
@@ -114,6 +117,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--config {path}: not valid YAML{place}: {getattr(error, 'problem', None) or 'broken'}"
         ) from None
+    if other := other or other_kind(data, path):
+        raise ConfigError(f"{path}: not settings, but {other}")
     if data is None:
         return {}
     if not isinstance(data, dict):

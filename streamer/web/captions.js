@@ -6,16 +6,18 @@ import { runs } from "./runs.js";
 
 const MAX_LINES = 3000; // of a page that is open all day; the server has them all
 const MAX_LOADED = 20_000; // when somebody asked for what came earlier
+const MORE_WHILE_READ = 1.2; // times as many while somebody reads further up
+const NEWEST_KEPT = 200; // lines, also while somebody reads far above them
 const NEAR_END_PX = 60;
 const RECENT = 24; // sounds and segments of a session that may still come to stand between each other
 const MAX_ANNOUNCED = 3;
 const SAID_S = 10; // what was said longer ago was not said meanwhile
 const MAX_SAID = 300; // characters
 
-/** A line: `key` orders it, `start` is in seconds of its session. */
+/** A line: `key` orders it, `start` is in seconds of its session. `missing`: so many lines that it stands for. */
 class Line {
   constructor(key, session, start, kind = "") {
-    Object.assign(this, { key, session, start, kind, text: "", partial: "", words: [] });
+    Object.assign(this, { key, session, start, kind, text: "", partial: "", words: [], missing: 0 });
     this.node = element("p", kind);
     this.time = element("time");
     this.who = element("span", "who");
@@ -139,7 +141,7 @@ export class Captions {
     this.place.insertBefore(line.node, this.lines[low]?.node ?? null);
     this.lines.splice(low, 0, line);
     if (!this.follow) this.unread += 1;
-    if (this.lines.length > this.maxLines && this.follow) this.dropOldest();
+    if (this.lines.length > (this.follow ? 1 : MORE_WHILE_READ) * this.maxLines) this.bound();
   }
 
   remove(line) {
@@ -148,15 +150,69 @@ export class Captions {
     if (index >= 0) this.lines.splice(index, 1);
   }
 
-  /** Only while nobody reads further up. */
-  dropOldest() {
-    for (const line of this.lines.splice(0, this.lines.length - Math.floor(0.9 * this.maxLines))) line.node.remove();
-    this.top = 0; // what is there moves up, and nobody did that
-    const shown = new Set(this.lines);
-    for (const [name, segment] of this.segments) {
-      if (segment.event.final && ![...segment.lines.values()].some((line) => shown.has(line))) this.segments.delete(name);
+  /** What goes can be had again. While somebody reads, nothing does that is in sight, or a screen above or below. */
+  bound() {
+    const excess = this.lines.length - Math.floor(0.9 * this.maxLines);
+    if (this.follow) {
+      this.drop(0, excess);
+      this.top = 0; // what is there moves up, and nobody did that
+    } else {
+      this.inPlace(() => {
+        const { top, bottom, height } = this.log.getBoundingClientRect();
+        const [first, behind] = [this.firstBelow(top - height), this.firstBelow(bottom + height)];
+        const above = Math.min(excess, first);
+        const below = Math.min(excess - above, this.lines.length - NEWEST_KEPT - behind);
+        if (below > 0) this.leaveOut(behind, below);
+        this.drop(0, above);
+      });
     }
     byId("earlier").hidden = false;
+  }
+
+  drop(from, count) {
+    const gone = new Set(this.lines.splice(from, count));
+    for (const line of gone) line.node.remove();
+    for (const [name, segment] of this.segments) {
+      for (const [at, line] of segment.lines) if (gone.has(line)) segment.lines.delete(at);
+      if (segment.event.final && segment.lines.size === 0) this.segments.delete(name);
+    }
+    // a sound that is told late cuts no segment that went
+    for (const recent of this.recent.values()) recent.segments = recent.segments.filter((segment) => !segment.event.final || segment.lines.size > 0);
+  }
+
+  /** Drop lines in the middle, between what is read and what is said now, and say so in their place. */
+  leaveOut(from, count) {
+    const missing = this.lines.slice(from, from + count).reduce((sum, line) => sum + (line.missing || 1), 0);
+    this.drop(from, count);
+    const line = new Line(this.lines[from - 1]?.key ?? 0, null, null, "note");
+    Object.assign(line, { missing, text: `${missing} lines are left out here, so that the page stays quick.` });
+    const button = element("button", "", "Show them");
+    button.type = "button";
+    button.addEventListener("click", () => byId("earlier").click());
+    line.node.append(" ", button);
+    this.place.insertBefore(line.node, this.lines[from]?.node ?? null);
+    this.lines.splice(from, 0, line);
+    this.fill(line);
+  }
+
+  /** Change the column without moving what somebody reads. */
+  inPlace(change) {
+    const seen = this.lines[this.firstBelow(this.log.getBoundingClientRect().top)]?.node;
+    const before = seen?.getBoundingClientRect().top;
+    change();
+    if (seen?.isConnected) this.log.scrollTop += seen.getBoundingClientRect().top - before;
+    this.top = this.log.scrollTop;
+  }
+
+  /** The first line that reaches below a height of the window. */
+  firstBelow(height) {
+    let [low, high] = [0, this.lines.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.lines[middle].node.getBoundingClientRect().bottom > height) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   fill(line) {
@@ -239,6 +295,7 @@ export class Captions {
     for (const segment of this.segments.values()) {
       if (!segment.event.final) this.draw(segment, { ...segment.event, partial: "", final: true });
     }
+    for (const line of this.lines) if (line.missing) line.node.querySelector("button").remove(); // nobody has them now
     this.floor = this.lines.at(-1)?.key ?? 0;
     this.segments.clear();
     this.recent.clear();
@@ -249,20 +306,28 @@ export class Captions {
   /** Take in what the server still has. */
   load(events) {
     this.maxLines = MAX_LOADED;
-    const bottom = this.log.scrollHeight - this.log.scrollTop;
     const { follow, recent, quiet } = this;
     this.follow = false;
     this.quiet = true; // it was asked for to be read
     this.recent = new Map(); // what is spoken now keeps its own
     const shown = new Set(this.lines.filter((line) => line.kind === "heard").map((line) => `${line.session} ${line.start}`));
-    for (const event of events) {
-      if (event.type === "transcript" && !this.segments.has(`${event.session} ${event.segment}`)) this.transcript(event);
-      else if (event.type === "sound" && event.state === "start" && !shown.has(`${event.session} ${event.start}`)) this.heard(event);
-    }
+    this.inPlace(() => {
+      for (const line of this.lines.filter((one) => one.missing)) this.remove(line);
+      for (const event of events) {
+        if (event.type === "transcript") this.fillIn(event);
+        else if (event.type === "sound" && event.state === "start" && !shown.has(`${event.session} ${event.start}`)) this.heard(event);
+      }
+    });
     this.unread = 0;
     Object.assign(this, { follow, recent, quiet });
-    if (!follow) this.log.scrollTop = this.log.scrollHeight - bottom;
     this.scroll();
+  }
+
+  /** Draw a segment, or what is missing of it. */
+  fillIn(event) {
+    const known = this.segments.get(`${event.session} ${event.segment}`);
+    if (!known) this.transcript(event);
+    else if (known.event.final && known.pieces().length > known.lines.size) this.draw(known, known.event);
   }
 
   pause(on) {

@@ -113,7 +113,7 @@ export class Transcripts {
 
   async find(step) {
     const query = byId("query").value.trim();
-    if (this.query !== query) {
+    if (this.query !== query || this.hits.some((line) => !line.node.isConnected)) {
       if (!byId("earlier").hidden && query) await this.loadEarlier();
       this.query = query;
       this.hits = this.captions.find(query);

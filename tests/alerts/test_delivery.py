@@ -10,12 +10,12 @@ from alerts_made import Sink, alert, busy, told, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError
+from streamer.alerts.delivery import Delivery, NotDeliveredError, RefusedError
 from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key, read_alert
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, Rests
 from streamer.settings.deliveries import CommandSettings
 
-FAST = Backoff(first_s=0.001, longest_s=0.01)
+FAST = Rests(first_s=0.001, longest_s=0.01)
 SEVERITIES = ("info", "warning", "critical")
 
 
@@ -143,7 +143,7 @@ def test_whatever_happens_ends_follow_beginnings_and_all_losses_are_said(steps, 
 def test_a_target_that_fails_gets_everything_later_in_order(caplog):
     sink = Sink()
     sink.failing = busy()
-    delivery = Delivery(sink, limit=10, backoff=FAST)
+    delivery = Delivery(sink, limit=10, rests=FAST)
     delivery.start()
     for id in (1, 2):
         delivery.put(alert(id))
@@ -164,7 +164,7 @@ def test_a_target_that_fails_gets_everything_later_in_order(caplog):
 def test_a_target_that_hangs_delays_no_other_and_put_never_waits():
     hanging, quick = Sink("hanging"), Sink("quick")
     hanging.open.clear()
-    both = [Delivery(sink, limit=10, backoff=FAST) for sink in (hanging, quick)]
+    both = [Delivery(sink, limit=10, rests=FAST) for sink in (hanging, quick)]
     for delivery in both:
         delivery.start()
     for id in range(1, 30):
@@ -183,10 +183,10 @@ def test_a_target_that_hangs_delays_no_other_and_put_never_waits():
     assert hanging.got[0].alert.state == "raised"
 
 
-class HourLong(Backoff):
+class HourLong(Rests):
     """Pauses of an hour whatever happened; the first one would be none."""
 
-    def pause_s(self, failures, chance, asked_s=None):
+    def rest_s(self, failures, chance=1.0, asked_s=None):
         return 3600.0
 
 
@@ -194,7 +194,7 @@ class HourLong(Backoff):
 def test_a_new_critical_alert_is_tried_at_once_unless_the_service_asked_for_peace(asked_s):
     sink = Sink()
     sink.failing = NotDeliveredError("busy", asked_s)
-    delivery = Delivery(sink, limit=100, backoff=HourLong(first_s=0.0))
+    delivery = Delivery(sink, limit=100, rests=HourLong(first_s=0.0))
     delivery.start()
     delivery.put(alert(1, severity="warning"))
     wait_for(lambda: delivery._failures == 1)
@@ -232,7 +232,7 @@ def test_what_is_dropped_is_said(caplog):
 def test_a_refused_beginning_takes_its_end_along():
     sink = Sink()
     sink.failing = RefusedError("it wants no alerts")
-    delivery = Delivery(sink, limit=10, backoff=FAST)
+    delivery = Delivery(sink, limit=10, rests=FAST)
     delivery.start()
     delivery.put(alert(1))
     wait_for(lambda: delivery.waiting == 0)
@@ -248,7 +248,7 @@ def test_a_refused_beginning_takes_its_end_along():
 def test_a_fault_of_our_own_does_not_block_the_others_and_shows_no_address(caplog):
     sink = Sink()
     sink.failing = ValueError("https://secret@example.org")
-    delivery = Delivery(sink, limit=10, backoff=FAST)
+    delivery = Delivery(sink, limit=10, rests=FAST)
     delivery.start()
     delivery.put(alert(1))
     wait_for(lambda: delivery.waiting == 0)
@@ -266,7 +266,7 @@ def test_old_alerts_are_given_up():
     now = [100.0]
     sink = Sink()
     sink.failing = busy()
-    delivery = Delivery(sink, limit=10, backoff=FAST, give_up_s=60, wall=lambda: now[0])
+    delivery = Delivery(sink, limit=10, rests=FAST, give_up_s=60, wall=lambda: now[0])
     delivery.start()
     delivery.put(alert(1))
     wait_for(lambda: sink.tried)
@@ -330,15 +330,14 @@ def test_what_is_wanted():
 @settings(deadline=None)
 @given(st.integers(1, 200), st.floats(0, 1), st.none() | st.floats(0, 1e6))
 def test_pauses_grow_to_their_limit(failures, chance, asked):
-    backoff = Backoff(first_s=1, longest_s=30)
-    pause = backoff.pause_s(failures, chance, asked)
+    pause = Rests(first_s=1, longest_s=30).rest_s(failures, chance, asked)
     assert 0.5 <= pause <= 30
     assert pause >= min(30, 2.0 ** min(failures - 1, 30)) / 2
     assert asked is None or pause >= min(asked, 30)
 
 
 def spooled(path, sink, **more):
-    return Delivery(sink, limit=100, backoff=FAST, spool=Spool(path, "house"), **more)
+    return Delivery(sink, limit=100, rests=FAST, spool=Spool(path, "house"), **more)
 
 
 def test_what_was_not_delivered_is_delivered_by_the_next_run(tmp_path, caplog):

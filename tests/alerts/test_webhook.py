@@ -10,13 +10,13 @@ from alerts_made import alert, wait_for
 from web_receiver import receiver
 
 from streamer.alerts.deliveries import open_deliveries
-from streamer.alerts.delivery import Backoff, Delivery, NotDeliveredError, RefusedError
+from streamer.alerts.delivery import Delivery, NotDeliveredError, RefusedError
 from streamer.alerts.parcels import Parcel, Spool, parcel_key, read_alert
 from streamer.alerts.targets import Webhook, signature
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, Rests
 from streamer.settings.config import validate
 
-FAST = Backoff(first_s=0.001, longest_s=0.01)
+FAST = Rests(first_s=0.001, longest_s=0.01)
 SECRET = "a key that nobody may see"
 
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_silent_or_absent():
 def test_a_server_that_fails_for_a_while_loses_nothing_and_keeps_order(tmp_path):
     with receiver() as server:
         server.status = 503
-        delivery = Delivery(hook(server.url), limit=100, backoff=FAST, spool=Spool(tmp_path, "house"))
+        delivery = Delivery(hook(server.url), limit=100, rests=FAST, spool=Spool(tmp_path, "house"))
         delivery.start()
         for id in range(1, 6):
             for state in ("raised", "updated", "cleared"):
@@ -106,7 +106,7 @@ def test_a_server_that_goes_away_and_a_restart_of_ours_in_between(tmp_path):
     with receiver() as server:
         port = int(server.url.split(":")[2].split("/")[0])
         hook(server.url).send(parcel(1))
-    delivery = Delivery(hook(server.url), limit=100, backoff=FAST, spool=Spool(tmp_path, "house"))
+    delivery = Delivery(hook(server.url), limit=100, rests=FAST, spool=Spool(tmp_path, "house"))
     delivery.start()
     delivery.put(alert(2))
     delivery.put(alert(2, "cleared"))
@@ -114,7 +114,7 @@ def test_a_server_that_goes_away_and_a_restart_of_ours_in_between(tmp_path):
     delivery.finish()
     assert delivery.join(5)
     with receiver(port) as again:
-        delivery = Delivery(hook(again.url), limit=100, backoff=FAST, spool=Spool(tmp_path, "house"))
+        delivery = Delivery(hook(again.url), limit=100, rests=FAST, spool=Spool(tmp_path, "house"))
         delivery.start()
         wait_for(lambda: delivery.waiting == 0)
         delivery.finish()

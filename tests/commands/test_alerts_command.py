@@ -36,6 +36,22 @@ def test_explanations_follow_the_settings():
     assert "notifications do not tell" in explain_rule(rules.rules[1], rules)
 
 
+@pytest.mark.parametrize(
+    ("rule", "over"),
+    [
+        ({"lost": True, "clear_after_s": 5}, "as soon as sound comes again; people are told"),
+        ({"silence_dbfs": -60, "clear_after_s": 0}, "as soon as something is louder; people are told"),
+        ({"silence_dbfs": -60, "clear_after_s": 4}, "4 s after it was last so quiet; people are told"),
+        ({"loud_dbfs": -6, "clear_after_s": 4}, "4 s after it was last so loud; people are told"),
+        ({"phrases": ["Anna"], "clear_after_s": 4}, "4 s after it was last said; people are told"),
+        ({"labels": ["Dog"], "clear_after_s": 0}, "as soon as it is not heard any more; people are told"),
+    ],
+)
+def test_when_an_alert_is_over_is_said_in_the_words_of_its_rule(rule, over):
+    rules = parse_rules({"rules": [{"id": "x", **rule}]})
+    assert f"  over         {over}\n" in explain_rule(rules.rules[0], rules)
+
+
 def run(capsys, *arguments, status=0):
     assert streamer.commands.cli.main(["alerts", *arguments]) == status
     return capsys.readouterr()

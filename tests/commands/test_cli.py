@@ -1,5 +1,6 @@
 """The command line as people and scripts use it: every wrong use is one line and status 2, every right one works."""
 
+import argparse
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from random_whisper import ENGLISH, random_whisper
 
 import streamer.commands.cli
 import streamer.commands.run
+from streamer.runtime import supervisor
 from streamer.settings.config import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
@@ -78,6 +80,48 @@ def test_a_wrong_option_is_one_line_that_names_it(capsys, arguments, says):
     refused(capsys, "run", *arguments, says=says)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("transcribe --modle=base talk.mp3", "unrecognized arguments: --modle=base; did you mean --model?"),
+        ("sounds learn --severty info bell ding.wav", "did you mean --severity?"),
+        ("alerts explan", "did you mean explain?"),
+        ("rnu", "did you mean run?"),
+        ("run --dtype flaot16", "did you mean float16?"),
+        ("--debg run", "did you mean --debug?"),
+        ("run talk.mp3", "unrecognized arguments: talk.mp3; did you mean --input talk.mp3?"),
+        ("alerts", "required: WHAT: explain, history, mark, test, phone, tune; --help explains them"),
+        ("doctor talk.mp3", "unrecognized arguments: talk.mp3"),
+        ("transcribe a.mp3 --output x b.mp3", "b.mp3; give each FILE beside the others, with no option between them"),
+    ],
+)
+def test_what_was_probably_meant_is_named(capsys, line, says):
+    refused(capsys, *line.split(), says=f"{says}\n")
+
+
+def test_every_option_of_every_command_is_named_where_two_letters_changed_places(capsys):
+    def wrong(parser):
+        if any(action.required for action in parser._actions):
+            return  # what is missing is said first
+        for action in parser._actions:
+            for option in (name for name in action.option_strings if len(name) > 6):
+                swapped = option[:-3] + option[-2] + option[-3] + option[-1]
+                if swapped != option:
+                    yield option, swapped
+
+    def walk(parser, *names):
+        below = next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
+        if below is None:
+            yield from ((*names, option, swapped) for option, swapped in wrong(parser))
+        for name, inner in (below.choices if below else {}).items():
+            yield from walk(inner, *names, name)
+
+    cases = list(walk(streamer.commands.cli.parser()))
+    assert {names[0] for names in cases} >= {"run", "serve", "doctor", "alerts", "bench", "train", "eval"}
+    for *command_line, option, swapped in cases:
+        refused(capsys, *command_line, swapped, says=f"did you mean {option}?")
+
+
 def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_path):
     given = ("run", "--no-server", "--speed", "0")
     refused(capsys, *given, "--input", model, says="--input")
@@ -107,6 +151,11 @@ def test_subcommands_that_only_tell(capsys):
     shown = capsys.readouterr().out
     assert "hop_s: 0.5" in shown
     assert "name: auto\n" in shown
+    assert streamer.commands.cli.main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert {"nano", "tiny.en", "base", "large-v3-turbo"} <= lines.keys()
+    assert "here" in lines["nano"]
+    assert ["English" in lines[name] for name in ("tiny.en", "base")] == [True, False]
     assert streamer.commands.cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Settings"
     assert streamer.commands.cli.main(["check-config", str(ROOT / "configs" / "default.yaml")]) == 0
@@ -205,6 +254,21 @@ def test_a_port_in_use_is_one_line(model, sound):
         assert live.returncode == 2
         assert "--port" in live.stderr
         assert live.stderr.count("\n") == 1  # nothing was loaded
+
+
+@pytest.mark.parametrize(
+    ("given", "stays"), [([], True), (["--set", "output.stay=false"], False), (["--speed", "0"], False)]
+)
+def test_the_pages_of_the_demo_stay_up_unless_somebody_says_otherwise(monkeypatch, given, stays):
+    class Program:
+        def __init__(self, settings, *more, **options):
+            assert settings.output.stay is stays
+
+        def run(self):
+            return 3
+
+    monkeypatch.setattr(supervisor, "Program", Program)
+    assert streamer.commands.cli.main(["run", "--input", "demo", *given]) == 3
 
 
 def test_settings_reach_the_options():

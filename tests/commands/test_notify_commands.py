@@ -55,7 +55,9 @@ def test_a_phone_in_two_steps(server, capsys, tmp_path):
     assert own(tmp_path).parent.stat().st_mode & 0o777 == 0o700
     assert f"{server.base}/{topic}" in shown
     assert qr_code.for_terminal(f"{server.base}/{topic}", colours=False) in shown
-    assert "push phone (ntfy): delivered after " in shown
+    before, after = shown.split("push phone (ntfy): delivered after ")
+    assert "tells it of alerts" not in before
+    assert "Does the phone show the test? Then `streamer run` tells it of alerts." in after
     told = json.loads(server.got[0][1])
     assert (told["topic"], "TEST" in told["title"]) == (topic, True)
     again = run(capsys, "phone", "--svg", str(tmp_path / "code.svg")).out  # for a second phone: the same topic
@@ -74,13 +76,20 @@ def test_a_file_that_somebody_wrote_is_not_changed(server, capsys, tmp_path):
     assert not own(tmp_path).exists()
     pasted = yaml.safe_load(shown.split("under `delivery:`\n\n")[1].split("\n\n")[0])
     assert pasted["delivery"]["push"][0]["url"].startswith("ntfy://127.0.0.1:")
-    assert "delivered after" in shown
+    assert f"Then once the lines above stand in {config}, `streamer run --config {config}` tells it" in shown
+
+
+def test_nothing_is_promised_of_a_phone_that_the_test_did_not_reach(capsys, tmp_path):
+    shown = run(capsys, "phone", "--server", "http://127.0.0.1:9", status=1).out
+    assert "push phone (ntfy): NOT delivered" in shown
+    assert shown.endswith("; `streamer alerts test --to phone` tries again.\n")
+    assert "tells it of alerts" not in shown
 
 
 def test_a_given_file_that_is_not_there_is_written(server, capsys, tmp_path):
     config = tmp_path / "new" / "phone.yaml"
     shown = run(capsys, "phone", "--config", str(config), "--server", server.base).out
-    assert f"`streamer run --config {config}` tells the phone" in shown
+    assert f"`streamer run --config {config}` tells it of alerts" in shown
     assert resolve([config], [], {}).delivery.push[0].name == "phone"
 
 

@@ -30,10 +30,12 @@ def test_a_bell_is_learned_listed_heard_and_forgotten(tmp_path, clips, capsys, m
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     command = ["sounds", "learn", "My bell", *clips, "--model", "nano", "--severity", "warning"]
     assert main(command) == 0
-    assert "My bell (warning), 3 clips, nano: recognised in" in capsys.readouterr().out
+    assert "My bell (warning), learned from 3 clips with nano: recognises " in capsys.readouterr().out
     assert main(["sounds", "list"]) == 0
     assert "raised 0 times here, 0 marked as false alarms" in capsys.readouterr().out
     room = wav(tmp_path / "room.wav", np.concatenate([noise(1, 5), 0.6 * chime(8), noise(2, 12)]))
+    assert main(command[:-2]) == 0, "once more, and nothing is said of the severity"
+    assert "My bell (warning), " in capsys.readouterr().out
     run = ["run", "--input", room, "--speed", "0", "--model", "nano", "--no-server", "--quiet", "--jsonl"]
     assert main([*run, str(tmp_path / "a.jsonl")]) == 0
     events = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
@@ -72,7 +74,8 @@ def test_clips_that_were_kept_from_the_pages_are_learned_from_counted_and_delete
     assert main(["sounds", "list", *folder]) == 0
     assert capsys.readouterr().out == "my bell: not learned yet; clips of it that are kept: 2\n"
     assert main(["sounds", "learn", "my bell", "--model", "nano", *folder]) == 2
-    assert "recordings of 'my bell', not 2; so many are kept from the pages" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "give 3 to 10 recordings of 'my bell', or teach it from the viewer: 2 are kept from there" in refused
     assert main(["sounds", "forget", "My bell", *folder]) == 0
     assert capsys.readouterr().out == "My bell: 2 clips are deleted; it was not learned yet\n"
     for seed in range(3):

@@ -12,6 +12,7 @@ import torch
 from protocol import check_session
 from random_whisper import random_whisper
 
+from streamer.audio.files import demo_path
 from streamer.commands import run as commands
 from streamer.commands.cli import main
 from streamer.commands.transcribe import SUFFIXES, check_targets, is_done, transcribe
@@ -100,9 +101,34 @@ def test_the_command_ends_with_2_for_a_wrong_file(model, tmp_path, monkeypatch, 
     assert main(["transcribe", str(good), str(tmp_path / "missing.wav")]) == 2
     out, err = capfd.readouterr()
     assert out.strip()
-    assert "missing.wav" in err
+    assert err == f"streamer: file {tmp_path}/missing.wav: no such file; give an audio or video file\n"
     assert main(["transcribe", str(good)]) == 0
     assert capfd.readouterr().out == out
+    into = ["transcribe", "--output", str(tmp_path / "out"), str(good)]
+    assert main([*into, str(tmp_path / "missing.wav")]) == 2
+    assert f"streamer: 1 of 2 files are transcribed in {tmp_path}/out\n" in capfd.readouterr().err
+    assert main([*into, "--resume"]) == 0
+    assert (
+        capfd.readouterr().err
+        == f"streamer: nothing is left to do: all results in {tmp_path}/out are newer than their files\n"
+    )
+
+
+def test_the_bundled_demo_is_transcribed_unless_a_file_is_called_so(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    failed, _, shown = run(model, [Path("demo")], "jsonl", out)
+    described = json.loads(Path(demo_path(model.name)).with_suffix(".json").read_text())
+    assert (failed, shown[Path("demo")][1]) == (0, pytest.approx(described["seconds"], abs=1))
+    assert [path.name for path in out.iterdir()] == ["demo.jsonl"]
+    write(tmp_path / "demo", 1, 2.0)
+    assert run(model, [Path("demo")], "text", None)[2][Path("demo")] == (2.0, 2.0)
+
+
+def test_what_only_run_takes_is_not_proposed(model, tmp_path):
+    _, told, _ = run(model, [tmp_path / "missing.wav"], "text", None)
+    assert told == [f"file {tmp_path}/missing.wav: no such file; give an audio or video file"]
 
 
 @pytest.mark.parametrize("kind", ["text", "srt", "vtt"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.errors import InputError, UsageError
+from streamer.errors import InputError, Rests, UsageError
 from streamer.events import SAMPLE_RATE, Alert, Scene, SceneScores
 from streamer.monitor import aid
 from streamer.monitor.aid import HearingAid, Steering
@@ -40,7 +40,7 @@ def is_there(process):
 def start(tmp_path, monkeypatch):
     """An aid whose process does what is asked for."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr("streamer.errors.REST_S", (0.05,))
+    monkeypatch.setattr("streamer.errors.RESTS", Rests(first_s=0.05))
     started = []
 
     def begin(does="play", *, headphones=True):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from caption_receiver import CaptionReceiver, caption_receiver
 
+from streamer.errors import Rests
 from streamer.output import caption_posts
 from streamer.output.caption_posts import Counter, PostedCaptions, YouTubeCaptions, ZoomCaptions, with_query
 from streamer.output.caption_sender import CaptionSender, Line, NotTakenError
@@ -44,7 +45,7 @@ def zoom(server: CaptionReceiver, folder) -> ZoomCaptions:
 
 @pytest.fixture(autouse=True)
 def short_rests(monkeypatch) -> None:
-    monkeypatch.setattr("streamer.errors.REST_S", (0.02,))
+    monkeypatch.setattr("streamer.errors.RESTS", Rests(first_s=0.02, longest_s=0.02))
 
 
 BOTH = pytest.mark.parametrize("service_of", [youtube, zoom])
@@ -110,6 +111,25 @@ def test_what_was_given_up_takes_its_number_along_unless_it_was_refused(service_
     assert server.tried == [1, 2, 2]
     assert server.seqs == [1, 2]
     assert "refused" not in server.text
+
+
+@BOTH
+@pytest.mark.parametrize("unanswered", ["lose", "hang"])
+def test_a_refusal_after_a_post_without_an_answer_does_not_free_its_number(
+    service_of, unanswered, tmp_path, monkeypatch
+):
+    """It may have arrived, and be refused because it is there: the next lines would be taken for a retry of it."""
+    monkeypatch.setattr(caption_posts, "TIMEOUT_S", 0.3)
+    with caption_receiver() as server:
+        service, first = service_of(server, tmp_path), (line("perhaps"),)
+        server.next = [unanswered, 429, 400]
+        for _ in range(3):
+            with pytest.raises(NotTakenError):
+                service.send(first)
+        service.send((line("another"),))
+        assert service_of(server, tmp_path)._counter.next == 3
+    assert server.tried == [1, 1, 1, 2]
+    assert ["perhaps" in server.taken[0][1], "another" in server.taken[1][1]] == [True, True]
 
 
 def test_zoom_is_asked_for_the_number_of_what_others_sent(tmp_path):

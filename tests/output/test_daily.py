@@ -97,20 +97,39 @@ def test_who_starts_again_writes_on(tmp_path, clock):
     )
 
 
-def test_a_file_that_cannot_be_opened_is_said_once_and_the_rest_goes_on(tmp_path, clock, caplog):
+def test_a_file_that_cannot_be_opened_is_said_once_kept_and_tried_ever_less_often(tmp_path, clock, caplog, monkeypatch):
     sinks = sinks_for(tmp_path, clock)
+    sinks._clock = clock
     told: list[tuple[str, str]] = []
     sinks.tell_of_trouble(lambda state, detail: told.append((state, detail)))
     (tmp_path / "2026-11-29 kitchen.txt").mkdir()
-    write(sinks, clock, [said("lost", 1.0), said("lost too", 2.0), said("kept", 3.0, "hall")])
+    tried: list[str] = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *more, **options: tried.append(str(path)) or real(path, *more, **options)
+    )
+    write(sinks, clock, [said(f"word {number}", number / 10) for number in range(200)])
+    write(sinks, clock, [said("kept", 20.0, "hall")])
+    assert 4 <= len([path for path in tried if "kitchen" in path]) <= 7, "in 20 s: at once, after 0.5, 1, 2, 4, 8 s"
+    assert sinks.troubled
     (tmp_path / "2026-11-29 kitchen.txt").rmdir()
-    write(sinks, clock, [said("kept", 4.0)])
+    clock.s += 30
+    sinks.retry()
     sinks.close()
     assert [state for state, _ in told] == ["degraded", "listening"]
     assert "output.transcripts" in told[0][1]
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == 2  # that it cannot be written, and that it is again
+    assert not sinks.failed
+    lines = (tmp_path / "2026-11-29 kitchen.txt").read_text().splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (200, "23:59:30 word 0", "23:59:49 word 199")
+
+
+def test_a_file_that_never_can_be_opened_is_a_failure_at_the_end(tmp_path, clock):
+    sinks = sinks_for(tmp_path, clock)
+    (tmp_path / "2026-11-29 kitchen.txt").mkdir()
+    write(sinks, clock, [said("lost", 1.0)])
+    sinks.close()
     assert sinks.failed
-    assert (tmp_path / "2026-11-29 kitchen.txt").read_text() == "23:59:34 kept\n"
 
 
 def test_what_is_over_is_closed_once_all_of_it_could_be_written(tmp_path, clock, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from obs_stub import CHALLENGE, SALT, obs
 from websockets.sync.server import serve
 
+from streamer.errors import Rests
 from streamer.output.caption_sender import CaptionSender, Line, NotTakenError, NotWantedError
 from streamer.output.obs import BYTES_PER_S, CONTROL_BYTES, ObsCaptions, authentication
 
@@ -130,7 +131,7 @@ def test_a_paragraph_comes_no_faster_than_cea_608_carries_it():
 
 
 def test_it_comes_back_by_itself_and_says_each_thing_once(caplog, monkeypatch):
-    monkeypatch.setattr("streamer.errors.REST_S", (0.05,))
+    monkeypatch.setattr("streamer.errors.RESTS", Rests(first_s=0.05, longest_s=0.05))
     monkeypatch.setattr("streamer.output.caption_sender.LOOK_S", 0.1)
     port, told = free_port(), []
     sender = CaptionSender(ObsCaptions(f"ws://127.0.0.1:{port}", PASSWORD, path="output.obs"), told.append)

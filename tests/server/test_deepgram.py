@@ -16,6 +16,7 @@ from streamer.server.access import Allowance
 from streamer.server.deepgram import Listening
 from streamer.server.deepgram_results import About, Results, Wishes, wishes_of
 from streamer.server.messages import Actions, IngestStart, MessageError, ModelFacts
+from streamer.server.senders import Client
 
 ACTIONS = Actions(model=lambda: ModelFacts("tiny", {"en": "english", "de": "german"}))
 TOKEN = "a-long-token"
@@ -251,7 +252,7 @@ def test_sound_that_is_decoded_behind_the_end_opens_no_session():
                 yield message
 
         actions = replace(ACTIONS, open_ingest=opened.append)
-        listening = Listening(send, actions, lambda session: nothing(), Allowance(1, 1, time.monotonic), "")
+        listening = Listening(Client(send, actions, lambda session: nothing(), Allowance(1, 1, time.monotonic)), "")
         await listening.run(nothing())
         await listening._deliver(bytes(320))  # as the thread of a container may, which is told of the end meanwhile
 

@@ -7,6 +7,7 @@ import ssl
 import pytest
 from websockets.sync.client import connect
 
+from streamer.server.self_signed import fingerprint
 from streamer.server.tls import page_addresses, reached_at
 
 
@@ -47,3 +48,18 @@ def test_the_server_with_a_certificate_of_its_own(serve):
         ):
             assert "hello" in one.recv(10)
     assert serve(tls="self-signed").tls.fingerprint == server.tls.fingerprint  # kept
+    shown = {name: fingerprint(presented(server.port, name)) for name in ("localhost", "captions.lan", "127.0.0.1")}
+    assert set(shown.values()) == {server.tls.fingerprint, server.tls.name_fingerprint}
+    assert shown["127.0.0.1"] == server.tls.fingerprint
+    assert shown["localhost"] == shown["captions.lan"] == server.tls.name_fingerprint
+
+
+def presented(port, name) -> str:
+    """The certificate that a client gets that opens a name or an address."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        anybody.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True))

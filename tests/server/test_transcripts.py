@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -151,4 +152,30 @@ def test_a_long_one_is_packed_for_who_can_unpack_it(serve):
     text = gzip.decompress(packed).decode()
     assert len(packed) < len(text) / 5
     assert len(text.splitlines()) == 1 + 200 * 3
+    connection.close()
+
+
+def test_while_one_is_packed_the_server_answers_others(serve, monkeypatch):
+    """Whatever packs it may take as long as it likes: here until the other answer has come."""
+    others_answered, real = threading.Event(), gzip.compress
+    packers = []
+
+    def compress(data, **options):
+        packers.append(threading.current_thread().name)
+        assert others_answered.wait(20)
+        return real(data, **options)
+
+    monkeypatch.setattr(gzip, "compress", compress)
+    server = serve()
+    server.open_session(SessionInfo("kitchen", "nano", None, 16_000))
+    for event in hour():
+        server.publish(event)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/transcript?format=jsonl", headers={"Accept-Encoding": "gzip"})
+    assert Answer(server, "/healthz").status == 200
+    others_answered.set()
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Content-Encoding"]) == (200, "gzip")
+    assert "sentence number 199" in gzip.decompress(answer.read()).decode()
+    assert "streamer-server" not in packers
     connection.close()

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -36,19 +35,8 @@ def tags(seq: int) -> Event:
 
 
 @pytest.fixture
-def serve() -> Iterator:
-    running: list[ServerThread] = []
-
-    def start(actions: Actions | None = None, limits: HubLimits | None = None, **options) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions, limits)
-        server.start()
-        running.append(server)
-        server.open_session(SessionInfo("main", "nano", "nano_at", 16_000))
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
+def first_session() -> str:
+    return "main"
 
 
 def client(server: ServerThread, path: str = "/ws", **options) -> ClientConnection:

@@ -8,11 +8,6 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-from streamer.server.hub import HubLimits  # noqa: E402
-from streamer.server.messages import Actions, SessionInfo  # noqa: E402
-from streamer.server.websocket import ServerThread  # noqa: E402
-from streamer.settings.config import ServerSettings  # noqa: E402
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
     "--no-sandbox",
@@ -64,19 +59,5 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., ServerThread]]:
-    running: list[ServerThread] = []
-
-    def start(
-        actions: Actions | None = None, limits: HubLimits | None = None, session: str | None = "kitchen", **options
-    ) -> ServerThread:
-        server = ServerThread(ServerSettings(**{"port": 0, **options}), actions, limits)
-        server.start()
-        running.append(server)
-        if session is not None:
-            server.open_session(SessionInfo(session, "nano", "nano_at", 16_000))
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
+def first_session() -> str:
+    return "kitchen"

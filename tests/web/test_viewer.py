@@ -82,6 +82,82 @@ def test_who_scrolls_back_or_pauses_stays_there(serve, opened):
         expect(page.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "false")
 
 
+IN_SIGHT = """(() => {
+  const top = captions.getBoundingClientRect().top;
+  const line = [...document.querySelectorAll("#lines p")].find((one) => one.getBoundingClientRect().bottom > top + 1);
+  return [line.querySelector(".said").textContent, line.getBoundingClientRect().top - top];
+})()"""
+
+
+def still_reads(page, read) -> bool:
+    """Whether the same line stands in the same place, up to the pixel that a browser scrolls by."""
+    text, top = page.evaluate(IN_SIGHT)
+    return text == read[0] and abs(top - read[1]) < 1.5
+
+
+def test_the_page_stays_bounded_while_somebody_reads_further_up(serve, opened):
+    server, scene = serve(), Scene()
+    page = opened()
+    join(page, server.url)
+
+    def say(first: int, last: int) -> None:
+        for number in range(first, last):
+            server.publish(scene.say(f"line {number}", final=True))
+            scene.at += 2
+        eventually(page, f"[...document.querySelectorAll('.said')].at(-1).textContent === 'line {last - 1}'")
+
+    def numbers() -> list[int]:
+        return [int(text.split()[1]) for text in page.locator("#lines p:not(.note) .said").all_text_contents()]
+
+    say(0, 2900)
+    page.evaluate("captions.scrollTop = captions.scrollHeight / 2")  # much stands above
+    expect(page.get_by_role("button", name="Back to now")).to_be_visible()
+    read = page.evaluate(IN_SIGHT)
+    say(2900, 3700)
+    assert still_reads(page, read)
+    assert len(numbers()) <= 3600
+    assert numbers() == list(range(numbers()[0], 3700)), "the oldest went"
+
+    page.evaluate("captions.scrollTop = 0")  # nothing stands above
+    read = page.evaluate(IN_SIGHT)
+    say(3700, 6000)
+    assert still_reads(page, read)
+    shown = numbers()
+    assert len(shown) <= 3600
+    left_out = page.locator("#lines p.note", has_text="lines are left out here")
+    expect(left_out).to_have_count(1)
+    assert int(left_out.inner_text().split()[0]) == 6000 - shown[0] - len(shown)
+
+    page.get_by_role("button", name="Find").click()  # looks through the whole session, and shows what it found
+    page.get_by_label("Words to find").fill("line 4321")
+    page.keyboard.press("Enter")
+    expect(page.locator("#found")).to_have_text("1 of 1")
+    assert numbers() == list(range(6000)), "each line once, in order"
+    expect(left_out).to_have_count(0)
+    expect(page.locator("#lines p.at mark.hit")).to_be_in_viewport()
+
+
+def test_what_was_left_out_is_shown_again_where_it_stood(serve, opened):
+    server, scene = serve(), Scene()
+    page = opened()
+    join(page, server.url)
+    for number in range(5000):
+        server.publish(scene.say(f"line {number}", final=True))
+        scene.at += 2
+        if number == 100:
+            expect(page.locator("#lines p")).to_have_count(101)
+            page.evaluate("captions.scrollTop = 0")
+            expect(page.get_by_role("button", name="Back to now")).to_be_visible()
+    eventually(page, "[...document.querySelectorAll('.said')].at(-1).textContent === 'line 4999'")
+    page.locator("#lines p.note").evaluate("note => note.scrollIntoView({ block: 'center' })")
+    read = page.evaluate(IN_SIGHT)
+    page.get_by_role("button", name="Show them").click()
+    expect(page.locator("#lines p")).to_have_count(5000)
+    assert still_reads(page, read)
+    page.get_by_role("button", name="Back to now").click()
+    eventually(page, AT_END)
+
+
 def test_captions_and_sounds_stand_in_the_order_of_their_time(serve, opened):
     server, scene = serve(), Scene()
     page = opened()
