@@ -11,6 +11,7 @@ import tempfile
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def microphone() -> None:
 def fitting() -> None:
     """The audiogram's page, as it is where a hearing aid runs: without one, as it needs a microphone and headphones."""
     in_use = fitting_of(MonitorSettings(output="headphones", audiogram="moderate"))
-    server = ServerThread(ServerSettings(port=0), Actions(fitting=in_use))
+    server = ServerThread(ServerSettings(port=0), Actions(fitting=asdict(in_use)))
     server.start()
     try:
         with browsing() as browser:

@@ -237,7 +237,11 @@ class _Process:
     @property
     def ending(self) -> str:
         """How it ended, once it said all."""
-        status = self._popen.wait()
+        try:
+            status = self._popen.wait(HANG_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            status = self._popen.wait()
         return f"signal {-status}" if status < 0 else f"status {status}"
 
     def end(self) -> None:

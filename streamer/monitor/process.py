@@ -59,8 +59,8 @@ def main() -> int:
     logging.getLogger().addHandler(lines)
     logging.getLogger().setLevel(begin.log_level)
     sys.setswitchinterval(SWITCH_S)
-    audio = SharedAudio()
     try:
+        audio = SharedAudio()
         monitor = Monitor(begin.settings, audio, priority)
         microphone = Microphone(begin.device, backend=audio, stall_s=begin.stall_s, tap=monitor)
         out.write(Opened(microphone.name, monitor.name, monitor.plain_name))

@@ -374,7 +374,7 @@ class Program:
             set_language=mine.set_language,
             teach=None if self._teaching.lessons is None else mine.teach,
             set_program=self._monitor.hold if self._monitor else None,
-            fitting=self._monitor.fitting if self._monitor else None,
+            fitting=asdict(self._monitor.fitting) if self._monitor else None,
             health=mine.health,
             open_ingest=mine.open_ingest,
             takes_senders=mine.takes_senders,

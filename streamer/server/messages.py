@@ -16,7 +16,6 @@ from pydantic.dataclasses import dataclass as checked
 
 from streamer.errors import StreamerError
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event, SceneName
-from streamer.monitor.fitting import Fitting
 from streamer.server.teaching import TAUGHT, TEACH, Reply, Taught, Teach
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings
@@ -295,12 +294,13 @@ class Actions:
     """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
 
     `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
-    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later,
-    from any thread. `set_language` returns what holds now: the session's name, the languages as codes.
-    `set_program` and `fitting` None: there is no hearing aid. `open_ingest` opens a session for a sender; it raises
-    IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`: whether it would open one at
-    all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's events
-    as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
+    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
+    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` and
+    `fitting` (what `/fitting` shows of it) None: there is no hearing aid. `open_ingest` opens a session for a sender;
+    it raises IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`: whether it would open
+    one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's
+    events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being
+    loaded.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -309,7 +309,7 @@ class Actions:
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     teach: Callable[[Teach, Reply], None] | None = None
     set_program: Callable[[SceneName | Literal["auto"]], None] | None = None
-    fitting: Fitting | None = None
+    fitting: Mapping[str, object] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False

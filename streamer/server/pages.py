@@ -13,7 +13,7 @@ import http
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,7 +22,6 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
-from streamer.monitor.fitting import Fitting
 from streamer.server.access import Access, Credentials, Request, asker
 from streamer.server.keys import COOKIE_S, Code
 from streamer.server.metrics import CONTENT_TYPE
@@ -88,7 +87,7 @@ class Reports:
     refused: Callable[[str], None]
     spent: Callable[[str], None]
     transcript: Callable[[str | None, str], list[str]]
-    fitting: Fitting | None
+    fitting: Mapping[str, object] | None
 
 
 class Pages:
@@ -157,8 +156,7 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        fitting = self._reports.fitting
-        return json_answer(200, {"hearing_aid": None if fitting is None else asdict(fitting)}, host)
+        return json_answer(200, {"hearing_aid": self._reports.fitting}, host)
 
     async def _transcript(self, asked: Request, *, packed: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s.

@@ -137,3 +137,11 @@ def test_nothing_plays_where_nobody_said_headphones(start, tmp_path):
     assert (tmp_path / "count").read_text() == "0"
     start()
     start(headphones=False)  # once is enough
+
+
+def test_without_portaudio_one_line_says_what_to_install(tmp_path, monkeypatch):
+    """The real process, on a machine where sounddevice finds no library."""
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"^--device: the PortAudio library is missing; `sudo apt-get install"):
+        HearingAid(MonitorSettings(output="ears"), stall_s=1.0)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import logging
+from dataclasses import asdict
 
 from websockets.sync.client import connect
 
@@ -182,7 +183,7 @@ def test_who_comes_to_the_microphone_page_with_a_spent_link_gets_one_for_other_m
 
 
 def test_the_audiogram_in_use_is_for_those_who_are_let_in(serve):
-    server = serve(Actions(fitting=fitting_of(MonitorSettings(output=0, audiogram="mild"))), token=TOKEN)
+    server = serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0, audiogram="mild")))), token=TOKEN)
     refused = Answer(server, "/fitting.json")
     assert refused.status == 401
     assert "audiogram" not in refused.text

@@ -1,5 +1,7 @@
 """The fitting page in a real browser: an audiogram goes in and out, the self-check proposes one, alerts are shown."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 
@@ -81,7 +83,7 @@ def test_it_shows_what_is_in_use(serve, opened):
     settings = MonitorSettings(
         output=0, audiogram={"left": MILD, "right": {**MILD, 4000: 80}}, output_full_scale_db_spl=110, program="music"
     )
-    server = serve(Actions(fitting=fitting_of(settings)), token=TOKEN)
+    server = serve(Actions(fitting=asdict(fitting_of(settings))), token=TOKEN)
     page = opened()
     join(page, f"{server.url}/fitting?token={TOKEN}")
     expect(page.locator("#in-use")).to_have_text(
@@ -104,7 +106,7 @@ def test_it_says_where_there_is_no_hearing_aid_or_no_audiogram(serve, opened):
     join(page, f"{serve().url}/fitting")
     expect(page.locator("#in-use")).to_contain_text("No hearing aid runs here.")
     expect(page.locator("#gains-area")).to_be_hidden()
-    join(page, f"{serve(Actions(fitting=fitting_of(MonitorSettings(output=0)))).url}/fitting")
+    join(page, f"{serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0))))).url}/fitting")
     expect(page.locator("#in-use")).to_contain_text("No audiogram: sound is not corrected. No sample is above -12 dBFS")
     expect(page.locator("#gains-area")).to_be_hidden()
 
@@ -119,7 +121,7 @@ def test_without_leave_nobody_holds_a_program(serve, opened):
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_it_can_be_read_and_fits_a_phone(serve, opened, scheme):
     page = opened(viewport=PHONE, color_scheme=scheme)
-    join(page, f"{serve(Actions(fitting=fitting_of(MonitorSettings(output=0, audiogram='mild')))).url}/fitting")
+    join(page, f"{serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0, audiogram='mild'))))).url}/fitting")
     expect(page.locator("#gains-area")).to_be_visible()
     page.get_by_role("button", name="sloping").click()
     eventually(page, "document.documentElement.scrollWidth <= innerWidth")
