@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from streamer.audio.files import read_audio
 from streamer.events import SAMPLE_RATE
 from streamer.monitor.fitting import fitting_of
-from streamer.server.messages import Actions
+from streamer.server.actions import Actions
 from streamer.server.websocket import ServerThread
 from streamer.settings.monitor import MonitorSettings
 from streamer.settings.server import ServerSettings

@@ -1,9 +1,8 @@
 """The protocol for programs: `python docs/protocol_schema.py` writes docs/schema/protocol.json and docs/asyncapi.yaml.
 
 JSON Schema (2020-12) of every event and message, and what goes where over which socket as AsyncAPI 3. Both are made
-from the records that the program itself uses: `streamer/events.py`, `streamer/client/records.py` and what clients say
-in `streamer/server/messages.py` and `teaching.py`. `tests/test_protocol_schema.py` holds the files, docs/protocol.md
-and events to it.
+from the records that the program itself uses: `streamer/events/`, `streamer/client/records.py` and what clients say in
+`streamer/server/messages.py`. `tests/test_protocol_schema.py` holds the files, docs/protocol.md and events to it.
 """
 
 import json
@@ -17,8 +16,7 @@ from pydantic import TypeAdapter
 
 from streamer.client.records import MESSAGES, EventsGap, LanguageSet, Message, ProgramSet, Started
 from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event
-from streamer.server.messages import Ack, Flush, IngestStart, Mark, Ping, SetLanguage, SetProgram, Subscribe
-from streamer.server.teaching import Teach
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, Ping, SetLanguage, SetProgram, Subscribe, Teach
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, ASYNCAPI = DOCS / "schema" / "protocol.json", DOCS / "asyncapi.yaml"

@@ -1,6 +1,7 @@
 """Rooms and arrows, from the imports: `python docs/rooms.py` writes docs/rooms.svg and says who imports from whom.
 
-A room is a folder of `streamer/` or a module beside them; an arrow is an import of another room, inside functions too.
+A room is a folder of `streamer/` or a module beside them; the public names (`PUBLIC`) are one; an arrow is an import of
+another room, inside functions too.
 `tests/test_import_graph.py` reads the imports with the same functions.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "32c396e^"  # the commit before the rooms of today
+PUBLIC = ("streamer", "streamer.config")
 ROW, COLUMN, BOX = 74, 132, (118, 24)  # pixels
 Arrows = Mapping[str, set[str]]
 
@@ -38,6 +40,8 @@ def module_of(path: Path) -> str:
 
 def room_of(module: str) -> str:
     """`streamer.audio.ring` -> `audio`."""
+    if module in PUBLIC:
+        return "streamer"
     return module.split(".")[1] if "." in module else module
 
 

@@ -8,14 +8,14 @@ events = stream.push(samples) + stream.finish()
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from streamer.cpu_threads import before_libraries
+from streamer.model.cpu_threads import before_libraries
 
 before_libraries()  # here, because whatever of streamer is imported may be what loads numpy
 
 if TYPE_CHECKING:
-    from streamer.config import Settings
     from streamer.model.choice import load_model
     from streamer.runtime.stream import Stream
+    from streamer.settings.config import Settings
 
 __all__ = ["Settings", "Stream", "load_model"]
 

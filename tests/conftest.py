@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items):
     """Skip what needs a GPU or the development data on machines that have none; nothing else is skipped here."""
     import torch
 
-    from streamer.cpu_threads import one_blas_thread
+    from streamer.model.cpu_threads import one_blas_thread
 
     one_blas_thread()  # numpy may have come before us
     torch.set_num_threads(1)  # as `model.threads: 1`: several threads on a busy machine wait for one another

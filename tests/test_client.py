@@ -11,8 +11,9 @@ from websockets.asyncio.server import serve as listen
 from streamer.client import Client, EventsGap, Heartbeat, Hello, Ingest, LanguageSet, Pong, RefusedError, Unknown
 from streamer.client import connection as client_connection
 from streamer.events import Event, Status
+from streamer.server.actions import Actions
 from streamer.server.hub import HubLimits
-from streamer.server.messages import Ack, Actions, Flush, IngestStart, Mark, SessionInfo
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

@@ -13,31 +13,36 @@ from rooms import room_of
 
 # From top to bottom: a module imports from its own room and from those before it. `streamer` is the public names.
 ROOMS = [
-    *("cpu_threads", "errors", "events", "settings", "config", "audio", "plans", "vad", "model", "policy", "sound"),
-    *(
-        "monitor",
-        "output",
-        "client",
-        "server",
-        "alerts",
-        "runtime",
-        "cluster",
-        "measure",
-        "training",
-        "bench",
-        "recipes",
-        "commands",
-        "streamer",
-    ),
+    "errors",
+    "events",
+    "settings",
+    "audio",
+    "vad",
+    "model",
+    "policy",
+    "sound",
+    "monitor",
+    "output",
+    "client",
+    "server",
+    "alerts",
+    "runtime",
+    "cluster",
+    "measure",
+    "training",
+    "bench",
+    "recipes",
+    "commands",
+    "streamer",
 ]
 STRANGERS = [("training", "bench"), ("bench", "recipes"), ("training", "recipes")]  # neither imports the other
-PURE = ["vad", "policy", "sound"]
-TORCH_FREE = [*PURE, "settings", "monitor", "output", "client", "server", "alerts"]
+PURE = ["events", "vad", "policy", "sound"]
+TORCH_FREE = [*PURE, "errors", "settings", "monitor", "output", "client", "server", "alerts"]
 CLOCKS = {"threading", "socket", "asyncio", "time", "datetime", "queue"}
 ONLY_IN = {
     "sounddevice": {"streamer.audio.portaudio"},
     "websockets": {
-        *(f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "pages")),
+        *(f"streamer.server.{name}" for name in ("websocket", "sockets", "readers", "senders", "pages")),
         *(f"streamer.client.{name}" for name in ("connection", "ingest")),
         "streamer.output.obs",
     },
@@ -60,11 +65,17 @@ def imports(module: str) -> frozenset[str]:
     return rooms.imports(FILES[module], FILES)
 
 
+@cache
+def when_loaded(module: str) -> frozenset[str]:
+    """The same, of what is imported when the module itself is."""
+    return rooms.imports(FILES[module], FILES, when_loaded=True)
+
+
 def reached(module: str) -> set[str]:
     """All that is imported when `module` is, through our own modules too."""
     found, waiting = set(), [module]
     while waiting:
-        for name in rooms.imports(FILES[waiting.pop()], FILES, when_loaded=True):
+        for name in when_loaded(waiting.pop()):
             if name not in found:
                 found.add(name)
                 waiting += [name] if name in FILES else []

@@ -16,8 +16,7 @@ from streamer.client.records import Unknown, parse
 from streamer.events import Alert, Gap, Tag
 from streamer.server import messages
 from streamer.server.hub import Hub
-from streamer.server.messages import MessageError, SessionHealth, SessionInfo
-from streamer.server.teaching import Taught
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo, Taught
 
 jsonschema = pytest.importorskip("jsonschema")
 sys.path.append(str(Path(__file__).parent / "web"))
@@ -96,9 +95,12 @@ def test_what_the_server_says_of_itself_holds_and_is_read(strict):
     hub.open_session(SessionInfo("kitchen", "nano", None, 16_000, 1.5))
     health = {"kitchen": SessionHealth(0.5, 0.1, -40.0)}
     said = [hub.hello(), messages.heartbeat(5.0, health), messages.level("kitchen", -40.0), messages.error("no")]
-    said += [messages.marks("kitchen", [1], [2]), messages.started("kitchen"), messages._message("pong")]
-    said += [messages.events_gap("kitchen", 1, 2, "slow"), messages._message("set", session="kitchen", language="de")]
-    said += [messages._taught(Taught("bell", 3, 3, learned=False, trouble="clip 1 of 3: no", unlike=1))]
+    said += [messages.marks("kitchen", [1], [2]), messages.started("kitchen"), messages.pong()]
+    said += [
+        messages.events_gap("kitchen", 1, 2, "slow"),
+        messages.language_set(messages.SetLanguage(("de",), "kitchen")),
+    ]
+    said += [messages.taught(Taught("bell", 3, 3, learned=False, trouble="clip 1 of 3: no", unlike=1))]
     for message in said:
         strict("FromServer").validate(message)
         record = parse(json.dumps(message))

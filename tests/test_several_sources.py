@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from program import Program, events_of, run, write_wav
+from program import Program, events_of, write_wav
 from protocol import check_session
 from virtmic import RATE, VirtualMicrophone, needs_pulseaudio
 from websockets.asyncio.client import connect
@@ -109,17 +109,18 @@ def test_a_source_that_is_cut_short_by_a_signal_is_flushed_with_the_others(recor
         check_session(session)
 
 
-def test_wrong_entries_are_one_line_and_status_2(recordings, tmp_path):
+def test_wrong_entries_are_one_line_and_status_2(recordings, tmp_path, capfd):
     good = {"name": "a", "input": str(recordings[0])}
     for entry, says in (
         ({"name": "b", "input": "no.wav"}, "sources[1].input: no.wav: no such file"),
         ({**good, "name": "A"}, "sources[1].name: must be another"),
         ({**good, "name": "b", "settings": {"speech": {"language": "xx"}}}, "sources[1].settings.speech.language"),
     ):
-        done = run("--config", sources(tmp_path, good, entry), "--no-server", "--speed", "0")
-        assert done.returncode == 2
-        assert says in done.stderr
-        assert done.stderr.count("\n") == 1
+        config = sources(tmp_path, good, entry)
+        assert streamer.commands.cli.main(["run", "--config", config, "--no-server", "--speed", "0", *PLAIN]) == 2
+        said = capfd.readouterr().err
+        assert says in said
+        assert said.count("\n") == 1
 
 
 def test_one_source_that_fails_is_status_1_and_the_other_is_whole(recordings, tmp_path, monkeypatch, capfd):
@@ -238,16 +239,16 @@ def test_senders_have_the_settings_of_the_source_that_they_name(tmp_path):
     assert max(len(event["tags"]) for event in found[other] if event["type"] == "tags") > 0
 
 
-def test_senders_need_a_server_and_real_time(recordings, tmp_path):
+def test_senders_need_a_server_and_real_time(recordings, tmp_path, capfd):
     config = sources(tmp_path, {"name": "stage", "input": "ingest"}, {"name": "a", "input": str(recordings[0])})
     for option, says in (
         (("--no-server",), "sources[0].input: senders need the server"),
         (("--speed", "0"), "sources[0].input: senders cannot be heard at --speed 0"),
     ):
-        done = run("--config", config, *option)
-        assert done.returncode == 2
-        assert says in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert streamer.commands.cli.main(["run", "--config", config, *option]) == 2
+        said = capfd.readouterr().err
+        assert says in said
+        assert said.count("\n") == 1
 
 
 async def send_and_interrupt(address: str, pcm: bytes, program: Program) -> None:

@@ -19,7 +19,6 @@ from streamer.alerts.recorder import ClipRing, Recorder
 from streamer.alerts.targets import Command, Push, Webhook
 from streamer.errors import ConfigError, Rests
 from streamer.events import WITHDRAWN, Alert, Event
-from streamer.server.messages import Mark
 from streamer.settings.config import Settings
 from streamer.settings.deliveries import (
     CommandSettings,
@@ -59,7 +58,7 @@ class Deliveries:
         tells_of: Callable[[Alert], bool] = lambda alert: True,
     ) -> None:
         self._deliveries = tuple(deliveries)
-        self._recorder = recorder
+        self.recorder = recorder
         self._tells_of = tells_of
         self._said = len(self._deliveries) == (recorder is not None)  # there is nobody else to be told
 
@@ -80,7 +79,7 @@ class Deliveries:
 
     def clips(self, session: str, start_sample: int = 0) -> ClipRing | None:
         """Where the session's blocks are to go, so that its last seconds are kept; None: clips are not wanted."""
-        return None if self._recorder is None else self._recorder.clips(session, start_sample)
+        return None if self.recorder is None else self.recorder.clips(session, start_sample)
 
     def put(self, events: Sequence[Event]) -> None:
         """Give alerts to every delivery; other events are not for them."""
@@ -89,20 +88,10 @@ class Deliveries:
                 if not (self._said or self._tells_of(event)):
                     self._said = True
                     log.warning("alerts from a %s are not delivered (delivery.from_files: false)", event.source)
-                if self._recorder is not None:
-                    self._recorder.expect(event)
+                if self.recorder is not None:
+                    self.recorder.expect(event)
                 for delivery in self._deliveries:
                     delivery.put(event)
-
-    @property
-    def mark(self) -> Callable[[Mark], None] | None:
-        """Writes a mark into the history, without waiting; MessageError: no such alert. None: there is no history."""
-        return None if self._recorder is None else self._recorder.mark
-
-    def tell_marks(self, show: Callable[[str, list[int], list[int]], None]) -> None:
-        """`show` is told, in the history's thread, which alerts of a session are marked false and which true."""
-        if self._recorder is not None:
-            self._recorder.on_marks = show
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what waits, for at most so long, and end; False when something did not end in time."""
@@ -210,8 +199,7 @@ class _Builder:
     def webhook(self, given: WebhookSettings, path: str) -> Delivery:
         target, folder = self.make.webhook(given, path), self.settings.delivery.spool
         root = Path(folder).expanduser() if folder is not None else state_directory(self.make.environment) / "spool"
-        rests = Rests(first_s=given.retry_first_s, longest_s=given.retry_max_s)
-        return self._delivery(target, given, rests=rests, spool=Spool(root, given.name))
+        return self._delivery(target, given, spool=Spool(root, given.name))
 
     def command(self, given: CommandSettings, path: str) -> Delivery:
         return self._delivery(self.make.command(given, path), given, senders=given.at_once)

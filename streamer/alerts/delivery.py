@@ -92,7 +92,8 @@ class Delivery:
         self._changed = threading.Condition()
         self._queue = AlertQueue(limit)
         self._number = 0
-        self._papers: dict[int, tuple[bool, Parcel]] = {}  # for the clerk: keep (True) or remove
+        self._to_keep: dict[int, Parcel] = {}  # on disk, by the clerk
+        self._to_remove: dict[int, Parcel] = {}  # from there
         self._failures = 0
         self._not_before = 0.0
         self._soonest = 0.0  # the earliest that a critical alert may have it tried again
@@ -107,7 +108,7 @@ class Delivery:
         if spool is not None:
             self._take_up(spool.left())
         self._clerk = threading.Thread(
-            target=self._top, args=(self._file_all,), name=f"clerk-{target.name}", daemon=True
+            target=self._top, args=(self._keep_and_remove,), name=f"clerk-{target.name}", daemon=True
         )
 
     def start(self) -> None:
@@ -139,7 +140,8 @@ class Delivery:
                 self._not_before = min(self._not_before, self._soonest)
             self._number += 1
             parcel = Parcel(self._number, alert, parcel_key(alert, self._run_name), self._wall())
-            self._file(True, [parcel])
+            if self._spool is not None:
+                self._to_keep[parcel.number] = parcel
             self._say_gone(self._queue.put(parcel))
             self._changed.notify_all()
 
@@ -213,8 +215,8 @@ class Delivery:
                 if due <= 0 and not self._ending:
                     self._ticked = now
                     return True
-                pause = self._not_before - now
-                self._changed.wait(min(due if due > 0 else WAIT_S, pause if pause > 0 else WAIT_S, WAIT_S))
+                waits_s = (due, self._not_before - now, WAIT_S)
+                self._changed.wait(min(wait_s for wait_s in waits_s if wait_s > 0))
 
     def _tick(self) -> None:
         try:
@@ -257,7 +259,7 @@ class Delivery:
     def _delivered(self, parcel: Parcel) -> None:
         with self._changed:
             self._queue.done(parcel)
-            self._file(False, [parcel])
+            self._is_gone([parcel])
             if self._failures:
                 log.warning("%s: delivers again; %d wait", self.name, len(self._queue))
             self._failures, self._not_before = 0, 0.0
@@ -282,29 +284,30 @@ class Delivery:
             what = f"{alert.severity} alert {alert.rule} {alert.state}"
             log.error("%s: %s is not delivered: %s", self.name, what, why)
         self.dropped += len(gone)
-        self._file(False, gone)
+        self._is_gone(gone)
 
-    def _file(self, keep: bool, parcels: Iterable[Parcel]) -> None:
-        """Note for the clerk; what was not written yet when it is to be removed is never written."""
-        if self._spool is None:
-            return
-        for parcel in parcels:
-            if keep or self._papers.pop(parcel.number, None) is None:
-                self._papers[parcel.number] = (keep, parcel)
+    def _is_gone(self, parcels: Iterable[Parcel]) -> None:
+        """Nothing of these is to stay on disk; what was not written yet never is."""
+        if self._spool is not None:
+            for parcel in parcels:
+                if self._to_keep.pop(parcel.number, None) is None:
+                    self._to_remove[parcel.number] = parcel
 
-    def _file_all(self) -> None:
+    def _keep_and_remove(self) -> None:
         """The clerk: keeps what was put, removes what was delivered."""
         assert self._spool is not None
         broken = False
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._papers or (self._ending and not self._sending))
-                if not self._papers:
+                self._changed.wait_for(lambda: self._to_keep or self._to_remove or (self._ending and not self._sending))
+                if not (self._to_keep or self._to_remove):
                     return
-                papers, self._papers = self._papers, {}
-            for keep, parcel in papers.values():
+                work = [(self._spool.keep, parcel) for parcel in self._to_keep.values()]
+                work += [(self._spool.remove, parcel) for parcel in self._to_remove.values()]
+                self._to_keep, self._to_remove = {}, {}
+            for do, parcel in work:
                 try:
-                    self._spool.keep(parcel) if keep else self._spool.remove(parcel)
+                    do(parcel)
                     broken = False
                 except OSError as error:
                     if not broken:

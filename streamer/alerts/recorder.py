@@ -26,7 +26,6 @@ from streamer.alerts.history import AlertHistory, Verdict
 from streamer.alerts.parcels import AlertKey, Parcel, without_words
 from streamer.audio.block import AudioBlock
 from streamer.events import SAMPLE_RATE, Alert
-from streamer.server.messages import Mark, MessageError
 from streamer.settings.deliveries import HistorySettings, make_private
 
 log = logging.getLogger(__name__)
@@ -126,14 +125,17 @@ class Recorder(Target):
             if len(self._numbers) > MAX_KNOWN:
                 del self._numbers[next(iter(self._numbers))]
 
-    def mark(self, mark: Mark) -> None:
-        """Have a mark written; any thread, never waits. Raises MessageError: there is no such alert."""
+    def mark(self, id: int, session: str | None, *, false_alarm: bool) -> None:
+        """Have a mark written; any thread, never waits. LookupError: the session (None: the newest) has no such alert.
+
+        `false_alarm` False takes a mark back.
+        """
         with self._lock:
-            session = mark.session or next((name for name, _ in reversed(self._numbers)), None)
-            key = (session or "", mark.id)
+            session = session or next((name for name, _ in reversed(self._numbers)), None)
+            key = (session or "", id)
             if key not in self._numbers:
-                raise MessageError(f"mark: session {session!r} has no alert {mark.id} that could be marked")
-            self._waiting[key] = "false" if mark.false_alarm else None
+                raise LookupError(f"session {session!r} has no alert {id} that could be marked")
+            self._waiting[key] = "false" if false_alarm else None
         self.wake()
 
     def clips(self, session: str, start_sample: int = 0) -> ClipRing | None:

@@ -6,13 +6,12 @@ untouched, the same array.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import FRAME_SAMPLES
+from streamer.events.plans import Report, Trouble
 
 DC_ON, DC_OFF = 0.01, 0.005  # offset (full scale 1) above which it is taken out, below which it is left alone again
 _DC_NEWS = 0.03  # from here on people are told: a microphone with less is a common one, and nothing is worse for it
@@ -26,28 +25,6 @@ _CLIP_RUN_SAMPLES = 3  # so many of one sign in a row; a single peak may touch f
 _CLIP_WINDOW_FRAMES = 50  # a clean second ends an episode
 _CLIP_ON_SAMPLES = 32  # 2 ms of clipping within it begin one
 _NOT_FINITE_MOST_FRAMES = 50  # a longer stretch is reported second by second
-
-
-class Trouble(Enum):
-    """What was wrong."""
-
-    NOT_FINITE = "not_finite"  # NaN or infinity: zeros now, lost
-    DC_OFFSET = "dc_offset"  # taken out from here on
-    CLIPPING = "clipping"  # the recording level is too high; what is beyond full scale was clamped
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Found in the samples [start_sample, end_sample), absolute; `samples` is how many of them it concerns.
-
-    NOT_FINITE is reported when the stretch is over; DC_OFFSET and CLIPPING once per episode, when it begins.
-    """
-
-    trouble: Trouble
-    start_sample: int
-    end_sample: int
-    samples: int
-    detail: str
 
 
 class Conditioner:

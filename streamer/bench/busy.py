@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
+from streamer.model.machine_facts import load, machine_facts
 
 # What a shell may say about threads, and what this program says for itself before torch starts.
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "VECLIB_")

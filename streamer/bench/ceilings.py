@@ -24,13 +24,14 @@ from whisper.model import ModelDimensions, Whisper
 from streamer.audio.mel import FRAMES_PER_SECOND
 from streamer.bench.hop import wait
 from streamer.errors import StreamerError
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.events.plans import DecodeTask
+from streamer.measure.report import Report, Table
 from streamer.model import catalog
 from streamer.model.checkpoint import compute_target
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.linear import Affine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 
 CONTEXT_S = 10.0
 FRAMES = round(CONTEXT_S * FRAMES_PER_SECOND)

@@ -32,17 +32,17 @@ from streamer.cluster.connect import Cluster
 from streamer.cluster.engine import RemoteEngine
 from streamer.cluster.wire import SentMel, SentWindow
 from streamer.cluster.wish import ModelWish
-from streamer.config import Settings
 from streamer.events import SAMPLE_RATE, Gap, Status, Transcript
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.events.plans import StepResult
+from streamer.measure.report import Report, Table
 from streamer.measure.word_errors import plain_text, total, word_errors
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine, Padding, Work
-from streamer.plans import StepResult
+from streamer.model.machine_facts import load, machine_facts
 from streamer.runtime.stream import Stream
 from streamer.runtime.worker import FAR_HANG_S
 from streamer.settings.cluster import ClusterSettings
-from streamer.settings.config import SpeechSettings
+from streamer.settings.config import Settings, SpeechSettings
 
 SIZES = (1, 2, 4, 8, 16)
 ROUNDS = 19  # of each measurement; the median counts

@@ -22,13 +22,13 @@ import torch
 import streamer
 from streamer.audio.files import demo_path, read_audio
 from streamer.bench.peers import PEERS, Peer, Samples, peers_at_hand
-from streamer.config import Settings
 from streamer.events import SAMPLE_RATE
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target, load_module
 from streamer.model.choice import Wish, load_model
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
-from streamer.settings.config import SpeechSettings
+from streamer.settings.config import Settings, SpeechSettings
 
 HOP_SAMPLES = SAMPLE_RATE // 2
 LOOP_SAMPLES = 10 * SAMPLE_RATE  # of audio that the known programs decode anew at each hop

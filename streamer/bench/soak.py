@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Event, Transcript, Word
 from streamer.measure.recordings import Recording
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings

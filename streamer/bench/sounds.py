@@ -29,7 +29,7 @@ from streamer.measure.recordings import (
     in_a_quiet_room,
     without_extensions,
 )
-from streamer.measure.report import load, machine_facts
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings

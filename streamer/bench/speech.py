@@ -37,9 +37,10 @@ from streamer.bench.throughput import fixed_hop, run_streams
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, Transcript
 from streamer.measure.recordings import Recording, in_a_quiet_room
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
 from streamer.measure.word_errors import normaliser
 from streamer.model.engine import Engine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.offline import OfflineEngine
 from streamer.runtime.recording import Recording as Transcription

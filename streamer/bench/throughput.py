@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from streamer.audio.block import BLOCK_SAMPLES, AudioBlock
 from streamer.audio.files import demo_path, read_audio
-from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import SAMPLE_RATE, Event, Gap, Status, Transcript, Word
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
 from streamer.model.checkpoint import compute_target
 from streamer.model.choice import Wish, load_model
 from streamer.model.engine import Engine, StepEngine
+from streamer.model.machine_facts import load, machine_facts
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.shutdown import stop_all
 from streamer.runtime.stream import Hearing
 from streamer.runtime.worker import HANG_S, Worker
-from streamer.settings.config import SpeechSettings
+from streamer.settings.config import Settings, SpeechSettings
 
 LIMIT_S = 2.0  # p95 of commit latency
 LATER_S = 0.5  # than one stream alone, where that takes longer

@@ -27,8 +27,9 @@ from streamer.audio.mel import MelFrames
 from streamer.bench import speech
 from streamer.bench.peers import float32_module
 from streamer.errors import InputError
+from streamer.events.plans import DecodeTask
 from streamer.measure.recordings import Recording
-from streamer.measure.report import Report, Table, machine_facts, publish
+from streamer.measure.report import Report, Table, publish
 from streamer.model import catalog
 from streamer.model.catalog import head_of, pull_head
 from streamer.model.checkpoint import load_model
@@ -36,8 +37,8 @@ from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.download import ProgressCallback, file_sha256
 from streamer.model.encoder import TAP_POOL
 from streamer.model.formats import place_of
+from streamer.model.machine_facts import machine_facts
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 from streamer.settings.config import Settings
 
 LEAST_SAMPLES = 16_000  # what is left of a recording is compared when it is as long as this

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from streamer.cluster.wire import Answer, Refused, SentWindow
 from streamer.errors import EngineError
+from streamer.events.plans import StepResult
 from streamer.model.engine import Context, Padding, Work
 from streamer.model.outline import ModelOutline
-from streamer.plans import StepResult
 
 log = logging.getLogger(__name__)
 

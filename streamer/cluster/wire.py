@@ -15,8 +15,8 @@ from torch import Tensor
 
 from streamer.audio.mel import HOP_SAMPLES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
+from streamer.events.plans import StepRequest, StepResult
 from streamer.model.engine import Padding
-from streamer.plans import StepRequest, StepResult
 
 HALF_FFT_SAMPLES = 200  # so far a mel frame reaches to either side of its centre
 

@@ -5,21 +5,15 @@ A page says what it was measured on: the machine, its load, and the versions of 
 
 import json
 import math
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
 
 Draw = Callable[[Any], None]  # draws on a matplotlib Figure
-PACKAGES = ("streamer", "torch", "openai-whisper", "faster-whisper", "ctranslate2", "numpy")
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,38 +95,6 @@ def write_into(report: Report, page: Path) -> None:
         raise UsageError(f"--page {page}: cannot be read and written: {reason}") from None
 
 
-def machine_facts(threads: int | None, device: Any = None) -> dict[str, Any]:
-    """What a bench ran on, as plain values: date (UTC), processor, cores, threads in use, load average, versions.
-
-    `threads` None: what is measured chooses them itself. `device`: the torch.device that computes; a GPU is named.
-    """
-    import torch  # a report alone does not need it
-
-    from streamer.model.machine_facts import cpuinfo, processor
-
-    have = set(cpuinfo().get("flags", "").split())
-    gpu = {}
-    if device is not None and device.type == "cuda":
-        known = torch.cuda.get_device_properties(device)
-        gpu = {"device": f"{known.name} ({known.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda})"}
-    return {
-        **gpu,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": processor(),
-        "flags": [flag for flag in FLAGS if flag in have],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": threads,
-        "load_1_5_15_min": [round(value, 2) for value in load()],
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
-    }
-
-
-def load() -> tuple[float, float, float]:
-    """Load averages over 1, 5 and 15 minutes; zeros where the system has none."""
-    return os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
-
-
 def as_json(result: Mapping[str, Any]) -> str:
     """One JSON object, indented, with a line end; a number that is none becomes null."""
     return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -201,10 +163,3 @@ def _sentence(machine: Mapping[str, Any]) -> str:
         f"{threads}load average before the run {one} (1 min), {five} (5 min): "
         f"{busy}; {versions}."
     )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

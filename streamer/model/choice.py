@@ -19,12 +19,12 @@ from whisper.model import ModelDimensions, Whisper
 
 from streamer.audio.mel import MelFrames
 from streamer.errors import DownloadError
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model import catalog, checkpoint, machine_facts
 from streamer.model.download import LoadStep, Progress, ProgressCallback, Tell
 from streamer.model.engine import Engine
 from streamer.model.machine_facts import MachineFacts
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest
 
 SIZES = {"base": (512, 8, 6)}  # what it is worth to ask for: width, heads, layers
 WINDOW_SAMPLES = 10 * 16_000

@@ -19,10 +19,11 @@ from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
-from streamer.cpu_threads import one_blas_thread
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
+from streamer.events.plans import DecodeTask, Hypothesis, OwnScore, SpanScores, StepRequest, StepResult
 from streamer.model.batch_limit import BatchLimit
+from streamer.model.cpu_threads import one_blas_thread
 from streamer.model.decoding.alignment import hypothesis_words
 from streamer.model.decoding.kv_cache import audio_end
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
@@ -31,7 +32,6 @@ from streamer.model.memory import device_failed, within_memory
 from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import SPAN_S, OwnLayer
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
-from streamer.plans import DecodeTask, Hypothesis, OwnScore, SpanScores, StepRequest, StepResult
 
 Context = Literal["auto", "padded", "fit"]
 

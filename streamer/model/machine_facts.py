@@ -1,6 +1,7 @@
 """What was measured on this machine: once, then remembered in the user's cache, so that a start measures nothing again.
 
 One JSON file for all: under what was measured, on which processor and with which torch, its value and when that was.
+And what this machine is, for those who publish what they measured (`machine_facts`).
 """
 
 import logging
@@ -10,8 +11,11 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +23,8 @@ from streamer.model.download import cache_root, read_json, write_json
 
 log = logging.getLogger(__name__)
 
+PACKAGES = ("streamer", "torch", "openai-whisper", "faster-whisper", "ctranslate2", "numpy")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 FRESH_S = 7 * 86_400.0  # what is not good is measured again after so long: the machine may have been busy all the while
 
 
@@ -99,3 +105,38 @@ def cpuinfo() -> Mapping[str, str]:
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+
+
+def machine_facts(threads: int | None, device: Any = None) -> dict[str, Any]:
+    """What a bench ran on, as plain values: date (UTC), processor, cores, threads in use, load average, versions.
+
+    `threads` None: what is measured chooses them itself. `device`: the torch.device that computes; a GPU is named.
+    """
+    have = set(cpuinfo().get("flags", "").split())
+    gpu = {}
+    if device is not None and device.type == "cuda":
+        known = torch.cuda.get_device_properties(device)
+        gpu = {"device": f"{known.name} ({known.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda})"}
+    return {
+        **gpu,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": processor(),
+        "flags": [flag for flag in FLAGS if flag in have],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "load_1_5_15_min": [round(value, 2) for value in load()],
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def load() -> tuple[float, float, float]:
+    """Load averages over 1, 5 and 15 minutes; zeros where the system has none."""
+    return os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

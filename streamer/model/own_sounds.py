@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from streamer.errors import CheckpointError, InputError, UsageError
 from streamer.events import Severity
+from streamer.events.plans import OwnScore
 from streamer.model.whisper import STEP_SAMPLES, Model
-from streamer.plans import OwnScore
 from streamer.settings.own_sounds import stored_name
 
 log = logging.getLogger(__name__)

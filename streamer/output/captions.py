@@ -120,9 +120,9 @@ class CueMaker:
             heapq.heappush(self._waiting, mark)
 
     def _hear(self, label: str, start_ms: int) -> None:
-        heapq.heappush(
-            self._waiting, Cue(start_ms, start_ms + SOUND_MS, _lines(f"[{label}]", self._cells)[: self._lines], True)
-        )
+        """A cue for a sound; the open cue is made again, since it may end for it."""
+        lines = _lines(f"[{label}]", self._cells)[: self._lines]
+        heapq.heappush(self._waiting, Cue(start_ms, start_ms + SOUND_MS, lines, aside=True))
         pieces, self._open = self._open, []
         for piece in pieces:
             self._add(piece)
@@ -202,17 +202,6 @@ def _joined(pieces: Sequence[_Piece]) -> str:
     return "".join(piece.text for piece in pieces).strip()
 
 
-def _lines(text: str, cells: int) -> tuple[str, ...]:
-    """The same, but two lines are made about equally long."""
-    lines = fill(text, cells)
-    if len(lines) == 2:
-        for width in range((cell_len(text) + 1) // 2, cells):
-            balanced = fill(text, width)
-            if len(balanced) == 2 and all(cell_len(line) <= cells for line in balanced):
-                return balanced
-    return lines
-
-
 def fill(text: str, width: int) -> tuple[str, ...]:
     """Lines of at most so many columns, broken between words; a longer word is cut."""
     lines = [""]
@@ -228,6 +217,17 @@ def fill(text: str, width: int) -> tuple[str, ...]:
                 lines.append("")
             lines[-1] += char
     return tuple(line for line in lines if line)
+
+
+def _lines(text: str, cells: int) -> tuple[str, ...]:
+    """The text as `fill` breaks it, but where that makes two lines they are about equally long."""
+    lines = fill(text, cells)
+    if len(lines) == 2:
+        for width in range((cell_len(text) + 1) // 2, cells):
+            balanced = fill(text, width)
+            if len(balanced) == 2 and all(cell_len(line) <= cells for line in balanced):
+                return balanced
+    return lines
 
 
 class Layout(Protocol):

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from streamer.events import SAMPLE_RATE
-from streamer.plans import Hypothesis, HypothesisWord
+from streamer.events.plans import Hypothesis, HypothesisWord
 from streamer.policy.policies import Words, bare
 from streamer.settings.config import GuardSettings
 

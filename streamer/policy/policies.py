@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
-from streamer.plans import HypothesisWord
+from streamer.events.plans import HypothesisWord
 
 Words = tuple[HypothesisWord, ...]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
-from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
+from streamer.events.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.hallucination import Guards, Surroundings
 from streamer.policy.language import LanguageHold
 from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark

@@ -4,8 +4,9 @@ The server's event loop calls all of them, and none waits. What they want of a s
 the worker's thread between two steps. The main thread says when senders are taken and when no more are (`ingests`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from streamer.alerts.recorder import Recorder
 from streamer.errors import UsageError
 from streamer.model.whisper import check_languages, language_codes
 from streamer.runtime.engines import Engines
@@ -13,17 +14,9 @@ from streamer.runtime.inputs import Ingests
 from streamer.runtime.lane import Action
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.teaching import Teaching
+from streamer.server.actions import IngestFullError, Reply
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import (
-    Ack,
-    Flush,
-    IngestFullError,
-    IngestStart,
-    MessageError,
-    SessionHealth,
-    SetLanguage,
-)
-from streamer.server.teaching import Reply, Teach
+from streamer.server.messages import Ack, Flush, IngestStart, Mark, MessageError, SessionHealth, SetLanguage, Teach
 
 
 class ClientActions:
@@ -115,3 +108,17 @@ class ClientActions:
 
     def _live_names(self) -> str:
         return ", ".join(name for name, pipeline in self._pipelines.items() if not pipeline.done) or "none"
+
+
+def marking(recorder: Recorder | None) -> Callable[[Mark], None] | None:
+    """Writes a mark into the history, without waiting; MessageError: no such alert. None: there is no history."""
+    if recorder is None:
+        return None
+
+    def mark(message: Mark) -> None:
+        try:
+            recorder.mark(message.id, message.session, false_alarm=message.false_alarm)
+        except LookupError as error:
+            raise MessageError(f"mark: {error}") from None
+
+    return mark

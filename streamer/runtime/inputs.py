@@ -24,8 +24,9 @@ from streamer.model.catalog import BUNDLED
 from streamer.runtime.admission import LATER_S, SOON_S
 from streamer.runtime.handover import Book, Handover
 from streamer.runtime.pipeline import Pipeline
+from streamer.server.actions import IngestFullError
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
-from streamer.server.messages import IngestFullError, IngestStart
+from streamer.server.messages import IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
 if TYPE_CHECKING:

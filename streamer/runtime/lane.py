@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from streamer.errors import Backoff
 from streamer.events import Event, State
-from streamer.plans import Plan, SegmentOpened
+from streamer.events.plans import Plan, SegmentOpened
 from streamer.runtime.overload import Backlog, Drain
 from streamer.runtime.session import Session, Subject
 from streamer.runtime.stream import Emit, Hearing

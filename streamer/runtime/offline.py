@@ -17,12 +17,12 @@ from whisper.utils import compression_ratio
 from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, RecordingMel
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
+from streamer.events.plans import DecodeTask, HypothesisWord, SpanScores
 from streamer.model.batch_limit import BatchLimit
 from streamer.model.decoding.alignment import slice_words
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.memory import within_memory
 from streamer.model.whisper import STEP_SAMPLES, Model, span_steps
-from streamer.plans import DecodeTask, HypothesisWord, SpanScores
 from streamer.policy.seeking import TEMPERATURES, Window, WindowText, must_try_again, slices
 
 SURE_OF_LANGUAGE = 0.5  # below, the language of a short recording is asked for as openai-whisper does, with a pass more

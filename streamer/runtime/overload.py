@@ -23,7 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from streamer.events import SAMPLE_RATE, State
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from streamer.audio.block import AudioBlock, Source, empty
 from streamer.audio.ring import RingBuffer
 from streamer.errors import Backoff
 from streamer.events import SAMPLE_RATE
-from streamer.plans import Hop, Plan, SegmentClosed, SpeechOver
+from streamer.events.plans import Hop, Plan, SegmentClosed, SpeechOver
 from streamer.runtime.handover import NOT_SENT, Handover
 from streamer.runtime.lane import Lane
 from streamer.runtime.stream import Emit, Hearing, Listener

@@ -26,9 +26,7 @@ from streamer.audio.block import AudioBlock
 from streamer.audio.mel import HOP_SAMPLES, RecordingMel
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE, Event, State
-from streamer.model.whisper import Model
-from streamer.output.event_file import OWNER_ONLY
-from streamer.plans import (
+from streamer.events.plans import (
     DecodeTask,
     Hop,
     HypothesisWord,
@@ -40,6 +38,8 @@ from streamer.plans import (
     StepRequest,
     StepResult,
 )
+from streamer.model.whisper import Model
+from streamer.output.event_file import OWNER_ONLY
 from streamer.policy.prompt import Prompt
 from streamer.policy.seeking import Passage, Seeker, WindowText
 from streamer.policy.text_session import TextChange

@@ -29,9 +29,7 @@ from streamer.events import (
     Tags,
     seconds,
 )
-from streamer.monitor.audibility import Audibility
-from streamer.monitor.audiogram import audiogram_of
-from streamer.plans import (
+from streamer.events.plans import (
     AudioLost,
     Beat,
     Hop,
@@ -45,6 +43,8 @@ from streamer.plans import (
     StepRequest,
     StepResult,
 )
+from streamer.monitor.audibility import Audibility
+from streamer.monitor.audiogram import audiogram_of
 from streamer.policy.mask import Mask
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from streamer.audio.conditioning import Report, Trouble
 from streamer.events import SAMPLE_RATE, State
+from streamer.events.plans import Report, Trouble
 
 TROUBLE_SAMPLES = 10 * SAMPLE_RATE  # so long people are told of clipping or an offset
 BROKEN_OVER_SAMPLES = 2 * SAMPLE_RATE  # so long after a broken stretch it does not go on

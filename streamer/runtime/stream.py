@@ -16,11 +16,11 @@ from streamer.audio.conditioning import Conditioner
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError, StreamerError, UsageError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, AlertSource, Event, State
+from streamer.events.plans import AudioLost, Beat, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
 from streamer.model.engine import Engine, StepEngine
 from streamer.model.outline import ModelOutline
 from streamer.model.own_sounds import OwnLayer
 from streamer.model.whisper import Model, check_languages, language_codes
-from streamer.plans import AudioLost, Beat, Hop, Noticed, Plan, StateChanged, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.runtime.session import HeadFacts, Session
 from streamer.runtime.told import Told

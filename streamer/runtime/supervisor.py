@@ -22,7 +22,7 @@ from streamer.model.whisper import Model
 from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
 from streamer.runtime.announcement import announce
-from streamer.runtime.client_actions import ClientActions
+from streamer.runtime.client_actions import ClientActions, marking
 from streamer.runtime.engines import Engines, LoadModel, described
 from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.handover import Book
@@ -46,11 +46,8 @@ from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
 from streamer.runtime.uploads import Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
-from streamer.server.messages import (
-    Actions,
-    Origin,
-    SessionInfo,
-)
+from streamer.server.actions import Actions
+from streamer.server.messages import Origin, SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
@@ -366,11 +363,11 @@ class Program:
         given = self._settings.server
         if not given.enabled:
             return None
-        mine = self._actions
+        mine, recorder = self._actions, self._deliveries.recorder
         actions = Actions(
             ack=mine.ack,
             flush=mine.flush,
-            mark=self._deliveries.mark,
+            mark=marking(recorder),
             set_language=mine.set_language,
             teach=None if self._teaching.lessons is None else mine.teach,
             set_program=self._monitor.hold if self._monitor else None,
@@ -383,7 +380,8 @@ class Program:
         )
         run = self._event_log.run if self._event_log else None
         server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
-        self._deliveries.tell_marks(server.show_marks)
+        if recorder is not None:
+            recorder.on_marks = server.show_marks
         try:
             server.start()
         except ConfigError as error:

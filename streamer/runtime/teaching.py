@@ -38,8 +38,8 @@ from streamer.model.whisper import Model
 from streamer.runtime.lane import Lane
 from streamer.runtime.session import Session
 from streamer.runtime.worker import Worker
-from streamer.server.messages import MessageError
-from streamer.server.teaching import Reply, Taught, Teach
+from streamer.server.actions import Reply
+from streamer.server.messages import MessageError, Taught, Teach
 from streamer.settings.config import Settings
 from streamer.settings.own_sounds import SEVERITY, own_rule
 from streamer.settings.rules import MAX_RULES, AlertRule

@@ -23,7 +23,7 @@ from streamer.runtime.offline import OfflineEngine, WindowRequest, WindowResult
 from streamer.runtime.recording import Recording
 from streamer.runtime.stream import Stream
 from streamer.runtime.worker import Worker
-from streamer.server.messages import BusyError, ModelFacts, Upload, UploadRefusedError
+from streamer.server.actions import BusyError, ModelFacts, Upload, UploadRefusedError
 from streamer.settings.config import Settings
 from streamer.settings.section import first_fault
 from streamer.settings.words import named_languages

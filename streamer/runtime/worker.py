@@ -3,7 +3,7 @@
 Its loop reads: wait, carry out what needs no model, take, begin (mel, requests), step (one batch through the model),
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
-While a step runs the thread touches no session. So another thread may have them then, for a moment or for good:
+While a step runs the thread touches no session. So another thread may have them then (`ModelTurns`):
 - `watch` says that a step takes too long; from `hang_s` on, and where the thread ended, it puts a new thread with a
   spare engine in its place, and what the old one still finds is not used;
 - `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
@@ -12,28 +12,24 @@ Between steps the thread lends the model to whoever has other work for it (`lend
 piece at a time and behind the lanes; a loan is watched as a step is.
 
 Whatever a session raises, or the model for it three times in a row, ends and restarts that session alone (`Lane.fall`).
-An error of the device has the spare engine do the same windows.
 """
 
-import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import ParamSpec, TypeVar
 
-from streamer.errors import DeviceFailed, EngineError
+from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE, State
-from streamer.model.engine import Engine, StepEngine, Work
+from streamer.events.plans import StepRequest, StepResult
+from streamer.model.engine import StepEngine
 from streamer.model.graphs import BATCH_BUCKETS
 from streamer.model.own_sounds import OwnLayer
-from streamer.plans import StepRequest, StepResult
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
-from streamer.runtime.loans import Loans
+from streamer.runtime.model_turns import ModelTurns, Phase, TakenOver
 from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.told import Told
@@ -44,9 +40,8 @@ log = logging.getLogger(__name__)
 BATCH = BATCH_BUCKETS[-1]  # windows that go through the model together
 PLANS_A_ROUND = 32  # most that one lane carries out while the others wait for their step
 TELL_S = 2.5  # a step that takes so long is said
-HANG_S = 10.0  # and one that takes so long never ends, as far as we can tell,
+HANG_S = 10.0  # and one that takes so long never ends, as far as `ModelTurns` can tell,
 FAR_HANG_S = 60.0  # of an engine elsewhere, which tries for 40 s itself: its machines come and go
-HANG_TIMES = 4.0  # unless others on this machine took nearly as long: that is this many times the longest
 RESTARTS_MAX = 2  # in a row without a step that worked: then only a new process helps
 STUCK_S = 30.0  # a round without the model that takes so long: the thread is stuck where nobody can help it
 
@@ -62,23 +57,6 @@ class _Window:
     lane: Lane
     job: Job
     request: StepRequest
-
-
-class _Phase(Enum):
-    """SERVING: the worker's thread has the sessions; STEPPING: the model works, for them or on loan, and nobody touches
-    them; LENT: `watch` has them for a moment; TAKEN: another thread has them for good; ENDED: the worker's thread is
-    through with all of them.
-    """
-
-    SERVING = auto()
-    STEPPING = auto()
-    LENT = auto()
-    TAKEN = auto()
-    ENDED = auto()
-
-
-class _TakenOver(BaseException):
-    """The sessions are no longer this thread's."""
 
 
 class Worker:
@@ -99,23 +77,17 @@ class Worker:
         self.overload = Overload()
         self.admission = Admission()
         self.failure: Exception | None = None
-        self._engine: StepEngine | None = engine  # None: the spare one is to be made
-        self._spare = spare or (lambda: engine)
         self._clock = clock
         self._ready = threading.Condition()
+        self._turns = ModelTurns(engine, spare or (lambda: engine), self._ready, clock)
         self._lanes: list[Lane] = []
-        self._loans = Loans()
         self._stopping = False
-        self._phase = _Phase.SERVING
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
         self._taken_samples = 0  # of plans, since the last step
         self._busy: Lane | None = None  # whose session is being worked on
-        self._owner = 0  # number of the thread that has the sessions; earlier ones are of no account
         self._round_s: float | None = None  # when the round at hand began
-        self._step_s = 0.0  # when the step at hand began
-        self._longest_s = 0.0  # of all steps that worked
         self._told_of_hang = False
-        self._spared = self._restarts = 0  # since the last step that worked
+        self._restarts = 0  # since the last step that worked
         self._thread = self._new_thread()
 
     def start(self) -> None:
@@ -143,20 +115,11 @@ class Worker:
 
         Raises EngineError where the worker ends before.
         """
-        with self._ready:
-            done = self._loans.ask(work, self._clock())
-            self._ready.notify_all()
-        result: Made = done.result()
-        return result
+        return self._turns.lend(work)
 
     def listen_for(self, own: OwnLayer) -> None:
         """From the next step on the engine judges these sounds of one's own; waits for that, as `lend` does."""
-
-        def swap() -> None:
-            assert isinstance(self._engine, Engine)  # those of a cluster are not taught from the pages
-            self._engine.own = own
-
-        self.lend(swap)
+        self.lend(lambda: self._turns.listen_for(own))
 
     def refusal(self) -> str | None:
         """Why one more stream cannot be carried now, in a line; None: it can. From any thread."""
@@ -176,19 +139,18 @@ class Worker:
     def responsive(self) -> bool:
         """Whether the thread gets on, or `watch` will see to it: False where it is stuck outside of the model."""
         round_s = self._round_s
-        return round_s is None or self._phase is not _Phase.SERVING or self._clock() - round_s < STUCK_S
+        return round_s is None or self._turns.phase is not Phase.SERVING or self._clock() - round_s < STUCK_S
 
     def watch(self) -> None:
         """Look after the thread, every now and then, from the one that may `stop` it."""
         with self._ready:
-            dead, phase = not self._thread.is_alive(), self._phase
-            hangs_s = self._clock() - self._step_s if phase is _Phase.STEPPING and not dead else 0.0
-            hopeless = dead or hangs_s >= max(self._hang_s, HANG_TIMES * self._longest_s)
-            if self.failure or self._stopping or phase in (_Phase.TAKEN, _Phase.ENDED):
+            dead, hangs_s = not self._thread.is_alive(), self._turns.taken_s
+            hopeless = dead or self._turns.never_ends(self._hang_s)
+            if self.failure or self._stopping or self._turns.phase in (Phase.TAKEN, Phase.ENDED):
                 return
             if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
                 return
-            self._enter(_Phase.LENT)
+            self._turns.enter(Phase.LENT)
         if not self._told_of_hang:
             self._told_of_hang = True
             said = "the thread that asks the model ended" if dead else f"the model has not answered for {hangs_s:.0f} s"
@@ -197,7 +159,7 @@ class Worker:
             self._replace(EngineError("the thread ended" if dead else f"no answer within {hangs_s:.0f} s"))
         else:
             with self._ready:
-                self._enter(_Phase.STEPPING)
+                self._turns.enter(Phase.STEPPING)
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread after what it is doing; False when it did not finish all sessions in time."""
@@ -205,7 +167,7 @@ class Worker:
             self._stopping = True
             self._ready.notify_all()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and self._phase in (_Phase.ENDED, _Phase.TAKEN)
+        return not self._thread.is_alive() and self._turns.phase in (Phase.ENDED, Phase.TAKEN)
 
     def take_over(self, timeout_s: float) -> bool:
         """Finish every session from the calling thread, without the model, because a step of it takes too long.
@@ -215,13 +177,13 @@ class Worker:
         """
         with self._ready:
             free = self._ready.wait_for(
-                lambda: self._phase is not _Phase.SERVING or not self._thread.is_alive(), timeout_s
+                lambda: self._turns.phase is not Phase.SERVING or not self._thread.is_alive(), timeout_s
             )
             if not free:
                 return False
-            if self._phase is _Phase.ENDED:
+            if self._turns.phase is Phase.ENDED:
                 return True
-            self._enter(_Phase.TAKEN)
+            self._turns.enter(Phase.TAKEN)
         for window in self._in_hand:
             window.lane.backlog.give_up(window.job)
             self._guarded(window.lane, self._complete, window.lane, window.job, None)
@@ -230,17 +192,17 @@ class Worker:
         return True
 
     def _new_thread(self) -> threading.Thread:
-        self._owner += 1
-        return threading.Thread(target=self._run, args=(self._owner,), name="worker", daemon=True)
+        return threading.Thread(target=self._run, args=(self._turns.new_owner(),), name="worker", daemon=True)
 
     def _run(self, number: int) -> None:
         try:
-            if self._engine is None:
-                self._engine = self._another_engine(None)
+            self._turns.open_engine()
             while (lanes := self._wait()) is not None:
                 self._serve(lanes)
-                self._lend()
-        except _TakenOver:
+                with self._ready:
+                    others_wait = any(lane.waiting for lane in self._lanes)
+                self._turns.do_loan(others_wait=others_wait)
+        except TakenOver:
             return
         except BaseException as error:
             said, debug = f"{type(error).__name__}: {error}", log.isEnabledFor(logging.DEBUG)
@@ -248,35 +210,17 @@ class Worker:
             return
         for lane in self.lanes():
             self._leave_out(lane)
-        with self._ready:
-            if number == self._owner:
-                self._enter(_Phase.ENDED)
-
-    def _enter(self, phase: _Phase) -> None:
-        """The one place where the phase changes; with `ready` held."""
-        log.debug("worker: %s -> %s", self._phase.name, phase.name)
-        self._phase = phase
-        if phase in (_Phase.TAKEN, _Phase.ENDED):
-            self._loans.refuse()
-        self._ready.notify_all()
+        self._turns.end(number)
 
     def _wait(self) -> list[Lane] | None:
         """The lanes that have something to do, none where somebody else wants the model; None: the end."""
         with self._ready:
             self._round_s = None
-            self._ready.wait_for(lambda: self._stopping or self._loans or any(lane.waiting for lane in self._lanes))
+            self._ready.wait_for(
+                lambda: self._stopping or self._turns.loans or any(lane.waiting for lane in self._lanes)
+            )
             self._round_s = self._clock()
             return None if self._stopping else [lane for lane in self._lanes if lane.waiting]
-
-    def _lend(self) -> None:
-        """Do one piece of what others asked for, if it is its turn."""
-        with self._ready:
-            others_wait = any(lane.waiting for lane in self._lanes)
-            loan = self._loans.take(self._clock(), others_wait=others_wait)
-        if loan:
-            with self._model_at_work():
-                loan.carry_out()
-            self._longest_s = max(self._longest_s, self._clock() - self._step_s)
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """One round: what needs no model, of every lane; then one batch of windows, the most urgent lanes' first."""
@@ -379,51 +323,14 @@ class Worker:
         if not windows:
             return []
         try:
-            results = self._ask([(window.lane.hearing.mel, window.request) for window in windows])
+            results = self._turns.step([(window.lane.hearing.mel, window.request) for window in windows])
         except Exception as error:  # noqa: BLE001  whatever the model raises
-            if isinstance(error, DeviceFailed) and not self._spared:
-                self._spared = 1
-                log.error("%s; going on with another engine", error)
-                self._engine = self._another_engine(error)
-                return self._step(windows)
             if len(windows) > 1:  # one bad window must not cost the others theirs
                 return [self._step([window])[0] for window in windows]
             self._failed(windows[0], error)
             return [None]
-        self._longest_s = max(self._longest_s, self._clock() - self._step_s)
-        self._spared = self._restarts = 0
+        self._restarts = 0
         return results
-
-    def _another_engine(self, error: BaseException | None) -> StepEngine:
-        """The spare one, once the failed one's memory is given back: the traceback of its `error` keeps it."""
-        self._engine = None
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__cause__ or error.__context__
-        gc.collect()
-        return self._spare()
-
-    def _ask(self, work: Sequence[Work]) -> Sequence[StepResult]:
-        engine = self._engine
-        assert engine is not None
-        with self._model_at_work():
-            return engine.step(work)
-
-    @contextmanager
-    def _model_at_work(self) -> Iterator[None]:
-        """While the model works. Raises _TakenOver where another thread took the sessions meanwhile."""
-        owner = self._owner
-        with self._ready:
-            self._step_s = self._clock()
-            self._enter(_Phase.STEPPING)
-        try:
-            yield
-        finally:
-            with self._ready:
-                self._ready.wait_for(lambda: self._phase is not _Phase.LENT)
-                if self._phase is _Phase.TAKEN or owner != self._owner:
-                    raise _TakenOver
-                self._enter(_Phase.SERVING)
 
     def _failed(self, window: _Window, error: BaseException) -> None:
         """One window is left out, and people are told; after three in a row the session is closed."""
@@ -456,14 +363,14 @@ class Worker:
         with self._ready:
             if self._restarts > RESTARTS_MAX:
                 self.failure = EngineError(f"the model does not come back ({error}): the program must be started again")
-                self._loans.refuse()
-                self._owner += 1
-                self._enter(_Phase.STEPPING)  # nobody has the sessions: `take_over` may
+                self._turns.loans.refuse()
+                self._turns.new_owner()
+                self._turns.enter(Phase.STEPPING)  # nobody has the sessions: `take_over` may
                 return
             log.error("%s: the worker is started again", error)
-            self._engine = None
+            self._turns.drop_engine()
             self._thread = self._new_thread()
-            self._enter(_Phase.SERVING)
+            self._turns.enter(Phase.SERVING)
         self._thread.start()
 
     def _leave_out(self, lane: Lane) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 from streamer.audio.packets import PacketDecoder
 from streamer.errors import InputError, StreamerError, UsageError
 from streamer.server.access import Access, Request
+from streamer.server.actions import Actions, IngestFullError, IngestSink
 from streamer.server.decoding import ContainedSound, PacketSound, Sound
 from streamer.server.deepgram_results import About, Results, wishes_of
-from streamer.server.messages import Actions, IngestFullError, IngestSink, MessageError, parse_object
-from streamer.server.senders import MAX_WAITING, Client, open_sender
+from streamer.server.messages import MessageError, parse_object
+from streamer.server.other_protocols import MAX_WAITING, Client, open_sender
 
 LISTEN = "/v1/listen"
 UNHEARD_MS = 1000  # what was sent just now may hold words of which nothing is known yet

@@ -13,9 +13,10 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.server.actions import Actions
 from streamer.server.answers import joint
-from streamer.server.messages import Actions, IngestStart, MessageError
-from streamer.server.senders import language_of
+from streamer.server.messages import IngestStart, MessageError
+from streamer.server.other_protocols import language_of
 from streamer.settings.section import first_fault
 
 FINAL_MS = 3000  # so much of an utterance is committed and not final: it becomes final while it goes on

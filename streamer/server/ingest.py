@@ -18,16 +18,8 @@ from typing import Any
 
 from streamer.errors import StreamerError, UsageError
 from streamer.server.access import Allowance
-from streamer.server.messages import (
-    IngestFullError,
-    IngestSink,
-    IngestStart,
-    MessageError,
-    error,
-    parse_object,
-    parse_start,
-    started,
-)
+from streamer.server.actions import IngestFullError, IngestSink
+from streamer.server.messages import IngestStart, MessageError, error, parse_object, parse_start, started
 
 log = logging.getLogger(__name__)
 

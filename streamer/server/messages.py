@@ -1,24 +1,31 @@
-"""What travels on a connection beside the events: what clients may say, what is done about it, what the server says.
+"""What travels on a connection beside the events: what clients may say, and what the server says.
 
 Everything here is plain data; the wire form is JSON text. Protocol version 1: docs/protocol.md. What a client says is
-validated as it is read: a value that cannot be used is a MessageError that names the field.
+validated as it is read: a value that cannot be used is a MessageError that names the field. What is done about it is
+in `actions.py`.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import parse_qs
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass as checked
 
-from streamer.errors import StreamerError
-from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, Event, SceneName
-from streamer.server.teaching import TAUGHT, TEACH, Reply, Taught, Teach
+from streamer.events import PROTOCOL_VERSION, SESSION_EVENTS, SceneName
+from streamer.settings.own_sounds import checked_name
 from streamer.settings.section import first_fault
-from streamer.settings.server import ServerSettings
 from streamer.settings.words import named_languages, shown_languages
 
 EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
@@ -26,6 +33,8 @@ LEVEL: Final = "level"  # these connection messages only get those who subscribe
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
 PROGRAM: Final = "program"  # a capability beside it, where there is a hearing aid whose program may be held
+TEACH: Final = "teach"  # a capability of servers on which clients may teach sounds of their own; and its message
+TAUGHT: Final = "taught"  # what comes of it
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
@@ -34,6 +43,7 @@ BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
 
@@ -67,6 +77,25 @@ class SessionHealth:
     last_audio_age_s: float
     lag_s: float
     level_dbfs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """How far a sound is: so many `clips` are kept, so many are `needed` before it is learned (again).
+
+    `learned`: it is listened for. `learning`: it is being learned (anew); another `taught` will follow. `trouble`: why
+    it could not be, one line; `unlike`: the number of the clip that is not like the others. `recall`: the share of a
+    clip that is recognised without having been taught, once it is learned.
+    """
+
+    name: str
+    clips: int
+    needed: int
+    learned: bool
+    learning: bool = False
+    trouble: str = ""
+    unlike: int | None = None
+    recall: float | None = None
 
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)
@@ -129,6 +158,22 @@ class SetProgram:
     """Hold this program of the hearing aid from now on; `auto`: the scene chooses."""
 
     program: SceneName | Literal["auto"]
+
+
+@checked(frozen=True, slots=True, config=_FROM_CLIENT)
+class Teach:
+    """The sound of a moment (of `session`; None: of the only one) is `name`: keep it.
+
+    The moment: the seconds around `start`, in seconds of the session, when it began; without, the last ones as they
+    were `ago` seconds ago. `undo`: take a clip of it back instead, the newest one or number `clip` (1: the oldest).
+    """
+
+    name: Annotated[StrictStr, AfterValidator(checked_name)]
+    session: Name | None = None
+    start: Seconds | None = None
+    ago: Seconds = 0.0
+    undo: StrictBool = False
+    clip: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
 
 
 @checked(frozen=True, slots=True, config=_FROM_CLIENT)
@@ -221,170 +266,6 @@ def _validated(kind: TypeAdapter[Checked], message: Mapping[str, Any]) -> Checke
         raise MessageError(first_fault(error)) from None
 
 
-class IngestFullError(StreamerError):
-    """No further ingest can be opened now; the sender may try later."""
-
-
-class IngestSink(Protocol):
-    """Where one sender's sound goes. Both methods are called in the event loop of the server and must not block it."""
-
-    @property
-    def session(self) -> str:
-        """The session that was opened for it."""
-
-    @property
-    def begin_s(self) -> float | None:
-        """Where the sound is to begin, in a session that goes on; None: at the beginning of a new one."""
-
-    async def write(self, pcm: bytes) -> None:
-        """Take bytes, not necessarily whole frames. Raises StreamerError when the session is over."""
-
-    def finish(self) -> None:
-        """No more will come, whether the sender said so or went away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A whole recording that a client sent: the file it lies in, what the client calls it, and what is wanted of it.
-
-    `languages`: codes or names that come into question, none: any. `prompt`: text that may have been said before.
-    """
-
-    path: Path
-    name: str
-    task: Literal["transcribe", "translate"] = "transcribe"
-    languages: tuple[str, ...] = ()
-    prompt: str = ""
-
-
-class UploadRefusedError(StreamerError):
-    """An uploaded recording that cannot be transcribed. `field`: of the request, where one is at fault."""
-
-    def __init__(self, text: str, field: str | None = None) -> None:
-        super().__init__(text)
-        self.field = field
-
-
-class BusyError(StreamerError):
-    """Not now: there is no model yet, the program ends, or others are served; the client may try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """The model that hears, for clients that ask: its name, and the languages that it knows, code -> English name."""
-
-    name: str
-    languages: Mapping[str, str]
-
-
-def _no_uploads(upload: Upload) -> Iterator[Sequence[Event]]:
-    raise BusyError("this program takes no recordings (yet)")
-
-
-def _no_language(message: SetLanguage) -> SetLanguage:
-    raise MessageError("set: there is no session whose language could be set")
-
-
-def _no_ingest(start: IngestStart) -> IngestSink:
-    raise IngestFullError("ingest: this server takes no sound from clients")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actions:
-    """What clients can set going, and what the server asks for. All are called in the event loop and must not block.
-
-    `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
-    `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
-    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` and
-    `fitting` (what `/fitting` shows of it) None: there is no hearing aid. `open_ingest` opens a session for a sender;
-    it raises IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`: whether it would open
-    one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's
-    events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being
-    loaded.
-    """
-
-    ack: Callable[[Ack], None] = lambda ack: None
-    flush: Callable[[Flush], None] = lambda flush: None
-    mark: Callable[[Mark], None] | None = None
-    set_language: Callable[[SetLanguage], SetLanguage] = _no_language
-    teach: Callable[[Teach, Reply], None] | None = None
-    set_program: Callable[[SceneName | Literal["auto"]], None] | None = None
-    fitting: Mapping[str, object] | None = None
-    health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
-    open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
-    takes_senders: Callable[[], bool] = lambda: False
-    transcribe: Callable[[Upload], Iterator[Sequence[Event]]] = _no_uploads
-    model: Callable[[], ModelFacts | None] = lambda: None
-
-
-def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
-    """What `hello` says that this server can do."""
-    marks = () if actions.mark is None else (MARK,)
-    sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
-    programs = (PROGRAM,) if sets and actions.set_program is not None else ()
-    return (*CAPABILITIES, *marks, *sets, *programs)
-
-
-def carry_out(
-    message: ClientMessage,
-    settings: ServerSettings,
-    actions: Actions,
-    subscribe: Callable[[Subscribe], None],
-    later: Callable[[dict[str, Any]], None],
-) -> dict[str, Any] | None:
-    """Do what a client asks; the answer, if there is one. Raises MessageError: its `error`.
-
-    `later`, from any thread: what the client is told of it afterwards.
-    """
-    match message:
-        case Subscribe():
-            subscribe(message)
-        case Ack():
-            actions.ack(message)
-        case Flush():
-            actions.flush(message)
-        case Mark():
-            if actions.mark is None:
-                raise MessageError("mark: this server keeps no history of alerts; see delivery.history.record")
-            actions.mark(message)
-        case SetLanguage():
-            if refusal := _set_refusal(settings, SET):
-                raise MessageError(refusal)
-            done = actions.set_language(message)
-            return _message(SET, session=done.session, language=shown_languages(done.language))
-        case SetProgram():
-            if refusal := _set_refusal(settings, SET):
-                raise MessageError(refusal)
-            if actions.set_program is None:
-                raise MessageError("program: there is no hearing aid here; see --monitor")
-            actions.set_program(message.program)
-            return _message(SET, program=message.program)
-        case Teach():
-            if actions.teach is None:
-                raise MessageError(
-                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does"
-                )
-            if refusal := _set_refusal(settings, TEACH):
-                raise MessageError(refusal)
-            actions.teach(message, lambda news: later(_taught(news)))
-        case Ping():
-            return _message("pong")
-    return None
-
-
-def _taught(news: Taught | str) -> dict[str, Any]:
-    return error(news) if isinstance(news, str) else _message(TAUGHT, **asdict(news))
-
-
-def _set_refusal(settings: ServerSettings, what: str) -> str:
-    """Why nobody may set anything, "" where those may who hold the token: nobody else is connected then."""
-    if not settings.allow_set:
-        return f"{what}: not allowed here; with server.allow_set: true, whoever holds the server's token may"
-    if settings.token is None:
-        return f"{what}: only for those who hold the server's token, and this server has none; it needs --token"
-    return ""
-
-
 def encode(message: Mapping[str, Any]) -> str:
     """A connection message as JSON text; ASCII, so that nothing a client sent can break the encoding."""
     return json.dumps(message, separators=(",", ":"), allow_nan=False)
@@ -397,6 +278,26 @@ def _message(of_type: str, **fields: Any) -> dict[str, Any]:
 def error(detail: str) -> dict[str, Any]:
     """An `error` message."""
     return _message("error", detail=detail)
+
+
+def pong() -> dict[str, Any]:
+    """The answer to a `ping`."""
+    return _message("pong")
+
+
+def language_set(now: SetLanguage) -> dict[str, Any]:
+    """The answer to a `set` of languages: what holds now."""
+    return _message(SET, session=now.session, language=shown_languages(now.language))
+
+
+def program_set(program: str) -> dict[str, Any]:
+    """The answer to a `set` of the hearing aid's program."""
+    return _message(SET, program=program)
+
+
+def taught(news: Taught | str) -> dict[str, Any]:
+    """What a client is told of a sound that it taught; a string: why it could not be."""
+    return error(news) if isinstance(news, str) else _message(TAUGHT, **asdict(news))
 
 
 def started(session: str, begin_s: float | None = None) -> dict[str, Any]:

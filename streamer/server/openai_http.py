@@ -22,8 +22,8 @@ from streamer.errors import StreamerError
 from streamer.events import Event, Transcript
 from streamer.server import answers
 from streamer.server.access import Credentials, Request, asker
+from streamer.server.actions import Actions, BusyError, Upload, UploadRefusedError
 from streamer.server.addresses import Entrance
-from streamer.server.messages import Actions, BusyError, Upload, UploadRefusedError
 from streamer.settings.server import ServerSettings
 
 MAX_FIELD = 64 * 2**10  # bytes, of everything but the file

@@ -18,9 +18,10 @@ from websockets.exceptions import ConnectionClosed
 
 from streamer.server import messages
 from streamer.server.access import Allowance
+from streamer.server.actions import Actions, carry_out
 from streamer.server.follow import STALL_S
 from streamer.server.hub import Connection, Hub
-from streamer.server.messages import Actions, MessageError, Subscribe, carry_out
+from streamer.server.messages import MessageError, Subscribe
 from streamer.server.sockets import FAILED, NOT_ALLOWED, TOO_LARGE, TRY_LATER, close
 from streamer.settings.server import ServerSettings
 

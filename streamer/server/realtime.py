@@ -20,15 +20,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.errors import StreamerError, UsageError
-from streamer.server.messages import (
-    Actions,
-    IngestFullError,
-    IngestSink,
-    IngestStart,
-    MessageError,
-    parse_object,
-)
-from streamer.server.senders import MAX_WAITING, Client, CommittedText, language_of, open_sender
+from streamer.server.actions import Actions, IngestFullError, IngestSink
+from streamer.server.messages import IngestStart, MessageError, parse_object
+from streamer.server.other_protocols import MAX_WAITING, Client, CommittedText, language_of, open_sender
 from streamer.settings.section import first_fault
 
 REALTIME = "/v1/realtime"

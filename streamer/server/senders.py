@@ -1,72 +1,92 @@
-"""What senders in other protocols than `/ingest` share: a session of the same kind, in the language that they name."""
+"""The clients that send sound over websockets, each in its protocol: `/ingest`, OpenAI's Realtime, Deepgram's.
+
+Everything runs in the server's event loop; the hub and `sessions` are shared with the threads that publish, under one
+lock that is held only for moments. What the protocols do is in their modules.
+"""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from streamer.server import messages
 from streamer.server.access import Allowance
-from streamer.server.answers import joint
-from streamer.server.follow import STALL_S, Follow
-from streamer.server.messages import Actions, IngestSink, IngestStart, MessageError, SetLanguage
+from streamer.server.actions import Actions, IngestFullError, IngestSink
+from streamer.server.deepgram import LISTEN, Listening
+from streamer.server.follow import Followers, tell
+from streamer.server.hub import Hub
+from streamer.server.ingest import receive
+from streamer.server.messages import IngestStart
+from streamer.server.other_protocols import Client
+from streamer.server.realtime import REALTIME, Conversation
+from streamer.server.sockets import GuardedConnection, close
 
-MAX_WAITING = 8  # sessions whose last words are awaited; then no more is read until one is through
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One connection. `send` takes a message; `follow` gives the events of a session; `bad_messages`: are forgiven."""
-
-    send: Callable[[str], Awaitable[None]]
-    actions: Actions
-    follow: Follow
-    bad_messages: Allowance
-
-    async def say(self, message: Mapping[str, Any]) -> None:
-        """Send a message. Raises TimeoutError: the client does not take it."""
-        async with asyncio.timeout(STALL_S):
-            await self.send(json.dumps(message))
+SENDING_PATHS: Final = ("/ingest", REALTIME, LISTEN)
 
 
-def language_of(actions: Actions, given: object) -> str:
-    """The code of a language as clients name it (`en`, `en-US`); "" for none. MessageError: the model cannot do it."""
-    if not isinstance(given, str | None):
-        raise MessageError("language: must be a code such as en")
-    code = (given or "").strip().lower().replace("_", "-").partition("-")[0]
-    facts = actions.model()
-    if code in ("", "auto") or facts is None:
-        return ""
-    if code not in facts.languages:
-        raise MessageError(f"language: the model {facts.name} does not know {code[:20]!r}")
-    return code
+class Senders:
+    """All clients of one server that send sound, and the sessions that were opened for them.
 
+    `lock` is the one around `hub` and `sessions`; `refused` counts who is not taken. `actions`: those of the program,
+    with sessions that are known here, for senders of every protocol.
+    """
 
-def open_sender(actions: Actions, start: IngestStart, language: str) -> IngestSink:
-    """A session for a sender. Raises IngestFullError, UsageError, MessageError: the language cannot be set."""
-    sink = actions.open_ingest(start)
-    if language:
+    def __init__(
+        self,
+        hub: Hub,
+        lock: threading.Lock,
+        actions: Actions,
+        followers: Followers,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._hub, self._lock, self._open_ingest, self._refused = hub, lock, actions.open_ingest, refused
+        self._follow = followers.follow
+        self.actions = replace(actions, open_ingest=self._open)
+        self.sockets: set[ServerConnection] = set()
+        self.sessions: set[str] = set()
+
+    async def serve(self, connection: GuardedConnection, path: str, query: str) -> None:
+        """Take the sound of one client until it is done or goes away."""
+        self.sockets.add(connection)
+        allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
+        client = Client(connection.send, self.actions, self._follow, allowance)
         try:
-            actions.set_language(SetLanguage((language,), sink.session))
-        except MessageError:
-            sink.finish()
+            if path == LISTEN:
+                code, reason = await Listening(client, query).run(connection.taken())
+            elif path == REALTIME:
+                beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
+                code, reason = await Conversation(client, beta=beta).run(connection.taken())
+            else:
+                code, reason = await self._ingest(connection, allowance)
+            await close(connection, code, reason)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.sockets.discard(connection)
+
+    async def _ingest(self, connection: GuardedConnection, allowance: Allowance) -> tuple[int, str]:
+        async def send(message: Mapping[str, Any]) -> None:
+            await connection.send(messages.encode(message))
+
+        async def tell_events(session: str) -> None:
+            await tell(self._follow(session), connection.send)
+
+        with self._lock:
+            hello = self._hub.hello()
+        await send(hello)
+        return await receive(connection.taken(), send, self.actions.open_ingest, allowance, tell_events)
+
+    def _open(self, start: IngestStart) -> IngestSink:
+        """A session for a sender, whatever it speaks."""
+        try:
+            sink = self._open_ingest(start)
+        except IngestFullError:
+            self._refused("capacity")
             raise
-    return sink
-
-
-class CommittedText:
-    """What is committed of a session's utterances, as it grows (pure). `text`: all of it so far."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self._segment, self._segment_text = -1, ""
-
-    def step(self, transcript: Mapping[str, Any]) -> str:
-        """Take a `transcript` event; the new text, with the space before it."""
-        if transcript["segment"] != self._segment:
-            self._segment, self._segment_text = transcript["segment"], ""
-        new = transcript["text"][len(self._segment_text) :]
-        if new and self.text and not self._segment_text:
-            new = joint(transcript["language"]) + new
-        self._segment_text, self.text = transcript["text"], self.text + new
-        return str(new)
+        with self._lock:
+            self.sessions.add(sink.session)
+        return sink

@@ -2,7 +2,12 @@
 
 Runs in the server's event loop. A connection that is refused here gets one short HTTP answer and no task of its own.
 What the websocket library does not speak is answered here too: HEAD as GET without a body, other methods with 405, what
-is no HTTP with 400. Requests below `/v1/`, where they are served, are another library's: see `one_port.py`.
+is no HTTP with 400.
+
+websockets knows no requests with a body. What OpenAI's API takes and gives over HTTP is aiohttp's: both are protocols
+of asyncio on the same listening socket, behind the same TLS and the same door, and a connection is handed over by its
+first line, before either of them has seen a byte of it. aiohttp closes it behind its answer, so that nothing else can
+come on it.
 """
 
 import asyncio
@@ -10,15 +15,18 @@ import errno
 import http
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from streamer.server.addresses import Addresses
-from streamer.server.one_port import OpenHttp, is_http
+from streamer.errors import ConfigError
+from streamer.server.actions import Actions
+from streamer.server.addresses import Addresses, Entrance
+from streamer.settings.server import ServerSettings
 
 try:
     import resource
@@ -41,6 +49,7 @@ _LINE = re.compile(rb"([!-~]+) [!-~]+ HTTP/1\.[01]\r?\n")
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logging.getLogger(__name__)
+OpenHttp = Callable[[], asyncio.Protocol]
 
 
 class Door:
@@ -98,6 +107,32 @@ class Door:
             self.out_of_files()
         else:
             loop.default_exception_handler(context)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpDoor:
+    """The other library's half: what takes one connection, and how to end what is open."""
+
+    open: OpenHttp
+    close: Callable[[], Awaitable[None]]
+
+
+async def openai_door(settings: ServerSettings, entrance: Entrance, actions: Actions) -> HttpDoor:
+    """OpenAI's API over HTTP. Raises ConfigError where aiohttp is not installed."""
+    try:
+        from streamer.server.openai_http import open_http
+    except ImportError:
+        raise ConfigError("server.openai: needs aiohttp: pip install '.[openai]' in Streamer's folder") from None
+    runner = await open_http(settings, entrance, actions)
+    assert runner.server is not None
+    return HttpDoor(runner.server, runner.cleanup)
+
+
+def is_http(first: bytes) -> bool:
+    """Whether a request line is for the API below `/v1/`: all but the websockets of Realtime and of Deepgram's API."""
+    method, _, rest = first.partition(b" ")
+    path = rest.split(b" ", 1)[0].split(b"?", 1)[0]
+    return bool(path.startswith(b"/v1/") and not (method == b"GET" and path in (b"/v1/realtime", b"/v1/listen")))
 
 
 class GuardedConnection(ServerConnection):

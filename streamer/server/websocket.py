@@ -15,29 +15,27 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server as ListeningServer
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from streamer.errors import ConfigError
 from streamer.events import Event
 from streamer.output.qr_code import below
-from streamer.server import deepgram, messages, sockets
+from streamer.server import deepgram, sockets
 from streamer.server.access import Access, Allowance, Credentials, cannot_listen
+from streamer.server.actions import Actions, capabilities
 from streamer.server.addresses import Addresses, Entrance
-from streamer.server.deepgram import LISTEN, Listening
-from streamer.server.follow import Followers, tell
+from streamer.server.deepgram import LISTEN
+from streamer.server.follow import Followers
 from streamer.server.hub import Hub, HubLimits
-from streamer.server.ingest import MAX_SENDERS, receive
-from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, SessionInfo, capabilities
+from streamer.server.ingest import MAX_SENDERS
+from streamer.server.messages import SessionInfo
 from streamer.server.metrics import Metrics
-from streamer.server.one_port import openai_door
 from streamer.server.pages import (
     PHONE_PAGE,
     Pages,
@@ -49,11 +47,20 @@ from streamer.server.pages import (
 )
 from streamer.server.readers import Readers
 from streamer.server.readiness import troubles
-from streamer.server.realtime import REALTIME, Conversation
+from streamer.server.realtime import REALTIME
 from streamer.server.replay import Entry
 from streamer.server.scrub import Scrubber
-from streamer.server.senders import Client
-from streamer.server.sockets import DONE, NOT_ALLOWED, TRY_LATER, Door, GuardedConnection, close, keep_alive
+from streamer.server.senders import SENDING_PATHS, Senders
+from streamer.server.sockets import (
+    DONE,
+    NOT_ALLOWED,
+    TRY_LATER,
+    Door,
+    GuardedConnection,
+    close,
+    keep_alive,
+    openai_door,
+)
 from streamer.server.tls import open_tls, page_addresses
 from streamer.server.wyoming import WyomingDoor
 from streamer.settings.server import ServerSettings
@@ -63,7 +70,6 @@ LEVEL_S = 0.25
 DRAIN_S = 1.0  # how long clients may take what is left at the end
 START_S = 10.0  # within which the server must listen
 STOP_S = 2.0  # within which `stop` returns
-SENDING = ("/ingest", REALTIME, LISTEN)  # where clients send sound
 MAX_MESSAGE = 2**20  # bytes, on /ingest
 HALF_OPEN = 64  # sockets of one loopback address beside those that read and send: pages, and what is not yet known
 SPARED = 4  # one of so many readers' places is left to others, whichever address asks for the rest
@@ -117,10 +123,8 @@ class ServerThread:
         self._wake_pending = False
         self._readers = Readers(self._hub, self._lock, settings, self._actions, self._spawn)
         self._followers = Followers(self._hub, self._lock)
-        self._sending = replace(self._actions, open_ingest=self._open_ingest)  # for senders of every protocol
-        self._wyoming = WyomingDoor(self._sending, self._followers.follow, self._door)
-        self._ingests: set[ServerConnection] = set()
-        self._sender_sessions: set[str] = set()
+        self._senders = Senders(self._hub, self._lock, self._actions, self._followers, self._metrics.refused)
+        self._wyoming = WyomingDoor(self._senders.actions, self._followers.follow, self._door)
         self._tasks: set[asyncio.Task[None]] = set()
         self._began_s = time.monotonic()
         self._started = threading.Event()  # it listens, or cannot
@@ -172,7 +176,7 @@ class ServerThread:
         """The session made its last event."""
         with self._lock:
             self._hub.close_session(session)
-            self._sender_sessions.discard(session)
+            self._senders.sessions.discard(session)
 
     def publish(self, event: Event, latency_s: float | None = None) -> None:
         """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open.
@@ -253,9 +257,9 @@ class ServerThread:
     async def _end(self, listening: ListeningServer) -> None:
         """Give every client up to `DRAIN_S` to take what is left, then close it; who has not answered is cut off."""
         listening.close(close_connections=False)
-        open_sockets = self._readers.sockets + list(self._ingests)
+        open_sockets = self._readers.sockets + list(self._senders.sockets)
         self._readers.close_all(*self._how)
-        for connection in self._ingests:
+        for connection in self._senders.sockets:
             self._spawn(close(connection, *self._how))
         if open_sockets:
             gone = [asyncio.ensure_future(connection.wait_closed()) for connection in open_sockets]
@@ -280,7 +284,7 @@ class ServerThread:
             return too_many_tries(wait_s)
         response = await self._pages.answer(request, asked, head=connection.head)
         if response is None and request.path.partition("?")[0] == LISTEN:
-            refused = deepgram.refusal(asked, self._access, self._sending)
+            refused = deepgram.refusal(asked, self._access, self._senders.actions)
             response = refused and json_answer(*refused, "localhost")
             if refused and refused[0] != 400:
                 self._metrics.refused("token" if refused[0] == 401 else "host or origin")
@@ -299,9 +303,9 @@ class ServerThread:
             self._metrics.refused("token" if "token" in refusal else "host or origin")
             await close(connection, NOT_ALLOWED, refusal)
             return
-        sends = path in SENDING
+        sends = path in SENDING_PATHS
         places = MAX_SENDERS if sends else self._settings.max_clients
-        taken = len(self._ingests) if sends else len(self._readers)
+        taken = len(self._senders.sockets) if sends else len(self._readers)
         kind, most = ("/ingest", places) if sends else (path, places - places // SPARED)
         with self._addresses.place(asked.address, kind, places, most, taken) as full:
             watch = self._spawn(keep_alive(connection))
@@ -310,63 +314,23 @@ class ServerThread:
                     self._metrics.refused("full")
                     await close(connection, TRY_LATER, f"full: {full}; try in {AGAIN_S} s")
                 elif sends:
-                    await self._take_sound(connection, path, query)
+                    await self._senders.serve(connection, path, query)
                 else:
                     await self._readers.serve(connection, query)
             finally:
                 watch.cancel()
-
-    # ---- /ingest, /v1/realtime, /v1/listen
-
-    async def _take_sound(self, connection: GuardedConnection, path: str, query: str) -> None:
-        async def send(message: Mapping[str, Any]) -> None:
-            await connection.send(messages.encode(message))
-
-        async def tell_events(session: str) -> None:
-            await tell(self._followers.follow(session), connection.send)
-
-        self._ingests.add(connection)
-        allowance = Allowance(20, 0.5, asyncio.get_running_loop().time)
-        client = Client(connection.send, self._sending, self._followers.follow, allowance)
-        try:
-            if path == LISTEN:
-                code, reason = await Listening(client, query).run(connection.taken())
-            elif path == REALTIME:
-                beta = connection.request is not None and "OpenAI-Beta" in connection.request.headers
-                code, reason = await Conversation(client, beta=beta).run(connection.taken())
-            else:
-                with self._lock:
-                    hello = self._hub.hello()
-                await send(hello)
-                code, reason = await receive(connection.taken(), send, self._open_ingest, allowance, tell_events)
-            await close(connection, code, reason)
-        except ConnectionClosed:
-            pass
-        finally:
-            self._ingests.discard(connection)
-
-    def _open_ingest(self, start: IngestStart) -> IngestSink:
-        """A session for a sender, whatever it speaks."""
-        try:
-            sink = self._actions.open_ingest(start)
-        except IngestFullError:
-            self._metrics.refused("capacity")
-            raise
-        with self._lock:
-            self._sender_sessions.add(sink.session)
-        return sink
 
     # ---- what the server says of itself
 
     def _troubles(self) -> Mapping[str, str]:
         health, takes_senders = self._actions.health(), self._actions.takes_senders()
         with self._lock:
-            return troubles(self._hub.statuses(), health, self._sender_sessions, takes_senders=takes_senders)
+            return troubles(self._hub.statuses(), health, self._senders.sessions, takes_senders=takes_senders)
 
     def _render_metrics(self) -> str:
         health = self._actions.health()
         with self._lock:
-            return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._ingests), health)
+            return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._senders.sockets), health)
 
     def _transcript(self, session: str | None, name: str) -> list[str]:
         with self._lock:

@@ -20,9 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from streamer.errors import ConfigError, StreamerError
 from streamer.server.access import cannot_listen
+from streamer.server.actions import Actions
 from streamer.server.follow import STALL_S, Follow
-from streamer.server.messages import Actions, IngestStart, MessageError, parse_object
-from streamer.server.senders import CommittedText, language_of, open_sender
+from streamer.server.messages import IngestStart, MessageError, parse_object
+from streamer.server.other_protocols import CommittedText, language_of, open_sender
 from streamer.server.sockets import Door
 from streamer.settings.section import first_fault
 from streamer.settings.server import ServerSettings

@@ -82,8 +82,6 @@ class WebhookSettings(_Addressed):
         ("raised", "updated", "acknowledged", "cleared"), min_length=1, description="in these states"
     )
     timeout_s: float = Field(10.0, ge=0.5, le=120, description="for one attempt")
-    retry_first_s: float = Field(1.0, ge=0.05, le=60, description="pause after the first failure, doubled each time")
-    retry_max_s: float = Field(30.0, ge=0.05, le=3600, description="the longest pause")
 
     @field_validator("url")
     @classmethod

@@ -193,14 +193,6 @@ class SoundSettings(Section):
     unheard_s: ClassVar[float] = 5.0  # not judged for so long: nobody knows any more whether it lasts
 
 
-def parse_rules(data: Any) -> AlertRules:
-    """Rules from plain data (what stands under `alerts:`); ConfigError such as `alerts.rules[3].threshold: …`."""
-    try:
-        return AlertRules.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(refusal(error, AlertRules, "alerts")) from None
-
-
 @cache
 def _default_rules() -> tuple[dict[str, Any], ...]:
     text = files("streamer").joinpath("data/alerts.yaml").read_text(encoding="utf-8")

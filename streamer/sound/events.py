@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Sound, Stamp, seconds
-from streamer.plans import SpanScores
+from streamer.events.plans import SpanScores
 from streamer.settings.rules import SoundSettings
 from streamer.sound.labels import LABEL_COUNT, LabelGroup, event_group, groups, pattern_group
 from streamer.sound.patterns.state import CadenceState

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from streamer.events import SAMPLE_RATE
-from streamer.plans import OwnScore
+from streamer.events.plans import OwnScore
 from streamer.settings.rules import AlertRule
 from streamer.sound.events import SoundChange
 from streamer.sound.triggers import AlertInput, Evidence

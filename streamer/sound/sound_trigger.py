@@ -32,17 +32,17 @@ logger = logging.getLogger(__name__)
 
 OFF_RATIO = 0.5  # a rule's sound lasts while its score is above this part of the threshold
 FUSED_RATIO = 0.8  # with a pattern in sight, one judgement over the threshold or two in a row so near it are enough
-CONSENT = 0.1  # a siren's pattern counts where the tagger gave one of the rule's labels such a score
-CONSENT_SAMPLES = 40_000  # so long ago at most
-AGREED, DENIED = 0.1, 0.25  # the tagger agrees with a pattern from such a score, or denies it where a rival has such a
-OUTDONE = 3.0  # and so many times the rule's own
-MISTAKEN = 0.4  # of a label that the tagger mistakes for the rule's: from such a score on it is doubted for
-MISTAKEN_SAMPLES = 160_000  # so long
-DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
 SURE = 0.7  # so far between threshold and 1, one judgement is enough
-SIGN_SAMPLES = 32_000  # a sign may have been in sight so long ago: beeps pause
-SIGNS_APART = 16_000  # and one more so long before it: a single one may be chance
-SIGNS_KEPT = 80_000
+# A siren's pattern counts where one of the rule's labels scored so much, at most so long ago.
+CONSENT, CONSENT_SAMPLES = 0.1, 40_000
+# The tagger agrees with a pattern where a label of the rule scores so much. It denies one where a rival scores so much,
+# and so many times what the rule's own do.
+AGREED, DENIED, OUTDONE = 0.1, 0.25, 3.0
+# The tagger is doubted for so long once a label that it mistakes for the rule's scored so much.
+MISTAKEN, MISTAKEN_SAMPLES = 0.4, 160_000
+DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
+# Signs (beeps pause): the newest at most so long ago, and one more so long before it, since one alone may be chance.
+SIGN_SAMPLES, SIGNS_APART, SIGNS_KEPT = 32_000, 16_000, 80_000
 OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
 NEVER = -SAMPLE_RATE * 1000
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import SAMPLE_RATE, Tag
-from streamer.plans import OwnScore, SpanScores
+from streamer.events.plans import OwnScore, SpanScores
 from streamer.settings.rules import AlertRule
 from streamer.sound.patterns.state import CadenceState
 

@@ -18,12 +18,12 @@ from streamer.audio.files import read_audio
 from streamer.audio.mel import MelFrames
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.measure.report import Curve, Report, Table, draw_curves, evaluation_library, publish
 from streamer.measure.word_errors import WordErrors, plain_text, total, word_errors
 from streamer.model.checkpoint import load_model
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest
 from streamer.training.features import TapRecipe, cached_taps
 from streamer.training.manifests import Clip, ManifestSettings, of_split, read_manifest
 from streamer.training.probe import partitions, probe

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
-from streamer.plans import Beat, Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.events.plans import Beat, Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.settings.config import Settings, VadSettings
 
 BEAT_SAMPLES = 1_600  # 0.1 s: the patterns of alarms need no model, so they need not wait for the hop

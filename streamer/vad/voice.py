@@ -30,8 +30,10 @@ RATE = np.array(16_000)
 FLOOR_FRAMES = 250  # the floor looks back over 5 s
 FLOOR_EVERY = 5  # and is looked up anew every 100 ms
 FLOOR_PERCENTILE = 10
-TWO_MINDS = 0.6  # from this part of `vad.speech_probability` on webrtcvad's word counts
-SURE_DOUBT = 0.4  # of the doubt that `vad.speech_probability` leaves a sure frame leaves this part: 0.8 at 0.5
+QUIET_DB = -60.0  # while the floor is not known yet, what is louder may be a voice
+# With `vad.speech_probability` p: from 0.6 p up to p webrtcvad and the level decide, at 0.5 from 0.3 on; a frame is a
+# voice beyond doubt from 1 - 0.4 (1 - p) on, at 0.5 from 0.8 on.
+UNSURE_PART, SURE_DOUBT_PART = 0.6, 0.4
 
 
 @functools.cache
@@ -74,7 +76,7 @@ class VoiceDetector:
         self._vad = webrtcvad.Vad(settings.aggressiveness)
         self._above_floor_db = settings.above_floor_db
         self._likely = settings.speech_probability
-        self._sure = 1 - SURE_DOUBT * (1 - self._likely)
+        self._sure = 1 - SURE_DOUBT_PART * (1 - self._likely)
         self._speech = SpeechProbability() if self._likely else None
         self._levels: deque[float] = deque(maxlen=FLOOR_FRAMES)
         self._floor_db = SILENCE_DB
@@ -89,15 +91,14 @@ class VoiceDetector:
             ordered = sorted(self._levels)
             self._floor_db = ordered[len(ordered) * FLOOR_PERCENTILE // 100]
         self._count += 1
-        # In the first second the floor is not known yet: the loudness of a voice alone must do.
-        known = len(self._levels) >= FLOOR_FRAMES // 5
-        loud = level_db > self._floor_db + self._above_floor_db if known else level_db > -60
+        floor_is_known = len(self._levels) >= FLOOR_FRAMES // 5
+        loud = level_db > (self._floor_db + self._above_floor_db if floor_is_known else QUIET_DB)
         probability = self._speech.step(frame) if self._speech is not None else None
         voiced = self._voiced(frame, loud, probability)
         return VoiceFrame(voiced, level_db, probability is None or probability >= self._sure)
 
     def _voiced(self, frame: NDArray[np.float32], loud: bool, probability: float | None) -> bool:
-        if probability is not None and not TWO_MINDS * self._likely <= probability < self._likely:
+        if probability is not None and not UNSURE_PART * self._likely <= probability < self._likely:
             return probability >= self._likely
         pcm = np.round(np.clip(frame, -1.0, 32767 / 32768) * 32768).astype("<i2").tobytes()
         return loud and self._vad.is_speech(pcm, SAMPLE_RATE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from alert_rules import parse_rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from streamer.commands.alerts import describe_report, to_yaml
 from streamer.errors import ConfigError, UsageError
 from streamer.settings.config import validate
 from streamer.settings.deliveries import HistorySettings
-from streamer.settings.rules import AlertRules, parse_rules
+from streamer.settings.rules import AlertRules
 
 sys.path.append(str(Path(__file__).parent))
 from alerts_made import alert, wait_for
@@ -139,7 +140,7 @@ def test_where_it_is(tmp_path):
 def test_a_history_that_nobody_asked_for_stops_nobody(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     environment = {"XDG_STATE_HOME": str(tmp_path / "file")}
-    assert open_deliveries(validate({}), live=True, environment=environment).mark is None
+    assert open_deliveries(validate({}), live=True, environment=environment).recorder is None
     assert "going on without a history" in caplog.text
     asked = validate({"delivery": {"history": {"path": str(tmp_path / "file" / "x.jsonl")}}})
     with pytest.raises(ConfigError):

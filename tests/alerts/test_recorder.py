@@ -13,7 +13,9 @@ from streamer.alerts.history import AlertHistory, tune
 from streamer.alerts.parcels import Parcel, parcel_key
 from streamer.alerts.recorder import Recorder
 from streamer.errors import UsageError
-from streamer.server.messages import Actions, Mark, MessageError, SessionInfo
+from streamer.runtime.client_actions import marking
+from streamer.server.actions import Actions
+from streamer.server.messages import SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import ServerSettings, validate
 from streamer.settings.deliveries import HistorySettings
@@ -44,12 +46,12 @@ def test_a_mark_is_stored_told_used_and_taken_back(history):
     told: list[tuple] = []
     made = recorder(history, told)
     write(made, alert(4), alert(4, "cleared"), alert(5))
-    made.mark(Mark(4, True, SESSION))
+    made.mark(4, SESSION, false_alarm=True)
     assert history.read()[0].verdict is None, "marking must not touch the disk in the caller's thread"
     made.tick()
     assert [entry.verdict for entry in history.read()] == ["false", None]
     assert [report.false for report in tune(history.read(), AlertRules.default())] == [1]
-    made.mark(Mark(4, False))
+    made.mark(4, None, false_alarm=False)
     made.tick()
     assert [entry.verdict for entry in history.read()] == [None, None]
     assert told == [(SESSION, [4], []), (SESSION, [], [])]
@@ -73,30 +75,30 @@ def test_what_a_file_holds_is_kept_and_can_be_marked_only_where_it_is_asked_for(
     deliveries.start()
     deliveries.put([alert(id, source=source) for id, source in enumerate(("live", "file", "demo"), 1)])
     for id in range(1, 4):
-        with pytest.raises(MessageError, match="no alert") if id > len(kept) else contextlib.nullcontext():
-            deliveries.mark(Mark(id, True, SESSION))
+        with pytest.raises(LookupError, match="no alert") if id > len(kept) else contextlib.nullcontext():
+            deliveries.recorder.mark(id, SESSION, false_alarm=True)
     assert deliveries.stop(10)
     assert [entry.first.source for entry in AlertHistory(tmp_path / "alerts.jsonl").read()] == kept
 
 
 def test_the_last_of_several_marks_counts_and_unknown_alerts_are_refused(history):
     made = recorder(history)
-    with pytest.raises(MessageError, match="mark: session None has no alert 4"):
-        made.mark(Mark(4, True))
+    with pytest.raises(LookupError, match="session None has no alert 4"):
+        made.mark(4, None, false_alarm=True)
     write(made, alert(4))
     for false_alarm in (True, False, True):
-        made.mark(Mark(4, false_alarm, SESSION))
+        made.mark(4, SESSION, false_alarm=false_alarm)
     made.close()
     assert history.read()[0].verdict == "false"
-    for mark in (Mark(5, True, SESSION), Mark(4, True, "x" * 200)):
-        with pytest.raises(MessageError, match="has no alert"):
-            made.mark(mark)
+    for id, session in ((5, SESSION), (4, "x" * 200)):
+        with pytest.raises(LookupError, match="has no alert"):
+            made.mark(id, session, false_alarm=True)
 
 
 def test_a_mark_waits_for_its_alert_and_for_the_disk(history, monkeypatch):
     made = recorder(history)
     made.expect(alert(4))
-    made.mark(Mark(4, True, SESSION))
+    made.mark(4, SESSION, false_alarm=True)
     made.tick()
     write(made, alert(4))
     monkeypatch.setattr(history, "add_mark", lambda *given: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -167,8 +169,8 @@ def wired(tmp_path) -> tuple[Deliveries, ServerThread]:
     """As `streamer run` wires them."""
     data = {"delivery": {"history": {"path": str(tmp_path / "alerts.jsonl"), "record": "always"}}}
     deliveries = open_deliveries(validate(data), live=True)
-    server = ServerThread(ServerSettings(port=0), Actions(mark=deliveries.mark))
-    deliveries.tell_marks(server.show_marks)
+    server = ServerThread(ServerSettings(port=0), Actions(mark=marking(deliveries.recorder)))
+    deliveries.recorder.on_marks = server.show_marks
     server.start()
     server.open_session(SessionInfo(SESSION, "nano", "nano_at", 16_000))
     deliveries.start()
@@ -195,7 +197,7 @@ def test_from_one_page_to_the_history_and_to_every_page(tmp_path):
             '{"type":"ping"}',
         ):
             one.send(text)
-        assert "has no alert 77" in receive(one, "error")["detail"]
+        assert f"mark: session '{SESSION}' has no alert 77" in receive(one, "error")["detail"]
         assert "session: string should have at least 1" in receive(one, "error")["detail"]
         receive(one, "pong")
         told = receive(other, "marks")
@@ -210,7 +212,7 @@ def test_from_one_page_to_the_history_and_to_every_page(tmp_path):
 
 def test_a_server_without_a_history_says_so(tmp_path):
     deliveries = open_deliveries(validate({"delivery": {"history": {"record": "never"}}}), live=True)
-    server = ServerThread(ServerSettings(port=0), Actions(mark=deliveries.mark))
+    server = ServerThread(ServerSettings(port=0), Actions(mark=marking(deliveries.recorder)))
     server.start()
     with connect(f"ws://127.0.0.1:{server.port}/ws") as one:
         assert "mark" not in receive(one, "hello")["capabilities"]

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.audio.conditioning import Conditioner, Report, Trouble
+from streamer.audio.conditioning import Conditioner
 from streamer.events import FRAME_SAMPLES
+from streamer.events.plans import Report, Trouble
 
 
 def run(samples: np.ndarray, conditioner: Conditioner | None = None) -> tuple[np.ndarray, list[Report]]:

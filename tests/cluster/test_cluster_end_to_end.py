@@ -32,10 +32,10 @@ from streamer.cluster.connect import Cluster
 from streamer.cluster.wish import ModelWish
 from streamer.errors import EngineError, UsageError
 from streamer.events import Event, Status
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.choice import load_model
 from streamer.model.engine import Engine, Work
 from streamer.model.outline import ModelOutline
-from streamer.plans import DecodeTask, StepRequest
 from streamer.settings.cluster import ClusterSettings
 from streamer.settings.config import Settings
 

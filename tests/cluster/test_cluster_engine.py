@@ -11,8 +11,8 @@ from streamer.audio.mel import MelFrames
 from streamer.cluster.engine import STEP_S, RemoteEngine
 from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
 from streamer.errors import DeviceFailed, EngineError
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine, Work
-from streamer.plans import DecodeTask, StepRequest
 
 SECOND = 16_000
 

@@ -13,9 +13,9 @@ from random_whisper import random_model
 from streamer.audio.mel import MelFrames
 from streamer.cluster.wire import Refused, SentMel, SentWindow
 from streamer.errors import DeviceFailed, EngineError
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine, Padding
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
-from streamer.plans import DecodeTask, StepRequest
 
 SECOND = 16_000
 TASK = DecodeTask(language="en", max_new_tokens=6)

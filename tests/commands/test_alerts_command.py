@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alert_rules import parse_rules
 
 import streamer.commands.cli
 from streamer.alerts.history import AlertHistory
 from streamer.commands.alerts import explain_rule
-from streamer.settings.rules import AlertRules, parse_rules
+from streamer.settings.rules import AlertRules
 
 sys.path.append(str(Path(__file__).parents[1] / "alerts"))
 from alerts_made import alert

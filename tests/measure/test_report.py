@@ -12,10 +12,10 @@ from streamer.measure.report import (
     cell,
     draw_curves,
     evaluation_library,
-    machine_facts,
     publish,
     write_into,
-)  # fmt: skip
+)
+from streamer.model.machine_facts import machine_facts
 
 
 def report(**changes):
@@ -89,12 +89,6 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it():
 def test_the_page_says_whether_the_machine_was_loaded(load, word):
     result = {"machine": {**machine_facts(2), "load_1_5_15_min": [load, load, load]}}
     assert word in report(result=result).markdown()
-
-
-def test_the_facts_are_plain_values():
-    facts = machine_facts(2)
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["threads"] == 2
 
 
 def test_a_page_gets_the_report_in_the_place_of_its_section(tmp_path):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from random_whisper import noise_frames, random_whisper
 
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest
 
 SECOND = 16_000
 SPANS = (2.0, 5.0, 10.0)

@@ -8,10 +8,10 @@ from whisper.decoding import DecodingOptions, decode
 
 from streamer.audio.mel import MelFrames
 from streamer.errors import EngineError
+from streamer.events.plans import DecodeTask, StepRequest, StepResult
 from streamer.model.engine import Engine
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, StepRequest, StepResult
 
 SECOND = 16_000
 STEP = 6_400  # samples of one tap step

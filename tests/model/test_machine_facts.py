@@ -80,3 +80,9 @@ def test_a_file_that_cannot_be_written_is_done_without(tmp_path):
     assert [facts.value("one", Probe(number), bool) for number in (0.4, 0.5)] == [0.4, 0.5]
     (tmp_path / "folder.json").mkdir()
     assert MachineFacts(tmp_path / "folder.json").value("one", Probe(0.4), bool) == 0.4
+
+
+def test_what_a_bench_ran_on_is_plain_values():
+    found = machine_facts.machine_facts(2)
+    assert json.loads(json.dumps(found)) == found
+    assert found["threads"] == 2

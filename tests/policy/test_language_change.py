@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
+from streamer.events.plans import DecodeTask, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.language import ASK_SAMPLES, DOUBT_SAMPLES, TIMES, VERY_SURE, LanguageHold
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange, TextSession

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.plans import HypothesisWord
+from streamer.events.plans import HypothesisWord
 from streamer.policy.policies import (
     END_SAMPLES,
     NUMBER_SAMPLES,

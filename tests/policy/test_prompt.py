@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
-from streamer.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
+from streamer.events.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import PREVIOUS_TOKENS, START_TOKENS, Prompt, TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings, SpeechSettings, validate

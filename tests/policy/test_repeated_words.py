@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
+from streamer.events.plans import Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.plans import Beat, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.events.plans import Beat, Hop, Hypothesis, HypothesisWord, SegmentClosed, SegmentOpened, SpeechOver
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextSession
 from streamer.settings.config import PolicySettings, Settings, WindowSettings

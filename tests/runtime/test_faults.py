@@ -22,9 +22,9 @@ import streamer
 from streamer.audio.block import AudioBlock
 from streamer.audio.files import demo_path, read_audio
 from streamer.errors import DeviceFailed, EngineError
+from streamer.events.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.runtime import worker as workers
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.stream import Hearing, Listener

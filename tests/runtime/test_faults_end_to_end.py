@@ -83,6 +83,8 @@ def hang(self, work):
     return step(self, work)
 Engine.step = hang
 Engine.warm_up = lambda self: None
+from streamer.runtime import supervisor
+supervisor.HANG_S = 3.0  # instead of 10: three engines hang one after the other
 from streamer.commands.cli import program
 options = ["--model", "nano", "--no-server", "--quiet", "--jsonl", sys.argv[1]]
 sys.exit(program(["run", "--input", sys.argv[3], *options]))
@@ -92,7 +94,7 @@ sys.exit(program(["run", "--input", sys.argv[3], *options]))
 @pytest.mark.parametrize(("hangs", "status"), [(1, 0), (9, 1)])
 def test_a_model_that_hangs_is_said_and_replaced_or_the_program_ends_for_a_new_one(hangs, status, tmp_path):
     path = tmp_path / "events.jsonl"
-    command = [sys.executable, "-c", HANG, str(path), str(hangs), str(spoken(tmp_path, 16))]
+    command = [sys.executable, "-c", HANG, str(path), str(hangs), str(spoken(tmp_path, 12))]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LONG_S, cwd=ROOT, env=environment(), check=False
     )
@@ -190,9 +192,10 @@ def test_everybody_is_told_of_captions_that_cannot_be_written(tmp_path):
 def test_what_was_said_is_readable_by_its_owner_only(tmp_path):
     made = tmp_path / "out"
     files = ("--jsonl", str(tmp_path / "a.jsonl"), "--srt", str(tmp_path / "a.srt"), "--vtt", str(tmp_path / "a.vtt"))
-    assert run("--input", "demo", "--speed", "0", "--model", "nano", "--no-server", "--quiet", *files).returncode == 0
+    sound = str(spoken(tmp_path, 4))
+    assert run("--input", sound, "--speed", "0", "--model", "nano", "--no-server", "--quiet", *files).returncode == 0
     made.mkdir()
-    command = [sys.executable, "-m", "streamer.commands.cli", "transcribe", str(demo_path()), "--model", "nano"]
+    command = [sys.executable, "-m", "streamer.commands.cli", "transcribe", sound, "--model", "nano"]
     command += ["--output", str(made)]
     subprocess.run(command, check=True, timeout=LONG_S, cwd=ROOT, env=environment(), capture_output=True)
     written = [*tmp_path.glob("a.*"), *made.iterdir()]

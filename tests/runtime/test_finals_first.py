@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import streamer
 from streamer.audio.files import demo_path, read_audio
 from streamer.events import Transcript
+from streamer.events.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
 from streamer.model.engine import Engine
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, Hop, Plan, SegmentClosed, SegmentOpened, StepRequest, StepResult
 from streamer.runtime.lane import Lane
 from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S
 from streamer.runtime.stream import Hearing, Listener, Stream

@@ -9,9 +9,9 @@ from protocol import check_session
 
 from streamer.audio.files import demo_path, read_audio
 from streamer.events import Event, Gap, Tags, Transcript
+from streamer.events.plans import Plan
 from streamer.model.choice import load_model
 from streamer.model.engine import Engine
-from streamer.plans import Plan
 from streamer.runtime.handover import NOT_SENT, Handover, Kept
 from streamer.runtime.stream import Hearing, Listener, Stream
 from streamer.runtime.told import Told

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.plans import Hop, Plan, SegmentClosed, SegmentOpened
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened
 from streamer.runtime.overload import (
     CALM_S,
     OVERDUE_EVERY,

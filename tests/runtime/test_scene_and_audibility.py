@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from protocol import check_session
 
-from streamer.plans import Hop, SpanScores, StepResult
+from streamer.events.plans import Hop, SpanScores, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.runtime.session import HeadFacts, Session
 from streamer.settings.config import validate

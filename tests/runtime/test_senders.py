@@ -10,8 +10,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from streamer.runtime.inputs import Ingests, IngestSource
+from streamer.server.actions import IngestFullError
 from streamer.server.ingest import MAX_SENDERS, PcmQueue
-from streamer.server.messages import IngestFullError, IngestStart
+from streamer.server.messages import IngestStart
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import ServerSettings, Settings
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.audio.conditioning import Report, Trouble
 from streamer.events import SAMPLE_RATE
+from streamer.events.plans import Report, Trouble
 from streamer.runtime.signal_trouble import TROUBLE_SAMPLES, Condition, SignalTrouble, Stretch
 
 

@@ -12,7 +12,7 @@ from protocol import check_session
 from random_whisper import random_model
 
 from streamer.audio.block import AudioBlock
-from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
+from streamer.events.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.runtime.lane import Lane
 from streamer.runtime.overload import Drain
 from streamer.runtime.pipeline import Pipeline

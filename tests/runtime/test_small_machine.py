@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from streamer.plans import DecodeTask, Hop, SegmentOpened, StepRequest, StepResult
+from streamer.events.plans import DecodeTask, Hop, SegmentOpened, StepRequest, StepResult
 from streamer.runtime.worker import Worker
 from streamer.settings.config import WindowSettings
 

@@ -16,8 +16,8 @@ from random_whisper import random_whisper
 
 from streamer.commands.transcribe import transcribe
 from streamer.events import Alert, Event, Transcript
+from streamer.events.plans import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, Hypothesis, HypothesisWord, StepRequest, StepResult
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
 from streamer.runtime.session import Session

@@ -18,9 +18,9 @@ from random_whisper import random_whisper
 from streamer.audio.block import AudioBlock, empty
 from streamer.errors import InputError
 from streamer.events import Alert, Event
+from streamer.events.plans import AudioLost, StateChanged
 from streamer.model.head import HeadKind, HeadModule, HeadShape, TaggingHead
 from streamer.model.whisper import Model
-from streamer.plans import AudioLost, StateChanged
 from streamer.recipes.synthesis.sounds import ALARMS, DEVELOPMENT
 from streamer.runtime.stream import Listener, Stream
 from streamer.settings.config import GuardSettings, Settings, VadSettings, WindowSettings

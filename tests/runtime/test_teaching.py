@@ -25,8 +25,7 @@ from streamer.runtime.stream import Hearing
 from streamer.runtime.teaching import WAITING, Lessons, Teaching, cut
 from streamer.runtime.worker import Worker
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import IngestStart, MessageError
-from streamer.server.teaching import Teach
+from streamer.server.messages import IngestStart, MessageError, Teach
 from streamer.settings.config import validate
 from streamer.training.moments import moment_of
 from streamer.training.own_sounds import encoder_of, learn

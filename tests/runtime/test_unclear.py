@@ -7,8 +7,8 @@ import pytest
 from protocol import check_session
 
 from streamer.events import Alert, Event, Transcript
+from streamer.events.plans import HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.output.event_file import EventFile
-from streamer.plans import HypothesisWord, SegmentClosed, SegmentOpened
 from streamer.policy.prompt import TextModel
 from streamer.policy.text_session import TextChange
 from streamer.runtime.session import Session

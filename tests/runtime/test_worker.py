@@ -10,7 +10,7 @@ from random_whisper import random_model
 
 from streamer.errors import EngineError
 from streamer.events import Status
-from streamer.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
+from streamer.events.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.runtime.lane import Lane
 from streamer.runtime.overload import JUDGEMENTS_BEHIND, Drain
 from streamer.runtime.stream import Hearing, Listener

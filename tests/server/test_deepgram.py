@@ -13,10 +13,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from streamer.server.access import Allowance
+from streamer.server.actions import Actions, ModelFacts
 from streamer.server.deepgram import Listening
 from streamer.server.deepgram_results import About, Results, Wishes, wishes_of
-from streamer.server.messages import Actions, IngestStart, MessageError, ModelFacts
-from streamer.server.senders import Client
+from streamer.server.messages import IngestStart, MessageError
+from streamer.server.other_protocols import Client
 
 ACTIONS = Actions(model=lambda: ModelFacts("tiny", {"en": "english", "de": "german"}))
 TOKEN = "a-long-token"

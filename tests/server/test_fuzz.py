@@ -14,16 +14,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.events import Status
+from streamer.server import sockets
+from streamer.server.actions import Actions, Reply
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import (
-    Actions,
-    SessionInfo,
-    SetLanguage,
-    parse,
-    parse_start,
-    subscribe_from_query,
-)
-from streamer.server.teaching import Reply, Taught, Teach
+from streamer.server.messages import SessionInfo, SetLanguage, Taught, Teach, parse, parse_start, subscribe_from_query
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 
@@ -106,7 +100,10 @@ def server() -> Iterator[ServerThread]:
         open_ingest=lambda start: PcmQueue(start, "in"), set_language=obey, mark=lambda mark: None, teach=teach
     )
     running = ServerThread(ServerSettings(port=0, token="a-long-token", allow_set=True), actions)
-    running.start()
+    with pytest.MonkeyPatch.context() as patch:
+        # Who is refused with more than four messages in line is waited for: that is no test of the wait.
+        patch.setattr(sockets, "CLOSE_S", 0.2)
+        running.start()
     running.open_session(SessionInfo("main", "nano", None, 16_000))
     for seq in range(1, 4):
         running.publish(Status(session="main", seq=seq, audio_t=0.0, state="listening"))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from streamer.server.actions import Actions
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import Actions
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

@@ -14,8 +14,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from streamer.errors import InputError, StreamerError
 from streamer.events import Status
+from streamer.server.actions import Actions, IngestFullError
 from streamer.server.ingest import PcmPiece, PcmQueue
-from streamer.server.messages import Actions, IngestFullError, IngestStart, MessageError, SessionInfo, parse_start
+from streamer.server.messages import IngestStart, MessageError, SessionInfo, parse_start
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

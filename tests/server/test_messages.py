@@ -11,10 +11,10 @@ from streamer.server.messages import (
     Ping,
     SetLanguage,
     Subscribe,
+    Teach,
     parse,
     subscribe_from_query,
 )
-from streamer.server.teaching import Teach
 
 
 def test_what_clients_may_say():

@@ -16,9 +16,9 @@ import pytest
 from streamer.errors import ConfigError
 from streamer.events import Event, Sound, Status
 from streamer.server import sockets, websocket
+from streamer.server.actions import Actions, BusyError, ModelFacts, Upload
 from streamer.server.addresses import LOOPBACK_TRIES, TRIES
-from streamer.server.messages import Actions, BusyError, ModelFacts, Upload
-from streamer.server.one_port import is_http
+from streamer.server.sockets import is_http
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

@@ -9,7 +9,8 @@ from websockets.sync.client import connect
 
 from streamer.events import Status
 from streamer.monitor.fitting import fitting_of
-from streamer.server.messages import Actions, SessionHealth, SessionInfo
+from streamer.server.actions import Actions
+from streamer.server.messages import SessionHealth, SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.monitor import MonitorSettings
 

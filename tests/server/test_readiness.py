@@ -52,7 +52,7 @@ def test_without_any_session_it_is_ready_once_it_takes_senders():
 @pytest.mark.parametrize("new_samples", [0, 8000])
 def test_the_program_says_so_when_the_model_fails(new_samples):
     """What this reads is what `runtime.overload` writes."""
-    from streamer.plans import Hop
+    from streamer.events.plans import Hop
     from streamer.runtime.overload import Backlog, Job
     from streamer.settings.config import WindowSettings
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.server.messages import Actions, MessageError, ModelFacts
+from streamer.server.actions import Actions, ModelFacts
+from streamer.server.messages import MessageError
+from streamer.server.other_protocols import CommittedText
 from streamer.server.realtime import Config, Items
-from streamer.server.senders import CommittedText
 
 ACTIONS = Actions(model=lambda: ModelFacts("tiny", {"en": "english", "de": "german"}))
 

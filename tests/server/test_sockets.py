@@ -14,9 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from streamer.server import sockets
+from streamer.server.actions import Actions, IngestFullError, IngestSink
 from streamer.server.addresses import LOOPBACK_TRIES, TRIES, Addresses
 from streamer.server.ingest import PcmQueue
-from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart
+from streamer.server.messages import IngestStart
 from streamer.server.websocket import ServerThread
 
 TOKEN = "a-long-token"

@@ -16,9 +16,9 @@ from websockets.sync.client import ClientConnection, connect
 from streamer.errors import ConfigError
 from streamer.events import Event, Status, Tag, Tags
 from streamer.server import readers, sockets, websocket
+from streamer.server.actions import Actions, Reply
 from streamer.server.hub import HubLimits
-from streamer.server.messages import Ack, Actions, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage
-from streamer.server.teaching import Reply, Taught, Teach
+from streamer.server.messages import Ack, Flush, MessageError, SessionHealth, SessionInfo, SetLanguage, Taught, Teach
 from streamer.server.websocket import ServerThread
 from streamer.settings.server import ServerSettings
 

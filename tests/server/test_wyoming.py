@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from streamer.errors import ConfigError
-from streamer.server.messages import Actions, IngestFullError, IngestSink, IngestStart, MessageError
+from streamer.server.actions import Actions, IngestFullError, IngestSink
+from streamer.server.messages import IngestStart, MessageError
 from streamer.server.websocket import ServerThread
 from streamer.server.wyoming import MAX_PAYLOAD, Message, Transcription, read_message
 from streamer.settings.server import ServerSettings

@@ -1,10 +1,11 @@
 import pytest
 import yaml
+from alert_rules import parse_rules
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
-from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, hours, parse_rules
+from streamer.settings.rules import AlertRule, AlertRules, SoundSettings, hours
 
 PROMISED = ["siren", "smoke_alarm", "co_alarm", "alarm_clock", "glass", "baby_cry", "knock", "doorbell", "telephone"]
 PROMISED += ["dog", "car_horn", "gunshot", "explosion", "scream"]

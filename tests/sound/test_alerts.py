@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from alert_rules import parse_rules
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamer.errors import ConfigError
 from streamer.events import Tag
-from streamer.plans import SpanScores
-from streamer.settings.rules import AlertRule, AlertRules, parse_rules
+from streamer.events.plans import SpanScores
+from streamer.settings.rules import AlertRule, AlertRules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.events import combine
 from streamer.sound.labels import find

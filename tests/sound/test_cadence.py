@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alert_rules import parse_rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.audio.files import read_audio
 from streamer.recipes.synthesis import sounds
-from streamer.settings.rules import parse_rules
 from streamer.sound.alerts import AlertEngine
 from streamer.sound.patterns.cadence import CadenceDetector
 from streamer.sound.patterns.state import DOUBTFUL_SCORE, CadencePhase
@@ -160,14 +160,21 @@ def test_an_alarm_raises_its_rule_and_clears_it():
     assert abs(changes[1].end_sample / RATE - 4 - sound.end_s) < 0.5
 
 
+@cache
+def second_by_second():
+    """Twelve seconds of T3 and five of yelp, and the patterns after each whole second."""
+    samples = np.concatenate([alarm("t3")[0][: 12 * RATE], alarm("yelp")[0][2 * RATE : 7 * RATE]])
+    detector = CadenceDetector()
+    return samples, [detector.step(samples[at : at + RATE], at + RATE) for at in range(0, samples.size, RATE)]
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.sampled_from([7, 160, 1600, 3333, 4000, 8000, 15_999]), min_size=1, max_size=5))
 def test_any_chunking_gives_the_same_patterns(sizes):
-    samples = np.concatenate([alarm("t3")[0][: 12 * RATE], alarm("yelp")[0][2 * RATE : 7 * RATE]])
-    at_once, split, turn = CadenceDetector(), CadenceDetector(), cycle([*sizes, RATE])
-    for end in range(RATE, samples.size + 1, RATE):
-        whole = at_once.step(samples[end - RATE : end], end)
-        at, parts = end - RATE, []
+    samples, seconds = second_by_second()
+    split, turn = CadenceDetector(), cycle([*sizes, RATE])
+    for number, whole in enumerate(seconds):
+        at, end, parts = number * RATE, (number + 1) * RATE, []
         while at < end:
             size = min(next(turn), end - at)
             parts.append(split.step(samples[at : at + size], at + size))

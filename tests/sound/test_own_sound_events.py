@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.plans import OwnScore
+from streamer.events.plans import OwnScore
 from streamer.settings.own_sounds import own_rule, with_own_rules
 from streamer.settings.rules import AlertRules
 from streamer.sound.alerts import AlertEngine

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.plans import SpanScores
+from streamer.events.plans import SpanScores
 from streamer.settings.rules import SoundSettings
 from streamer.sound.events import SoundEvents, combine
 from streamer.sound.labels import find

@@ -42,8 +42,8 @@ def test_cached_taps_equal_fresh_ones(place, model, tmp_path, stored):
 
 def test_taps_are_those_that_the_live_engine_judges(place, model):
     from streamer.audio.mel import MelFrames
+    from streamer.events.plans import StepRequest
     from streamer.model.engine import Engine
-    from streamer.plans import StepRequest
 
     seen = []
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.plans import Beat, Hop, SegmentClosed, SegmentOpened
+from streamer.events.plans import Beat, Hop, SegmentClosed, SegmentOpened
 from streamer.settings.config import Settings, VadSettings, WindowSettings
 from streamer.vad.planner import Gate, GateState, Planner, VoiceFrame
 from streamer.vad.voice import VoiceDetector

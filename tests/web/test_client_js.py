@@ -16,7 +16,8 @@ from playwright._impl._driver import compute_driver_executable  # noqa: E402
 
 import streamer  # noqa: E402
 from streamer.events import Status  # noqa: E402
-from streamer.server.messages import Ack, Actions, IngestStart, SessionInfo  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
+from streamer.server.messages import Ack, IngestStart, SessionInfo  # noqa: E402
 from streamer.server.websocket import ServerThread  # noqa: E402
 
 NODE = compute_driver_executable()[0]  # a node with WebSocket comes with playwright

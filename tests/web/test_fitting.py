@@ -11,7 +11,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from streamer.events import Alert, Scene, SceneScores  # noqa: E402
 from streamer.monitor.fitting import fitting_of  # noqa: E402
-from streamer.server.messages import Actions  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
 from streamer.settings.config import validate  # noqa: E402
 from streamer.settings.monitor import MonitorSettings  # noqa: E402
 

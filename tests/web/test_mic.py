@@ -12,8 +12,9 @@ from playwright.sync_api import Page, expect  # noqa: E402
 from scene import Scene  # noqa: E402
 
 from streamer.errors import UsageError  # noqa: E402
+from streamer.server.actions import Actions, IngestFullError  # noqa: E402
 from streamer.server.ingest import PcmQueue  # noqa: E402
-from streamer.server.messages import Actions, IngestFullError, IngestStart, SessionHealth, SessionInfo  # noqa: E402
+from streamer.server.messages import IngestStart, SessionHealth, SessionInfo  # noqa: E402
 
 FAKE = ["--use-fake-device-for-media-stream", "--host-resolver-rules=MAP mic.test 127.0.0.1"]  # it beeps every second
 TWENTY_TIMES_THE_SOUND = """async () => {

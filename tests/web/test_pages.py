@@ -10,12 +10,8 @@ from browsing import CONTRASTS, PHONE, join, received, texts  # noqa: E402
 from playwright.sync_api import WebSocketRoute, expect  # noqa: E402
 from scene import SIREN_TAGS, Scene, minute  # noqa: E402
 
-from streamer.server.messages import (  # noqa: E402
-    Ack,
-    Actions,
-    SessionHealth,
-    SessionInfo,
-)
+from streamer.server.actions import Actions  # noqa: E402
+from streamer.server.messages import Ack, SessionHealth, SessionInfo  # noqa: E402
 
 
 def test_viewer_shows_the_minute(serve, opened):

@@ -11,12 +11,9 @@ from scene import SIREN_TAGS, TALK_TAGS, Scene, minute  # noqa: E402
 
 from streamer.alerts.deliveries import open_deliveries  # noqa: E402
 from streamer.alerts.history import AlertHistory  # noqa: E402
-from streamer.server.messages import (  # noqa: E402
-    Actions,
-    MessageError,
-    SessionHealth,
-    SessionInfo,
-)
+from streamer.runtime.client_actions import marking  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo  # noqa: E402
 from streamer.settings.config import validate  # noqa: E402
 
 
@@ -28,8 +25,8 @@ def test_a_false_alarm_is_marked_with_the_keyboard_kept_and_taken_back(serve, op
     path = tmp_path / "alerts.jsonl"
     settings = validate({"delivery": {"history": {"path": str(path), "record": "always"}}})
     deliveries = open_deliveries(settings, live=True)
-    server = serve(Actions(mark=deliveries.mark))
-    deliveries.tell_marks(server.show_marks)
+    server = serve(Actions(mark=marking(deliveries.recorder)))
+    deliveries.recorder.on_marks = server.show_marks
     deliveries.start()
     for event in minute():
         server.publish(event)

@@ -13,7 +13,8 @@ from scene import Scene, minute  # noqa: E402
 
 from streamer import events  # noqa: E402
 from streamer.server import websocket  # noqa: E402
-from streamer.server.messages import Actions, MessageError, SessionHealth, SessionInfo, SetLanguage  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
+from streamer.server.messages import MessageError, SessionHealth, SessionInfo, SetLanguage  # noqa: E402
 
 SIZES = [{"width": 390, "height": 844}, {"width": 1280, "height": 800}]
 TOKEN = "a-long-token"

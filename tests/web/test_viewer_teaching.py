@@ -8,8 +8,12 @@ from playwright.sync_api import expect  # noqa: E402
 from scene import Scene  # noqa: E402
 
 from streamer.events import Sound  # noqa: E402
-from streamer.server.messages import Actions, MessageError  # noqa: E402
-from streamer.server.teaching import Taught, Teach  # noqa: E402
+from streamer.server.actions import Actions  # noqa: E402
+from streamer.server.messages import (  # noqa: E402
+    MessageError,
+    Taught,
+    Teach,
+)
 
 TOKEN = "open sesame"
 

@@ -41,7 +41,8 @@ from streamer.bench.chaos.faults import (
 from streamer.bench.soak import committed
 from streamer.events import SAMPLE_RATE
 from streamer.measure.invariants import BrokenInvariant, check_session, must
-from streamer.measure.report import Report, Table, load, machine_facts
+from streamer.measure.report import Report, Table
+from streamer.model.machine_facts import load, machine_facts
 from streamer.model.whisper import Model
 from streamer.runtime.stream import Stream
 from streamer.settings.config import Settings

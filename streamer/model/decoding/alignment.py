@@ -18,8 +18,8 @@ from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import Tokenizer
 
 from streamer.events import FRAME_SAMPLES
+from streamer.events.plans import HypothesisWord
 from streamer.model.decoding.search import Decoded
-from streamer.plans import HypothesisWord
 
 MEDIAN_WIDTH = 7
 PREPENDED = "\"'“¿([{-"  # joined with the word that follows; as in openai-whisper

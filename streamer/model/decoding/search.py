@@ -15,12 +15,12 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
 from streamer.errors import EngineError
+from streamer.events.plans import DecodeTask, Task
 from streamer.model.decoding.decoder import Decoder, spoken_languages
 from streamer.model.decoding.filters import LogitFilters, gumbel_noise, log_mass
 from streamer.model.decoding.kv_cache import TEXT_ENDS, KVCache
 from streamer.model.graphs import buckets_up_to
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import AudioEncoder, Whisper
 
 from streamer.events import FRAME_SAMPLES
+from streamer.events.plans import DecodeTask
 from streamer.model.context_adapter import adapted_matrices
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.encoder import TAP_POOL
 from streamer.model.tensor_files import load_safely
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 from streamer.training.context.windows import Samples, Window, Windows
 
 TEACHER_MARGIN = 640  # positions of silence behind the window that the teacher hears: with 512 it reads as with 30 s

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from streamer.errors import UsageError
 from streamer.events import SAMPLE_RATE
+from streamer.events.plans import DecodeTask
 from streamer.measure.recordings import SOUNDS, Recording, read_recordings
 from streamer.measure.word_errors import WordErrors, normaliser, total, word_errors
 from streamer.model.checkpoint import load_module
 from streamer.model.context_adapter import ContextAdapter
 from streamer.model.encoder import encoder_sha256
-from streamer.plans import DecodeTask
 from streamer.training.context import loop
 from streamer.training.context.loop import Reader
 from streamer.training.context.windows import Windows

@@ -11,6 +11,7 @@ from random_whisper import ENGLISH, MULTILINGUAL, random_model, random_whisper
 from whisper.model import disable_sdpa
 from whisper.timing import dtw_cpu, find_alignment, median_filter, merge_punctuations
 
+from streamer.events.plans import DecodeTask, HypothesisWord
 from streamer.model.decoding.alignment import (
     APPENDED,
     PREPENDED,
@@ -22,7 +23,6 @@ from streamer.model.decoding.alignment import (
 )
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask, HypothesisWord
 
 FRAME = 320  # samples
 

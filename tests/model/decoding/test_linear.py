@@ -6,11 +6,11 @@ import torch
 from random_whisper import random_model
 from whisper.model import ModelDimensions, Whisper
 
+from streamer.events.plans import DecodeTask
 from streamer.model import linear
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.linear import FEW_ROWS, Affine, Projection, Vocabulary
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_whisper import random_whisper
 
+from streamer.events.plans import DecodeTask
 from streamer.model.decoding import decoder, filters, kv_cache
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import recorder_for
 from streamer.model.memory import send
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 
 
 def searches(seed: int, recorder, *, mends: bool = False, ending: float = 2.0, **options):

@@ -7,10 +7,10 @@ from whisper.decoding import DecodingOptions, decode
 from whisper.model import Whisper
 
 from streamer.errors import EngineError
+from streamer.events.plans import DecodeTask
 from streamer.model.decoding.filters import log_mass
 from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.whisper import Model
-from streamer.plans import DecodeTask
 
 BUDGET = 40
 KINDS = [(0, MULTILINGUAL, 80), (1, ENGLISH, 80), (2, WITH_CANTONESE, 128), (3, MULTILINGUAL, 80)]

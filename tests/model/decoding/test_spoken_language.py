@@ -8,10 +8,10 @@ import torch
 from random_whisper import ENGLISH, noise_frames, random_model
 
 from streamer.errors import EngineError
+from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.decoding.kv_cache import KVCache
 from streamer.model.decoding.search import AudioWindow, GreedySearch
 from streamer.model.engine import Engine
-from streamer.plans import DecodeTask, StepRequest
 
 
 def window(seed: int) -> AudioWindow:

@@ -1,7 +1,7 @@
 """The events of protocol version 1, as frozen records with an exact JSON form.
 
 A session's events carry `session`, `seq` and `audio_t`; connection messages carry none of them and are made by
-`streamer.output` and `streamer.alerts`. All times are seconds on the capture clock: sample index / 16,000.
+`streamer.server.messages`. All times are seconds on the capture clock: sample index / 16,000.
 """
 
 import json

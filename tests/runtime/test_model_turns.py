@@ -1,4 +1,4 @@
-"""The model on loan: behind the live streams, in their thread, and never for ever."""
+"""The model, one use of it at a time: steps that are taken over or never end; loans, behind the live streams."""
 
 import threading
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streamer.errors import EngineError
-from streamer.runtime.loans import PATIENCE_S, Loans
+from streamer.runtime.model_turns import HANG_TIMES, PATIENCE_S, Loans, ModelTurns, Phase, TakenOver
 from streamer.runtime.worker import Worker
 
 
@@ -72,3 +72,45 @@ def test_at_the_end_nobody_waits_for_ever():
     assert sorted(got) == ["done", "the program ends"]
     with pytest.raises(EngineError, match="the program ends"):
         one.lend(lambda: 1)
+
+
+class Turns:
+    """The turns at an engine that does what the test says, by a clock that the test moves."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.now_s, self.ready, left = 0.0, threading.Condition(), iter(steps)
+        engine: Any = SimpleNamespace(step=lambda work: next(left)(self) or ["found"])
+        self.turns = ModelTurns(engine, lambda: engine, self.ready, lambda: self.now_s)
+
+
+def test_what_a_turn_finds_is_not_used_once_another_thread_has_the_sessions():
+    def taken(one: Turns) -> None:
+        with one.ready:
+            one.turns.enter(Phase.TAKEN)
+
+    def replaced(one: Turns) -> None:
+        one.turns.new_owner()
+
+    for lost in (taken, replaced):
+        one = Turns(lost)
+        with pytest.raises(TakenOver):
+            one.turns.step([])
+    assert Turns(lambda one: None).turns.step([]) == ["found"]
+
+
+def test_a_turn_never_ends_that_takes_far_longer_than_any_before():
+    seen: list[tuple[float, bool]] = []
+
+    def takes(seconds: float) -> Any:
+        def step(one: Turns) -> None:
+            one.now_s += seconds
+            seen.append((one.turns.taken_s, one.turns.never_ends(10.0)))
+
+        return step
+
+    lengths_s = (9.0, 10.0, HANG_TIMES * 10.0 - 1.0, HANG_TIMES * (HANG_TIMES * 10.0 - 1.0))
+    one = Turns(*map(takes, lengths_s))
+    for _ in lengths_s:
+        one.turns.step([])
+    assert seen == [(9.0, False), (10.0, False), (39.0, False), (156.0, True)]
+    assert one.turns.taken_s == 0.0

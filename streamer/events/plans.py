@@ -6,12 +6,12 @@ All positions are absolute sample indices on the capture clock (16 kHz).
 """
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.conditioning import Report
 from streamer.events import State
 
 Task = Literal["transcribe", "translate"]
@@ -96,6 +96,28 @@ class AudioLost(PlanBase):
     lost_from: int
     lost_to: int
     reason: str
+
+
+class Trouble(Enum):
+    """What was wrong."""
+
+    NOT_FINITE = "not_finite"  # NaN or infinity: zeros now, lost
+    DC_OFFSET = "dc_offset"  # taken out from here on
+    CLIPPING = "clipping"  # the recording level is too high; what is beyond full scale was clamped
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The conditioner found it in [start_sample, end_sample), absolute; `samples` is how many of them it concerns.
+
+    NOT_FINITE is reported when the stretch is over; DC_OFFSET and CLIPPING once per episode, when it begins.
+    """
+
+    trouble: Trouble
+    start_sample: int
+    end_sample: int
+    samples: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
