@@ -10,6 +10,7 @@ from websockets.asyncio.server import serve as listen
 
 from streamer.client import Client, EventsGap, Heartbeat, Hello, Ingest, LanguageSet, Pong, RefusedError, Unknown
 from streamer.client import connection as client_connection
+from streamer.errors import StreamerError
 from streamer.events import Event, Status
 from streamer.server.actions import Actions
 from streamer.server.hub import HubLimits
@@ -320,6 +321,82 @@ def test_a_sender_that_is_not_wanted_leaves_its_connection():
                 await gone.wait()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("close_code", [4000, 1012, 1013, None])
+def test_a_session_goes_on_at_the_next_server_with_what_that_one_asks_for(monkeypatch, close_code):
+    """The first two are gone in the middle, the second before it said anything; None: without a word."""
+    monkeypatch.setattr(client_connection, "RETRY_S", 0.01)
+    starts, heard = list[dict[str, object]](), list[bytes]()
+    sound = bytes(range(250)) * 1280  # ten seconds
+
+    async def handle(socket):
+        hello = {"v": 1, "type": "hello", "version": 1, "run": "r", "sessions": [], "capabilities": ["resume"]}
+        await socket.send(json.dumps(hello))
+        starts.append(json.loads(await socket.recv()))
+        heard.append(b"")
+        if len(starts) == 2:
+            return socket.transport.abort()
+        goes_on = {"audio_t": 2.5} if len(starts) == 3 else {}
+        await socket.send(json.dumps({"v": 1, "type": "started", "session": "in1", **goes_on}))
+        for seq in range(1, len(starts) + 1):  # all that is known comes again
+            event = {"v": 1, "type": "status", "session": "in1", "seq": seq, "audio_t": 0.5, "detail": ""}
+            await socket.send(json.dumps(event | {"state": "listening"}))
+        while isinstance(message := await socket.recv(), bytes):
+            heard[-1] += message
+            if len(starts) == 1 and len(heard[-1]) >= 96_000:
+                return await socket.close(close_code) if close_code else socket.transport.abort()
+        return None
+
+    async def scenario():
+        async with listen(handle, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with asyncio.timeout(20), Ingest(url, sample_rate=16_000) as ingest:
+                told = asyncio.create_task(_numbers(ingest))
+                for at in range(0, len(sound), 32_000):
+                    await ingest.send_audio(sound[at : at + 32_000])
+                    await asyncio.sleep(0)
+                await ingest.stop()
+                return await told
+
+    async def _numbers(ingest: Ingest) -> list[int]:
+        return [event.seq async for event in ingest.events() if isinstance(event, Event)]
+
+    assert asyncio.run(scenario()) == [1, 2, 3]
+    assert "session" not in starts[0]
+    assert {(start["session"], start["audio_t"]) for start in starts[1:]} == {("in1", 0.0)}
+    assert heard[2] == sound[80_000:]
+
+
+def test_a_session_that_is_kept_nowhere_ends_with_its_connection(monkeypatch):
+    monkeypatch.setattr(client_connection, "RETRY_S", 0.01)
+    capabilities: list[str] = []
+    count = [0]
+
+    async def handle(socket):
+        hello = {"v": 1, "type": "hello", "version": 1, "run": "r", "sessions": [], "capabilities": capabilities}
+        await socket.send(json.dumps(hello))
+        await socket.recv()
+        count[0] += 1
+        if count[0] > 1:
+            await socket.send(json.dumps({"v": 1, "type": "error", "detail": "session: 'in1' is not kept here"}))
+            return await socket.close(1008)
+        await socket.send(json.dumps({"v": 1, "type": "started", "session": "in1"}))
+        return await socket.close(1012, "restarting")
+
+    async def scenario():
+        async with listen(handle, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with asyncio.timeout(20), Ingest(url, sample_rate=16_000) as ingest:
+                with pytest.raises(StreamerError, match="1012 restarting"):
+                    assert [event async for event in ingest.events()] == []
+
+    asyncio.run(scenario())
+    assert count[0] == 1  # this server never said that it goes on
+    capabilities.append("resume")
+    count[0] = 0
+    asyncio.run(scenario())
+    assert count[0] == 2
 
 
 def test_it_needs_nothing_of_what_the_program_runs_on():

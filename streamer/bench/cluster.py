@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.audio.files import demo_path, read_audio
-from streamer.bench.simulate import BATCH, GATHER_S, Costs, Fleet, simulate
+from streamer.bench.simulate import BATCH, GATHER_S, Costs, Fleet, simulate, with_call_cost
 from streamer.bench.throughput import Timed, fixed_hop, run_streams
 from streamer.cluster.connect import Cluster
 from streamer.cluster.engine import RemoteEngine
@@ -86,10 +86,12 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
             engines.append(_engines(remote, windows, count))
             say(f"cluster: {overhead}, {engines[-1]}")
             if count == plan.replicas:
-                # half of the streams say what things cost beside each other; with that all of them are foretold
+                # half of the streams say what things cost beside each other; with that all of them are foretold. They
+                # run before and after those, as other programs may take more of the machine at one time than another
                 half = _paced(replace(plan, kills=0), cluster, remote, recordings[::2], say)
                 paced = _paced(plan, cluster, remote, recordings, say)
-    costs = _costs(steps_s, overhead, half, len(half.heard))
+                half = half.and_again(_paced(replace(plan, kills=0), cluster, remote, recordings[::2], say))
+    costs = _costs(steps_s, overhead, half, plan)
     fleet = Fleet(streams=plan.streams, replicas=plan.replicas, seconds=max(60.0, plan.seconds))
     row = paced.row(plan.replicas) | _compared(paced.heard, _alone(here, recordings))
     return {
@@ -237,6 +239,17 @@ class _Paced:
         """That were asked for."""
         return sum(count for count, _ in self.rounds)
 
+    def and_again(self, other: "_Paced") -> "_Paced":
+        """The same streams twice, as one run of twice the time."""
+        steps = dict(self.steps)
+        for size, (count, total_s) in other.steps.items():
+            known_count, known_s = steps.get(size, (0, 0.0))
+            steps[size] = known_count + count, known_s + total_s
+        return replace(
+            self, rounds=[*self.rounds, *other.rounds], steps=steps,
+            took_s=self.took_s + other.took_s, worked_s=self.worked_s + other.worked_s,
+        )  # fmt: skip
+
     def row(self, replicas: int) -> dict[str, Any]:
         """For the table."""
         batches = sum(count for count, _ in self.steps.values())
@@ -255,7 +268,7 @@ class _Paced:
 
 def _paced(plan: Plan, cluster: Cluster, remote: RemoteEngine, recordings: Sequence[Samples], say: Say) -> _Paced:
     """The streams in real time."""
-    watched, before, resent, sending_s = _Watched(remote), cluster.facts(), remote.resent, remote.sending_s
+    watched, before, resent, sending_s = _Watched(remote), cluster.facts(), remote.facts.resent, remote.sending_s
     killer = _Killer(cluster, plan, say)
     began_s, began_work_s = time.monotonic(), time.process_time()
     killer.start()
@@ -264,34 +277,42 @@ def _paced(plan: Plan, cluster: Cluster, remote: RemoteEngine, recordings: Seque
     killer.stop()
     steps: dict[int, tuple[int, float]] = {}
     for pid, one in cluster.facts().items():
-        for size, (count, total_s) in one["steps"].items():
-            old_count, old_s = before.get(pid, {"steps": {}})["steps"].get(size, (0, 0.0))
+        earlier = before[pid].batches if pid in before else {}
+        for size, (count, total_s) in one.batches.items():
+            old_count, old_s = earlier.get(size, (0, 0.0))
             known_count, known_s = steps.get(size, (0, 0.0))
             steps[size] = known_count + count - old_count, known_s + total_s - old_s
     return _Paced(
-        heard, watched.rounds, steps, len(killer.killed), remote.resent - resent, took_s,
+        heard, watched.rounds, steps, len(killer.killed), remote.facts.resent - resent, took_s,
         worked_s - (remote.sending_s - sending_s),
     )  # fmt: skip
 
 
-def _costs(steps_s: Mapping[int, float], overhead: Mapping[str, float], paced: _Paced, streams: int) -> Costs:
-    """The steps of an engine that was alone, scaled to what engines needed beside everything else that runs here; and
-    what of the rounds was no step.
+def _costs(steps_s: Mapping[int, float], overhead: Mapping[str, float], paced: _Paced, plan: Plan) -> Costs:
+    """The steps of an engine that was alone, scaled to what engines needed beside everything else that runs here.
+
+    The way to an engine and back is what rounds of one window took beside their step: there nothing waits for anything
+    else. What larger rounds took more than the same rounds simulated is what calls cost at the engines.
     """
     alone = Costs(steps_s=steps_s, send_s=0.0, finish_s=0.0, way_s=0.0, windows_per_s=1.0)
     expected_s = sum(count * alone.step_s(size) for size, (count, _) in paced.steps.items())
     stepped_s = sum(total_s for _, total_s in paced.steps.values())
-    batches, rounds = sum(count for count, _ in paced.steps.values()), max(1, len(paced.rounds))
     scale = stepped_s / max(expected_s, 1e-9)
     send_s = overhead["send_ms"] / 1000
-    waited_s = sum(round_s for _, round_s in paced.rounds) / rounds - send_s * paced.windows / rounds
-    return Costs(
+    singles = [round_s for windows, round_s in paced.rounds if windows == 1]
+    way_s = overhead["way_ms"] / 1000
+    if len(singles) >= ROUNDS and 1 in paced.steps:
+        count, total_s = paced.steps[1]
+        way_s = statistics.fmean(singles) - send_s - GATHER_S - total_s / max(1, count)
+    costs = Costs(
         steps_s={size: step_s * scale for size, step_s in steps_s.items()},
         send_s=send_s,
         finish_s=paced.worked_s / max(1, paced.windows),
-        way_s=max(0.0, waited_s - stepped_s / max(1, batches) - GATHER_S),
-        windows_per_s=paced.windows / paced.took_s / streams,
+        way_s=max(0.0, way_s),
+        windows_per_s=paced.windows / paced.took_s / len(paced.heard),
     )
+    fleet = Fleet(streams=len(paced.heard), replicas=plan.replicas, seconds=max(60.0, plan.seconds))
+    return with_call_cost(costs, fleet, statistics.fmean(round_s for _, round_s in paced.rounds))
 
 
 class _Killer:

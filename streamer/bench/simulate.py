@@ -3,7 +3,8 @@
 Streams bring a hop every half second, of which some need the model. Each ingress does as `Worker` does: it takes the
 windows that wait, one of a stream and 16 at most, sends each to a replica (the emptier of two drawn at random, as Ray
 Serve does), and goes on when all are answered. Each replica does as `Replica` does: it gathers for 2 ms what comes, up
-to its batch, and needs for it what an engine needed for so many windows. Nothing else of the network is simulated.
+to its batch, needs for it what an engine needed for so many windows, and for each of them what a call costs there: its
+event loop and its engine share one interpreter. Nothing else of the network is simulated.
 
 Pure: no clock, and the same numbers for the same seed.
 """
@@ -15,7 +16,7 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ HOP_S = 0.5
 BATCH = 16  # windows that an ingress sends at once, and that a replica does at once
 GATHER_S = 0.002
 SENDERS = 128  # that an ingress takes at most
+CALIBRATED = 12  # halvings of what is not known
 FULL_S = 1.0  # windows that are answered later than this at the median: the cluster does not carry these streams
 
 
@@ -36,7 +38,8 @@ class Costs:
     """What was measured. `steps_s`: seconds of an engine for so many windows at once.
 
     `send_s`, `finish_s`: of an ingress, for each window, to send it and for all else that its sound needs; `way_s`:
-    from there to a replica and back, without the time in which it gathers. `windows_per_s`: that a stream brings.
+    from there to a replica and back, without the time in which it gathers, where nothing else is on the way; `call_s`:
+    of a replica, for each window beside its step: to unpack it, to answer. `windows_per_s`: that a stream brings.
     """
 
     steps_s: Mapping[int, float]
@@ -44,6 +47,7 @@ class Costs:
     finish_s: float
     way_s: float
     windows_per_s: float
+    call_s: float = 0.0
 
     def in_ms(self) -> dict[str, float]:
         """All but the steps, as plain values."""
@@ -51,6 +55,7 @@ class Costs:
             "send_ms": round(1000 * self.send_s, 3),
             "finish_ms": round(1000 * self.finish_s, 3),
             "way_ms": round(1000 * self.way_s, 3),
+            "call_ms": round(1000 * self.call_s, 3),
             "windows_per_s": round(self.windows_per_s, 3),
         }
 
@@ -201,7 +206,7 @@ class _Run:
         if self._now >= self._begin_s:
             replica.work_s += step_s
             self._batches.append(size)
-        self._at(self._now + step_s, 3, number, size)
+        self._at(self._now + step_s + size * self._costs.call_s, 3, number, size)
 
     def _stepped(self, number: int, size: int) -> None:
         """Its answers go out, and the next batch begins with what came meanwhile."""
@@ -239,7 +244,21 @@ class _Run:
 
 def capacity(costs: Costs, busy: float = 0.7) -> float:
     """Streams for each replica at which it is busy for this share of the time, with batches as large as they get."""
-    return max(size / step_s for size, step_s in costs.steps_s.items()) * busy / costs.windows_per_s
+    fastest = max(size / (step_s + size * costs.call_s) for size, step_s in costs.steps_s.items())
+    return fastest * busy / costs.windows_per_s
+
+
+def with_call_cost(costs: Costs, fleet: Fleet, round_s: float) -> Costs:
+    """The costs with the `call_s` with which the simulated rounds of a fleet take as long on the average as measured.
+
+    0 where they take longer without it.
+    """
+    low, high = 0.0, round_s
+    for _ in range(CALIBRATED):
+        middle = (low + high) / 2
+        found_s = simulate(replace(costs, call_s=middle), fleet)["round_mean_ms"] / 1000
+        low, high = (middle, high) if found_s < round_s else (low, middle)
+    return replace(costs, call_s=low)
 
 
 def fleet_for(costs: Costs, streams: int, busy: float = 0.7, seconds: float = 20.0) -> Fleet:
@@ -249,7 +268,8 @@ def fleet_for(costs: Costs, streams: int, busy: float = 0.7, seconds: float = 20
     replicas there are.
     """
     replicas = math.ceil(streams / capacity(costs, busy))
-    round_s = BATCH * (costs.send_s + costs.finish_s) + costs.way_s + GATHER_S + 1.5 * costs.step_s(BATCH)
+    batch_s = costs.step_s(BATCH) + BATCH * costs.call_s
+    round_s = BATCH * (costs.send_s + costs.finish_s) + costs.way_s + GATHER_S + 1.5 * batch_s
     ingresses = max(1, math.ceil(streams * costs.windows_per_s * round_s / BATCH / busy), math.ceil(streams / SENDERS))
     return Fleet(streams=streams, replicas=replicas, ingresses=ingresses, seconds=seconds)
 
@@ -282,6 +302,7 @@ def read_costs(path: Path) -> Costs:
             send_s=found["costs"]["send_ms"] / 1000,
             finish_s=found["costs"]["finish_ms"] / 1000,
             way_s=found["costs"]["way_ms"] / 1000,
+            call_s=found["costs"].get("call_ms", 0.0) / 1000,
             windows_per_s=found["costs"]["windows_per_s"],
         )
     except OSError as error:

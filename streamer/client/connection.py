@@ -19,7 +19,7 @@ from dataclasses import replace
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -64,7 +64,9 @@ class Client:
         `ssl`: which certificates are believed; None: those that the system believes.
         """
         self._ssl = ssl
-        self._address, self._token, self._reconnect = address(url, "ws"), token, reconnect
+        # a server of a cluster that does not have the session looks for it, and says so in its `hello`
+        query = urlencode({"for": session}) if session else ""
+        self._address, self._token, self._reconnect = address(url, "ws", query), token, reconnect
         self._types, self._session, self._first_seq = types, session, since_seq
         self._socket: ClientConnection | None = None
         self._run = ""  # of the server; numbers of another run mean nothing
@@ -81,7 +83,7 @@ class Client:
                 if not self._reconnect:
                     raise OSError(f"{self._address}: cannot connect: {error}") from None
                 log.info("%s: cannot connect: %s", self._address, error)
-                await asyncio.sleep(_rest_s(failures))
+                await asyncio.sleep(rest_s(failures))
                 failures += 1
         return self
 
@@ -119,7 +121,7 @@ class Client:
             if not self._reconnect:
                 return
             if code != RECONNECT or failures:
-                await asyncio.sleep(_rest_s(failures))
+                await asyncio.sleep(rest_s(failures))
             failures += 1
             try:
                 self._socket = await self._open() if self._reconnect else None
@@ -175,7 +177,7 @@ class Client:
                     continue
                 self._newest[message.session] = message.to_seq
                 message = replace(message, from_seq=max(message.from_seq, had + 1))
-            elif (number := _number(message)) is not None:
+            elif (number := number_of(message)) is not None:
                 session, seq = number
                 if seq <= self._newest.get(session, 0):
                     continue
@@ -202,13 +204,13 @@ class Client:
         await socket.send(_encoded(subscribe | {"since_seq": min(behind) if behind else None}))
 
 
-def address(url: str, path: str) -> str:
+def address(url: str, path: str, query: str = "") -> str:
     """The websocket of a server. Raises ValueError: this is no address of one."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
     if scheme is None or not parts.netloc:
         raise ValueError(f"url: must be an address such as http://localhost:8765; is {url!r}")
-    return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/{path}", "", ""))
+    return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/{path}", query, ""))
 
 
 async def open_socket(where: str, token: str | None, ssl: SSLContext | None) -> ClientConnection:
@@ -224,7 +226,7 @@ async def open_socket(where: str, token: str | None, ssl: SSLContext | None) -> 
         raise
 
 
-def _rest_s(failures: int) -> float:
+def rest_s(failures: int) -> float:
     """How long to wait after so many failures in a row; not all clients of a server come back at once."""
     return min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
@@ -234,7 +236,7 @@ def _encoded(message: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in message.items() if value is not None})
 
 
-def _number(message: Event | Message) -> tuple[str, int] | None:
+def number_of(message: Event | Message) -> tuple[str, int] | None:
     """Session and number of an event, also of one that this version does not know."""
     if isinstance(message, Event):
         return message.session, message.seq

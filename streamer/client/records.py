@@ -126,10 +126,11 @@ class Taught(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Message):
-    """The answer to a sender's `start`: its session."""
+    """The answer to a sender's `start`: its session. `audio_t`: where its sound goes on, in one that did elsewhere."""
 
     type: ClassVar[str] = "started"
     session: str
+    audio_t: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,93 +1,39 @@
-"""What people are told of the sessions of senders, kept outside of the ingress that has them: the `Book` of a cluster.
+"""The `Book` of one program in a cluster: it writes down what people are told, before they are, in the ledger.
 
     worker ──events──► queue ──► book thread ──► Ledger (a named actor) ──► then hub, files, deliveries
 
-An event is written down before anybody is told of it, so whoever takes a session over knows all that people know. The
-ledger is an actor of the cluster and not another service: a session's events are worth minutes, they are as lost as the
-sessions themselves where the whole cluster goes, and there is nothing to install.
+Whoever takes a session over so knows all that people know; and who reads it at another program is told by `Mirrors`.
 """
 
 import logging
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from streamer.events import Event
-from streamer.runtime.handover import Emit, Kept
-from streamer.runtime.told import Told
+from streamer.cluster.ledger import Written
+from streamer.cluster.mirrors import LaterDesk, LedgerSilentError, Mirrors
+from streamer.events import Event, Status
+from streamer.runtime.handover import CarryOut, Emit, Kept
+from streamer.server.messages import Ack, Flush, SessionInfo
+from streamer.server.mirrored import MirroredSessions
 
 log = logging.getLogger(__name__)
 
-KEPT_EVENTS, KEPT_BYTES = 5_000, 4 * 2**20  # of one session; the oldest go first
-KEPT_SESSIONS = 2_000  # the one that was written to longest ago goes first
 QUEUED = 10_000  # events that wait to be written down; then the worker waits
-WRITE_S = 2.0  # so long an answer of the ledger is waited for; then people are told all the same
+LEAVE_S = 2.0  # so long the end waits for what is still to be written down
 
 
-@dataclass(slots=True)
-class _Page:
-    owner: str
-    opened_at: float
-    source: str | None
-    told: Told
-    events: deque[Event] = field(default_factory=deque)
-    held_bytes: int = 0
-
-
-class Ledger:
-    """The pages of all sessions, in one actor of the cluster (pure)."""
-
-    def __init__(self) -> None:
-        self._pages: dict[str, _Page] = {}  # the one that was written to last stands last
-
-    def open(self, session: str, owner: str, opened_at: float, source: str | None) -> None:
-        """A session begins at `owner`."""
-        self._pages.pop(session, None)
-        self._pages[session] = _Page(owner, opened_at, source, Told(session))
-        while len(self._pages) > KEPT_SESSIONS:
-            del self._pages[next(iter(self._pages))]
-
-    def write(self, owner: str, written: Sequence[tuple[str, Sequence[Event]]]) -> list[str]:
-        """Write events down; the sessions that another one has, of which nothing was written."""
-        taken = []
-        for session, events in written:
-            page = self._pages.pop(session, None)
-            if page is None:  # a ledger that was lost and is empty again: such a session cannot be handed over
-                continue
-            self._pages[session] = page
-            if page.owner != owner:
-                taken.append(session)
-                continue
-            for event in events:
-                page.told.note(event)
-                page.events.append(event)
-                page.held_bytes += _size(event)
-            while len(page.events) > KEPT_EVENTS or (page.held_bytes > KEPT_BYTES and len(page.events) > 1):
-                page.held_bytes -= _size(page.events.popleft())
-        return taken
-
-    def take(self, session: str, owner: str) -> Kept | None:
-        """From now on the session is this owner's; None: there is none of this name."""
-        page = self._pages.get(session)
-        if page is None:
-            return None
-        page.owner = owner
-        return Kept(page.told, tuple(page.events), page.opened_at, page.source)
-
-    def sessions(self) -> dict[str, str]:
-        """Session -> its owner."""
-        return {name: page.owner for name, page in self._pages.items()}
-
-
-class Desk(Protocol):
-    """How a ledger is asked from here: each call waits for its answer and may raise whatever the cluster raises."""
+class Desk(LaterDesk, Protocol):
+    """How the ledger is asked from here. Each call raises LedgerSilentError where it does not answer in time."""
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the ledger."""
+        """Call a method of the ledger and wait for its answer."""
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Call a method of the ledger and wait for nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,27 +47,45 @@ class _Line:
 
 
 class ClusterBook:
-    """The `Book` of one ingress, `owner`. One thread writes down what came meanwhile, all of it at once, and passes on.
+    """The book of one program, `owner`. One thread writes down what came meanwhile, all of it at once, and passes on.
 
     Full-queue rule: the worker waits. A ledger that does not answer costs the handover, not the captions: people are
-    told without it, which is logged once until it answers again.
+    told without it, which is logged once until it answers again. `carry_out` does what readers elsewhere want.
     """
 
-    def __init__(self, desk: Desk, owner: str, clock: Callable[[], float] = time.time) -> None:
-        self._desk, self._owner, self._clock = desk, owner, clock
+    def __init__(self, desk: Desk, owner: str, carry_out: CarryOut = lambda message: None) -> None:
+        self._desk, self._owner, self._carry_out = desk, owner, carry_out
+        self._opened: dict[str, tuple[SessionInfo, str | None]] = {}  # what is written down here, and its source
         self._waiting: queue.Queue[tuple[_Line, Sequence[Event]] | None] = queue.Queue(QUEUED)
-        self._leaving = self._silent = False
+        self._written: deque[tuple[_Line, Sequence[Event]]] = deque()  # and not passed on yet
+        self._leaving = self._silent = self._over = False
+        self._mirrors = Mirrors(desk, owner)
+        self.place = owner[:6]
+        self.run: str | None = self._asked("run")
         self._thread = threading.Thread(target=self._run, name="book", daemon=True)
         self._thread.start()
 
-    def open(self, session: str, source: str | None) -> None:
+    def open(self, info: SessionInfo, source: str | None) -> None:
         """A session begins here, now."""
-        self._asked("open", session, self._owner, self._clock(), source)
+        self._opened[info.session] = info, source
+        self._asked("open", info, self._owner, source)
 
     def take(self, session: str) -> Kept | None:
         """Have a session that was somewhere else; None: it is not known, or the ledger does not answer."""
-        kept: Kept | None = self._asked("take", session, self._owner)
+        found: tuple[Kept, SessionInfo] | None = self._asked("take", session, self._owner)
+        if found is None:
+            return None
+        kept, info = found
+        self._opened[session] = info, kept.source
         return kept
+
+    async def seek(self, session: str, shown: MirroredSessions) -> None:
+        """Have a session of another process shown here. Raises MessageError: too many are."""
+        await self._mirrors.seek(session, shown)
+
+    def pass_on(self, message: Ack | Flush) -> None:
+        """Something is wanted of a session that another process has."""
+        self._desk.tell("wish", message)
 
     def emitter(self, session: str, emit: Emit, gone: Callable[[], None]) -> Emit:
         """Write events down, then `emit` them. `gone` is called once another process has the session."""
@@ -137,47 +101,66 @@ class ClusterBook:
         """The program ends: what was said is written down and passed on; nothing after that is."""
         self._leaving = True
         self._waiting.put(None)
-        self._thread.join(WRITE_S)
+        self._thread.join(LEAVE_S)
 
     def _run(self) -> None:
-        over = False
-        while not over:
-            waiting = [self._waiting.get()]
-            while not self._waiting.empty():
-                waiting.append(self._waiting.get_nowait())
-            over = None in waiting
-            said = [one for one in waiting if one is not None and not one[0].taken]
-            if not said:
-                continue
-            written = [(line.session, list(events)) for line, events in said]
-            taken = self._asked("write", self._owner, written) or ()
-            for line, events in said:
-                if line.session not in taken:
-                    self._pass_on(line, events)
-                elif not line.taken:
-                    line.taken = True
-                    log.warning("%s goes on at another server", line.session)
-                    line.gone()
+        while not (self._over and not self._written):
+            try:
+                self._turn()
+            except Exception:  # the top of the thread: what failed is left out, and the rest goes on
+                log.exception("events were written down and could not be passed on")
 
-    def _pass_on(self, line: _Line, events: Sequence[Event]) -> None:
-        try:
+    def _turn(self) -> None:
+        """Pass on what is written down, then write down what came meanwhile."""
+        while self._written:
+            line, events = self._written.popleft()
             line.emit(events)
-        except Exception:
-            log.exception("%s: events were written down and could not be passed on", line.session)
+            if isinstance(events[-1], Status) and events[-1].state == "stopped":
+                self._opened.pop(line.session, None)
+        if self._over:
+            return
+        waiting = [self._waiting.get()]
+        while not self._waiting.empty():
+            waiting.append(self._waiting.get_nowait())
+        said = [one for one in waiting if one is not None and not one[0].taken]
+        self._over = None in waiting
+        if said:
+            self._write(said)
+
+    def _write(self, said: Sequence[tuple[_Line, Sequence[Event]]]) -> None:
+        written: Written | None = self._asked("write", self._owner, [(line.session, list(some)) for line, some in said])
+        if written and written.unknown:
+            self._begin_again(written.unknown, said)
+        taken = written.taken if written else ()
+        for line, events in said:
+            if line.session not in taken:
+                self._written.append((line, events))
+            elif not line.taken:
+                line.taken = True
+                self._opened.pop(line.session, None)
+                log.warning("%s goes on at another server", line.session)
+                line.gone()
+        for wish in written.wishes if written else ():
+            self._carry_out(wish)
+
+    def _begin_again(self, unknown: Sequence[str], said: Sequence[tuple[_Line, Sequence[Event]]]) -> None:
+        """The ledger was lost and is empty: such a session can be read elsewhere from here on, but not go on there."""
+        for session in set(unknown) & self._opened.keys():
+            info, source = self._opened[session]
+            self._asked("open", info, self._owner, source, False)
+        self._asked(
+            "write", self._owner, [(line.session, list(some)) for line, some in said if line.session in unknown]
+        )
 
     def _asked(self, method: str, *arguments: Any) -> Any:
         try:
             answer = self._desk.ask(method, *arguments)
-        except Exception as error:  # noqa: BLE001  whatever Ray raises
+        except LedgerSilentError as error:
             if not self._silent:
-                log.error("the ledger does not answer (%s): sessions cannot go on elsewhere", type(error).__name__)
+                log.error("the ledger does not answer (%s): sessions cannot go on elsewhere", error)
             self._silent = True
             return None
         if self._silent:
             log.warning("the ledger answers again")
             self._silent = False
         return answer
-
-
-def _size(event: Event) -> int:
-    return len(event.to_json())

@@ -3,6 +3,7 @@
 Runs in the main thread, before anything is heard. Ray is imported here, when somebody asks for it.
 """
 
+import asyncio
 import logging
 import os
 import secrets
@@ -10,30 +11,43 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from streamer.cluster.book import WRITE_S, ClusterBook, Ledger
-from streamer.cluster.engine import RemoteEngine
+from streamer.cluster.book import ClusterBook
+from streamer.cluster.engine import RemoteEngine, RemoteRecordings
+from streamer.cluster.engine_facts import EngineFacts, EngineReport, RoundFacts, render
+from streamer.cluster.ledger import Ledger
+from streamer.cluster.mirrors import LedgerSilentError
+from streamer.cluster.scaling import engines_wanted
 from streamer.cluster.wish import ModelWish
 from streamer.errors import EngineError, UsageError
 from streamer.model.download import LoadStep, Tell
 from streamer.model.engine import Context
 from streamer.model.outline import ModelOutline
+from streamer.runtime.handover import CarryOut
 from streamer.settings.cluster import ClusterSettings
 
 log = logging.getLogger(__name__)
 
 LOCAL = "local"  # a cluster of this program's own, on this machine
 NAMESPACE = "streamer"
+LEDGER = "ledger 2"  # another number with other methods: programs of an earlier version have theirs
 STORE_BYTES = 200 * 2**20  # of a local cluster: windows are small and short-lived
 DEPLOYMENT = "Engine"
 ONGOING = 64  # windows at one replica, in work and waiting; more wait at the programs
-TARGET_ONGOING = 8  # so many windows for each replica: with more, another one is started
+LOOK_BACK_S = 15.0  # what engines said of their load for so long counts; they do so every 10 s
+UPSCALE_S = 5.0  # so long more work than the engines carry must come before another one is started
 ANSWER_S = 30.0
+WRITE_S = 2.0  # so long an answer of the ledger is waited for; then people are told all the same
+METRICS_S = 1.0  # so long the page of metrics waits for the engines' part
+READERS = 10_000  # calls of the ledger that wait at a time, for something new in a session
+BEGINNING = ("NOT_STARTED", "DEPLOYING")  # states of an application of Serve whose first engine may still come
+DEPLOYING_S = 0.5  # how often is looked whether another program is through with it
 REACH_S = 5.0
 ASKED_AT_MOST = 200
 TOKENS, OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path("~/.ray/auth_token")  # where Ray looks for one
@@ -47,6 +61,8 @@ class Cluster:
         self._own = settings.address == LOCAL
         self._application = settings.application or wish.application
         self._handle: Any = None
+        self._desk: _ActorDesk | None = None
+        self._rounds = RoundFacts()
 
     def open(self, tell: Tell = lambda step: None) -> ModelOutline:
         """Connect, have the engines started where they are not, and ask what their model is.
@@ -55,15 +71,15 @@ class Cluster:
         """
         address = self._settings.address
         tell(LoadStep("starting a cluster on this machine" if self._own else f"connecting to the cluster {address}"))
-        _, serve = connect(self._settings)
+        ray, serve = connect(self._settings)
         serve.start(proxy_location="Disabled")
+        self._desk = _ActorDesk(ledger())
         application = self._application
         tell(LoadStep(f"starting engines with {self._wish.name}", slow=True))
         try:
-            if self._settings.application or application in serve.status().applications:
-                self._handle = serve.get_app_handle(application)
-            else:
-                self._handle = serve.run(deployment(self._settings, self._wish), name=application, route_prefix=None)
+            if not self._settings.application:
+                self._deploy(ray, serve)
+            self._handle = serve.get_app_handle(application)
             outline: ModelOutline = self._handle.outline.remote().result(timeout_s=ANSWER_S)
         except Exception as error:
             reason = serve.status().applications
@@ -73,27 +89,60 @@ class Cluster:
 
     def engine(self, model: ModelOutline, context: Context) -> RemoteEngine:
         """An engine that has its windows done by the replicas."""
-        return RemoteEngine(model, self._handle, lost, context=context)
+        return RemoteEngine(model, self._handle, lost, context=context, facts=self._rounds)
+
+    def recordings(self, model: ModelOutline, context: Context) -> RemoteRecordings:
+        """The same engines, for recordings that are uploaded."""
+        return RemoteRecordings(model, self._handle.recording_window, lost, lambda: self.engine(model, context))
+
+    def _deploy(self, ray: Any, serve: Any) -> None:
+        """Have the engines there, begun by this program or by another one that was first.
+
+        To deploy an application a second time would replace its engines. Of programs that come at once one has the
+        lock, an actor's name; it is free again when that program is through, or gone.
+        """
+        lock = f"deploying {self._application}"
+        if self._own:
+            serve.run(deployment(self._settings, self._wish), name=self._application, route_prefix=None)
+        while self._application not in serve.status().applications:
+            try:
+                held = ray.remote(_Lock).options(name=lock, namespace=NAMESPACE, num_cpus=0).remote()
+            except ValueError:  # another program has it
+                time.sleep(DEPLOYING_S)
+                continue
+            try:
+                if self._application not in serve.status().applications:
+                    serve.run(deployment(self._settings, self._wish), name=self._application, route_prefix=None)
+            finally:
+                ray.kill(held)
+        while not self.replicas() and serve.status().applications[self._application].status in BEGINNING:
+            time.sleep(DEPLOYING_S)
 
     @property
     def shared(self) -> bool:
         """Whether other programs may be on it."""
         return not self._own
 
-    def book(self) -> ClusterBook:
+    def book(self, carry_out: CarryOut = lambda message: None) -> ClusterBook:
         """What keeps the sessions of this program for the others, and theirs for this one."""
-        ray, _ = _ray()
-        ledger = ray.remote(Ledger).options(
-            name="ledger", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
-        )
-        return ClusterBook(_ActorDesk(ray, ledger.remote()), uuid.uuid4().hex)
+        assert self._desk is not None
+        self._desk.wait()
+        return ClusterBook(self._desk, uuid.uuid4().hex, carry_out)
 
-    def facts(self) -> dict[int, dict[str, Any]]:
+    async def metrics(self) -> str:
+        """What the engines and the way to them say of themselves, for Prometheus; for any event loop."""
+        report: EngineReport | None = None
+        if self._desk is not None:
+            with suppress(LedgerSilentError):
+                report = await self._desk.later(METRICS_S, "engines", self._application)
+        return render(self._rounds, report)
+
+    def facts(self) -> dict[int, EngineFacts]:
         """What each engine did, by its process; asked as windows are, until all that serve have answered."""
-        wanted, found = self.replicas(), dict[int, dict[str, Any]]()
+        wanted, found = self.replicas(), dict[int, EngineFacts]()
         for _ in range(ASKED_AT_MOST):
-            one = self._handle.facts.remote().result(timeout_s=ANSWER_S)
-            found[one["pid"]] = one
+            one: EngineFacts = self._handle.facts.remote().result(timeout_s=ANSWER_S)
+            found[one.pid] = one
             if len(found) >= wanted:
                 break
         return found
@@ -101,7 +150,8 @@ class Cluster:
     def replicas(self) -> int:
         """How many engines serve now."""
         _, serve = _ray()
-        found = serve.status().applications[self._application].deployments[DEPLOYMENT].replica_states
+        there = serve.status().applications[self._application].deployments
+        found = there[DEPLOYMENT].replica_states if DEPLOYMENT in there else {}
         return int(sum(count for state, count in found.items() if str(getattr(state, "value", state)) == "RUNNING"))
 
     def close(self) -> None:
@@ -125,22 +175,24 @@ def deployment(given: ClusterSettings, wish: ModelWish) -> Any:
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=20.0,
-        **_scaling(given),
+        **scaling(given),
     )
     return engines.bind(wish, given.cpus)
 
 
-def _scaling(given: ClusterSettings) -> dict[str, Any]:
+def scaling(given: ClusterSettings) -> dict[str, Any]:
+    """What Serve is told of the number of engines."""
     if given.max_replicas is None:
         return {"num_replicas": given.replicas}
-    scaling = {
+    config = {
         "min_replicas": given.replicas,
         "max_replicas": given.max_replicas,
-        "target_ongoing_requests": TARGET_ONGOING,
-        "upscale_delay_s": 5.0,
-        "downscale_delay_s": 300.0,
+        "look_back_period_s": LOOK_BACK_S,
+        "upscale_delay_s": UPSCALE_S,
+        "downscale_delay_s": given.idle_s,
+        "policy": {"policy_function": engines_wanted},
     }
-    return {"autoscaling_config": scaling}
+    return {"autoscaling_config": config}
 
 
 def connect(settings: ClusterSettings) -> tuple[Any, Any]:
@@ -164,15 +216,53 @@ def connect(settings: ClusterSettings) -> tuple[Any, Any]:
     return ray, serve
 
 
+def ledger() -> Any:
+    """The ledger of the cluster that this process is connected to, begun where there is none."""
+    options = {"name": LEDGER, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    kind = _ray()[0].remote(Ledger)
+    return kind.options(**options, num_cpus=0, max_restarts=-1, max_concurrency=READERS).remote()
+
+
+class _Lock:
+    """Does nothing: its name is taken as long as it is there."""
+
+
 class _ActorDesk:
     """A ledger that is an actor."""
 
-    def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray, self._actor = ray, actor
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Call a method and wait for nothing."""
+        getattr(self._actor, method).remote(*arguments)
+
+    def wait(self) -> None:
+        """Return when it answers, which takes a while where it has just been begun; or does not."""
+        with suppress(LedgerSilentError):
+            self._ask(ANSWER_S, "run")
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method and wait for its answer, for `WRITE_S` at most."""
-        return self._ray.get(getattr(self._actor, method).remote(*arguments), timeout=WRITE_S)
+        """Call a method and wait for its answer, for `WRITE_S` at most. Raises LedgerSilentError."""
+        return self._ask(WRITE_S, method, *arguments)
+
+    def _ask(self, timeout_s: float, method: str, *arguments: Any) -> Any:
+        from ray.exceptions import RayError
+
+        try:
+            return _ray()[0].get(getattr(self._actor, method).remote(*arguments), timeout=timeout_s)
+        except (RayError, RuntimeError) as error:  # RuntimeError: this process has left the cluster
+            raise LedgerSilentError(type(error).__name__) from error
+
+    async def later(self, timeout_s: float, method: str, *arguments: Any) -> Any:
+        """The same for an event loop."""
+        from ray.exceptions import RayError
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await getattr(self._actor, method).remote(*arguments)
+        except (RayError, RuntimeError, TimeoutError) as error:
+            raise LedgerSilentError(type(error).__name__) from error
 
 
 def lost(error: BaseException) -> bool:

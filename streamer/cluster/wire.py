@@ -1,22 +1,26 @@
-"""What crosses from the program to an engine and back: one window each, plain values, nothing of the model's inside.
+"""What crosses from the program to an engine and back: one window each, plain values.
+
+Nothing of the model's inside does, but for the taps of the last ten seconds of a recording that somebody uploaded.
 
 A window crosses as its mel in the precision that the model computes in, which loses nothing: 16 bits a value where
 that is half precision (16 kB for a second of audio with 80 bands), 32 bits on CPUs that compute in float32 (32 kB, as
 much as 16-bit samples). The silence behind a padded window is one column, not ten seconds of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from streamer.audio.mel import HOP_SAMPLES, MelFrames
+from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import StepRequest, StepResult
 from streamer.model.engine import Padding
+from streamer.runtime.offline import TapTrack, WindowRequest, WindowResult
 
 HALF_FFT_SAMPLES = 200  # so far a mel frame reaches to either side of its centre
 
@@ -91,3 +95,85 @@ class Refused:
 
 
 Answer = StepResult | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class SentTrack:
+    """A `TapTrack` as it stands: `taps` [layers, half steps, d], None: it has none yet."""
+
+    end: int
+    judged: int
+    taps: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, track: TapTrack | None) -> "SentTrack | None":
+        """What is to be sent of it."""
+        return None if track is None else cls(*track.state())
+
+    def track(self) -> TapTrack:
+        """One that goes on from here."""
+        found = TapTrack()
+        self.put(found)
+        return found
+
+    def put(self, track: TapTrack) -> None:
+        """Have a track go on from here."""
+        track.set_state(self.end, self.judged, self.taps)
+
+
+@dataclass(frozen=True, slots=True)
+class OneWindow:
+    """The mel of a recording of which one window is known: `values`, float32 [n_mels, frames].
+
+    `opening_values`: the first 30 s with silence behind them, where the language may have to be asked for once more.
+    """
+
+    start: int
+    values: NDArray[np.float32]
+    opening_values: NDArray[np.float32] | None
+
+    def window(self, start: int, end: int) -> Tensor:
+        """As `RecordingMel.window`, for the one window there is."""
+        assert (start, end - start) == (self.start, self.values.shape[1])
+        values = torch.from_numpy(np.array(self.values))  # a copy: what came through shared memory is read-only
+        return functional.pad(values, (0, WINDOW_FRAMES - values.shape[1]))
+
+    def opening(self) -> Tensor:
+        """As `RecordingMel.opening`."""
+        assert self.opening_values is not None
+        return torch.from_numpy(np.array(self.opening_values))
+
+
+@dataclass(frozen=True, slots=True)
+class SentRecordingWindow:
+    """A window of a recording on its way to an engine: the request, with its own mel alone, and beside it its track."""
+
+    mel: OneWindow
+    asked: WindowRequest
+    track: SentTrack | None
+
+    @classmethod
+    def of(cls, request: WindowRequest) -> "SentRecordingWindow":
+        """The window of a request."""
+        start, frames = request.window.start, request.window.end - request.window.start
+        asks = request.task.language is None and frames < WINDOW_FRAMES
+        values = request.mel.window(start, start + frames)[:, :frames].contiguous().numpy()
+        mel = OneWindow(start, values, request.mel.opening().numpy() if asks else None)
+        return cls(mel, replace(request, mel=mel, track=None), SentTrack.of(request.track))
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Of its mel."""
+        return self.mel.values
+
+    def request(self) -> WindowRequest:
+        """The request again, for an `OfflineEngine`."""
+        return replace(self.asked, track=None if self.track is None else self.track.track())
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingAnswer:
+    """What the model found in a window of a recording, and the track behind it."""
+
+    result: WindowResult
+    track: SentTrack | None

@@ -53,7 +53,6 @@ SETTINGS = {
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
     "cluster": "cluster.address",
-    "replicas": "cluster.replicas",
 }
 
 
@@ -134,17 +133,22 @@ def cluster_options(parser: Any) -> None:
         const="local",
         help="engines on Ray: auto or HOST:PORT; without ADDRESS on this machine, for this program alone",
     )
-    parser.add_argument("--replicas", metavar="N", type=int, help="engines to start, if none are there (1)")
+    parser.add_argument(
+        "--replicas",
+        metavar="N|N..MOST",
+        type=_range,
+        help="engines to start, if none are there (1); as many as needed",
+    )
 
 
 def serve(options: argparse.Namespace) -> int:
     """`streamer serve`: `run` without a microphone, for those who send their sound to `/ingest`."""
     options.stay = True
-    return run(options, sources=False)
+    return run(options, serves=True)
 
 
-def run(options: argparse.Namespace, *, sources: bool = True) -> int:
-    """`streamer run`. `sources` False: where none is named there is none."""
+def run(options: argparse.Namespace, *, serves: bool = False) -> int:
+    """`streamer run`. `serves`: as `serve`, senders are heard where no source is named."""
     began_s = time.monotonic()
     if options.list_devices:
         return devices(options)
@@ -161,18 +165,17 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     from streamer.runtime.supervisor import Program
 
     settings = settings.model_copy(update={"server": with_token(settings.server)})
-    settings = with_own_sounds(with_known_language(settings))
+    settings = with_own_sounds(with_known_language(_serving(settings) if serves else settings))
     plans = [
         replace(plan, settings=with_own_sounds(with_known_language(plan.settings, plan.path)))
         for plan in settings.plans()
     ]
     audio = settings.audio
-    named = sources or settings.sources or audio.input is not None or audio.device is not None
-    if not named and not settings.server.enabled:
-        raise UsageError("--no-server: without the server nobody can send sound to `streamer serve`")
     cluster = cluster_of(settings, plans)
+    if cluster and settings.own_sounds.from_pages:
+        log.warning("own_sounds.from_pages: pages teach no sounds in a cluster; `streamer sounds learn` does")
     monitor = open_monitor(settings)
-    inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor) if named else ()
+    inputs = open_inputs(plans, server=settings.server.enabled, monitor=monitor)
     if audio.input == "demo" and audio.speed == 1 and "stay" not in settings.output.model_fields_set:
         settings = settings.model_copy(update={"output": settings.output.model_copy(update={"stay": True})})
     program = Program(
@@ -186,6 +189,8 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
         load_on_cpu=lambda name: load(_on_cpu(settings, name), plans, lambda step: log.info("%s", step.what)),
         elsewhere=(lambda model: cluster.engine(model, settings.model.context)) if cluster else None,
         book=cluster.book if cluster and cluster.shared else None,
+        recordings=(lambda model: cluster.recordings(model, settings.model.context)) if cluster else None,
+        metrics=cluster.metrics if cluster else None,
         lessons=_lessons() if settings.own_sounds.from_pages and not cluster else None,
     )
     try:
@@ -193,6 +198,18 @@ def run(options: argparse.Namespace, *, sources: bool = True) -> int:
     finally:
         if cluster:
             cluster.close()
+
+
+def _serving(settings: Settings) -> Settings:
+    """The settings of `serve`: where they name no source, senders bring the sound. Raises UsageError."""
+    audio = settings.audio
+    if audio.input == "demo":
+        raise UsageError("--input demo: `streamer serve` hears who sends; `streamer run --input demo` plays the demo")
+    if settings.sources or audio.input is not None or audio.device is not None:
+        return settings
+    if not settings.server.enabled:
+        raise UsageError("--no-server: without the server nobody can send sound to `streamer serve`")
+    return settings.model_copy(update={"audio": audio.model_copy(update={"input": "ingest"})})
 
 
 def cluster_of(settings: Settings, plans: Sequence[SourcePlan] = ()) -> "Cluster | None":
@@ -252,6 +269,8 @@ def devices(options: argparse.Namespace) -> int:
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Path of the setting -> value, of the options that were given."""
     given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
+    if (replicas := getattr(options, "replicas", None)) is not None:
+        given |= {"cluster.replicas": replicas[0]} | ({"cluster.max_replicas": replicas[1]} if replicas[1] else {})
     tokens = ("server.token", "server.token_file")
     if any(path in given for path in tokens):  # one of them takes the place of the other in a file
         given = dict.fromkeys(tokens) | given
@@ -260,6 +279,15 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _index_or_name(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _range(text: str) -> tuple[int, int | None]:
+    """`2`, or `2..8`: the least and the most, None: no more than the least."""
+    least, dots, most = text.partition("..")
+    try:
+        return int(least), int(most) if dots else None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid value: {text!r}; 2, or 2..8") from None
 
 
 def load(

@@ -4,7 +4,9 @@ To a GPU things go through pinned memory, so that the copy is queued behind the 
 Pinned memory is torch's: it is kept for the next transfer, and never before the copy out of it is done.
 """
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor
 
 from streamer.errors import EngineError
+
+CPU = torch.device("cpu")
 
 # What CUDA, its libraries and the CPU's allocator say; torch's own class is not raised by all of them.
 _DEVICE_SAID = ("cuda error", "cublas_status", "cudnn_status", "device-side assert")
@@ -40,11 +44,16 @@ def device_failed(error: BaseException) -> bool:
 
 
 def hand_back(device: torch.device) -> None:
-    """Hand memory that nothing uses any more back to the device, so that it can be given out in other pieces."""
+    """Hand memory that nothing uses any more back to the device, so that it can be given out in other pieces.
+
+    On Linux glibc keeps what a thread has freed for later threads: 70 to 110 MiB after some workers with `nano`.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
+    elif sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 @contextmanager

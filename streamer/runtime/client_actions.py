@@ -5,6 +5,7 @@ the worker's thread between two steps. The main thread says when senders are tak
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from streamer.alerts.recorder import Recorder
 from streamer.errors import UsageError
@@ -49,6 +50,14 @@ class ClientActions:
                 pipeline.lane.ask(lambda session: session.flush())
         else:
             self._asked(message.session, "flush", lambda session: session.flush())
+
+    def asked(self, message: Ack | Flush) -> None:
+        """The same, of a reader at another server of the cluster, who learns nothing of what became of it."""
+        with suppress(MessageError):  # the session is over by now
+            if isinstance(message, Ack):
+                self.ack(message)
+            else:
+                self.flush(message)
 
     def set_language(self, message: SetLanguage) -> SetLanguage:
         """The languages of a session from its next window on; what holds now."""

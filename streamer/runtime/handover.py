@@ -11,10 +11,13 @@ from typing import Protocol
 
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE, Event
 from streamer.runtime.told import Told
+from streamer.server.messages import Ack, Flush, SessionInfo
+from streamer.server.mirrored import MirroredSessions
 
 MOVED = "the server that heard this session is gone; it goes on here"
 NOT_SENT = "the server that heard this session was gone, and this sound was not sent again"
 Emit = Callable[[Sequence[Event]], None]
+CarryOut = Callable[[Ack | Flush], None]  # does what a reader wants, from any thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,31 @@ class Handover:
 class Book(Protocol):
     """Keeps what people are told of the sessions of senders, outside of this process. For several threads."""
 
-    def open(self, session: str, source: str | None) -> None:
-        """A session begins here, now."""
+    @property
+    def place(self) -> str:
+        """What the names of this process's sessions have in them: no other one's that has the book."""
+
+    @property
+    def run(self) -> str | None:
+        """The numbering that all have in common who have the book; None: it does not answer."""
+
+    def open(self, info: SessionInfo, source: str | None) -> None:
+        """A session begins here, now; `source`: what its sender named."""
 
     def take(self, session: str) -> Kept | None:
         """Have a session that was somewhere else; None: it is not known. Whoever had it gets no more in."""
 
     def emitter(self, session: str, emit: Emit, gone: Callable[[], None]) -> Emit:
         """Write events down, then `emit` them. `gone` is called once another process has the session."""
+
+    async def seek(self, session: str, shown: MirroredSessions) -> None:
+        """Have a session of another process shown, as long as somebody wants it; returns when it is or is not there.
+
+        For the event loop of the server. Raises MessageError: too many are shown.
+        """
+
+    def pass_on(self, message: Ack | Flush) -> None:
+        """Something is wanted of a session that another process has; waits for nothing."""
 
     def leave(self) -> None:
         """The program ends: nothing more is written down or emitted, whoever takes the sessions goes on from here."""

@@ -207,7 +207,8 @@ class Ingests:
         self._count += 1
         source_name = handover.source if handover else start.source
         settings = self._named.get(source_name, self._settings) if source_name else self._settings
-        new = session_name(f"{start.source or 'in'}{self._count}")
+        place = f"-{self._book.place}" if self._book else ""
+        new = session_name(f"{start.source or 'in'}{self._count}{place}")
         queue = PcmQueue(start, start.session or new, begin_s=handover.begin_s if handover else None)
         source = IngestSource(queue, settings.audio.stall_s)
         pipeline = self._make(

@@ -5,7 +5,6 @@ another thread may have the sessions then, for a moment or for good, and what th
 error of the device has a spare engine do the same windows.
 """
 
-import gc
 import logging
 import threading
 import time
@@ -20,11 +19,14 @@ from typing import Any, TypeVar
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import StepResult
 from streamer.model.engine import Engine, StepEngine, Work
+from streamer.model.memory import CPU, hand_back
 from streamer.model.own_sounds import OwnLayer
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 2.0  # a piece waits behind the lanes for at most so long, then they wait for it once
+SPARE_S = 60.0  # in which a spare engine is made: another device's model may have to be loaded
+FORGOTTEN = 0.005  # of the longest turn, with each: one in a bad minute is no measure for months
 HANG_TIMES = 4.0  # where others take nearly all of the machine a turn may take this many times the longest
 
 Made = TypeVar("Made")
@@ -116,7 +118,8 @@ class ModelTurns:
         self._spared = False  # since the last step that worked
         self._owner = 0  # number of the thread that has the sessions; earlier ones are of no account
         self._began_s = 0.0  # when the turn at hand began
-        self._longest_s = 0.0  # of all that worked
+        self._makes_spare = False  # what it is for
+        self._longest_s = 0.0  # of those that worked lately
 
     def new_owner(self) -> int:
         """The number of a thread that is to have the sessions from now on."""
@@ -144,7 +147,7 @@ class ModelTurns:
 
     def never_ends(self, hang_s: float) -> bool:
         """Whether the turn at hand will not end, as far as we can tell: it took `hang_s`, and far longer than any."""
-        return self.taken_s >= max(hang_s, HANG_TIMES * self._longest_s)
+        return self.taken_s >= max(SPARE_S if self._makes_spare else hang_s, HANG_TIMES * self._longest_s)
 
     # What follows is for the thread that has the sessions.
 
@@ -204,18 +207,20 @@ class ModelTurns:
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
-        gc.collect()
-        self._engine = self._spare()
+        hand_back(CPU)
+        with self._turn(makes_spare=True):
+            engine = self._spare()
+        self._engine = engine  # not where another thread has one by now
 
     def _worked(self) -> None:
-        self._longest_s = max(self._longest_s, self._clock() - self._began_s)
+        self._longest_s = max(self._longest_s * (1 - FORGOTTEN), self._clock() - self._began_s)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """While the model works. Raises TakenOver where another thread took the sessions meanwhile."""
+    def _turn(self, *, makes_spare: bool = False) -> Iterator[None]:
+        """While the model works, or is made. Raises TakenOver where another thread took the sessions meanwhile."""
         owner = self._owner
         with self._ready:
-            self._began_s = self._clock()
+            self._began_s, self._makes_spare = self._clock(), makes_spare
             self.enter(Phase.STEPPING)
         try:
             yield

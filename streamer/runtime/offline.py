@@ -8,13 +8,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from whisper.utils import compression_ratio
 
-from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, RecordingMel
+from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES
 from streamer.errors import EngineError
 from streamer.events import SAMPLE_RATE
 from streamer.events.plans import DecodeTask, HypothesisWord, SpanScores
@@ -48,6 +50,15 @@ class TapTrack:
         self.judged = self.end // SECOND
         self._taps: Tensor | None = None
 
+    def state(self) -> tuple[int, int, NDArray[np.float32] | None]:
+        """All that it knows, as plain values, for `set_state` elsewhere."""
+        return self.end, self.judged, None if self._taps is None else self._taps.cpu().float().numpy()
+
+    def set_state(self, end: int, judged: int, taps: NDArray[np.float32] | None) -> None:
+        """Go on from there. The taps take the precision of those that follow, which they had before."""
+        self.end, self.judged = end, judged
+        self._taps = None if taps is None else torch.from_numpy(np.array(taps))
+
     def due(self, window: Window) -> tuple[int, int]:
         """What the window has that is new: the encoder position of its first half step, and how many there are."""
         first = (self.end * HALF_STEP_FRAMES - window.start) // 2
@@ -58,7 +69,7 @@ class TapTrack:
         if taps is None:
             return
         self.end += taps.shape[1]
-        self._taps = taps if self._taps is None else torch.cat([self._taps, taps], dim=1)
+        self._taps = taps if self._taps is None else torch.cat([self._taps.to(taps), taps], dim=1)
 
     def seconds(self) -> range:
         """The ends, in seconds, that are to be judged now. What is older than they need is forgotten."""
@@ -85,11 +96,21 @@ class TapTrack:
         return self._taps[:, last - 2 * steps : last].reshape(layers, steps, 2, width).mean(2)
 
 
+class RecordingWindows(Protocol):
+    """What gives the windows of a recording's mel, as `RecordingMel` does."""
+
+    def window(self, start: int, end: int) -> Tensor:
+        """As `RecordingMel.window`."""
+
+    def opening(self) -> Tensor:
+        """As `RecordingMel.opening`."""
+
+
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
     """One window of a recording. `task`: language and prompt; `track` None: no tags are due."""
 
-    mel: RecordingMel
+    mel: RecordingWindows
     window: Window
     task: DecodeTask
     track: TapTrack | None = None

@@ -5,25 +5,29 @@ hop is, what people are told (pure: no threads, and the clock is the caller's).
 in order, whatever happens; what gives way is what the model is asked for:
 
 1. Text of a hop that a later one of its utterance follows is not decoded: partials are merged.
-2. Tags of seconds that are far behind are left out, which a `degraded` status says.
-3. Where that goes on, the hop of live streams grows, so that nothing has to queue; it shrinks when there is room.
-4. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
+2. Utterances that wait become one: the end of the first and the beginning of the next, which would each need a window
+   of their own, are left out (the only plans that ever are), and one window brings the words of both.
+3. Tags of seconds that are far behind are left out, which a `degraded` status says.
+4. Where that goes on, the hop of live streams grows, so that nothing has to queue; it shrinks when there is room.
+5. What is 3 s late behind a step, or 2 s behind one that does not end, is carried out without the model: alarms are
+   recognised by their patterns, tags are left out, text comes with the next window (`Worker.watch`).
+6. A full backlog lets the listener wait, so that the ring buffer overruns, with an exact `gap`.
 
-No final is lost: an utterance that ends with voice that no window has covered is decoded first. Where more streams wait
-than a batch holds, those in which an utterance ends go first, and nobody is overtaken for ever.
+So the lag levels off below 5 s. No final is lost for it: the end of an utterance with voice that no window has covered
+waits until one has, however late that is. Where more streams wait than a batch holds, those in which an utterance ends
+go first, and nobody is overtaken for ever.
 """
 
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from statistics import fmean
-
-import numpy as np
+from typing import NamedTuple
 
 from streamer.events import SAMPLE_RATE, State
-from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.runtime.pace import Pace, TextSchedule
 from streamer.settings.config import WindowSettings
 
 log = logging.getLogger(__name__)
@@ -32,21 +36,13 @@ LIMIT_SAMPLES = 10 * SAMPLE_RATE  # of a backlog
 OVERDUE_S = 2.0  # who has waited so long is not overtaken for ever
 OVERDUE_EVERY = 4  # one place in so many is for those
 FAR_BEHIND_S = 4.0  # a hop that waited so long: first of all the stream must catch up, whatever its text misses
-STARVED_HOPS = 4  # partial text is merged for at most so many hops: where hops always wait, none would be left
 PASSES_ENDING = 2  # hops of an utterance that are decoded when the program ends: words are believed that two have
-JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out, or the lag would grow beyond 5 s
+JUDGEMENTS_BEHIND = 2  # so many judgements waiting behind one: it is left out; one is enough while people are told
 DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
+JOIN_LATE_S = 2.0  # utterances that wait so long, and whose text did not come yet, become one
+PASS_OVER_S = 2.0  # so late behind a step that people know of as too long: done without the model
 FAILURES_MAX = 3  # steps in a row that may fail before the session is closed and started again
-
-LADDER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the hops there are
-WINDOW_S = 3.0  # load is judged over this long, so that one slow step changes nothing
-FULL = 0.9  # busy for this share of a window, with hops waiting: the machine cannot keep up
-ROOM = 0.4  # busy for less: half the hop costs at most twice as much, and that would still fit
-FALLING = 0.9  # waits that shrink by more than this from window to window: the queue is being worked off
-CALM_S = 9.0  # there must be room for so long before the hop shrinks
-CALM_MAX_S = 300.0
-SOON_S = 30.0  # growing again so soon after shrinking: next time we wait twice as long
 
 
 class Drain(Enum):
@@ -141,20 +137,32 @@ class Overload:
         return ("degraded", "; ".join([*parts, "a smaller --model helps"])) if parts else ("listening", "")
 
 
+class _Waiting(NamedTuple):
+    """A plan, when it came, and from when on it is late."""
+
+    plan: Plan
+    came_s: float
+    due_s: float
+
+
 class Backlog:
     """What waits in one stream."""
 
     def __init__(self, window: WindowSettings, patience_s: float = 0.0) -> None:
-        """`patience_s`: how long a hop may wait before a later one makes parts of it superfluous."""
+        """`patience_s`: how long a hop that came in a burst may wait before a later one makes parts of it superfluous.
+
+        So long at most, and no longer than it would have been under way if the burst had come as it sounds.
+        """
         self.schedule = TextSchedule(window)
         self.announced = Announced()
         self.drain = Drain.NONE
         self.failures = 0  # steps in a row that the model could not do
         self.skipped_judgements = self.told_judgements = 0  # how many were left out, and how many people know of
         self._patience_s = patience_s
-        self._plans: deque[tuple[Plan, float]] = deque()  # with the time at which they came
+        self._plans: deque[_Waiting] = deque()
         self._queued_samples = 0
         self._closings = 0  # ends of utterances, and pauses that may be some, among the plans
+        self._joined = False  # some were left out, and the text of what ended there did not come yet
         self._text_due_samples = 0  # speech of this segment that no window was decoded for yet
         self._left_out_samples = 0
         self.given_up_samples = 0  # speech that the model failed on, to the end
@@ -175,17 +183,17 @@ class Backlog:
 
     @property
     def closing(self) -> bool:
-        """Whether an utterance ends in what waits."""
-        return self._closings > 0
+        """Whether an utterance ends in what waits, or one that has ended waits for its text."""
+        return self._closings > 0 or self._joined
 
     @property
     def since_s(self) -> float:
         """When the next plan came."""
-        return self._plans[0][1] if self._plans else float("inf")
+        return self._plans[0].came_s if self._plans else float("inf")
 
     def late_s(self, now_s: float) -> float:
         """How much longer than it may the next plan has waited."""
-        return now_s - self.since_s - self._patience_s
+        return now_s - self._plans[0].due_s if self._plans else float("-inf")
 
     @property
     def left_out_samples(self) -> int:
@@ -194,7 +202,11 @@ class Backlog:
 
     def put(self, plan: Plan, now_s: float) -> None:
         """Append a plan."""
-        self._plans.append((plan, now_s))
+        due_s = now_s
+        if self._plans:
+            sounds_s = self._plans[-1].due_s + plan.new_samples / SAMPLE_RATE
+            due_s = min(max(now_s, sounds_s), now_s + self._patience_s)
+        self._plans.append(_Waiting(plan, now_s, due_s))
         self._queued_samples += plan.new_samples
         self._closings += plan.closes_segment
 
@@ -202,14 +214,16 @@ class Backlog:
         """As `Overload.take`, where the hop is at least `least_hop_s`."""
         if not self._plans:
             return None
-        plan, came_s = self._plans[0]
+        if self.drain is Drain.NONE and self.late_s(now_s) >= JOIN_LATE_S:
+            self._join(undecoded=self.schedule.undecoded)
+        plan, came_s, due_s = self._plans[0]
         over = self.drain is Drain.OVER
         match plan:
             case Hop():
                 if not model:
                     return None
                 self._drop()
-                return self._hop(plan, now_s - came_s, least_hop_s)
+                return self._hop(plan, now_s - (due_s if self.drain is Drain.NONE else came_s), least_hop_s)
             case SegmentClosed():
                 if not over and self.schedule.put_off(plan):
                     return Job(self.schedule.catch_up(), text_samples=self._text_paid()) if model else None
@@ -220,6 +234,35 @@ class Backlog:
                 self.schedule.opened()
         self._drop()
         return Job(plan)
+
+    def pass_over(self, now_s: float, late_s: float, *, text_in_hand: bool) -> Job | None:
+        """The next plan that is so late, without the model, which does not answer; None: there is none. The end of an
+        utterance whose text is not there yet stays and is overtaken: the text comes first.
+
+        `text_in_hand`: the step at hand may still bring some.
+        """
+        if self.late_s(now_s) < late_s:
+            return None
+        undecoded = self.schedule.undecoded or text_in_hand
+        self._join(undecoded=undecoded)
+        place = 0
+        if undecoded and self._plans and isinstance(self._plans[0].plan, SegmentClosed):
+            ends = (place for place, one in enumerate(self._plans) if not one.plan.closes_segment)
+            place = next(ends, len(self._plans))
+        if place == len(self._plans) or now_s - self._plans[place].due_s < late_s:
+            return None
+        plan = self._drop(place)
+        match plan:
+            case Hop():
+                self.schedule.carried_out(plan, text=False)
+                self._text_due_samples += plan.new_samples if plan.text else 0
+                self.skipped_judgements += plan.judge
+            case SegmentClosed():
+                self.schedule.closed()
+                self._text_paid()
+            case SegmentOpened():
+                self.schedule.opened()
+        return Job(plan, text=False, judge=False)
 
     def give_up(self, job: Job) -> None:
         """What the model was asked for this job will not come."""
@@ -241,20 +284,47 @@ class Backlog:
             self.schedule.failed()
         return "degraded", f"the model failed on a window, which is left out: {error}"
 
-    def _drop(self) -> None:
-        plan, _ = self._plans.popleft()
+    def _drop(self, place: int = 0) -> Plan:
+        plan = self._plans[place].plan
+        del self._plans[place]
         self._queued_samples -= plan.new_samples
         self._closings -= plan.closes_segment
+        return plan
+
+    def _join(self, *, undecoded: bool) -> None:
+        """Make one utterance of those whose text is not decoded yet: one window brings the words of all, none is lost.
+
+        An end goes, with the beginning that waits behind it; all else stays. `undecoded`: what waits goes on with an
+        utterance whose text is not all there.
+        """
+        plans = [waiting.plan for waiting in self._plans]
+        dropped: set[int] = set()
+        for place, plan in enumerate(plans):
+            match plan:
+                case Hop(text=True):
+                    undecoded |= any(plan.voiced)
+                case SegmentOpened():
+                    undecoded = True
+                case SegmentClosed():
+                    behind = range(place + 1, len(plans))
+                    opens = next((later for later in behind if isinstance(plans[later], SegmentOpened)), None)
+                    if undecoded and opens is not None:
+                        between = [later for later in behind[: opens - place] if isinstance(plans[later], SpeechOver)]
+                        dropped |= {place, *between, opens}
+                    undecoded = opens is not None and undecoded
+        if dropped:
+            self._joined = True
+            self._plans = deque(waiting for place, waiting in enumerate(self._plans) if place not in dropped)
+            self._closings = sum(waiting.plan.closes_segment for waiting in self._plans)
 
     def _hop(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
-        waited_s -= self._patience_s if self.drain is Drain.NONE else 0.0
         job = self._weighed(hop, waited_s, least_hop_s)
         self.schedule.carried_out(hop, job.text)
         self._text_due_samples += hop.new_samples if hop.text else 0
         return replace(job, text_samples=self._text_paid()) if job.text and hop.text else job
 
     def _text_paid(self) -> int:
-        samples, self._text_due_samples = self._text_due_samples, 0
+        samples, self._text_due_samples, self._joined = self._text_due_samples, 0, False
         return samples
 
     def _weighed(self, hop: Hop, waited_s: float, least_hop_s: float) -> Job:
@@ -262,20 +332,21 @@ class Backlog:
         if self.drain is Drain.OVER:
             return Job(hop, text=False, judge=False)
         text = self.schedule.due(hop, least_hop_s)
-        if waited_s < 0:
+        if waited_s <= 0:
             return Job(hop, text=text)
         in_time = waited_s < FAR_BEHIND_S and self.drain is Drain.NONE
         starves = in_time and self.schedule.starves(hop, least_hop_s)
         text = text and (starves or not self._superseded(least_hop_s))
-        behind = sum(isinstance(later, Hop) and later.judge for later, _ in self._plans)
-        judge = behind < JUDGEMENTS_BEHIND or (hop.text and text)  # the same encoder pass serves both
+        behind = sum(isinstance(later, Hop) and later.judge for later, *_ in self._plans)
+        allowed = 1 if self.announced.behind else JUDGEMENTS_BEHIND
+        judge = behind < allowed or (hop.text and text)  # the same encoder pass serves both
         self.skipped_judgements += hop.judge and not judge
         return Job(hop, text, judge, waited_s)
 
     def _superseded(self, least_hop_s: float) -> bool:
         """Whether a later hop of the same utterance is waiting whose text is due; at the end of the program, two."""
         wanted = 1 if self.drain is Drain.NONE else PASSES_ENDING
-        for later, _ in self._plans:
+        for later, *_ in self._plans:
             match later:
                 case SegmentClosed():
                     return False
@@ -284,132 +355,3 @@ class Backlog:
                     if not wanted:
                         return True
         return False
-
-
-class TextSchedule:
-    """Which hops of one stream are decoded. Tags keep their second.
-
-    A hop is due when it reaches or crosses a multiple of the hop in force, so that text comes with the tags of whole
-    seconds in one encoder pass.
-    """
-
-    def __init__(self, window: WindowSettings) -> None:
-        self.own_s = window.hop_s
-        self.longest_s = max(window.hop_s, window.hop_max_s)
-        self.speaking = False  # a segment is open
-        self.end_sample = 0  # of the last hop that was carried out
-        self._undecoded = False  # voice of this segment
-        self._text_sample = 0  # end of the last hop whose text was decoded, or of which none was due
-        self._level_db = 0.0
-
-    def begin_at(self, sample: int) -> None:
-        """Before anything else: the audio before this sample was an earlier process's."""
-        self.end_sample = self._text_sample = sample
-
-    def hop_s(self, least_s: float) -> float:
-        """The hop in force where others need one of at least `least_s`."""
-        return min(max(self.own_s, least_s), self.longest_s)
-
-    def due(self, hop: Hop, least_s: float) -> bool:
-        """Whether the text of this hop is due."""
-        every = round(self.hop_s(least_s) * SAMPLE_RATE)
-        own = self.hop_s(least_s) == self.own_s
-        return own or hop.end_sample // every > (hop.end_sample - len(hop.samples)) // every
-
-    def starves(self, hop: Hop, least_s: float) -> bool:
-        """Whether the last text is so old that this hop's must be decoded although a later one waits already."""
-        longest_s = max(STARVED_HOPS * self.own_s, 2 * self.hop_s(least_s))
-        return hop.end_sample - self._text_sample >= longest_s * SAMPLE_RATE
-
-    def carried_out(self, hop: Hop, text: bool) -> None:
-        """The hop is carried out, with or without its text."""
-        self.end_sample, self._level_db = hop.end_sample, hop.level_db
-        if hop.text:
-            self._undecoded = not text and (self._undecoded or any(hop.voiced))
-        if text or not hop.text:
-            self._text_sample = hop.end_sample
-
-    def opened(self) -> None:
-        """A segment begins: nothing of it was decoded."""
-        self._undecoded = self.speaking = True
-
-    def failed(self) -> None:
-        """The text of the hop that was carried out last did not come: it is due again where the segment closes."""
-        self._undecoded = True
-
-    def put_off(self, plan: SegmentClosed) -> bool:
-        """Whether text was put off that must be decoded before the segment closes."""
-        return self._undecoded and plan.end_sample >= self.end_sample > 0
-
-    def closed(self) -> None:
-        """A segment is over: nothing of it is put off any more."""
-        self._undecoded = self.speaking = False
-
-    def catch_up(self) -> Hop:
-        """What must be carried out then, before the segment closes: an empty hop with the text that was put off."""
-        self._undecoded = False
-        nothing = np.zeros(0, np.float32)
-        return Hop(self.end_sample, nothing, (), text=True, judge=False, silent=False, level_db=self._level_db)
-
-
-@dataclass(slots=True)
-class _Window:
-    """What is being measured: since when, and how long the last hop of the window before had to wait."""
-
-    began_s: float | None
-    before_s: float = 0.0
-    busy_s: float = 0.0
-    waits_s: list[float] = field(default_factory=list)
-
-
-class Pace:
-    """The least hop for all live streams, `hop_s`; 0: each has its own.
-
-    It follows how much of the time the worker was busy and how long hops waited for it.
-    """
-
-    def __init__(self) -> None:
-        self.hop_s = 0.0
-        self._window = _Window(None)
-        self._room_s = 0.0
-        self._calm_s = CALM_S
-        self._shrank_s = float("-inf")
-
-    def step(self, now_s: float, took_s: float, waited_s: float, own_s: float, longest_s: float) -> bool:
-        """A step of the worker ended at `now_s` after `took_s`; whether the hop changed.
-
-        `waited_s`: how much longer than it may a hop of this step had waited; `own_s`: the shortest hop that a stream
-        has by its settings; `longest_s`: the longest that any of them may have.
-        """
-        window = self._window
-        if window.began_s is None:
-            window.began_s = now_s - took_s
-        window.busy_s += took_s
-        window.waits_s.append(max(0.0, waited_s))
-        span_s = now_s - window.began_s
-        if span_s < WINDOW_S:
-            return False
-        share, wait_s = window.busy_s / span_s, fmean(window.waits_s)
-        late = wait_s > max(self.hop_s, own_s) / 2
-        self._window = _Window(now_s, window.waits_s[-1])
-        self._room_s = self._room_s + span_s if share < ROOM and not late else 0.0
-        if share >= FULL and late and wait_s >= FALLING * window.before_s:
-            return self._grow(now_s, own_s, longest_s)
-        return self._room_s >= self._calm_s and self._shrink(now_s, own_s)
-
-    def _grow(self, now_s: float, own_s: float, longest_s: float) -> bool:
-        longer = [hop_s for hop_s in LADDER_S if max(self.hop_s, own_s) < hop_s <= longest_s]
-        if not longer:
-            return False
-        soon = now_s - self._shrank_s < SOON_S + self._calm_s
-        self._calm_s = min(2 * self._calm_s, CALM_MAX_S) if soon else CALM_S
-        self.hop_s = longer[0]
-        return True
-
-    def _shrink(self, now_s: float, own_s: float) -> bool:
-        if not self.hop_s:
-            return False
-        shorter = [hop_s for hop_s in LADDER_S if own_s < hop_s < self.hop_s]
-        self.hop_s = shorter[-1] if shorter else 0.0
-        self._room_s, self._shrank_s = 0.0, now_s
-        return True

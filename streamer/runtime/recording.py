@@ -38,6 +38,7 @@ from streamer.events.plans import (
     StepRequest,
     StepResult,
 )
+from streamer.model.outline import ModelOutline
 from streamer.model.whisper import Model
 from streamer.output.event_file import OWNER_ONLY
 from streamer.policy.prompt import Prompt
@@ -59,7 +60,9 @@ class Recording:
     beside the 115 of the mel, and given back as the windows go on.
     """
 
-    def __init__(self, model: Model, settings: Settings, blocks: Iterable[AudioBlock], *, hears: bool) -> None:
+    def __init__(
+        self, model: Model | ModelOutline, settings: Settings, blocks: Iterable[AudioBlock], *, hears: bool
+    ) -> None:
         """Reads all of `blocks`. Raises ConfigError as `Prompt` does."""
         described = text_model(model)
         self._settings = settings

@@ -77,7 +77,7 @@ class SessionOpener:
             lost_to = kept[0].seq - 1 if kept else 0
             self.server.open_session(info, kept, lost_to, again=handover is not None)
         if self.book and not handover:
-            self.book.open(item.name, item.start.source if item.start else None)
+            self.book.open(self.info(item.name), item.start.source if item.start else None)
         return self.open(item)
 
     def closed(self, name: str) -> None:

@@ -8,7 +8,7 @@ capture and a listener thread; all share the model and its worker. One that is l
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +25,7 @@ from streamer.runtime.announcement import announce
 from streamer.runtime.client_actions import ClientActions, marking
 from streamer.runtime.engines import Engines, LoadModel, described
 from streamer.runtime.event_log import EventLog, say_again
-from streamer.runtime.handover import Book
+from streamer.runtime.handover import Book, CarryOut
 from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.lane import Lane
 from streamer.runtime.opening import Opening
@@ -44,10 +44,10 @@ from streamer.runtime.shutdown import (
 from streamer.runtime.stream import Emit, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
-from streamer.runtime.uploads import Uploads
+from streamer.runtime.uploads import Elsewhere, Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.actions import Actions
-from streamer.server.messages import Origin, SessionInfo
+from streamer.server.messages import Ack, Flush, Origin, SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
@@ -69,7 +69,8 @@ class Program:
 
     `load_on_cpu` loads the model of that name there, where the device fails that it is on. `elsewhere` makes what asks
     the engines of a cluster, where `load` gives a model without its weights; `book` opens what keeps the sessions of
-    senders there.
+    senders there, and is told who does what readers at other programs want of them; `recordings`: the same engines,
+    for recordings that are uploaded; `metrics`: what they say of themselves.
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
@@ -90,11 +91,15 @@ class Program:
         began_s: float | None = None,
         load_on_cpu: Callable[[str], Model] | None = None,
         elsewhere: Callable[[ModelOutline], StepEngine] | None = None,
-        book: Callable[[], Book] | None = None,
+        book: Callable[[CarryOut], Book] | None = None,
+        recordings: Callable[[ModelOutline], Elsewhere] | None = None,
+        metrics: Callable[[], Awaitable[str]] | None = None,
         lessons: Lessons | None = None,
         monitor: "HearingAid | None" = None,
     ) -> None:
         self._settings, self._open_book = settings, book
+        self._recordings, self._metrics = recordings, metrics
+        self._book: Book | None = None  # once it is open
         self._monitor = monitor
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
@@ -276,7 +281,9 @@ class Program:
             greet=self._greet,
         )
         own = [self._checked(item, opener.open) for item in self._inputs]
-        book = opener.book = self._open_book() if self._open_book else None
+        book = opener.book = self._book = self._open_book(self._actions.asked) if self._open_book else None
+        if self._server and book and book.run and not self._inputs and not self._event_log:
+            self._server.share_run(book.run)
         ingests = self._actions.ingests = Ingests(
             opener.open_sender, opener.closed, self._settings, self._senders, worker.refusal, book
         )
@@ -285,7 +292,8 @@ class Program:
             self._uploads.begin(engine.model, worker)
             self._teaching.begin(engine.model, worker)
         else:
-            self._uploads.refuse("no recordings are taken here: `streamer transcribe --cluster` reads them")
+            assert self._recordings is not None
+            self._uploads.begin_elsewhere(self._recordings(engine.model))
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
@@ -377,7 +385,12 @@ class Program:
             takes_senders=mine.takes_senders,
             transcribe=self._uploads.transcribe,
             model=self._uploads.model,
+            seek=self._seek,
+            pass_on=self._pass_on,
+            resumes=self._open_book is not None,
         )
+        if self._metrics:
+            actions = replace(actions, metrics=self._metrics)
         run = self._event_log.run if self._event_log else None
         server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
         if recorder is not None:
@@ -390,6 +403,14 @@ class Program:
             log.warning("streamer: %s; going on without the server", error)
             return None
         return server
+
+    async def _seek(self, session: str) -> None:
+        if self._book and self._server:
+            await self._book.seek(session, self._server.mirrored)
+
+    def _pass_on(self, message: Ack | Flush) -> None:
+        if self._book:
+            self._book.pass_on(message)
 
     def _server_failed(self, error: Exception) -> None:
         self._failure = error

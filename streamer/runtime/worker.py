@@ -4,8 +4,9 @@ Its loop reads: wait, carry out what needs no model, take, begin (mel, requests)
 complete (events), emit. What is taken, of which lane first, and what of it the model is asked for, `Overload` says.
 
 While a step runs the thread touches no session. So another thread may have them then (`ModelTurns`):
-- `watch` says that a step takes too long; from `hang_s` on, and where the thread ended, it puts a new thread with a
-  spare engine in its place, and what the old one still finds is not used;
+- `watch` carries out without the model what is late and waits behind a step, and says where a step takes too long;
+  from `hang_s` on, and where the thread ended, it puts a new thread with a spare engine in its place, and what the old
+  one still finds is not used;
 - `take_over` finishes the sessions without the model, where the program ends and the step takes too long.
 
 Between steps the thread lends the model to whoever has other work for it (`lend`: windows of uploaded recordings), one
@@ -30,10 +31,12 @@ from streamer.model.own_sounds import OwnLayer
 from streamer.runtime.admission import Admission
 from streamer.runtime.lane import Clock, Lane
 from streamer.runtime.model_turns import ModelTurns, Phase, TakenOver
-from streamer.runtime.overload import FAILURES_MAX, Backlog, Drain, Job, Overload
+from streamer.runtime.overload import DEGRADED_LAG_S, FAILURES_MAX, PASS_OVER_S, Backlog, Drain, Job, Overload
+from streamer.runtime.pace import text_alone
 from streamer.runtime.stream import Emit, Hearing
 from streamer.runtime.told import Told
 from streamer.settings.config import WindowSettings
+from streamer.vad.planner import SILENCE_DB
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class Worker:
         self._lanes: list[Lane] = []
         self._stopping = False
         self._in_hand: Sequence[_Window] = ()  # what the step at hand is for
+        self._overtaken: set[Lane] = set()  # of these, whose hop was carried out meanwhile: only text is still of use
         self._taken_samples = 0  # of plans, since the last step
         self._busy: Lane | None = None  # whose session is being worked on
         self._round_s: float | None = None  # when the round at hand began
@@ -148,16 +152,21 @@ class Worker:
             hopeless = dead or self._turns.never_ends(self._hang_s)
             if self.failure or self._stopping or self._turns.phase in (Phase.TAKEN, Phase.ENDED):
                 return
-            if not hopeless and (hangs_s < TELL_S or self._told_of_hang):
+            told = hopeless or hangs_s >= TELL_S
+            late_s = max((lane.backlog.late_s(self._clock()) for lane in self._lanes), default=0.0)
+            if not told and (self._turns.phase is not Phase.STEPPING or late_s < DEGRADED_LAG_S):
                 return
             self._turns.enter(Phase.LENT)
-        if not self._told_of_hang:
+        if told and not self._told_of_hang:
             self._told_of_hang = True
-            said = "the thread that asks the model ended" if dead else f"the model has not answered for {hangs_s:.0f} s"
+            said = f"the model has not answered for {hangs_s:.0f} s: captions wait, tags are left out"
+            said = "the thread that asks the model ended" if dead else said
             self._tell_all("degraded", said)
         if hopeless:
             self._replace(EngineError("the thread ended" if dead else f"no answer within {hangs_s:.0f} s"))
         else:
+            for lane in self.lanes():
+                self._guarded(lane, self._overtake, lane, PASS_OVER_S if told else DEGRADED_LAG_S)
             with self._ready:
                 self._turns.enter(Phase.STEPPING)
 
@@ -186,7 +195,7 @@ class Worker:
             self._turns.enter(Phase.TAKEN)
         for window in self._in_hand:
             window.lane.backlog.give_up(window.job)
-            self._guarded(window.lane, self._complete, window.lane, window.job, None)
+            self._guarded(window.lane, self._complete_window, window, None)
         for lane in self.lanes():
             self._leave_out(lane)
         return True
@@ -239,8 +248,9 @@ class Worker:
             self._told_of_hang = False
             self._tell_all("listening", "")
         for window, result in zip(windows, results, strict=True):
-            self._guarded(window.lane, self._complete, window.lane, window.job, result)
+            self._guarded(window.lane, self._complete_window, window, result)
             self._guarded(window.lane, self._carry_out, window.lane)
+        self._overtaken.clear()
 
     def _guarded(self, lane: Lane, work: Callable[P, Done], *args: P.args, **named: P.kwargs) -> Done | None:
         """Work on one session: whatever is raised there closes that session alone, and the others go on."""
@@ -319,6 +329,37 @@ class Worker:
         if news := self.overload.news(lane.backlog):
             lane.say_state(*news, "pace")
 
+    def _complete_window(self, window: _Window, result: StepResult | None) -> None:
+        """What the step found, if anything. A hop that was carried out meanwhile has its text alone to come."""
+        lane, job = window.lane, window.job
+        if lane not in self._overtaken:
+            self._complete(lane, job, result)
+        elif result is not None and result.hypothesis is not None:
+            late = text_alone(job.plan.end_sample, SILENCE_DB)
+            self._complete(lane, replace(job, plan=late), replace(result, judgement=(), own=()))
+
+    def _overtake(self, lane: Lane, late_s: float) -> None:
+        """Carry out what is so late, and waits behind a step, without the model (LENT)."""
+        window = next((window for window in self._in_hand if window.lane is lane), None)
+        text_in_hand = window is not None and window.request.decode is not None
+        while not (lane.rests or lane.over):
+            with self._ready:
+                self._ready.notify_all()  # a full lane will have room
+                job = lane.backlog.pass_over(self._clock(), late_s, text_in_hand=text_in_hand)
+                self._taken_samples += job.plan.new_samples if job else 0
+            if job is None:
+                return
+            if window is not None and lane not in self._overtaken:
+                lane.hearing.mel = lane.hearing.mel.copy()  # the step still reads it
+                lane.say(lane.hearing.complete(window.job.plan, None))
+                self._overtaken.add(lane)
+            lane.hearing.begin(job.plan, text=False, judge=False)
+            lane.say(lane.hearing.complete(job.plan, None))
+            if self._told_of_hang:  # which says that tags are left out
+                lane.backlog.told_judgements = lane.backlog.skipped_judgements
+            elif news := self.overload.news(lane.backlog):
+                lane.say_state(*news, "pace")
+
     def _step(self, windows: Sequence[_Window]) -> Sequence[StepResult | None]:
         if not windows:
             return []
@@ -355,7 +396,8 @@ class Worker:
             self._failed(window, error)
             if not window.lane.rests:
                 window.lane.hearing.mel = window.lane.hearing.mel.copy()  # the old thread may still read it
-                self._guarded(window.lane, self._complete, window.lane, window.job, None)
+                self._guarded(window.lane, self._complete_window, window, None)
+        self._overtaken.clear()
         if busy is not None and not windows:  # the thread ended in the middle of it
             busy.fall(error)
         self._busy = None

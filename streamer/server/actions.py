@@ -3,7 +3,7 @@
 `carry_out` does what a message asks, or says why not.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +15,7 @@ from streamer.server.messages import (
     CAPABILITIES,
     MARK,
     PROGRAM,
+    RESUME,
     SET,
     TEACH,
     Ack,
@@ -100,6 +101,18 @@ def _no_language(message: SetLanguage) -> SetLanguage:
     raise MessageError("set: there is no session whose language could be set")
 
 
+async def _no_metrics() -> str:
+    return ""
+
+
+async def _nowhere_else(session: str) -> None:
+    """All sessions that there are, are here."""
+
+
+def _not_passed_on(message: Ack | Flush) -> None:
+    """Nobody else has sessions."""
+
+
 def _no_ingest(start: IngestStart) -> IngestSink:
     raise IngestFullError("ingest: this server takes no sound from clients")
 
@@ -116,6 +129,10 @@ class Actions:
     one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's
     events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being
     loaded.
+
+    In a cluster: `seek` has a session that another server has mirrored here (`server/mirrored.py`), and returns when it
+    is or is not found, within seconds, MessageError: too many are; `pass_on` sends on what one of its readers wants;
+    `resumes`: senders of servers that are gone are heard further here; `metrics`: of engines that are elsewhere.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None
@@ -130,6 +147,10 @@ class Actions:
     takes_senders: Callable[[], bool] = lambda: False
     transcribe: Callable[[Upload], Iterator[Sequence[Event]]] = _no_uploads
     model: Callable[[], ModelFacts | None] = lambda: None
+    seek: Callable[[str], Awaitable[None]] = _nowhere_else
+    pass_on: Callable[[Ack | Flush], None] = _not_passed_on
+    resumes: bool = False
+    metrics: Callable[[], Awaitable[str]] = _no_metrics
 
 
 def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
@@ -137,7 +158,8 @@ def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
     marks = () if actions.mark is None else (MARK,)
     sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
     programs = (PROGRAM,) if sets and actions.set_program is not None else ()
-    return (*CAPABILITIES, *marks, *sets, *programs)
+    resumes = (RESUME,) if actions.resumes else ()
+    return (*CAPABILITIES, *marks, *sets, *programs, *resumes)
 
 
 def carry_out(
@@ -176,7 +198,8 @@ def carry_out(
         case Teach():
             if actions.teach is None:
                 raise MessageError(
-                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does"
+                    "teach: not allowed here; own_sounds.from_pages: true, beside server.allow_set, does, "
+                    "but in a cluster"
                 )
             if refusal := _set_refusal(settings, TEACH):
                 raise MessageError(refusal)

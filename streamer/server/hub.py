@@ -13,6 +13,8 @@ Rules when it falls behind:
 - more than `max_behind` events behind: the connection is `overdue` and the shell closes it with 1013.
 Its own messages (pong, error) wait in a queue of `max_notices`; `notify` says when that is full. Of heartbeats, levels
 and marks only the newest waits.
+
+A session may be `mirrored`: another server of a cluster has it, and its events come here for those who name it.
 """
 
 import json
@@ -99,10 +101,6 @@ class Connection:
     missed: int = 0
     merged: int = 0
 
-    def wants_session(self, session: str) -> bool:
-        """Whether the session's events are subscribed."""
-        return self.session is None or self.session == session
-
     def wants_type(self, kind: str) -> bool:
         """Whether events of this type are subscribed."""
         return self.types is None or kind in self.types
@@ -123,7 +121,12 @@ class _Session:
     replay: Replay
     kept: Kept
     active: bool = True
+    mirrored: bool = False
     status: Status | None = None  # the newest
+
+    def is_for(self, connection: Connection) -> bool:
+        """Whether a connection wants its events; those of a mirrored one only go to who names it."""
+        return connection.session == self.info.session or (connection.session is None and not self.mirrored)
 
 
 class Hub:
@@ -140,14 +143,31 @@ class Hub:
         self._count = 0  # of connections that there ever were
         self.missed = 0  # event numbers that `gap`s told any of them of
 
+    @property
+    def run(self) -> str:
+        """As in `hello`."""
+        return self._run
+
+    @run.setter
+    def run(self, run: str) -> None:
+        """Another numbering holds from now on: everybody who is connected gets another `hello`."""
+        self._run = run
+        self._greet_again()
+
     def open_session(
-        self, info: SessionInfo, kept: Sequence[Entry] = (), lost_to: int = 0, *, again: bool = False
+        self,
+        info: SessionInfo,
+        kept: Sequence[Entry] = (),
+        lost_to: int = 0,
+        *,
+        again: bool = False,
+        mirrored: bool = False,
     ) -> None:
         """Begin a session. `kept`, `lost_to`: as in `Replay.begin`. Raises ValueError when its name was used before,
         unless it goes on `again` here: then everything that is kept takes the place of what was.
         """
         known = self._sessions.get(info.session)
-        if known is not None and not (again and not known.active):
+        if known is not None and not (again and (known.mirrored or not known.active)):
             raise ValueError(f"session: {info.session!r} is already open; every session needs a name of its own")
         replay = Replay(self._limits.max_events, self._limits.max_bytes)
         replay.begin(kept, lost_to)
@@ -155,13 +175,16 @@ class Hub:
         for entry in kept:
             if entry.type != "tags":  # nearly all of them, and no transcript has them
                 transcript.step(read_event(json.loads(entry.text)))
-        self._sessions[info.session] = _Session(info, replay, transcript)
+        self._sessions[info.session] = _Session(info, replay, transcript, mirrored=mirrored)
+        if mirrored:  # who names it later wants it from then on, as if it were here
+            for connection in self._connections:
+                if connection.session != info.session:
+                    connection.positions.setdefault(info.session, _live(replay))
 
     def describe(self, info: SessionInfo) -> None:
         """More is known of an open session now: everybody who is connected gets another `hello`."""
         self._sessions[info.session].info = info
-        for connection in self._connections:
-            connection.newest["hello"] = messages.encode(self.hello())
+        self._greet_again()
 
     def close_session(self, session: str) -> None:
         """The session made its last event; its replay stays a while for those who reconnect."""
@@ -178,24 +201,56 @@ class Hub:
         if isinstance(event, Status):
             session.status = event
 
+    def mirror(self, session: str, events: Sequence[Event]) -> bool:
+        """Take in what another server says of a session; False: it is not mirrored here (any more)."""
+        item = self._sessions.get(session)
+        if item is None or not item.mirrored:
+            return False
+        for event in events:
+            self.publish(event)
+        return True
+
+    def is_mirrored(self, session: str) -> bool:
+        """Whether another server has the session, and its events are here."""
+        item = self._sessions.get(session)
+        return item is not None and item.mirrored
+
+    def is_live(self, session: str) -> bool:
+        """Whether the session's events come in here, from wherever."""
+        item = self._sessions.get(session)
+        return item is not None and item.active
+
+    def is_named(self, session: str) -> bool:
+        """Whether anybody wants this very session."""
+        return any(connection.session == session for connection in self._connections)
+
+    def drop_mirrored(self, session: str) -> None:
+        """Nobody wants it here any more."""
+        if self.is_mirrored(session):
+            self._forget(session)
+
     def transcript(self, session: str | None, name: str) -> list[str]:
         """The whole transcript of a session (None: of the only one) in one of `transcripts.FORMATS`, in pieces.
 
         Raises KeyError, with what is wrong, where there is no such session.
         """
-        known = ", ".join(self._sessions) or "none"
-        if session is None and len(self._sessions) != 1:
+        own = [name for name, item in self._sessions.items() if not item.mirrored]
+        known = ", ".join(own) or "none"
+        if session is None and len(own) != 1:
             raise KeyError(f"session: say which; there are: {known}")
-        item = self._sessions.get(session) if session is not None else next(iter(self._sessions.values()))
+        item = self._sessions.get(own[0] if session is None else session)
         if item is None:
             raise KeyError(f"session: there is none of this name (any more); there are: {known}")
         return item.kept.pieces(name)
 
-    def connect(self, held: bool = False) -> Connection:
-        """A new connection: `hello` is its first message, then all events from now on (once it is not `held`)."""
+    def connect(self, held: bool = False, session: str | None = None) -> Connection:
+        """A new connection: `hello` is its first message, then all events from now on (once it is not `held`).
+
+        `session`: the one that it comes for, as long as it does not subscribe to others.
+        """
         self._count += 1
-        connection = Connection(held=held, number=self._count)
-        connection.notices.append(messages.encode(self.hello()))
+        connection = Connection(session=session, held=held, number=self._count)
+        connection.notices.append(messages.encode(self.hello(connection)))
         for name, item in self._sessions.items():
             connection.positions[name] = _live(item.replay)
         self._connections.add(connection)
@@ -229,7 +284,7 @@ class Hub:
             if wish.since_seq is not None:
                 start = min(wish.since_seq, newest) if wish.since_seq <= newest_of_all else -1
                 position.go_to(start, wish.complete, item.replay.oldest_seq)
-            elif not connection.wants_session(name):
+            elif not item.is_for(connection):
                 position.go_to(newest, frozenset(), item.replay.oldest_seq)
             position.live_from = newest
         connection.types, connection.session, connection.held = wish.types, wish.session, False
@@ -267,7 +322,8 @@ class Hub:
                 self._give_marks(connection, session)
 
     def _give_marks(self, connection: Connection, session: str) -> None:
-        if connection.types is not None and messages.MARKS in connection.types and connection.wants_session(session):
+        wanted = self._sessions[session].is_for(connection)
+        if wanted and connection.types is not None and messages.MARKS in connection.types:
             connection.newest[f"{messages.MARKS} {session}"] = self._marks[session]
 
     def drain(self, connection: Connection, limit: int = 16) -> list[str]:
@@ -275,7 +331,7 @@ class Hub:
         out = list(connection.notices) + list(connection.newest.values())
         connection.notices.clear()
         connection.newest.clear()
-        names = [] if connection.held else [name for name in self._sessions if connection.wants_session(name)]
+        names = [] if connection.held else [name for name, item in self._sessions.items() if item.is_for(connection)]
         connection.turn += 1
         for offset in range(len(names)):
             name = names[(connection.turn + offset) % len(names)]
@@ -290,16 +346,22 @@ class Hub:
 
     def statuses(self) -> dict[str, Status | None]:
         """The newest `status` of every session that is not over; None: none came yet."""
-        return {name: item.status for name, item in self._sessions.items() if item.active}
+        return {name: item.status for name, item in self._sessions.items() if item.active and not item.mirrored}
 
     def readers(self) -> list[Reader]:
         """All connections, the oldest first."""
         found = [Reader(item.number, item.missed, item.merged) for item in self._connections]
         return sorted(found, key=attrgetter("number"))
 
-    def hello(self) -> dict[str, Any]:
-        """The `hello` message as of now."""
-        return messages.hello((_describe(item) for item in self._sessions.values()), self._run, self._capabilities)
+    def hello(self, connection: Connection | None = None) -> dict[str, Any]:
+        """The `hello` message as of now; for a connection also the mirrored session that it comes for."""
+        comes_for = connection.session if connection else None
+        told = [item for name, item in self._sessions.items() if not item.mirrored or name == comes_for]
+        return messages.hello(map(_describe, told), self._run, self._capabilities)
+
+    def _greet_again(self) -> None:
+        for connection in self._connections:
+            connection.newest["hello"] = messages.encode(self.hello(connection))
 
     def _read(self, connection: Connection, name: str, limit: int, out: list[str]) -> None:
         replay = self._sessions[name].replay
@@ -329,18 +391,19 @@ class Hub:
         behind = 0
         for name, item in self._sessions.items():
             position = connection.positions.get(name)
-            if position is not None and connection.wants_session(name):
+            if position is not None and item.is_for(connection):
                 behind = max(behind, item.replay.last_seq - max(position.seq, position.live_from))
         return behind
 
     def _forget(self, name: str) -> None:
-        replay = self._sessions.pop(name).replay
+        item = self._sessions.pop(name)
+        replay = item.replay
         self._marks.pop(name, None)
         for connection in self._connections:
             position = connection.positions.pop(name, None)
             seq = position.seq if position is not None else 0
             unread = any(connection.wants_type(entry.type) for entry in replay.after(seq))
-            if connection.wants_session(name) and unread:
+            if item.is_for(connection) and unread:
                 self._count_missed(connection, seq + 1, replay.last_seq)
                 gap = messages.events_gap(name, seq + 1, replay.last_seq, "the session is over")
                 connection.notices.append(messages.encode(gap))

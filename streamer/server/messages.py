@@ -36,13 +36,15 @@ PROGRAM: Final = "program"  # a capability beside it, where there is a hearing a
 TEACH: Final = "teach"  # a capability of servers on which clients may teach sounds of their own; and its message
 TAUGHT: Final = "taught"  # what comes of it
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts
+RESUME: Final = "resume"  # a capability of servers that go on with the sessions of others
 CAPABILITIES: Final = ("replay", "ack", "flush", "ingest", LEVEL, "complete")
 SUBSCRIBABLE: Final = EVENT_TYPES | {LEVEL, MARKS, SET, TAUGHT, "hello", "heartbeat", "pong", "error"}
 MAX_SEQ: Final = 2**53
 BYTES_PER_SAMPLE: Final = 2  # pcm_s16le
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
-Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+MAX_NAME: Final = 200
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_NAME)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 _FROM_CLIENT = ConfigDict(extra="ignore")  # unknown fields are for later versions
 
@@ -257,6 +259,16 @@ def subscribe_from_query(query: str) -> Subscribe | None:
             raise MessageError("since_seq: must be a whole number of at least 0")
         message["since_seq"] = int(digits)
     return _validated(TypeAdapter(Subscribe), message) if message else None
+
+
+def sought_in_query(query: str) -> str | None:
+    """The session that a client comes for: `/ws?for=NAME`, or the one that it subscribes to there."""
+    try:
+        values = parse_qs(query, max_num_fields=20)
+    except ValueError:  # more fields than anybody needs
+        return None
+    name = next((values[field][-1] for field in ("for", "session") if field in values), "")
+    return name if 0 < len(name) <= MAX_NAME else None
 
 
 def _validated(kind: TypeAdapter[Checked], message: Mapping[str, Any]) -> Checked:

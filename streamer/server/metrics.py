@@ -21,13 +21,17 @@ Sample = tuple[str, float]  # what stands behind the name ("" or `{label="value"
 class Histogram:
     """How many values were at most as large as each of the bounds."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    bounds: tuple[float, ...] = BOUNDS_S
+    counts: list[int] = field(default_factory=list)
     total: float = 0.0
 
-    def add(self, value: float) -> None:
-        """One more value."""
-        self.counts[bisect_left(BOUNDS_S, value)] += 1
-        self.total += value
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float, count: int = 1) -> None:
+        """One more value, or so many."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
 
 
 class Metrics:
@@ -58,43 +62,43 @@ class Metrics:
 
     def render(self, readers: Sequence[Reader], missed: int, senders: int, health: Mapping[str, SessionHealth]) -> str:
         """All of it. `missed`: by all clients there ever were."""
-        by_client = [(_labels(client=str(reader.number)), reader) for reader in readers]
+        by_client = [(labels(client=str(reader.number)), reader) for reader in readers]
         out = [
-            *_family("start_time_seconds", "gauge", "Unix time of the server's start", [("", self._began_s)]),
-            *_family(
+            *family("start_time_seconds", "gauge", "Unix time of the server's start", [("", self._began_s)]),
+            *family(
                 "clients",
                 "gauge",
                 "Connected clients",
-                [(_labels(kind="reader"), len(readers)), (_labels(kind="sender"), senders)],
+                [(labels(kind="reader"), len(readers)), (labels(kind="sender"), senders)],
             ),
-            *_family("refused_total", "counter", "Connections and requests refused", _by("reason", self._refused)),
-            *_family("events_total", "counter", "Events published", _by("type", self._events)),
-            *_family("alerts_raised_total", "counter", "Alerts raised", _by("severity", self._alerts)),
-            *_family("sound_restarts_total", "counter", "Times that lost sound came back", [("", self._restarts)]),
-            *_family("missed_events_total", "counter", "Events that clients were too late for", [("", missed)]),
-            *_family(
+            *family("refused_total", "counter", "Connections and requests refused", _by("reason", self._refused)),
+            *family("events_total", "counter", "Events published", _by("type", self._events)),
+            *family("alerts_raised_total", "counter", "Alerts raised", _by("severity", self._alerts)),
+            *family("sound_restarts_total", "counter", "Times that lost sound came back", [("", self._restarts)]),
+            *family("missed_events_total", "counter", "Events that clients were too late for", [("", missed)]),
+            *family(
                 "client_missed_events",
                 "gauge",
                 "Events that this client was too late for",
-                [(labels, reader.missed) for labels, reader in by_client],
+                [(label, reader.missed) for label, reader in by_client],
             ),
-            *_family(
+            *family(
                 "client_merged_partials",
                 "gauge",
                 "Partial texts that this client got only in a newer one",
-                [(labels, reader.merged) for labels, reader in by_client],
+                [(label, reader.merged) for label, reader in by_client],
             ),
-            *_family(
+            *family(
                 "session_lag_seconds",
                 "gauge",
                 "Sound that came and is not judged yet",
-                [(_labels(session=name), item.lag_s) for name, item in health.items()],
+                [(labels(session=name), item.lag_s) for name, item in health.items()],
             ),
-            *_family(
+            *family(
                 "session_last_audio_age_seconds",
                 "gauge",
                 "Time since the last sound came",
-                [(_labels(session=name), item.last_audio_age_s) for name, item in health.items()],
+                [(labels(session=name), item.last_audio_age_s) for name, item in health.items()],
             ),
             *self._latencies(),
         ]
@@ -108,31 +112,40 @@ class Metrics:
             self._restarts += status.state == "listening"
 
     def _latencies(self) -> list[str]:
-        samples: list[str] = []
-        name = "streamer_event_latency_seconds"
-        for kind, histogram in sorted(self._latency.items()):
-            count = 0
-            for bound, more in zip((*map(_number, BOUNDS_S), "+Inf"), histogram.counts, strict=True):
-                count += more
-                samples.append(f"{name}_bucket{_labels(type=kind, le=bound)} {count}")
-            samples.append(f"{name}_sum{_labels(type=kind)} {_number(histogram.total)}")
-            samples.append(f"{name}_count{_labels(type=kind)} {count}")
         about = "Sound that had come since an event's audio_t when it was published"
-        return [f"# HELP {name} {about}", f"# TYPE {name} histogram", *samples]
+        found = [(labels(type=kind), histogram) for kind, histogram in sorted(self._latency.items())]
+        return histograms("event_latency_seconds", about, found)
 
 
-def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> list[str]:
+def histograms(name: str, about: str, samples: Iterable[tuple[str, Histogram]]) -> list[str]:
+    """The lines of one family, each histogram with its labels."""
+    full = f"streamer_{name}"
+    lines = [f"# HELP {full} {about}", f"# TYPE {full} histogram"]
+    for label, histogram in samples:
+        inside = f"{label[1:-1]}," if label else ""
+        count = 0
+        for bound, more in zip((*map(_number, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+            count += more
+            lines.append(f'{full}_bucket{{{inside}le="{bound}"}} {count}')
+        lines.append(f"{full}_sum{label} {_number(histogram.total)}")
+        lines.append(f"{full}_count{label} {count}")
+    return lines
+
+
+def family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> list[str]:
+    """The lines of one family."""
     full = f"streamer_{name}"
     rows = [f"{full}{labels} {_number(value)}" for labels, value in samples]
     return [f"# HELP {full} {about}", f"# TYPE {full} {kind}", *rows]
 
 
 def _by(label: str, counts: Mapping[str, int]) -> list[Sample]:
-    return [(_labels(**{label: key}), count) for key, count in sorted(counts.items())]
+    return [(labels(**{label: key}), count) for key, count in sorted(counts.items())]
 
 
-def _labels(**labels: str) -> str:
-    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items()]
+def labels(**values: str) -> str:
+    """What stands behind a name."""
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in values.items()]
     return "{" + ",".join(pairs) + "}"
 
 

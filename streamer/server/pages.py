@@ -12,7 +12,7 @@ import gzip
 import http
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode
@@ -83,10 +83,10 @@ class Reports:
     """
 
     troubles: Callable[[], Mapping[str, str]]
-    metrics: Callable[[], str]
+    metrics: Callable[[], Awaitable[str]]
     refused: Callable[[str], None]
     spent: Callable[[str], None]
-    transcript: Callable[[str | None, str], list[str]]
+    transcript: Callable[[str | None, str], Awaitable[list[str]]]
     fitting: Mapping[str, object] | None
 
 
@@ -112,6 +112,8 @@ class Pages:
         packed = "gzip" in request.headers.get("Accept-Encoding", "")
         if path == "/transcript":
             response = await self._transcript(asked, packed=packed)
+        elif path == "/metrics":
+            response = await self._metrics(asked)
         else:
             response = self._page(path, asked, prefetched=prefetched)
         if head:
@@ -128,10 +130,6 @@ class Pages:
             troubles = self._reports.troubles()
             return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
-        if path == "/metrics":
-            if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
-                return _response(200, self._reports.metrics().encode(), CONTENT_TYPE, host)
-            return _text(401, "Metrics are for this machine and for those who send the token.\n", host)
         if path == FITTING:
             return self._fitting(host, let_in=let_in)
         page = self._pages.get(path)
@@ -158,6 +156,14 @@ class Pages:
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
         return json_answer(200, {"hearing_aid": self._reports.fitting}, host)
 
+    async def _metrics(self, asked: Request) -> Response:
+        """All that there is to measure, for programs of this machine and who brings the token."""
+        if not self._access.host_allowed(asked):
+            return _text(403, _UNKNOWN_HOST, "localhost")
+        if asked.local or self._access.credentials(asked) in (Credentials.TOKEN, Credentials.COOKIE):
+            return _response(200, (await self._reports.metrics()).encode(), CONTENT_TYPE, asked.hosts[0])
+        return _text(401, "Metrics are for this machine and for those who send the token.\n", asked.hosts[0])
+
     async def _transcript(self, asked: Request, *, packed: bool) -> Response:
         """A session's transcript, to be saved. It is packed where it is large: an answer is cut off after 3 s.
 
@@ -173,7 +179,7 @@ class Pages:
         if name not in TRANSCRIPT_TYPES:
             return _text(400, f"format: must be one of {', '.join(TRANSCRIPT_TYPES)}\n", host)
         try:
-            pieces = self._reports.transcript(session, name)
+            pieces = await self._reports.transcript(session, name)
         except KeyError as error:
             return _text(404, f"{error.args[0]}\n", host)
         async with self._packing:

@@ -21,7 +21,7 @@ from streamer.server.access import Allowance
 from streamer.server.actions import Actions, carry_out
 from streamer.server.follow import STALL_S
 from streamer.server.hub import Connection, Hub
-from streamer.server.messages import MessageError, Subscribe
+from streamer.server.messages import Ack, ClientMessage, Flush, MessageError, Ping, SetProgram, Subscribe
 from streamer.server.sockets import FAILED, NOT_ALLOWED, TOO_LARGE, TRY_LATER, close
 from streamer.settings.server import ServerSettings
 
@@ -83,10 +83,14 @@ class Readers:
     async def serve(self, socket: ServerConnection, query: str) -> None:
         """Serve one client until it goes away or is closed."""
         now = asyncio.get_running_loop().time
+        sought = messages.sought_in_query(query)
+        if sought:
+            with suppress(MessageError):  # the subscription says it
+                await self._actions.seek(sought)
         with self._lock:
             client = _Client(
                 socket,
-                self._hub.connect(held=True),
+                self._hub.connect(held=True, session=sought),
                 asyncio.Event(),
                 messages=Allowance(200, 50, now),
                 bad_messages=Allowance(20, 0.5, now),
@@ -118,10 +122,13 @@ class Readers:
             await close(client.socket, TOO_LARGE, f"messages are at most {MAX_MESSAGE} bytes")
             return False
         try:
-            wish = messages.parse(message)
-            answer = carry_out(
-                wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish), self._later(client)
-            )
+            wish, answer = messages.parse(message), None
+            if isinstance(wish, Subscribe) and wish.session:
+                await self._actions.seek(wish.session)
+            if not self._passed_on(wish):
+                answer = carry_out(
+                    wish, self._settings, self._actions, lambda wish: self._subscribe(client, wish), self._later(client)
+                )
             good = answer is None or self._notify(client, answer)  # it may not fit: then the client does not read
         except MessageError as exc:
             good = client.bad_messages.spend() and self._notify(client, messages.error(str(exc)))
@@ -137,6 +144,17 @@ class Readers:
             known = ", ".join(sorted(messages.EVENT_TYPES))
             self._notify(client, messages.error(f"types: {', '.join(wish.unknown)} unknown; there are {known}"))
         client.wake.set()
+
+    def _passed_on(self, wish: ClientMessage) -> bool:
+        """Send on what a client wants of a session that another server has. Raises MessageError: that cannot be."""
+        session = None if isinstance(wish, Subscribe | Ping | SetProgram) else wish.session
+        with self._lock:
+            if session is None or not self._hub.is_mirrored(session):
+                return False
+        if not isinstance(wish, Ack | Flush):
+            raise MessageError(f"session: {session} is heard by another server; from here only ack and flush reach it")
+        self._actions.pass_on(wish)
+        return True
 
     def _notify(self, client: _Client, message: Mapping[str, Any]) -> bool:
         with self._lock:

@@ -8,7 +8,8 @@ from collections.abc import Container, Mapping
 from streamer.events import Status
 from streamer.server.messages import SessionHealth
 
-MODEL_FAILED = "the model failed"  # so the detail of a `degraded` begins that says so
+# So the detail of a `degraded` begins that says that the model does nothing.
+MODEL_FAILED = ("the model failed", "the model has not answered", "the thread that asks the model ended")
 LAG_S = 5.0  # further behind is too late for whoever reads along
 AUDIO_AGE_S = 10.0
 

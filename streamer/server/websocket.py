@@ -34,8 +34,9 @@ from streamer.server.deepgram import LISTEN
 from streamer.server.follow import Followers
 from streamer.server.hub import Hub, HubLimits
 from streamer.server.ingest import MAX_SENDERS
-from streamer.server.messages import SessionInfo
+from streamer.server.messages import MessageError, SessionInfo
 from streamer.server.metrics import Metrics
+from streamer.server.mirrored import MirroredSessions
 from streamer.server.pages import (
     PHONE_PAGE,
     Pages,
@@ -123,6 +124,7 @@ class ServerThread:
         self._wake_pending = False
         self._readers = Readers(self._hub, self._lock, settings, self._actions, self._spawn)
         self._followers = Followers(self._hub, self._lock)
+        self.mirrored = MirroredSessions(self._hub, self._lock, self._wake_soon)
         self._senders = Senders(self._hub, self._lock, self._actions, self._followers, self._metrics.refused)
         self._wyoming = WyomingDoor(self._senders.actions, self._followers.follow, self._door)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,10 +175,18 @@ class ServerThread:
             self._wake_soon()
 
     def close_session(self, session: str) -> None:
-        """The session made its last event."""
+        """The session made its last event, or goes on at another server, where its readers are sent on from here."""
         with self._lock:
             self._hub.close_session(session)
             self._senders.sessions.discard(session)
+            if self._loop and self._hub.is_named(session):
+                self._loop.call_soon_threadsafe(lambda: self._spawn(self._seek(session)))
+
+    def share_run(self, run: str) -> None:
+        """As in `Hub`: the numbering is that of a cluster, which is known now."""
+        with self._lock:
+            self._hub.run = run
+            self._wake_soon()
 
     def publish(self, event: Event, latency_s: float | None = None) -> None:
         """Hand an event to all clients; never waits for one. Raises KeyError for a session that is not open.
@@ -292,6 +302,11 @@ class ServerThread:
             self._addresses.tried(asked.address)
         return response
 
+    async def _seek(self, session: str) -> None:
+        """Have a session that another server has shown here, where that can be."""
+        with suppress(MessageError):
+            await self._actions.seek(session)
+
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GuardedConnection)
         request = connection.request
@@ -327,12 +342,15 @@ class ServerThread:
         with self._lock:
             return troubles(self._hub.statuses(), health, self._senders.sessions, takes_senders=takes_senders)
 
-    def _render_metrics(self) -> str:
-        health = self._actions.health()
+    async def _render_metrics(self) -> str:
+        elsewhere, health = await self._actions.metrics(), self._actions.health()
         with self._lock:
-            return self._metrics.render(self._hub.readers(), self._hub.missed, len(self._senders.sockets), health)
+            own = self._metrics.render(self._hub.readers(), self._hub.missed, len(self._senders.sockets), health)
+        return own + elsewhere
 
-    def _transcript(self, session: str | None, name: str) -> list[str]:
+    async def _transcript(self, session: str | None, name: str) -> list[str]:
+        if session:
+            await self._seek(session)
         with self._lock:
             return self._hub.transcript(session, name)
 

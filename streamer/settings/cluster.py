@@ -21,6 +21,7 @@ class ClusterSettings(Section):
     )
     replicas: int = Field(1, ge=1, le=1000, description="engines, each with the model; two or more outlive a loss")
     max_replicas: int | None = Field(None, ge=1, le=1000, description="as many as work needs, up to so many; null: no")
+    idle_s: float = Field(300.0, ge=0, le=86_400, description="engines that nobody needs end after so long")
     cpus: int = Field(1, ge=1, le=256, description="of each engine; its threads, where model.threads is null")
     gpus: float = Field(0.0, ge=0, le=8, description="of each engine; 0.5: two share one")
 

@@ -59,12 +59,15 @@ const RETRY_MAX_MS = 15_000;
 const REFUSED_RETRY_MS = 30_000;
 const NOT_ALLOWED = 1008;
 const RECONNECT = 4000; // the session goes on elsewhere: come back at once
+const ENDINGS = [1000, NOT_ALLOWED, 1009]; // close codes after which a sender's session goes on nowhere
+const KEPT_S = 60; // of sound that was sent: another server may ask for it again
+const KEPT_BYTES = 16 * 2 ** 20; // of it, at most
 
 /** The websocket of a server, which is found at (or below) this address. */
-export function address(url, path, token = null) {
+export function address(url, path, token = null, more = {}) {
   const place = new URL(path, url);
   place.protocol = ["https:", "wss:"].includes(place.protocol) ? "wss:" : "ws:";
-  place.search = token ? new URLSearchParams({ token }) : "";
+  place.search = new URLSearchParams(token ? { token, ...more } : more);
   place.hash = "";
   return place;
 }
@@ -139,7 +142,8 @@ export class Client {
     clearTimeout(this.timer);
     this.timer = null;
     this.beganAt = performance.now();
-    const socket = new WebSocket(address(this.url, "ws", this.token));
+    // a server of a cluster that does not have the session looks for it, and says so in its `hello`
+    const socket = new WebSocket(address(this.url, "ws", this.token, this.session ? { for: this.session } : {}));
     this.socket = socket;
     socket.onmessage = (message) => socket === this.socket && this.receive(message.data);
     socket.onclose = (closing) => socket === this.socket && this.lost(closing);
@@ -247,7 +251,8 @@ export class Client {
 }
 
 /**
- * Sends sound: one sender is one session. It does not reconnect, since the session ends with the connection.
+ * Sends sound: one sender is one session, which ends with the connection, but for servers of a cluster ("resume" in
+ * hello.capabilities): there it goes on at another one, by itself, with what was sent in the last minute.
  *
  *   const sender = new Sender({ url, sampleRate: 16000, on: { event: (event) => … } });
  *   await sender.start();
@@ -262,66 +267,157 @@ export class Sender {
    * @param {number} [wishes.channels] interleaved
    * @param {string|null} [wishes.token]
    * @param {string|null} [wishes.source] which entry of the server's `sources:` it is
+   * @param {number} [wishes.resumeMs] for so long it is tried to go on where the server can; 0: never
    * @param {SenderHandlers} [wishes.on]
    */
-  constructor({ url, sampleRate, channels = 1, token = null, source = null, on = {} }) {
+  constructor({ url, sampleRate, channels = 1, token = null, source = null, resumeMs = 60_000, on = {} }) {
     this.address = address(url, "ingest", token);
     this.greeting = { type: "start", sample_rate: sampleRate, encoding: "pcm_s16le", channels, events: true };
     if (source !== null) this.greeting.source = source;
     this.on = on;
     this.session = null; // its name, once it is open
+    this.resumeMs = resumeMs;
+    this.resumes = false; // the server's session goes on elsewhere
+    this.bytesASecond = 2 * channels * sampleRate;
+    this.frameBytes = 2 * channels;
+    this.kept = []; // the newest sound, in pieces
+    this.keptFrom = 0; // the place of its first byte
+    this.keptBytes = 0;
+    this.missed = 0; // bytes since the connection broke
+    this.newest = 0; // seq of the last event that was handed on
+    this.closed = new Promise((resolve) => {
+      this.over = resolve;
+    });
   }
 
   /** Open the session; rejects with an Error that says why there is none. */
   start() {
+    return new Promise((resolve, reject) => {
+      const failed = (closing, fault) => {
+        reject(new Error(fault || closing.reason || `closed with ${closing.code}`));
+        this.end(closing);
+      };
+      this.open(this.greeting, resolve, failed);
+    });
+  }
+
+  end(closing) {
+    this.resuming = false;
+    this.finished = true;
+    this.over(closing);
+    this.on.closed?.(closing);
+  }
+
+  /** A connection. opened(started): it is this sender's now; failed(closing, fault): it never was. */
+  open(greeting, opened, failed) {
     const socket = new WebSocket(this.address);
     this.socket = socket;
-    this.closed = new Promise((resolve) => socket.addEventListener("close", resolve));
-    return new Promise((resolve, reject) => {
-      let fault = "";
-      socket.onopen = () => socket.send(JSON.stringify(this.greeting));
-      socket.onclose = (closing) => {
-        reject(new Error(fault || closing.reason || `closed with ${closing.code}`));
-        this.on.closed?.(closing);
-      };
-      socket.onmessage = ({ data }) => {
-        const message = JSON.parse(data);
-        this.on.said?.();
-        if (message.type === "started") {
-          this.session = message.session;
-          resolve();
-        } else if (message.type === "error") {
-          fault = message.detail;
-          this.on.error?.(message);
-        } else if (message.type === "heartbeat") this.on.heartbeat?.(message);
-        else if (message.type === "gap" && message.kind === "events") {
-          this.on.missed?.({ session: message.session, count: message.to_seq - message.from_seq + 1 });
-        } else if (Number.isInteger(message.seq)) this.on.event?.(message);
-      };
-    });
+    let fault = "";
+    let open = false;
+    socket.onopen = () => socket.send(JSON.stringify(greeting));
+    socket.onclose = (closing) => {
+      if (!open) failed(closing, fault);
+      else if (this.resumes && !ENDINGS.includes(closing.code)) this.resume(closing);
+      else this.end(closing);
+    };
+    socket.onmessage = ({ data }) => {
+      const message = JSON.parse(data);
+      this.on.said?.();
+      if (message.type === "hello") {
+        this.resumes = this.resumeMs > 0 && (message.capabilities ?? []).includes("resume");
+      } else if (message.type === "started") {
+        open = true;
+        this.session = message.session;
+        opened(message);
+      } else if (message.type === "error") {
+        fault = message.detail;
+        this.on.error?.(message);
+      } else if (message.type === "heartbeat") this.on.heartbeat?.(message);
+      else if (message.type === "gap" && message.kind === "events") {
+        if (message.to_seq <= this.newest) return;
+        const from = Math.max(message.from_seq, this.newest + 1);
+        this.newest = message.to_seq;
+        this.on.missed?.({ session: message.session, count: message.to_seq - from + 1 });
+      } else if (Number.isInteger(message.seq) && message.seq > this.newest) {
+        this.newest = message.seq;
+        this.on.event?.(message);
+      }
+    };
+  }
+
+  /** The connection broke: go on with the session at whichever server answers. `closing`: how it broke. */
+  resume(closing) {
+    this.resuming = true;
+    const endsAt = performance.now() + this.resumeMs;
+    let rest = RETRY_MIN_MS;
+    const opened = ({ audio_t: seconds = 0 }) => {
+      this.resuming = false;
+      this.missed = 0;
+      const from = Math.round((seconds * this.bytesASecond) / this.frameBytes) * this.frameBytes;
+      let at = this.keptFrom;
+      for (const piece of this.kept) {
+        if (at + piece.length > from) this.socket.send(piece.subarray(Math.max(0, from - at)));
+        at += piece.length;
+      }
+      if (this.stopped) this.socket.send('{"type":"stop"}');
+    };
+    const failed = (again, fault) => {
+      const asked = /try in (\d+) s/.exec(again.reason);
+      const wait = asked ? 1000 * Number(asked[1]) : rest * (0.75 + Math.random() / 2);
+      rest = Math.min(RETRY_MAX_MS, rest * 2);
+      if (fault || ENDINGS.includes(again.code) || performance.now() + wait > endsAt) this.end(closing);
+      else this.timer = setTimeout(attempt, wait);
+    };
+    const attempt = () => {
+      const audio_t = (Math.ceil(this.keptFrom / this.frameBytes) * this.frameBytes) / this.bytesASecond;
+      this.open({ ...this.greeting, session: this.session, audio_t }, opened, failed);
+    };
+    this.timer = setTimeout(attempt, closing.code === RECONNECT ? 0 : rest * (0.75 + Math.random() / 2));
   }
 
   /** 16-bit little-endian PCM, at most 1 MiB; false: not connected any more. `waiting`: how much is not sent yet. */
   send(pcm) {
-    if (this.socket?.readyState !== WebSocket.OPEN) return false;
-    this.socket.send(pcm);
+    const open = this.socket?.readyState === WebSocket.OPEN && !this.resuming;
+    if (this.finished || !(open || this.resumes)) return false;
+    if (this.resumes) this.keep(pcm);
+    if (open) this.socket.send(pcm);
+    else this.missed += pcm.byteLength;
     return true;
+  }
+
+  keep(pcm) {
+    const piece = ArrayBuffer.isView(pcm)
+      ? new Uint8Array(pcm.buffer, pcm.byteOffset, pcm.byteLength).slice()
+      : new Uint8Array(pcm).slice();
+    this.kept.push(piece);
+    this.keptBytes += piece.length;
+    const most = Math.min(KEPT_S * this.bytesASecond, KEPT_BYTES);
+    while (this.keptBytes > most) {
+      const { length } = this.kept.shift();
+      this.keptFrom += length;
+      this.keptBytes -= length;
+    }
   }
 
   /** Bytes that the network has not taken. */
   get waiting() {
-    return this.socket?.bufferedAmount ?? 0;
+    if (this.resuming) return 0; // it is kept
+    return this.missed || (this.socket?.bufferedAmount ?? 0);
   }
 
   /** There is no more sound; resolves when the session's last event has come. Rejects where it broke off. */
   async stop() {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send('{"type":"stop"}');
+    this.stopped = true;
+    if (this.socket.readyState === WebSocket.OPEN && !this.resuming) this.socket.send('{"type":"stop"}');
     const closing = await this.closed;
     if (closing.code !== 1000) throw new Error(closing.reason || `closed with ${closing.code}`);
   }
 
   /** Leave at once: nothing is told any more. */
   leave() {
+    clearTimeout(this.timer);
+    this.resuming = false;
+    this.finished = true;
     if (!this.socket) return;
     this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
     this.socket.close();

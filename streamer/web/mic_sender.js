@@ -1,7 +1,7 @@
 // Sound to the server's /ingest, and this session's events back on the same socket, whatever the network does.
 //
 // states: "off", "connecting", "sending", "ending" (the last words are awaited), "waiting" (it tries again), "refused"
-// A connection that is lost is made anew, which is a new session. Meanwhile the newest WAITING_S of sound are kept, so
+// A connection that is lost is made anew, which is a new session, but in a cluster (client.js). Meanwhile the newest WAITING_S of sound are kept, so
 // that a short trouble loses nothing; what is older is left out and counted.
 
 import { Sender as Connection } from "./client.js";

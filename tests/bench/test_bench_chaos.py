@@ -46,14 +46,14 @@ def test_slopes_are_by_the_hour_without_the_warm_up():
 
 def test_the_report_says_what_was_broken_and_can_be_written():
     rounds = [
-        {"fault": "nonsense", "happened": "2 errors", "broken": "", "lost": 0},
-        {"fault": "nonsense", "happened": "", "broken": "nonsense is answered by an error", "lost": None},
+        {"fault": "nonsense", "happened": "2 errors", "broken": "", "lost": 0, "lag_s": 1.2},
+        {"fault": "nonsense", "happened": "", "broken": "nonsense is answered by an error", "lost": None, "lag_s": 0.4},
     ]
     names = ("words", "words_lost", "strangers_let_in", "tracebacks", "events_of_room", "lag_median_s", "lag_worst_s")
     result = {"seed": 1, "minutes": 1.0, "model": "nano", "rounds": rounds, "broken": 1, "sizes": []}
     page = report(result | dict.fromkeys(names, 0) | slopes([]))
     assert (
-        "| nonsense | 2 | one error of one line each | BROKEN: nonsense is answered by an error | 1 | 0 |"
+        "| nonsense | 2 | one error of one line each | BROKEN: nonsense is answered by an error | 1 | 0 | 1.2 |"
         in page.markdown()
     )
     assert json.loads(as_json(page.result))["broken"] == 1

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from streamer.bench.simulate import BATCH, GATHER_S, Costs, Fleet, capacity, fleet_for, read_costs, report, simulate
+from streamer.bench.simulate import (
+    BATCH,
+    GATHER_S,
+    Costs,
+    Fleet,
+    capacity,
+    fleet_for,
+    read_costs,
+    report,
+    simulate,
+    with_call_cost,
+)
 from streamer.commands.cli import main
 from streamer.errors import UsageError
 
@@ -41,6 +52,15 @@ def test_one_ingress_has_one_round_out_at_a_time_however_many_engines_there_are(
     assert (
         simulate(COSTS, Fleet(streams=400, replicas=8, ingresses=8))["windows_per_s"] > 1.2 * busy[0]["windows_per_s"]
     )
+
+
+def test_what_calls_cost_is_found_from_how_long_rounds_take():
+    fleet = Fleet(streams=40, replicas=2, seconds=40.0)
+    dear = replace(COSTS, call_s=0.004)
+    round_s = simulate(dear, fleet)["round_mean_ms"] / 1000
+    assert round_s > simulate(COSTS, fleet)["round_mean_ms"] / 1000 + 0.004
+    assert with_call_cost(COSTS, fleet, round_s).call_s == pytest.approx(0.004, rel=0.2)
+    assert with_call_cost(COSTS, fleet, 0.0).call_s == 0.0
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_nearly_the_same():

@@ -1,15 +1,19 @@
 """What is kept of senders' sessions, and how one goes on elsewhere."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from streamer.cluster.book import KEPT_EVENTS, ClusterBook, Ledger
+from streamer.cluster.book import ClusterBook
+from streamer.cluster.ledger import KEPT_EVENTS, Ledger
+from streamer.cluster.mirrors import LedgerSilentError
 from streamer.events import Event, Status, Transcript, Word
 from streamer.runtime.handover import MOVED, Handover, Kept
 from streamer.runtime.told import UNCOMMITTED_S, UNTOLD_S, Told
+from streamer.server.messages import Ack, Flush, SessionInfo
 
 LATE_S = 5.0  # for threads on a busy machine; nothing is expected to take so long
 
@@ -28,6 +32,10 @@ def transcript(seq: int, audio_t: float, ends: Sequence[float] = (), *, final: b
     )  # fmt: skip
 
 
+def info(session: str = "in1") -> SessionInfo:
+    return SessionInfo(session, "nano", "nano_at", 16_000, opened_at=100.0)
+
+
 class HereDesk:
     """A ledger in this process, which can be made silent or slow."""
 
@@ -39,8 +47,14 @@ class HereDesk:
     def ask(self, method: str, *arguments: Any) -> Any:
         self.free.wait(LATE_S)
         if self.silent:
-            raise TimeoutError
+            raise LedgerSilentError("no answer")
         return getattr(self.ledger, method)(*arguments)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        self.ask(method, *arguments)
+
+    async def later(self, timeout_s: float, method: str, *arguments: Any) -> Any:
+        return await getattr(self.ledger, method)(*arguments)
 
 
 class Heard(list[Event]):
@@ -62,23 +76,24 @@ class Heard(list[Event]):
 
 def test_an_event_is_written_down_before_anybody_is_told():
     desk, heard = HereDesk(Ledger()), Heard()
-    book = ClusterBook(desk, "a", lambda: 100.0)
-    book.open("in1", None)
+    book = ClusterBook(desk, "a")
+    book.open(info(), None)
     say = book.emitter("in1", heard.emit, lambda: None)
     desk.free.clear()
     say([status(1)])
     assert not heard
     desk.free.set()
     heard.wait(1)
-    kept = desk.ledger.take("in1", "b")
-    assert kept is not None
-    assert (kept.told.seq, kept.events, kept.opened_at) == (1, (status(1),), 100.0)
+    found = desk.ledger.take("in1", "b")
+    assert found is not None
+    kept, of = found
+    assert (kept.told.seq, kept.events, kept.opened_at, of) == (1, (status(1),), 100.0, info())
 
 
 def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
     desk, heard, gone = HereDesk(Ledger()), Heard(), threading.Event()
     old, new = ClusterBook(desk, "old"), ClusterBook(desk, "new")
-    old.open("in1", None)
+    old.open(info(), None)
     say = old.emitter("in1", heard.emit, gone.set)
     say([status(1)])
     heard.wait(1)
@@ -95,7 +110,7 @@ def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
 def test_a_ledger_that_does_not_answer_costs_no_captions():
     desk, heard = HereDesk(Ledger()), Heard()
     book = ClusterBook(desk, "a")
-    book.open("in1", None)
+    book.open(info(), None)
     desk.silent = True
     book.emitter("in1", heard.emit, lambda: None)([status(1)])
     heard.wait(1)
@@ -106,7 +121,7 @@ def test_a_ledger_that_does_not_answer_costs_no_captions():
 def test_after_the_end_nothing_is_written_or_said():
     desk, heard = HereDesk(Ledger()), Heard()
     book = ClusterBook(desk, "a")
-    book.open("in1", None)
+    book.open(info(), None)
     say = book.emitter("in1", heard.emit, lambda: None)
     say([status(1)])
     book.leave()
@@ -116,14 +131,71 @@ def test_after_the_end_nothing_is_written_or_said():
 
 def test_the_ledger_is_bounded_and_knows_the_numbers_all_the_same():
     ledger = Ledger()
-    ledger.open("in1", "a", 0.0, None)
+    ledger.open(info(), "a", None)
     for seq in range(1, KEPT_EVENTS + 101):
         ledger.write("a", [("in1", [status(seq)])])
-    kept = ledger.take("in1", "b")
-    assert kept is not None
+    found = ledger.take("in1", "b")
+    assert found is not None
+    kept = found[0]
     assert len(kept.events) == KEPT_EVENTS
     assert kept.events[0].seq == 101
     assert kept.told.seq == KEPT_EVENTS + 100
+
+
+def test_what_a_reader_elsewhere_wants_comes_with_the_next_write():
+    desk, heard, wanted = HereDesk(Ledger()), Heard(), list[Ack | Flush]()
+    book, other = ClusterBook(desk, "a", wanted.append), ClusterBook(desk, "b")
+    book.open(info(), None)
+    say = book.emitter("in1", heard.emit, lambda: None)
+    other.pass_on(Ack(3, "in1"))
+    other.pass_on(Flush("in1"))
+    other.pass_on(Flush("in7"))  # nobody knows it
+    say([status(1)])
+    heard.wait(1)
+    say([status(2)])
+    heard.wait(2)
+    assert wanted == [Ack(3, "in1"), Flush("in1")]
+    assert desk.ledger.write("a", [("in1", [status(3)])]).wishes == ()
+    for one in (book, other):
+        one.leave()
+
+
+def test_a_session_of_before_a_lost_ledger_is_read_from_there_on_and_not_handed_over():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    book.open(info(), "hall")
+    say = book.emitter("in1", heard.emit, lambda: None)
+    say([status(1)])
+    heard.wait(1)
+    desk.ledger = Ledger()
+    say([status(2)])
+    heard.wait(2)
+    read = asyncio.run(desk.ledger.read("in1", "b", 0, 0.0))
+    assert read is not None
+    assert (read.info, read.oldest_seq, read.events) == (info(), 2, (status(2),))
+    assert desk.ledger.take("in1", "b") is None
+    book.leave()
+
+
+def test_events_that_cannot_be_passed_on_cost_the_others_nothing():
+    desk, heard = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    for name in ("in1", "in2"):
+        book.open(info(name), None)
+
+    def fail(events: Sequence[Event]) -> None:
+        raise KeyError("in1")
+
+    desk.free.clear()
+    bad, good = book.emitter("in1", fail, lambda: None), book.emitter("in2", heard.emit, lambda: None)
+    bad([status(1)])
+    good([status(1, session="in2")])
+    bad([status(2)])
+    good([status(2, session="in2")])
+    desk.free.set()
+    heard.wait(2)
+    book.leave()
+    assert not book._thread.is_alive()
 
 
 def kept(*events: Event) -> Kept:

@@ -3,6 +3,7 @@
 Skipped where Ray is not installed (extra `cluster`). A cluster takes some seconds, and 0.6 GB for each engine.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -13,8 +14,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,17 @@ from websockets.sync.client import connect
 
 from streamer.audio.files import demo_path, read_audio
 from streamer.audio.mel import MelFrames
+from streamer.client import Client, EventsGap, Ingest
 from streamer.cluster.connect import Cluster
 from streamer.cluster.wish import ModelWish
+from streamer.commands.cli import main
 from streamer.errors import EngineError, UsageError
-from streamer.events import Event, Status
+from streamer.events import Event, Gap, Status, Transcript
 from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.choice import load_model
 from streamer.model.engine import Engine, Work
 from streamer.model.outline import ModelOutline
+from streamer.server.messages import SessionInfo
 from streamer.settings.cluster import ClusterSettings
 from streamer.settings.config import Settings
 
@@ -130,7 +135,7 @@ def test_a_session_goes_on_with_all_that_people_were_told(cluster):
         said.set()
 
     old, new = there.book(), there.book()
-    old.open("in1", "hall")
+    old.open(SessionInfo("in1", "nano", "nano_at", SECOND), "hall")
     say = old.emitter("in1", emit, gone.set)
     event = Status(session="in1", seq=1, audio_t=0.5, state="listening", detail="")
     say([event])
@@ -146,40 +151,63 @@ def test_a_session_goes_on_with_all_that_people_were_told(cluster):
     new.leave()
 
 
-def test_the_program_says_the_same_with_engines_of_a_cluster(place: str, tmp_path: Path):
-    """Both programs compute on one thread: nano's demo, to the byte."""
+def test_the_program_says_the_same_with_engines_of_a_cluster(cluster, tmp_path: Path):
+    """Both programs compute on one thread: nano's demo, to the byte. The engines are those that are there."""
+    import ray
+
     sound = write_wav(tmp_path / "demo.wav", read_audio(demo_path("nano"))[: 12 * SECOND])
-    common = ("--input", str(sound), "--speed", "0", "--no-server", "--quiet", "--model", "nano", "--jsonl", "-")
-    threads = ("--set", "model.threads=1")
-    here, there = (run(*common, *threads, *more, env={"RAY_TMPDIR": place}) for more in ((), ("--cluster",)))
+    common = ("--input", str(sound), "--speed", "0", "--no-server", "--quiet", "--model", "nano", "--jsonl", "-",
+              "--set", "own_sounds.enabled=false")  # fmt: skip
+    there = run(*common, "--cluster", ray.get_runtime_context().gcs_address)
+    here = run(*common, "--set", "model.threads=1")
     assert here.returncode == there.returncode == 0, there.stderr
     assert len(events_of(here.stdout)) > 10
     assert here.stdout == there.stdout
 
 
 class Ingress:
-    """`streamer serve` on the cluster of the tests; it finds the engines with nano there, or begins one."""
+    """`streamer serve` on the cluster of the tests, with an engine of its own kind: the first one begins it."""
 
     def __init__(self, address: str, log: Path) -> None:
         command = [sys.executable, "-m", "streamer.commands.cli", "serve", "--cluster", address, "--model", "nano"]
-        self._log = log
+        self.log = log
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [*command, "--port", "0", "--set", "own_sounds.enabled=false"],
+                [*command, "--port", "0", "--set", "own_sounds.enabled=false", "--set", "model.threads=1",
+                 "--set", "server.openai=true"],
                 cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
             )  # fmt: skip
-        self.url = ""
+        self.url, self.sending, self.port = "", "", 0
 
     def wait(self) -> None:
         """Until it takes senders."""
         until_s = time.monotonic() + BACK_S
-        while "listening with" not in self._log.read_text():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < until_s, self._log.read_text()
+        while "listening with" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until_s, self.log.read_text()
             time.sleep(0.1)
-        port = re.search(r"http://[\w.]+:(\d+)", self._log.read_text())
+        port = re.search(r"http://[\w.]+:(\d+)", self.log.read_text())
         assert port
-        self.url = f"ws://127.0.0.1:{port[1]}/ingest"
+        self.url, self.port = f"http://127.0.0.1:{port[1]}", int(port[1])
+        self.sending = f"ws://127.0.0.1:{port[1]}/ingest"
+
+    def get(self, path: str) -> str:
+        """A page of it."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return answer.read().decode()
+
+    def transcribed(self, folder: Path) -> str:
+        """The text of an uploaded recording."""
+        sound = write_wav(folder / "upload.wav", read_audio(demo_path("nano"))[: 6 * SECOND]).read_bytes()
+        fields = {'name="model"': b"nano", 'name="file"; filename="upload.wav"': sound}
+        body = b"".join(
+            f"--part\r\nContent-Disposition: form-data; {name}\r\n\r\n".encode() + value + b"\r\n"
+            for name, value in fields.items()
+        )
+        request = urllib.request.Request(f"{self.url}/v1/audio/transcriptions", body + b"--part--\r\n")
+        request.add_header("Content-Type", "multipart/form-data; boundary=part")
+        with urllib.request.urlopen(request, timeout=BACK_S) as answer:
+            return json.loads(answer.read())["text"]
 
     def __enter__(self) -> "Ingress":
         return self
@@ -190,6 +218,119 @@ class Ingress:
         self.process.wait(10)
 
 
+class Balancer:
+    """One address for all ingresses, which keeps nobody to one of them: a connection goes to `port`, as it is then."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def __aenter__(self) -> str:
+        self._listening = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *error: object) -> None:
+        self._listening.close()
+
+    async def _pass_on(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        far_in, far_out = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def one_way(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(65_536):
+                    target.write(data)
+                    await target.drain()
+            target.close()
+
+        await asyncio.gather(one_way(near_in, far_out), one_way(far_in, near_out))
+
+
+async def all_of(client: Client, heard: dict[float, asyncio.Event]) -> list[Event | EventsGap]:
+    """Events to the last; each of `heard` is set when so many seconds were heard."""
+    found: list[Event | EventsGap] = []
+    async for event in client.events():
+        found.append(event)
+        if isinstance(event, Status) and event.state == "stopped":
+            break
+        if isinstance(event, Event):
+            for second, reached in heard.items():
+                if event.audio_t >= second:
+                    reached.set()
+    return found
+
+
+def test_a_session_goes_on_at_another_ingress_and_is_read_at_any(cluster, tmp_path: Path):
+    """Two ingresses begin at once, and have one engine begun. One is killed in the middle of speech, the other one is
+    told to end afterwards; no sound is lost.
+    """
+    import ray
+
+    pcm = np.round(read_audio(demo_path("nano"))[: 14 * SECOND] * 32767).astype("<i2").tobytes()
+    address = ray.get_runtime_context().gcs_address
+
+    async def scenario(one: Ingress, two: Ingress) -> tuple[list[Event], list[Event | EventsGap], str]:
+        balancer, heard = Balancer(one.port), {second: asyncio.Event() for second in (6, 12)}
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(asyncio.timeout(BACK_S))
+            url = await opened.enter_async_context(balancer)
+            sender = await opened.enter_async_context(Ingest(url, sample_rate=SECOND))
+            async with Client(two.url, session=sender.session, since_seq=0) as reader:
+                reading = asyncio.create_task(all_of(reader, heard))
+                telling = asyncio.create_task(events_of_sender(sender))
+                await sender.send_audio(pcm[: 16 * SECOND])
+                await heard[6].wait()
+                one.process.kill()
+                balancer.port = two.port
+                await sender.send_audio(pcm[16 * SECOND :])
+                await heard[12].wait()
+                metrics = await asyncio.to_thread(two.get, "/metrics")
+                await sender.stop()
+                text = await asyncio.to_thread(two.get, f"/transcript?session={sender.session}")
+                assert len(text.split()) > 3
+                return await telling, await reading, metrics
+
+    with Ingress(address, tmp_path / "one.log") as one, Ingress(address, tmp_path / "two.log") as two:
+        one.wait()
+        two.wait()
+        with connect(two.sending, open_timeout=30) as socket:
+            assert "'in9' is not kept here" in begin(socket, session="in9")["detail"]
+        assert len(two.transcribed(tmp_path).split()) > 2
+        told, read, metrics = asyncio.run(scenario(one, two))
+        with connect(two.sending, open_timeout=30) as socket:
+            begin(socket)
+            two.process.terminate()
+            with suppress(ConnectionClosed):
+                while True:
+                    assert json.loads(socket.recv(BACK_S)).get("state") != "stopped"
+            assert socket.protocol.close_code == 4000  # it goes on elsewhere
+        assert two.process.wait(10) == 0
+        assert "/mic" in two.log.read_text()  # how sound is sent
+    check_session([event.to_dict() for event in told], merged=True, degraded=True)
+    assert told[-1].audio_t == pytest.approx(14.0, abs=0.01)
+    assert not [event for event in told if isinstance(event, Gap)]
+    spoken = [event.text for event in told if isinstance(event, Transcript) and event.final]
+    assert len(" ".join(spoken).split()) > 3
+    # a reader is told the same; of neither more than superseded partials is missing
+    assert not [event for event in read if isinstance(event, EventsGap)]
+    both = {event.seq: event for event in told}, {event.seq: event for event in read if isinstance(event, Event)}
+    for here, there in (both, both[::-1]):
+        for seq, event in here.items():
+            assert there.get(seq, event) == event
+            assert seq in there or (isinstance(event, Transcript) and not event.final)
+    engines = ("windows_total{", "step_seconds_bucket{", "batch_windows_sum{", "queued_windows{", "load{")
+    for name in (
+        "engines 1",
+        "engines_started_total 1",
+        *(f"engine_{one}" for one in engines),
+        "session_lag_seconds{",
+        "windows_total",
+    ):
+        assert f"\nstreamer_{name}" in metrics
+
+
+async def events_of_sender(sender: Ingest) -> list[Event]:
+    return [event async for event in sender.events() if isinstance(event, Event)]
+
+
 def begin(socket: Any, **more: Any) -> dict[str, Any]:
     """Say `start` and return `started`."""
     assert json.loads(socket.recv(10))["type"] == "hello"
@@ -198,65 +339,11 @@ def begin(socket: Any, **more: Any) -> dict[str, Any]:
     return found
 
 
-def events_from(socket: Any, done: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Events until one is `done` or the socket is closed."""
-    found: list[dict[str, Any]] = []
-    with suppress(ConnectionClosed, TimeoutError):
-        while not found or not done(found[-1]):
-            message = json.loads(socket.recv(BACK_S))
-            found += [message] if "seq" in message else []
-    return found
-
-
-def test_a_sender_whose_ingress_goes_goes_on_at_another(cluster, tmp_path: Path):
-    """One is killed; the next is told to end. The sender has all its sound still, and nothing is lost."""
-    import ray
-
-    pcm = np.round(read_audio(demo_path("nano"))[: 14 * SECOND] * 32767).astype("<i2")
-    address = ray.get_runtime_context().gcs_address
-    with Ingress(address, tmp_path / "one.log") as one, Ingress(address, tmp_path / "two.log") as two:
-        one.wait()
-        two.wait()
-        with connect(two.url, open_timeout=30) as socket:
-            assert "'in9' is not kept here" in begin(socket, session="in9")["detail"]
-        with connect(one.url, open_timeout=30) as socket:
-            started = begin(socket)
-            assert "audio_t" not in started
-            socket.send(pcm[: 8 * SECOND].tobytes())
-            before = events_from(socket, lambda event: event["audio_t"] >= 6)
-            one.process.kill()
-            before += events_from(socket, lambda event: False)
-        with connect(two.url, open_timeout=30) as socket:
-            again = begin(socket, session=started["session"], audio_t=0.0)
-            assert again["session"] == started["session"]
-            assert before[-1]["audio_t"] - 15 <= again["audio_t"] <= before[-1]["audio_t"]
-            socket.send(pcm[round(again["audio_t"] * SECOND) :].tobytes())
-            socket.send('{"type":"stop"}')
-            after = events_from(socket, lambda event: event.get("state") == "stopped")
-        with connect(two.url, open_timeout=30) as socket:
-            begin(socket)
-            two.process.terminate()
-            assert not [event for event in events_from(socket, lambda event: False) if event.get("state") == "stopped"]
-            assert socket.protocol.close_code == 4000  # it goes on elsewhere
-        assert two.process.wait(10) == 0
-    numbers = {event["seq"]: event for event in before}
-    kept = {event["seq"]: event for event in after}
-    assert all(numbers.get(number, event) == event for number, event in kept.items())
-    # of what people were told only superseded partials are not told again
-    assert all(number in kept or (event["type"], event.get("final")) == ("transcript", False)
-               for number, event in numbers.items())  # fmt: skip
-    check_session(after, merged=True, degraded=True)
-    assert after[-1]["audio_t"] == pytest.approx(14.0, abs=0.01)
-    assert not [event for event in after if event["type"] == "gap"]
-    spoken = [event["text"] for event in after if event["type"] == "transcript" and event["final"]]
-    assert len(" ".join(spoken).split()) > 3
-
-
-def test_an_address_where_nobody_is_gives_one_line(place: str):
-    done = run("--input", "demo", "--speed", "0", "--no-server", "--model", "nano", "--cluster", "127.0.0.1:9",
-               env={"RAY_TMPDIR": place})  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == "streamer: --cluster: 127.0.0.1:9: Connection refused; is Ray running there?\n"
+def test_an_address_where_nobody_is_gives_one_line(capsys: pytest.CaptureFixture[str]):
+    given = ("--input", "demo", "--speed", "0", "--no-server", "--model", "nano", "--cluster", "127.0.0.1:9")
+    assert main(["run", *given]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "streamer: --cluster: 127.0.0.1:9: Connection refused; is Ray running there?\n"
 
 
 def test_auto_is_no_model_for_several_machines():

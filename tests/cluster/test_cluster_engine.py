@@ -89,7 +89,7 @@ def test_what_went_with_a_replica_is_sent_again_and_nothing_else(engine, work):
     assert there.step(work) == [engine.step([one])[0] for one in work]
     again = [window.request for window in replicas.windows[3:]]
     assert again == [work[1][1]] * 2
-    assert there.resent == 2
+    assert there.facts.resent == 2
 
 
 def test_a_replica_whose_device_failed_is_not_asked_for_the_last_word(engine, work):

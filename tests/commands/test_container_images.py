@@ -98,6 +98,51 @@ def test_compose_gives_away_nothing_and_its_settings_are_right():
     assert set(over["services"]["streamer"]["build"]["args"]) <= arguments
 
 
+def test_the_broker_may_write_its_passwords():
+    """Root without CAP_DAC_OVERRIDE may write only in what is root's."""
+    broker = yaml.safe_load((CONTAINERS / "compose.yaml").read_text())["services"]["mosquitto"]
+    assert "mosquitto_passwd -b -c /run/mosquitto/passwords" in broker["entrypoint"][2]
+    (place,) = broker["tmpfs"]
+    assert place.startswith("/run/mosquitto:")
+    assert "uid=" not in place or "DAC_OVERRIDE" in broker["cap_add"]
+
+
+def test_the_add_on_is_what_the_supervisor_takes():
+    """Its fields as Home Assistant documents them (developers.home-assistant.io, Add-on configuration)."""
+    given = addon()
+    documented = {
+        "name",
+        "version",
+        "slug",
+        "description",
+        "url",
+        "arch",
+        "startup",
+        "boot",
+        "init",
+        "audio",
+        "services",
+    }
+    documented |= {"discovery", "ports", "ports_description", "watchdog", "backup_exclude", "options", "schema"}
+    assert set(given) <= documented  # what is not known is dropped without a word
+    assert re.fullmatch(r"[-_.A-Za-z0-9]+", given["slug"])
+    assert set(given["arch"]) <= {"amd64", "aarch64"}
+    assert given["startup"] in {"initialize", "system", "services", "application", "once"}
+    assert given["boot"] in {"auto", "manual"}
+    assert all(re.fullmatch(r"(mqtt|mysql):(provide|want|need)", one) for one in given["services"])
+    assert re.match(r"(https?|\[PROTO:\w+\]|tcp)://\[HOST\]:(\[PORT:\d+\]|\d+)", given["watchdog"])
+    assert set(given["ports"]) == set(given["ports_description"])
+    assert all(re.fullmatch(r"\d+/(tcp|udp)", port) for port in given["ports"])
+    kinds = [kind for one in given["schema"].values() for kind in (one if isinstance(one, list) else [one])]
+    assert all(
+        re.fullmatch(r"(bool|email|url|port|(str|password|int|float)(\([\d.]*,[\d.]*\))?)\??", one) for one in kinds
+    )
+    for path in (ADDON / "translations").glob("*.yaml"):
+        told = yaml.safe_load(path.read_text())
+        assert set(told["configuration"]) == set(given["schema"])
+        assert all(set(one) <= {"name", "description"} for one in told["configuration"].values())
+
+
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
 def test_the_broker_starts_with_its_settings_and_lets_nobody_in_without_a_password(tmp_path):
     with socket.socket() as one:

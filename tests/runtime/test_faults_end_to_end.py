@@ -1,6 +1,7 @@
 """Faults of the whole program, in a process of its own: the end with a backlog, full disks, what systemd is told."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -241,3 +242,16 @@ def test_systemd_is_told_when_it_listens_that_it_lives_and_that_it_ends(tmp_path
 def test_the_unit_file_asks_for_what_the_program_does():
     unit = (ROOT / "configs" / "streamer.service").read_text().splitlines()
     assert {"Type=notify", "WatchdogSec=20", "Restart=on-failure", "TimeoutStopSec=10"} <= set(unit)
+    assert {"StartLimitIntervalSec=0", "UMask=0077", "CapabilityBoundingSet=", "ProtectSystem=strict"} <= set(unit)
+    hidden = ("PrivateDevices=", "ProtectClock=", "MemoryDenyWriteExecute=")  # without them there is no sound, no model
+    assert not any(line.startswith(hidden) for line in unit)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_unit_file(tmp_path):
+    unit = (ROOT / "configs" / "streamer.service").read_text()
+    unit = unit.replace("/opt/streamer/.venv/bin/streamer", "/bin/true").replace("User=streamer", "User=root")
+    (tmp_path / "streamer.service").write_text(unit)
+    command = ["systemd-analyze", "verify", str(tmp_path / "streamer.service")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -25,7 +25,7 @@ from streamer.runtime.worker import BATCH, Worker
 from streamer.settings.config import Settings, WindowSettings
 
 SAMPLES = np.full(8000, 0.1, np.float32)
-UNHURRIED_S = 1e9  # nothing is merged however long it waits
+UNHURRIED_S = 1e9  # what came in a burst may take as long as it sounds
 
 
 def hop(number: int, *, text: bool) -> Hop:
@@ -56,10 +56,10 @@ class Ear:
 
 
 class Machine:
-    """A worker whose engine answers after a tenth of a second of a scripted clock."""
+    """A worker whose engine answers after `step_s` of a scripted clock; 0: nothing ever waits, so nothing is merged."""
 
-    def __init__(self, lanes: int, patience_s: float = UNHURRIED_S) -> None:
-        self.now_s = 0.0
+    def __init__(self, lanes: int, patience_s: float = UNHURRIED_S, step_s: float = 0.1) -> None:
+        self.now_s, self.step_s = 0.0, step_s
         self.worker = Worker(self, lambda: self.now_s)  # type: ignore[arg-type]
         self.ears = [Ear(self) for _ in range(lanes)]
         self.lanes = [self._lane(ear, patience_s) for ear in self.ears]
@@ -70,7 +70,7 @@ class Machine:
         return self.worker.add(ear, lambda events: None, patience_s, WindowSettings())  # type: ignore[arg-type]
 
     def step(self, work: Any) -> list[StepResult]:
-        self.now_s += 0.1
+        self.now_s += self.step_s
         known = [id(ear) for ear in self.ears]
         self.batches.append([known.index(request.start_sample) for _, request in work])
         return [StepResult(request) for _, request in work]
@@ -103,7 +103,7 @@ def streams(draw: st.DrawFn) -> list[list[Plan]]:
 @settings(max_examples=60, deadline=None)
 @given(streams(), st.randoms(use_true_random=False))
 def test_every_stream_is_carried_out_as_if_it_were_alone(plans, random):
-    together = Machine(len(plans))
+    together = Machine(len(plans), step_s=0.0)
     waiting = [list(each) for each in plans]
     while any(waiting):  # in bursts, while the others are being served
         for lane, left in zip(together.lanes, waiting, strict=True):
@@ -119,7 +119,7 @@ def test_every_stream_is_carried_out_as_if_it_were_alone(plans, random):
         assert rounds < 1000
     assert all(len(batch) <= BATCH and len(set(batch)) == len(batch) for batch in together.batches)
     for number, (ear, each) in enumerate(zip(together.ears, plans, strict=True)):
-        alone = Machine(1)
+        alone = Machine(1, step_s=0.0)
         alone.lanes[0].put(each)
         alone.lanes[0].finish()
         while alone.serve():
@@ -228,10 +228,10 @@ def transcripts(events: Iterable[Any], name: str) -> list[tuple[str, str, bool]]
 
 
 def test_twenty_streams_of_nano_say_what_each_says_alone(nano, spoken):
-    worker, emitted = Worker(Engine(nano)), []
+    worker, emitted = Worker(Engine(nano), lambda: 0.0), []  # nothing ever waits, so nothing is merged
     lanes = []
     for number, audio in enumerate(spoken):
-        lanes.append(worker.add(Hearing(nano, Settings(), f"s{number}"), emitted.extend, UNHURRIED_S))
+        lanes.append(worker.add(Hearing(nano, Settings(), f"s{number}"), emitted.extend))
         listener = Listener(Settings())
         lanes[-1].put(listener.step(audio) + listener.finish())
         lanes[-1].finish()
@@ -246,7 +246,7 @@ def test_twenty_streams_of_nano_say_what_each_says_alone(nano, spoken):
 
 def test_of_twenty_streams_of_nano_those_that_end_are_final_before_the_others_have_caught_up(nano, spoken):
     worker, emitted = Worker(Engine(nano), lambda: 0.0), []
-    lanes = [worker.add(Hearing(nano, Settings(), f"s{n}"), emitted.extend, UNHURRIED_S) for n in range(20)]
+    lanes = [worker.add(Hearing(nano, Settings(), f"s{n}"), emitted.extend) for n in range(20)]
     for number, (lane, audio) in enumerate(zip(lanes, spoken, strict=True)):
         listener = Listener(Settings())
         lane.put([plan for plan in listener.step(audio[:40_000]) if not isinstance(plan, SegmentClosed)])

@@ -9,20 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.events import FRAME_SAMPLES
-from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened
-from streamer.runtime.overload import (
-    CALM_S,
-    OVERDUE_EVERY,
-    OVERDUE_S,
-    SOON_S,
-    WINDOW_S,
-    Backlog,
-    Drain,
-    Job,
-    Overload,
-    Pace,
-    TextSchedule,
-)
+from streamer.events.plans import Hop, Plan, SegmentClosed, SegmentOpened, SpeechOver
+from streamer.runtime.overload import OVERDUE_EVERY, OVERDUE_S, Backlog, Drain, Job, Overload
+from streamer.runtime.pace import CALM_S, SOON_S, WINDOW_S, Pace, TextSchedule
 from streamer.settings.config import Settings, VadSettings, WindowSettings
 from streamer.vad.planner import Planner, VoiceFrame
 
@@ -189,6 +178,22 @@ def test_no_voice_is_left_out_and_no_judgement_whatever_the_hop(runs, hop_s, pac
     assert carried == [plan for plan in plans if isinstance(plan, Hop)]
 
 
+def test_only_what_came_in_a_burst_may_wait():
+    """Sound that comes as it sounds is late as soon as it waits; a burst has as long as it would have taken to come."""
+    silence = np.zeros(8000, np.float32)
+    hops = [Hop(8000 * (n + 1), silence, (False,) * 25, True, False, False, -90.0) for n in range(20)]
+    in_step, at_once = Backlog(WindowSettings(), 5.0), Backlog(WindowSettings(), 5.0)
+    for number, one in enumerate(hops):
+        in_step.put(one, 0.5 * number)
+        at_once.put(one, 0.0)
+    late = [(in_step.late_s(9.5), at_once.late_s(9.5))]
+    while in_step.take(9.5, 0.0):
+        at_once.take(9.5, 0.0)
+        late.append((in_step.late_s(9.5), at_once.late_s(9.5)))
+    assert late[:-1] == [(9.5 - 0.5 * n, 9.5 - min(0.5 * n, 5.0)) for n in range(20)]
+    assert late[-1] == (float("-inf"), float("-inf"))
+
+
 class Simulation:
     """Streams that are heard in real time on a machine which is `slow` times too slow for all of their windows."""
 
@@ -202,6 +207,8 @@ class Simulation:
         self.done: list[list[Job]] = [[] for _ in streams]
         self.decoded = [0] * len(streams)  # end of the last window of each
         self.lags_s: list[float] = []
+        self.queued: list[list[Plan]] = [[] for _ in streams]
+        self.held_up_s = [0.0] * len(streams)  # until when the listener had to wait for room
         self.free_since_s = [0.0] * len(streams)  # when the plan before was done
         self._text_s = 0.8 * slow * 0.5 / len(streams)
         self._judge_s = judge_share * self._text_s
@@ -220,15 +227,20 @@ class Simulation:
             for _, job in windows:
                 self.now_s += self._text_s if self._texts(job) else self._judge_s
             self.overload.stepped(self.backlogs, self.now_s, self.now_s - began_s if windows else 0.0)
+            self._come()
             for backlog, job in windows:
                 self._complete(backlog, job)
                 self._carry_out(backlog, model=False)
 
     def _come(self) -> bool:
         """Put in what is due; whether there is anything left to do."""
-        for plans, backlog in zip(self.coming, self.backlogs, strict=True):
+        for number, (plans, backlog) in enumerate(zip(self.coming, self.backlogs, strict=True)):
             while plans and plans[0].end_sample <= self.now_s * 16_000 and not backlog.full:
-                backlog.put(plans.pop(0), self.now_s)
+                plan = plans.pop(0)
+                backlog.put(plan, max(plan.end_sample / 16_000, self.held_up_s[number]))
+                self.queued[number].append(plan)
+            if backlog.full:
+                self.held_up_s[number] = self.now_s
             assert backlog.lag_s <= 10
             behind = plans[0].end_sample / 16_000 if plans else self.now_s
             self.lags_s.append(backlog.lag_s + max(0.0, self.now_s - behind))
@@ -248,7 +260,11 @@ class Simulation:
 
     def _complete(self, backlog: Backlog, job: Job) -> None:
         number, plan = self.backlogs.index(backlog), job.plan
-        if not isinstance(plan, Hop | SegmentClosed):  # alarms' patterns, lost audio, states: they wait for no batch
+        queued = [id(one) for one in self.queued[number]]
+        next_one = queued[:1] == [id(plan)]  # else an end before it was left out
+        if id(plan) in queued:
+            del self.queued[number][: queued.index(id(plan)) + 1]
+        if next_one and not isinstance(plan, Hop | SegmentClosed):  # patterns, lost audio, states wait for no batch
             waits_s = self.now_s - max(self.free_since_s[number], plan.end_sample / 16_000)
             assert backlog.lag_s > 9 or waits_s <= 0.02 + self.BATCH * self._text_s
         self.free_since_s[number] = self.now_s
@@ -269,23 +285,35 @@ TALK = st.lists(st.tuples(st.booleans(), st.integers(10, 200)), min_size=1, max_
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(TALK, min_size=1, max_size=4), st.sampled_from([0.3, 1.0, 2.0, 3.0, 6.0]))
-def test_every_plan_is_carried_out_once_and_in_order_however_slow_the_machine(talks, slow):
+def test_all_sound_is_carried_out_once_and_in_order_however_slow_the_machine(talks, slow):
+    """Nothing is left out but ends of utterances, each with the beginning of the next."""
     streams = [planned([voiced for voiced, count in talk for _ in range(count)], Settings()) for talk in talks]
     simulation = Simulation(streams, slow)
     simulation.run()
     for plans, jobs in zip(streams, simulation.done, strict=True):
-        carried = [job.plan for job in jobs if not (isinstance(job.plan, Hop) and not len(job.plan.samples))]
-        assert [id(plan) for plan in carried] == [id(plan) for plan in plans]
+        carried = {id(job.plan): job.plan for job in jobs if not isinstance(job.plan, Hop) or len(job.plan.samples)}
+        assert list(carried) == [id(plan) for plan in plans if id(plan) in carried]
+        left_out = [plan for plan in plans if id(plan) not in carried and not isinstance(plan, SpeechOver)]
+        assert [type(plan) for plan in left_out] == [SegmentClosed, SegmentOpened] * (len(left_out) // 2)
 
 
-@settings(deadline=None, max_examples=10)
-@given(st.integers(1, 4), st.integers(150, 6000), st.integers(40, 100), st.sampled_from([0.2, 0.5, 1.0]))
-def test_the_lag_is_bounded_on_a_machine_that_is_three_times_too_slow(streams, talk, pause, judge_share):
-    """However long people speak without a pause, and also where tags cost as much as text: then they are left out."""
-    voices = ([True] * talk + [False] * pause) * max(1, 6000 // (talk + pause))
-    simulation = Simulation([planned(voices, Settings())] * streams, 3.0, judge_share)
+@settings(deadline=None, max_examples=20)
+@given(
+    st.integers(1, 4),
+    st.one_of(st.integers(10, 100), st.integers(100, 6000)),
+    st.integers(31, 120),
+    st.sampled_from([0.2, 0.5, 1.0]),
+    st.sampled_from([(3.0, 5.0), (6.0, 6.5)]),
+)
+def test_the_lag_levels_off_however_long_or_short_utterances_are(streams, talk, pause, judge_share, machine):
+    """Three times too slow, or six times, where a step of one stream takes 2.4 s; also where tags cost as much as text,
+    and where each of many short utterances would need a window of its own.
+    """
+    slow, bound_s = machine
+    voices = ([True] * talk + [False] * pause) * max(1, 3000 // (talk + pause))
+    simulation = Simulation([planned(voices, Settings())] * streams, slow, judge_share)
     simulation.run()
-    assert max(simulation.lags_s) <= 5
+    assert max(simulation.lags_s) <= bound_s
 
 
 @settings(deadline=None, max_examples=5)

@@ -25,6 +25,8 @@ def of_one(status: Status | None, health: SessionHealth | None = FINE, senders: 
         (status("no_audio", "unplugged"), FINE, "no_audio: unplugged"),
         (status("stopped"), FINE, "stopped"),
         (status("degraded", "the model failed on a window: out of memory"), FINE, "the model failed on a window"),
+        (status("degraded", "the model has not answered for 3 s: captions wait"), FINE, "the model has not answered"),
+        (status("degraded", "the thread that asks the model ended"), FINE, "the thread that asks the model ended"),
         (status("listening"), SessionHealth(0.1, 6.0), "6.0 s behind"),
         (status("listening"), SessionHealth(11.0, 0.0), "no sound for 11 s"),
     ],

@@ -88,6 +88,17 @@ else if (scenario === "reconnect") {
   sender.send(new Int16Array(16000).fill(7));
   await sender.stop();
   say({ session: sender.session, events });
+} else if (scenario === "resume") {
+  // the first server goes away in the middle; what is sent meanwhile goes to the next
+  const numbers = [];
+  const sender = new Sender({ url, token, sampleRate: 16000, on: { event: ({ seq }) => numbers.push(seq) } });
+  await sender.start();
+  for (let second = 0; second < 4; second++) {
+    if (!sender.send(new Int16Array(16000).fill(second))) throw new Error("not taken");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  await sender.stop();
+  say({ session: sender.session, numbers });
 } else if (scenario === "unwanted") {
   try {
     await new Sender({ url, token, sampleRate: 5 }).start();

@@ -13,6 +13,8 @@ from scene import Scene
 
 playwright = pytest.importorskip("playwright")
 from playwright._impl._driver import compute_driver_executable  # noqa: E402
+from websockets.sync.server import ServerConnection  # noqa: E402
+from websockets.sync.server import serve as listen  # noqa: E402
 
 import streamer  # noqa: E402
 from streamer.events import Status  # noqa: E402
@@ -27,7 +29,7 @@ TOKEN = "a-long-token"
 LIMIT_S = 60
 
 
-def run(server: ServerThread, scenario: str, on_break: Callable[[], None] = lambda: None):
+def run(server: ServerThread | SimpleNamespace, scenario: str, on_break: Callable[[], None] = lambda: None):
     """What the script says at its end; `on_break` is called when it broke its connection."""
     command = [NODE, "--no-warnings", str(SCRIPT), str(CLIENT), server.url, TOKEN, scenario]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as node:
@@ -136,3 +138,33 @@ def test_sound_is_sent_and_its_events_come_back(serve):
     assert [event["state"] for event in told["events"]] == ["stopped"]
     assert sinks[0].heard == b"\x07\x00" * 16_000
     assert "sample_rate" in run(server, "unwanted")
+
+
+def test_a_session_goes_on_at_the_next_server_with_what_that_one_asks_for():
+    starts: list[dict[str, object]] = []
+    heard: list[bytes] = []
+
+    def handle(connection: ServerConnection) -> None:
+        connection.send(json.dumps({"type": "hello", "run": "r", "sessions": [], "capabilities": ["resume"]}))
+        starts.append(json.loads(connection.recv()))
+        goes_on = {"audio_t": 0.5} if len(starts) > 1 else {}
+        connection.send(json.dumps({"type": "started", "session": "in1", **goes_on}))
+        for seq in range(1, len(starts) + 1):
+            connection.send(json.dumps({"type": "status", "session": "in1", "seq": seq, "state": "listening"}))
+        heard.append(b"")
+        while isinstance(message := connection.recv(), bytes):
+            heard[-1] += message
+            if len(starts) == 1:  # gone in the middle of a second that it did not hear
+                return connection.close(4000, "reconnect")
+        return connection.close()
+
+    with listen(handle, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}/"
+        told = run(SimpleNamespace(url=url), "resume")
+        server.shutdown()
+    assert told == {"session": "in1", "numbers": [1, 2]}
+    assert "session" not in starts[0]
+    assert (starts[1]["session"], starts[1]["audio_t"]) == ("in1", 0)
+    sound = b"".join(bytes((second, 0)) * 16_000 for second in range(4))
+    assert heard[1] == sound[16_000:]

@@ -24,6 +24,7 @@ from streamer.events import SAMPLE_RATE
 
 PIECE_S = 0.1
 RETRY_S = 0.3
+LAG_EVERY_S = 0.5
 Away = (OSError, InvalidHandshake, InvalidMessage, ConnectionClosed, TimeoutError, EOFError)
 
 
@@ -58,7 +59,7 @@ class Reader:
     """Reads one session's events as a client that must miss none: it comes back with `since_seq`, whatever happens.
 
     `events`: each once, in order of their numbers. `gaps`: what the server said that it no longer has. `runs`: names of
-    numberings. `repeated`: numbers that came twice, although they must not. `lags`: (time, s) of the heartbeats.
+    numberings. `repeated`: numbers that came twice, although they must not.
     """
 
     def __init__(self, place: Place, session: str) -> None:
@@ -67,7 +68,6 @@ class Reader:
         self.gaps: list[dict[str, Any]] = []
         self.runs: list[str] = []
         self.repeated: list[int] = []
-        self.lags: list[tuple[float, float]] = []
         self.connections = 0
         self._at: list[float] = []  # when each event came
         self._came = threading.Condition()
@@ -128,9 +128,6 @@ class Reader:
                         self.runs.append(message["run"])
                 case {"type": "gap", "kind": "events"}:
                     self.gaps.append(message)
-                case {"type": "heartbeat", "sessions": list(sessions)}:
-                    own = [item for item in sessions if item.get("session") == self._session]
-                    self.lags += [(time.monotonic(), float(item["lag"])) for item in own]
                 case {"seq": int(seq)}:
                     if seq <= self._newest():
                         self.repeated.append(seq)
@@ -138,6 +135,32 @@ class Reader:
                         self.events.append(message)
                         self._at.append(time.monotonic())
             self._came.notify_all()
+
+
+class Lags:
+    """Asks `/metrics` twice a second how far a session is behind: heartbeats, every 5 s, miss what comes and goes."""
+
+    def __init__(self, place: Place, session: str) -> None:
+        self._place, self._line = place, f'streamer_session_lag_seconds{{session="{session}"}} '
+        self.rows: list[tuple[float, float]] = []  # (time, s)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lags", daemon=True)
+        self._thread.start()
+
+    def worst_s(self, since_s: float) -> float:
+        """The largest since then; 0 where nobody answered."""
+        return max((lag_s for at_s, lag_s in list(self.rows) if at_s >= since_s), default=0.0)
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._ended.wait(LAG_EVERY_S):
+            _, page = self._place.get("/metrics")
+            lags_s = [float(line[len(self._line) :]) for line in page.splitlines() if line.startswith(self._line)]
+            self.rows += [(time.monotonic(), lag_s) for lag_s in lags_s]
 
 
 class Sender:

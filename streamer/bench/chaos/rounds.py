@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +30,7 @@ from streamer.bench.chaos.faults import (
     END,
     FAULTS,
     KILL,
+    LAG_S,
     RECOVER_S,
     Fault,
     World,
@@ -52,6 +53,7 @@ Say = Callable[[str], None]
 SAMPLE_S = 2.0  # how often sizes are looked at
 PIECE_S = 20.0
 QUIET_S = 2.0  # behind a piece, so that its last words are closed
+KEPT_LOG = 50_000  # characters of what the program said, for whoever looks for the cause
 END_S = 60.0  # a witness is through so long after its sound
 
 
@@ -70,7 +72,7 @@ class Round:
     """What was injected and what happened. `broken`: the promise that was not kept, empty: none.
 
     `lost`: words of the witness that are missing; None: not defined, since the fault may cost words or it was told that
-    something is left out.
+    something is left out. `lag_s`: how far `room` was behind at most meanwhile.
     """
 
     fault: str
@@ -78,6 +80,7 @@ class Round:
     broken: str = ""
     words: int = 0
     lost: int | None = None
+    lag_s: float = 0.0
 
 
 class Sizes:
@@ -132,8 +135,12 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
             waiting: list[Fault] = []
             while time.monotonic() < until_s:
                 waiting = waiting or rng.sample(FAULTS, len(FAULTS))
-                rounds.append(_round(world, waiting.pop(), rng.randrange(len(parts))))
-                say(f"chaos: {rounds[-1].fault}: {rounds[-1].broken or rounds[-1].happened}")
+                began_s = time.monotonic()
+                found = _round(world, waiting.pop(), rng.randrange(len(parts)))
+                lag_s = world.lags.worst_s(began_s)
+                late = f"lag levels off at {LAG_S:g} s: {lag_s:.1f}" if lag_s > LAG_S else ""
+                rounds.append(replace(found, lag_s=lag_s, broken=found.broken or late))
+                say(f"chaos: {found.fault}: {rounds[-1].broken or found.happened}; lag {lag_s:.1f} s")
             rounds.append(_told("a viewer stalls", lambda: closed_stalled(world)))
             sizes.end()
             for last in [KILL] * plan.kills + [END]:
@@ -144,12 +151,19 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
             if hasattr(world, "program"):
                 world.program.kill()
         log = (folder / "stderr.log").read_text(errors="replace")
-    lags = [lag for _, lag in world.reader.lags]
+    lags = [lag_s for _, lag_s in world.lags.rows]
     return {
         **result,
         "minutes": plan.minutes,
         "rounds": [
-            {"fault": one.fault, "happened": one.happened, "broken": one.broken, "lost": one.lost} for one in rounds
+            {
+                "fault": one.fault,
+                "happened": one.happened,
+                "broken": one.broken,
+                "lost": one.lost,
+                "lag_s": round(one.lag_s, 1),
+            }
+            for one in rounds
         ],
         "broken": sum(bool(one.broken) for one in rounds),
         "words": sum(one.words for one in rounds if one.lost is not None),
@@ -160,6 +174,7 @@ def measure(plan: Plan, model: Model, settings: Settings, spoken: Samples, say: 
         "lag_median_s": statistics.median(lags) if lags else None,
         "lag_worst_s": max(lags, default=None),
         **slopes(sizes.rows),
+        "said": log[-KEPT_LOG:],
         "sizes": sizes.rows[:: max(1, len(sizes.rows) // 400)],
         "load_after": load(),
     }
@@ -256,8 +271,10 @@ def report(result: Mapping[str, Any]) -> Report:
         broken = [one["broken"] for one in found if one["broken"]]
         lost = [one["lost"] for one in found if one["lost"] is not None]
         happened = f"BROKEN: {broken[0][:160]}" if broken else found[-1]["happened"]
-        rows.append([name, len(found), musts[name], happened, len(broken), sum(lost) if lost else None])
+        lag_s = max(one["lag_s"] for one in found)
+        rows.append([name, len(found), musts[name], happened, len(broken), sum(lost) if lost else None, lag_s])
     kept = ("broken", "words", "words_lost", "strangers_let_in", "tracebacks", "events_of_room", "lag_median_s")
+    columns = ("injected", "times", "must", "happened (the last)", "broken", "words lost", "lag, s")
     sizes = ("lag_worst_s", "rss_mib_per_hour", "descriptors_per_hour", "threads_per_hour")
     return Report(
         name="chaos",
@@ -265,7 +282,7 @@ def report(result: Mapping[str, Any]) -> Report:
         about=" ".join((__doc__ or "").split("\n\n", 1)[1].split()),
         result=result,
         tables=(
-            Table("Faults", ("injected", "times", "must", "happened (the last)", "broken", "words lost"), rows),
+            Table("Faults", columns, rows),
             Table("The whole run", ("what", "value"), [[name, result[name]] for name in (*kept, *sizes)]),
         ),
         draw=lambda figure: _draw(figure, result["sizes"]),
