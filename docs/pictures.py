@@ -124,7 +124,7 @@ def fitting() -> None:
     try:
         with browsing() as browser:
             page = shown(browser, f"{server.url}/fitting", DESK)
-            expect(page.locator("#gains tbody tr")).to_have_count(len(in_use.bands_hz))
+            expect(page.locator("#gains tbody tr")).to_have_count(len(in_use.at_hz))
             page.wait_for_timeout(1500)
             page.screenshot(path=IMAGES / "fitting.png")
     finally:

@@ -147,11 +147,11 @@ async function showInUse() {
   setText(byId("in-use"), `The audiogram below, as long as nothing is changed in it. ${limit}`);
   for (const ear of EARS) for (const hz of FREQUENCIES) set(ear, hz, found.audiogram[ear][hz] ?? null);
   const body = byId("gains").tBodies[0];
-  found.bands_hz.forEach((hz, band) => {
+  found.at_hz.forEach((hz, place) => {
     const row = body.insertRow();
     row.append(element("th", "", String(hz)));
     row.firstChild.scope = "row";
-    for (const ear of EARS) for (const gains of found.gains) row.insertCell().textContent = gains[ear][band].toFixed(0);
+    for (const ear of EARS) for (const gains of found.gains) row.insertCell().textContent = String(Math.round(gains[ear][place]) || 0);
   });
   byId("gains-area").hidden = false;
 }

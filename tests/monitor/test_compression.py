@@ -3,9 +3,10 @@ import pytest
 from scipy.signal import butter, sosfilt
 from speechlike import speech_noise, third_octave_gains, through
 
-from streamer.monitor.audiogram import Audiogram, preset
+from streamer.monitor.audiogram import Audiogram, audiogram_of, preset
 from streamer.monitor.chain import Chain
 from streamer.monitor.compression import CROSSOVERS_HZ, FilterBank, fit
+from streamer.monitor.fitting import fitting_of
 from streamer.monitor.prescription import compression_ratio, insertion_gain, speech_levels
 from streamer.settings.monitor import MonitorSettings
 
@@ -88,3 +89,12 @@ def test_the_noise_of_an_empty_room_is_not_amplified_as_soft_speech_is():
     fitted = fit(preset("moderate"), FilterBank(16_000, 80), 16_000)
     soft, empty = fitted.gain(fitted.speech_db - 25), fitted.gain(fitted.speech_db - 55)
     assert np.all(empty[0] <= soft[0] - 11)
+
+
+@pytest.mark.parametrize("name", ["mild", "moderate", "sloping"])
+def test_the_gains_that_are_shown_are_those_that_are_heard(name):
+    settings = MonitorSettings(output=0, audiogram=name)
+    shown = fitting_of(settings)
+    average = next(gains for gains in shown.gains if gains.speech_db == 65)
+    wanted = insertion_gain(audiogram_of(settings), 0, np.array(shown.at_hz, np.float64))
+    assert np.abs(np.array(average.left) - wanted).max() < 2.5

@@ -191,4 +191,7 @@ def test_the_audiogram_in_use_is_for_those_who_are_let_in(serve):
     shown = json.loads(Answer(server, "/fitting.json", Authorization=f"Bearer {TOKEN}").text)["hearing_aid"]
     assert shown["audiogram"]["left"]["4000"] == 45
     assert [gains["speech_db"] for gains in shown["gains"]] == [50, 65, 80]
+    at_1_khz = shown["at_hz"].index(1000)
+    soft, average, loud = (gains["left"][at_1_khz] for gains in shown["gains"])
+    assert soft > average > loud
     assert json.loads(Answer(serve(), "/fitting.json").text) == {"hearing_aid": None}

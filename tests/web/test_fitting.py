@@ -94,8 +94,8 @@ def test_it_shows_what_is_in_use(serve, opened):
     assert page.get_by_label("Left ear, 4000 Hz, dB HL").input_value() == "45"
     assert page.get_by_label("Left ear, 250 Hz, dB HL").input_value() == ""
     expect(page.locator("#picture circle.right")).to_have_count(4)
-    expect(page.locator("#gains tbody tr")).to_have_count(6)
-    row = [int(text) for text in page.locator("#gains tbody tr").nth(4).locator("td").all_text_contents()]
+    expect(page.locator("#gains tbody tr")).to_have_count(8)
+    row = [int(text) for text in page.locator("#gains tbody tr").nth(6).locator("td").all_text_contents()]
     assert row[0] > row[1] > row[2] > 10  # right: soft, average, loud
     assert row[4] < row[1] - 8  # left
     expect(page.locator("#program")).to_have_value("music")
