@@ -11,6 +11,7 @@ import tempfile
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from streamer.audio.files import read_audio
 from streamer.events import SAMPLE_RATE
+from streamer.monitor.fitting import fitting_of
+from streamer.server.actions import Actions
+from streamer.server.websocket import ServerThread
+from streamer.settings.monitor import MonitorSettings
+from streamer.settings.server import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -111,11 +117,18 @@ def microphone() -> None:
 
 
 def fitting() -> None:
-    """The audiogram's page."""
-    with program("--input", "ingest") as address, browsing() as browser:
-        page = shown(browser, f"{address}/fitting", DESK)
-        page.wait_for_timeout(1500)
-        page.screenshot(path=IMAGES / "fitting.png")
+    """The audiogram's page, as it is where a hearing aid runs: without one, as it needs a microphone and headphones."""
+    in_use = fitting_of(MonitorSettings(output="headphones", audiogram="moderate"))
+    server = ServerThread(ServerSettings(port=0), Actions(fitting=asdict(in_use)))
+    server.start()
+    try:
+        with browsing() as browser:
+            page = shown(browser, f"{server.url}/fitting", DESK)
+            expect(page.locator("#gains tbody tr")).to_have_count(len(in_use.at_hz))
+            page.wait_for_timeout(1500)
+            page.screenshot(path=IMAGES / "fitting.png")
+    finally:
+        server.stop()
 
 
 PICTURES = {picture.__name__: picture for picture in (viewer, overlay, overlay_setup, microphone, fitting)}

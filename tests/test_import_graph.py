@@ -122,6 +122,14 @@ def test_pure_rooms_have_no_threads_sockets_or_clocks(name):
         assert not {found.split(".")[0] for found in imports(module)} & CLOCKS, module
 
 
+def test_the_hearing_aid_s_process_starts_with_little():
+    """Within a second, and with nothing that computes beside the sound."""
+    found = reached("streamer.monitor.process")
+    rooms_of_ours = {room_of(module) for module in found if module in FILES}
+    assert rooms_of_ours <= {"cpu_threads", "errors", "events", "settings", "audio", "monitor", "streamer"}
+    assert not found & {"torch", "scipy", "onnxruntime", "websockets", "aiohttp", "av"}
+
+
 def test_each_device_library_has_one_home():
     for module in FILES:
         if room_of(module) in THEIR_OWN:

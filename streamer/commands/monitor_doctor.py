@@ -18,7 +18,7 @@ _LIMITS = "@audio - rtprio 20 in /etc/security/limits.d/audio.conf, and join the
 def checks() -> list[Check]:
     """Look at outputs and priority, then play for some seconds through a sound server of our own."""
     settings = resolve([], [], {}).monitor
-    return [_outputs(), _priority(), *_delay(settings)]
+    return [_outputs(), _priority(), _most(settings), *_delay(settings)]
 
 
 def _outputs() -> Check:
@@ -39,6 +39,17 @@ def _priority() -> Check:
     if got == "real time":
         return Check(Verdict.OK, "priority", got)
     return Check(Verdict.WARN, "priority", f"{got}: sound may drop out while the machine is busy", _LIMITS)
+
+
+def _most(settings: MonitorSettings) -> Check:
+    """The largest sample that may come out, by the settings in force."""
+    full_scale = settings.output_full_scale_db_spl
+    ear = (
+        "how loud that is in the ear is not known without monitor.output_full_scale_db_spl"
+        if full_scale is None
+        else f"{settings.ceiling_dbfs + full_scale:g} dB SPL in the ear"
+    )
+    return Check(Verdict.OK, "maximum output", f"{settings.ceiling_dbfs:g} dBFS; {ear}")
 
 
 def _delay(settings: MonitorSettings) -> list[Check]:
@@ -74,7 +85,8 @@ def _dropped(found: Delay) -> Check:
 
 
 def _share(found: Delay) -> Check:
-    detail = f"{100 * found.report.share:.1f} % of one core"
+    share, process_share = 100 * found.report.share, 100 * found.report.process_share
+    detail = f"{share:.1f} % of one core for the sound, {process_share:.1f} % with the audio drivers' threads"
     if found.report.share <= MOST_SHARE:
         return Check(Verdict.OK, "processor", detail)
     return Check(Verdict.WARN, "processor", detail, "end what keeps this machine busy; monitor.noise_reduction: false")

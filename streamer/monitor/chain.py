@@ -32,13 +32,15 @@ class Chain:
         """`loop_s`: how long the devices hold sound between the microphone and the ear, at most."""
         self.rate, self.block, self._settings = rate, block, settings
         audiogram, block_s = audiogram_of(settings), block / rate
-        self._bank = FilterBank(rate)
+        self._bank = FilterBank(rate, block)
         self._fit = None if audiogram is None else fit(audiogram, self._bank, rate)
         self._levels = Levels(len(self._bank), block_s, settings.input_full_scale_db_spl)
         self._noise = NoiseReducer(rate, block)
         self.howling = HowlingGuard(rate, block, loop_s)
         self._fader = Fader(block_s, "speech" if settings.program == "auto" else settings.program)
-        self._limiter = Limiter(rate, EARS, float(10 ** (settings.ceiling_dbfs / 20)))
+        # A number that float32 has: rounding what is below does not go above it. Without an audiogram both ears are
+        # one.
+        self._limiter = Limiter(rate, EARS if self._fit else 1, _rounded_down(10 ** (settings.ceiling_dbfs / 20)))
         self._alarm, self._alarm_gain = self._signal(audiogram)
         self._ramp = np.arange(1, block + 1) / block
         self._fade_blocks, self._glide = max(1, round(FADE_IN_S / block_s)), 1 - np.exp(-block_s / GLIDE_S)
@@ -47,9 +49,8 @@ class Chain:
             self._volume_db += settings.input_full_scale_db_spl - settings.output_full_scale_db_spl
         self._blocks = 0
         self._duck_db = 0.0
-        self._gains = np.zeros(
-            (EARS, 1 if self._fit is None else len(self._bank))
-        )  # factors at the end of the last block
+        self._gains = np.zeros((EARS, len(self._bank)))  # factors at the end of the last block
+        self._overall = 0.0  # the same without an audiogram
 
     @property
     def delay_samples(self) -> int:
@@ -69,7 +70,9 @@ class Chain:
 
     def step(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """One block of the microphone, float32 [block], mono; float32 [2, block] for the ears, within the limit."""
-        sound = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        sound = samples.astype(np.float64)
+        if not np.isfinite(sound @ sound):
+            sound = np.nan_to_num(sound, nan=0.0, posinf=0.0, neginf=0.0)
         howl_db = self.howling.step(sound, limited=self._limiter.reduction_db > LIMITED_DB)
         program = self._fader.step()
         cleaned = self._noise.step(sound, program.noise_db if self._settings.noise_reduction else 0.0)
@@ -83,18 +86,20 @@ class Chain:
         overall = fade * fade * 10 ** (overall_db / 20)
         ears = self._amplified(cleaned, program.compression, overall)
         if signal is not None:
-            ears = ears + signal * self._alarm_gain[:, None]
-        return self._within(ears)
+            ears = ears + signal * self._alarm_gain[: len(ears), None]
+        out = np.empty((EARS, self.block), np.float32)
+        out[:] = self._limiter.step(ears)
+        return out
 
     def _amplified(self, sound: NDArray[np.float64], compression: float, overall: float) -> NDArray[np.float64]:
+        """[ears, n], or [1, n] for both; from the gains before to those now, evenly over the block."""
         if self._fit is None:
-            bands, gains = sound[None], np.full((EARS, 1), overall)
-        else:
-            bands = self._bank.step(sound)
-            gains = overall * 10 ** (self._fit.gain(self._levels.step(bands), compression) / 20)
-        before, self._gains = self._gains, gains
-        # From the gains before to those now, evenly over the block.
-        return before @ bands + (gains - before) @ (bands * self._ramp)
+            before, self._overall = self._overall, overall
+            return (sound * (overall if before == overall else before + (overall - before) * self._ramp))[None]
+        bands = self._bank.step(sound)
+        gains = overall * 10 ** (self._fit.gain(self._levels.step(bands), compression) / 20)
+        earlier, self._gains = self._gains, gains
+        return earlier @ bands + (gains - earlier) @ (bands * self._ramp)
 
     def _signal(self, audiogram: Audiogram | None) -> tuple[AlarmSignal, NDArray[np.float64]]:
         """The alarm's signal, and each ear's gain for it: as for speech, at its frequency."""
@@ -105,9 +110,8 @@ class Chain:
         signal = AlarmSignal(self.rate, tone_hz, float(10 ** (given.level_dbfs / 20)), given.pause_s)
         return signal, 10 ** (gain_db / 20)
 
-    def _within(self, ears: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Limited, and rounded to float32 towards zero where rounding would go above the limit."""
-        limit = np.float32(self._limiter.limit)
-        if float(limit) > self._limiter.limit:
-            limit = np.nextafter(limit, np.float32(0))
-        return np.clip(self._limiter.step(ears).astype(np.float32), -limit, limit)
+
+def _rounded_down(level: float) -> float:
+    """The next float32 that is no larger."""
+    rounded = np.float32(level)
+    return float(rounded if float(rounded) <= level else np.nextafter(rounded, np.float32(0)))

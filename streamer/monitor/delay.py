@@ -23,17 +23,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.audio.microphone import Microphone
-from streamer.audio.portaudio import SharedAudio
 from streamer.errors import InputError
+from streamer.monitor.aid import HearingAid
 from streamer.monitor.chain import Chain
-from streamer.monitor.path import Monitor, Report
+from streamer.monitor.messages import Report
 from streamer.settings.monitor import MonitorSettings
 
 RATE: Final = 48_000
 LISTEN_S: Final = 6.0
 SETTLE_S: Final = 2.5  # the fade from silence
 LONGEST_S: Final = 0.5
+STALL_S: Final = 2.0
 START_S: Final = 10.0
 CLEAR_PEAK: Final = 8.0  # of the correlation, against its usual size: less is no measurement
 PROGRAMS: Final = ("pulseaudio", "pactl", "paplay", "parec")
@@ -87,22 +87,18 @@ def lag_ms(sent: NDArray[np.float32], came: NDArray[np.float32]) -> float:
 
 def play(settings: MonitorSettings) -> Report:
     """Play the default microphone in the default output until standard input ends; how the monitor did."""
-    audio = SharedAudio()
-    monitor = Monitor(settings, audio)
-    monitor.start()
-    microphone = Microphone(backend=audio, tap=monitor)
+    aid = HearingAid(settings, stall_s=STALL_S)
 
     def close_when_asked() -> None:
         sys.stdin.read()
-        microphone.close()
+        aid.close()
 
     threading.Thread(target=close_when_asked, daemon=True).start()
-    for number, _ in enumerate(microphone.blocks()):
+    for number, _ in enumerate(aid.blocks()):
         if number == 0:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-    monitor.stop()
-    return monitor.report
+    return aid.report
 
 
 def _noise() -> NDArray[np.float32]:

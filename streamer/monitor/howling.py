@@ -3,10 +3,12 @@
 A howl stands far above everything else (van Waterschoot & Moonen: Fifty years of acoustic feedback control, Proceedings
 of the IEEE 99(2), 2011: peak to neighbours, peak to average, persistence): one tone that keeps its place and does not
 fall, or close neighbours that beat and grow, up to the limiter. So may a beep. What tells them apart is us: the output
-is made 60 dB softer at once, and a tone that falls with it came from there.
+is made 60 dB softer at once, and a tone that falls with it came from there, or ended just then, as a vowel may. A howl
+comes back at the very same place: only where it does it was one, and the gain is turned down.
 
-    LISTENING ──a lone tone lasts──► PROBING ──it fell──► MUTED ──► LISTENING, at a lower gain
-         ▲                              └──it stayed: a beep; this tone is left alone──┘
+    LISTENING ──a lone tone lasts──► PROBING ──it fell, as before──► MUTED ──► LISTENING, at a lower gain
+         ▲                              ├──it fell, the first time: kept in mind────────┤
+         └──────────────────────────────┴──it stayed: a beep; this tone is left alone───┘
 """
 
 import logging
@@ -16,6 +18,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamer.monitor.past import Past
 
 LOOK_S: Final = 0.01
 PERSISTENCE_S: Final = 0.06
@@ -35,6 +39,8 @@ STEP_DB: Final = -6.0  # how much less gain there is after a howl
 LEAST_DB: Final = -30.0
 RECOVERY_DB_S: Final = 0.1  # the gain comes back by so much
 LEFT_ALONE_S: Final = 3.0  # after it was last there, a beep's tone is suspect again
+IN_MIND_S: Final = 10.0  # so long a tone that fell is expected back, at its place
+CROWD_IN_MIND_S: Final = 1.5  # the same for close neighbours, any of which may be the loudest then
 _TAIL_S: Final = 0.08  # what a room and its window of analysis need to fall, besides the loop's own delay
 
 log = logging.getLogger(__name__)
@@ -54,6 +60,7 @@ class HowlingGuard:
         self._size = 1 << round(np.log2(rate * 0.0213))
         self._block_s, self.loop_s = block / rate, loop_s
         self._every = max(1, round(LOOK_S / self._block_s))  # blocks between two looks
+        self._past = Past(max(self._size, block))
         self._window = np.hanning(self._size + 1)[:-1]
         self._scale = 2.0 / float(np.sum(self._window)) ** 2 * 2.0  # power in bins -> that of a full-scale tone
         self._lowest_bin = max(3, round(LOWEST_HZ * self._size / rate))
@@ -62,12 +69,14 @@ class HowlingGuard:
 
     def reset(self) -> None:
         """As if nothing had sounded; what a howl taught is forgotten too."""
-        self._past, self._blocks = np.zeros(self._size), 0
-        self._bin, self._lasted_s, self._before_db = 0, 0.0, -200.0
+        self._past.reset()
+        self._blocks = 0
+        self._bin, self._lasted_s, self._before_db, self._lone = 0, 0.0, -200.0, True
         self._grown: deque[float] = deque(maxlen=64)  # its level at the latest looks
         self._place, self._top_db = 0.0, -200.0  # of the tone: its frequency in bins, its level at most so far
         self._enter(_State.LISTENING)
         self._left_alone: dict[int, float] = {}  # bin -> seconds until it is suspect again
+        self._fell: list[tuple[float, float]] = []  # places of tones that fell, and for how many seconds in mind
         self._less_db = 0.0  # after howls
 
     @property
@@ -79,7 +88,7 @@ class HowlingGuard:
 
     def step(self, samples: NDArray[np.float64], *, limited: bool = False) -> float:
         """One block [n] of what the microphone hears; `gain_db` behind it. `limited`: the limiter is at work."""
-        self._past = np.concatenate([self._past, samples])[-self._size :]
+        self._past.push(samples)
         self._since_s += self._block_s
         self._less_db = min(0.0, self._less_db + RECOVERY_DB_S * self._block_s)
         self._blocks += 1
@@ -103,6 +112,7 @@ class HowlingGuard:
             self._left_alone[tone] -= look_s
             if self._left_alone[tone] <= 0:
                 del self._left_alone[tone]
+        self._fell = [(place, left_s - look_s) for place, left_s in self._fell if left_s > look_s]
         if level_db < LEAST_DBFS or not crowded:
             self._lasted_s = 0.0
             self._grown.clear()
@@ -120,7 +130,7 @@ class HowlingGuard:
         self._grown.append(level_db)
         self._bin, self._place = peak, place
         if self._lasted_s >= PERSISTENCE_S or self._grows(look_s):
-            self._before_db = max(self._grown)
+            self._before_db, self._lone = max(self._grown), lone
             self._enter(_State.PROBING)
 
     def _grows(self, look_s: float) -> bool:
@@ -134,16 +144,25 @@ class HowlingGuard:
     def _judge(self) -> None:
         power = self._spectrum()
         width = max(3, round(CROWD_WIDTH * self._bin))
-        near = power[max(0, self._bin - width) : self._bin + width + 1]
-        now_db = 10 * float(np.log10(near.max() * self._scale + 1e-20))
+        around = power[max(0, self._bin - width) : self._bin + width + 1]
+        now_db = 10 * float(np.log10(around.max() * self._scale + 1e-20))
         self._lasted_s = 0.0
-        if now_db <= self._before_db - FALL_DB:
+        if now_db > self._before_db - FALL_DB:
+            self._left_alone[self._bin] = LEFT_ALONE_S
+            self._enter(_State.LISTENING)
+            return
+        crowd = 0.0 if self._lone else CROWD_WIDTH * self._place
+        known = any(
+            abs(place - self._place) <= (crowd if left_s > IN_MIND_S - CROWD_IN_MIND_S else 0.0) + STEADY_BINS
+            for place, left_s in self._fell
+        )
+        self._fell.append((self._place, IN_MIND_S))
+        if known:
             self.howls += 1
             self._less_db = max(LEAST_DB, self._less_db + STEP_DB)
             self._enter(_State.MUTED)
             log.warning("howling stopped: the monitor is %.0f dB softer now", -self._less_db)
         else:
-            self._left_alone[self._bin] = LEFT_ALONE_S
             self._enter(_State.LISTENING)
 
     def _enter(self, state: _State) -> None:
@@ -152,7 +171,8 @@ class HowlingGuard:
         log.debug("howling guard: %s", state.value)
 
     def _spectrum(self) -> NDArray[np.float64]:
-        power: NDArray[np.float64] = np.abs(np.fft.rfft(self._past * self._window)) ** 2
+        spectrum = np.fft.rfft(self._past.last(self._size) * self._window)
+        power: NDArray[np.float64] = spectrum.real**2 + spectrum.imag**2
         return power
 
     def _tone(self, power: NDArray[np.float64]) -> tuple[int, float, float, bool, bool]:
@@ -163,7 +183,8 @@ class HowlingGuard:
         inside = float(power[peak - 2 : peak + 3].sum())
         level_db = 10 * float(np.log10(float(power[peak]) * self._scale + 1e-20))
         low, top, high = np.log(power[peak - 1 : peak + 2] + 1e-30)
-        place = peak + 0.5 * float((low - high) / min(low - 2 * top + high, -1e-9))  # the parabola through these
+        # The parabola through these; at the lowest bin, where something lower may be louder, it has no top.
+        place = peak + (0.5 * float((low - high) / (low - 2 * top + high)) if top > max(low, high) else 0.0)
         width = max(2, round(CROWD_WIDTH * peak))
         around, total = float(power[peak - width : peak + width + 1].sum()), float(power.sum() + 1e-20)
         return peak, place, level_db, inside > LONE * total, around > CROWD * total

@@ -30,6 +30,7 @@ class Limiter:
         self._held = np.zeros((self._channels, self.delay))  # what is still to come out
         self._released = np.zeros(self.delay)  # dB that these ask for, after release
         self._least = np.zeros(self.delay)  # the least of each window before them
+        self._works = False  # whether either asks for anything
 
     @property
     def reduction_db(self) -> float:
@@ -39,13 +40,16 @@ class Limiter:
     def step(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         """[channels, n] in, as many out."""
         count = samples.shape[1]
-        finite = samples if np.isfinite(samples).all() else np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
-        line = np.concatenate([self._held, finite], axis=1)
+        peak = np.maximum(samples.max(axis=0), -samples.min(axis=0))
+        loudest = peak.max(initial=0.0)
+        if not np.isfinite(loudest):
+            return self.step(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0))
+        line = np.concatenate([self._held, samples], axis=1)
         out, self._held = line[:, :count], line[:, count:]
-        peak = np.abs(finite).max(axis=0)
-        if peak.max(initial=0.0) > self.limit or self._released.any() or self._least.any():
+        if loudest > self.limit or self._works:
             out = out * self._gains(peak)
-        within: NDArray[np.float64] = np.clip(out, -self.limit, self.limit)
+            self._works = bool(self._released.any() or self._least.any())
+        within: NDArray[np.float64] = out.clip(-self.limit, self.limit)
         return within
 
     def _gains(self, peak: NDArray[np.float64]) -> NDArray[np.float64]:

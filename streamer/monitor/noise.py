@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.monitor.past import Past
+
 WINDOW_S: Final = 0.0107
 MAX_DEPTH_DB: Final = 15.0  # more makes speech sound hollow
 _SPEECH_SNR: Final = 10**1.5  # 15 dB: what speech is taken to have where it is there
@@ -29,13 +31,14 @@ class NoiseReducer:
         self._taps = self._size // 2
         self._taper = np.concatenate([np.ones(self._taps // 2), np.hanning(self._taps + 2)[self._taps // 2 + 1 : -1]])
         self._fade = np.linspace(0.0, 1.0, block, endpoint=False)
+        self._past = Past(max(self._size, block + self._taps - 1))
         self._fold = np.concatenate([[1.0], np.full(self._size // 2 - 1, 2.0), [1.0], np.zeros(self._size // 2 - 1)])
         self.reset()
 
     def reset(self) -> None:
         """As if nothing had sounded."""
         bins = self._size // 2 + 1
-        self._past = np.zeros(self._size)
+        self._past.reset()
         self._noise = np.zeros(bins)
         self._presence, self._speech = np.zeros(bins), np.zeros(bins)
         self._looks = self._blocks = 0
@@ -45,7 +48,7 @@ class NoiseReducer:
 
     def step(self, samples: NDArray[np.float64], depth_db: float) -> NDArray[np.float64]:
         """One block [n]; noise comes out up to `depth_db` softer."""
-        self._past = np.concatenate([self._past, samples])[-max(self._size, len(samples) + self._taps - 1) :]
+        self._past.push(samples)
         before, flat = self._filter, self._flat
         self._blocks += 1
         if self._blocks % self._every == 0:
@@ -54,7 +57,7 @@ class NoiseReducer:
             self._filter = self._minimum_phase(gains)
         if flat and self._flat:
             return samples
-        needed = self._past[-(len(samples) + self._taps - 1) :]
+        needed = self._past.last(len(samples) + self._taps - 1)
         out = np.convolve(needed, self._filter, mode="valid")
         if before is not self._filter:
             old = np.convolve(needed, before, mode="valid")
@@ -63,7 +66,8 @@ class NoiseReducer:
 
     def _look(self, floor: float) -> NDArray[np.float64]:
         """The gain of each bin, from what sounds now."""
-        power = np.abs(np.fft.rfft(self._past[-self._size :] * self._window)) ** 2 + 1e-12
+        spectrum = np.fft.rfft(self._past.last(self._size) * self._window)
+        power = spectrum.real**2 + spectrum.imag**2 + 1e-12
         if self._looks < _SETTLE_LOOKS:
             self._looks += 1
             self._noise += (power - self._noise) / self._looks

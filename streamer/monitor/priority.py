@@ -1,8 +1,7 @@
-"""Turns of the processor for threads that must not be late: what the system allows, asked for by each thread itself."""
+"""Turns of the processor for a process that must not be late: what the system allows."""
 
 import logging
 import os
-import threading
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -12,16 +11,16 @@ _NICE: Final = -11  # what sound servers take where they are not allowed more
 
 
 def ask_for_priority() -> str:
-    """Ask for the calling thread; what it has now: `real time`, `high` or `normal`."""
-    thread = threading.get_native_id()
+    """Ask for the calling thread and those that it starts from now on; what it has: `real time`, `high` or `normal`."""
     if hasattr(os, "sched_setscheduler"):
         try:
-            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(_REAL_TIME))
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_REAL_TIME))
             return "real time"
         except OSError as error:
             log.debug("no real-time priority: %s", error)
+    if hasattr(os, "setpriority"):
         try:
-            os.setpriority(os.PRIO_PROCESS, thread, _NICE)  # on Linux a thread has its own
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
             return "high"
         except OSError as error:
             log.debug("no high priority: %s", error)

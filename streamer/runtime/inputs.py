@@ -30,7 +30,7 @@ from streamer.server.messages import IngestStart
 from streamer.settings.config import Settings, SourcePlan
 
 if TYPE_CHECKING:
-    from streamer.monitor.path import Monitor
+    from streamer.monitor.aid import HearingAid
 
 SENDER = "ingest"  # as an input: clients send it to `/ingest`
 READ_S = 0.2
@@ -57,34 +57,35 @@ class Input:
     start: IngestStart | None = None
 
 
-def open_monitor(settings: Settings) -> "Monitor | None":
+def open_monitor(settings: Settings) -> "HearingAid | None":
     """The hearing aid of the settings, if there is one. Raises InputError, UsageError."""
     if not settings.monitor.enabled:
         return None
     if settings.sources or settings.audio.input is not None:
         raise UsageError("--monitor: plays one microphone; leave --input and `sources:` out")
-    from streamer.monitor.path import Monitor  # its filters take a moment to import
+    from streamer.monitor.aid import HearingAid
 
-    return Monitor(settings.monitor, SharedAudio())
+    return HearingAid(settings.monitor, settings.audio.device, stall_s=settings.audio.stall_s)
 
 
 def open_inputs(
-    plans: Sequence[SourcePlan], *, server: bool = True, monitor: "Monitor | None" = None
+    plans: Sequence[SourcePlan], *, server: bool = True, monitor: "HearingAid | None" = None
 ) -> tuple[Input, ...]:
     """Open every source but those that senders bring, or none. Raises InputError, UsageError: the option or entry.
 
-    `server`: whether there is one, for senders. `monitor`: plays the microphone that --device names.
+    `server`: whether there is one, for senders. `monitor`: the microphone that --device names, and the only source.
     """
     audio = plans[0].settings.audio
     at_once = audio.speed == 0
     if monitor:
-        source: Source = Microphone(audio.device, backend=monitor.audio, stall_s=audio.stall_s, tap=monitor)
-        return (Input(session_name("s1"), source, plans[0].settings),)
+        return (Input(session_name("s1"), monitor, plans[0].settings),)
     if not plans[0].path and audio.input == SENDER:
         _check_sender("--input ingest", at_once, server)
         return ()
     if not plans[0].path:
-        source = open_source(audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track)
+        source: Source = open_source(
+            audio.device, audio.input, realtime=not at_once, stall_s=audio.stall_s, track=audio.track
+        )
         name = session_name("s1", fixed=at_once)
         return (Input(name, source, plans[0].settings, origin=origin(audio.input, at_once)),)
     opened: list[Input] = []

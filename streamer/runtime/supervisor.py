@@ -52,7 +52,7 @@ from streamer.server.websocket import ServerThread
 from streamer.settings.config import Settings
 
 if TYPE_CHECKING:
-    from streamer.monitor.path import Monitor
+    from streamer.monitor.aid import HearingAid
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Program:
 
     `lessons`: what learns sounds that are taught from the pages; None: none are.
 
-    `monitor`: the hearing aid, which plays while the microphone is open.
+    `monitor`: the hearing aid, one of `inputs`.
 
     `settings` hold for what the sources share, and for senders on `/ingest` that do not name one of `senders`; each of
     `inputs` brings its own.
@@ -95,7 +95,7 @@ class Program:
         recordings: Callable[[ModelOutline], Elsewhere] | None = None,
         metrics: Callable[[], Awaitable[str]] | None = None,
         lessons: Lessons | None = None,
-        monitor: "Monitor | None" = None,
+        monitor: "HearingAid | None" = None,
     ) -> None:
         self._settings, self._open_book = settings, book
         self._recordings, self._metrics = recordings, metrics
@@ -206,7 +206,7 @@ class Program:
     def _to(self) -> str:
         """What is listened to, for people."""
         names = [("" if one.settings.audio.input else "microphone ") + one.source.name for one in self._inputs]
-        played = f", playing in {self._monitor.name}" if self._monitor else ""
+        played = f", playing in {self._monitor.output}" if self._monitor else ""
         return f", to {', '.join(names) or 'senders'}{played}"
 
     @property
@@ -297,8 +297,6 @@ class Program:
         if not self._settings.output.quiet:  # before there is a live line that it would run into
             log.warning("listening with %s%s%s; Ctrl-C ends", described(engine.model), self._to(), self._after())
         outlet.start(screen(self._settings.output))
-        if self._monitor:
-            self._monitor.start()
         for pipeline in own:
             pipeline.start()
         self._systemd.ready()
@@ -365,7 +363,6 @@ class Program:
         for item in self._inputs:
             item.source.close()
         if self._monitor:
-            self._monitor.stop()
             report = self._monitor.report
             log.info("monitor: %s", ", ".join(f"{name} {value}" for name, value in asdict(report).items()))
 
@@ -382,6 +379,7 @@ class Program:
             set_language=mine.set_language,
             teach=None if self._teaching.lessons is None else mine.teach,
             set_program=self._monitor.hold if self._monitor else None,
+            fitting=asdict(self._monitor.fitting) if self._monitor else None,
             health=mine.health,
             open_ingest=mine.open_ingest,
             takes_senders=mine.takes_senders,

@@ -14,6 +14,7 @@ from streamer.server import messages
 from streamer.server.messages import (
     CAPABILITIES,
     MARK,
+    PROGRAM,
     RESUME,
     SET,
     TEACH,
@@ -122,11 +123,12 @@ class Actions:
 
     `ack`, `flush`, `mark`, `set_language` and `teach` may raise MessageError, which the client gets as an `error`.
     `mark` None: nobody keeps marks. `teach` None: nothing is taught from pages; what comes of it is told later, from
-    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` None:
-    there is no hearing aid. `open_ingest` opens a session for a sender; it raises IngestFullError (close 1013) or
-    UsageError (`error`, close 1008). `takes_senders`: whether it would open one at all. `transcribe` is for a thread of
-    its own: its iterator waits for the model, and gives the recording's events as they are found; it raises
-    UploadRefusedError, BusyError, EngineError. `model` None: it is still being loaded.
+    any thread. `set_language` returns what holds now: the session's name, the languages as codes. `set_program` and
+    `fitting` (what `/fitting` shows of it) None: there is no hearing aid. `open_ingest` opens a session for a sender;
+    it raises IngestFullError (close 1013) or UsageError (`error`, close 1008). `takes_senders`: whether it would open
+    one at all. `transcribe` is for a thread of its own: its iterator waits for the model, and gives the recording's
+    events as they are found; it raises UploadRefusedError, BusyError, EngineError. `model` None: it is still being
+    loaded.
 
     In a cluster: `seek` has a session that another server has mirrored here (`server/mirrored.py`), and returns when it
     is or is not found, within seconds, MessageError: too many are; `pass_on` sends on what one of its readers wants;
@@ -139,6 +141,7 @@ class Actions:
     set_language: Callable[[SetLanguage], SetLanguage] = _no_language
     teach: Callable[[Teach, Reply], None] | None = None
     set_program: Callable[[SceneName | Literal["auto"]], None] | None = None
+    fitting: Mapping[str, object] | None = None
     health: Callable[[], Mapping[str, SessionHealth]] = lambda: {}
     open_ingest: Callable[[IngestStart], IngestSink] = _no_ingest
     takes_senders: Callable[[], bool] = lambda: False
@@ -154,8 +157,9 @@ def capabilities(settings: ServerSettings, actions: Actions) -> tuple[str, ...]:
     """What `hello` says that this server can do."""
     marks = () if actions.mark is None else (MARK,)
     sets = () if _set_refusal(settings, SET) else (SET, *(() if actions.teach is None else (TEACH,)))
+    programs = (PROGRAM,) if sets and actions.set_program is not None else ()
     resumes = (RESUME,) if actions.resumes else ()
-    return (*CAPABILITIES, *marks, *sets, *resumes)
+    return (*CAPABILITIES, *marks, *sets, *programs, *resumes)
 
 
 def carry_out(

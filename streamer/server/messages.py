@@ -32,6 +32,7 @@ EVENT_TYPES: Final = frozenset(event.type for event in SESSION_EVENTS)
 LEVEL: Final = "level"  # these connection messages only get those who subscribe to them by name
 MARKS: Final = "marks"
 SET: Final = "set"  # a capability of servers on which clients may set the language; and its message
+PROGRAM: Final = "program"  # a capability beside it, where there is a hearing aid whose program may be held
 TEACH: Final = "teach"  # a capability of servers on which clients may teach sounds of their own; and its message
 TAUGHT: Final = "taught"  # what comes of it
 MARK: Final = "mark"  # a capability of servers that keep a history of alerts

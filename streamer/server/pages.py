@@ -1,10 +1,10 @@
 """The pages: what a browser gets for a GET, read once from the package, and the headers of every answer.
 
-The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`) and the transcripts (`/transcript`) need the token
-where there is one; scripts, styles and pictures under `/static/`, and the service worker, hold no secret and do not,
-nor does the certificate that was made here (`/certificate`, for iPhones). A page that was asked for with a token or a
-link's code gives the browser a cookie, which is all that it needs from then on; a code is taken out of the address at
-once.
+The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`), the transcripts (`/transcript`) and the audiogram in
+use (`/fitting.json`) need the token where there is one; scripts, styles and pictures under `/static/`, and the service
+worker, hold no secret and do not, nor does the certificate that was made here (`/certificate`, for iPhones). A page
+that was asked for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a
+code is taken out of the address at once.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from streamer.server.transcripts import TYPES as TRANSCRIPT_TYPES
 
 PHONE_PAGE = "/mic"  # a phone, or any browser, as the microphone: the one page that may use it
 CERTIFICATE = "/certificate"
+FITTING = "/fitting.json"  # what `/fitting` shows of the hearing aid
 _PAGES = {
     "/": "viewer.html",
     "/overlay": "overlay.html",
@@ -76,9 +77,9 @@ class Page:
 class Reports:
     """What the server says of itself: troubles by session (none: ready), all metrics as text.
 
-    `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is used or
-    too old, to this path (with its query). `transcript`: of a session, in a format, in pieces; KeyError where there is
-    none.
+    `refused`: a request was not let in, with a word for why; `spent`: somebody came with a link of ours that is
+    used or too old, to this path (with its query). `transcript`: of a session, in a format, in pieces; KeyError where
+    there is none. `fitting`: of the hearing aid, None: there is none.
     """
 
     troubles: Callable[[], Mapping[str, str]]
@@ -86,6 +87,7 @@ class Reports:
     refused: Callable[[str], None]
     spent: Callable[[str], None]
     transcript: Callable[[str | None, str], Awaitable[list[str]]]
+    fitting: Mapping[str, object] | None
 
 
 class Pages:
@@ -128,6 +130,8 @@ class Pages:
             troubles = self._reports.troubles()
             return json_answer(503 if troubles else 200, {"ready": not troubles, "troubles": dict(troubles)}, host)
         let_in = self._access.token_given(asked)
+        if path == FITTING:
+            return self._fitting(host, let_in=let_in)
         page = self._pages.get(path)
         if page is None:
             *pages, last = _PAGES
@@ -144,6 +148,13 @@ class Pages:
         if path == PHONE_PAGE:
             more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
         return _response(200, page.body, page.content_type, host, page.policy, **more)
+
+    def _fitting(self, host: str, *, let_in: bool) -> Response:
+        """What the hearing aid does with sound, for those who may read what is said here."""
+        if not let_in:
+            self._reports.refused("token")
+            return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
+        return json_answer(200, {"hearing_aid": self._reports.fitting}, host)
 
     async def _metrics(self, asked: Request) -> Response:
         """All that there is to measure, for programs of this machine and who brings the token."""

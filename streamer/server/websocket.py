@@ -112,6 +112,7 @@ class ServerThread:
             refused=self._metrics.refused,
             spent=self._offer_link,
             transcript=self._transcript,
+            fitting=self._actions.fitting,
         )
         paths = ["/ws", "/ingest", *[REALTIME] * settings.openai, *[LISTEN] * settings.deepgram]
         self._pages = Pages(self._access, reports, self.tls, sockets=paths)

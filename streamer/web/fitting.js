@@ -2,7 +2,8 @@
 // Nothing that is entered or heard here leaves the page, but through the clipboard or the file that a person saves.
 
 import { byId, capitalised, element, setText, title } from "./dom.js";
-import { Feed } from "./feed.js";
+import { Feed, options } from "./feed.js";
+import { SCENES } from "./scene.js";
 import { SelfCheck, TONES_HZ, comfortNoise } from "./selfcheck.js";
 
 const FREQUENCIES = [250, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000];
@@ -16,7 +17,6 @@ const PRESETS = {
 };
 const LEAST = -10;
 const MOST = 120;
-const SCENES = { quiet: "quiet", speech: "speech", speech_in_noise: "speech in noise", noise: "noise", music: "music", alarm: "an alarm" };
 const SVG = "http://www.w3.org/2000/svg";
 const AREA = { left: 52, right: 500, top: 46, bottom: 400 };
 
@@ -120,6 +120,42 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+// What is in use
+
+async function showInUse() {
+  const headers = options.has("token") ? { Authorization: `Bearer ${options.get("token")}` } : {};
+  let found = null;
+  try {
+    const response = await fetch("fitting.json", { headers, cache: "no-store" });
+    if (!response.ok) throw new Error(response.statusText);
+    found = (await response.json()).hearing_aid;
+  } catch (error) {
+    setText(byId("in-use"), `What is in use cannot be shown: ${error.message}`);
+    return;
+  }
+  if (found === null) {
+    setText(byId("in-use"), "No hearing aid runs here. It is started with streamer run --monitor NAME.");
+    return;
+  }
+  const inTheEar = found.limit_db_spl === null ? "" : ` (${found.limit_db_spl} dB SPL in the ear)`;
+  const limit = `No sample is above ${found.limit_dbfs} dBFS${inTheEar}; volume ${found.volume_db} dB.`;
+  byId("program").value = found.program;
+  if (found.audiogram === null) {
+    setText(byId("in-use"), `No audiogram: sound is not corrected. ${limit}`);
+    return;
+  }
+  setText(byId("in-use"), `The audiogram below, as long as nothing is changed in it. ${limit}`);
+  for (const ear of EARS) for (const hz of FREQUENCIES) set(ear, hz, found.audiogram[ear][hz] ?? null);
+  const body = byId("gains").tBodies[0];
+  found.at_hz.forEach((hz, place) => {
+    const row = body.insertRow();
+    row.append(element("th", "", String(hz)));
+    row.firstChild.scope = "row";
+    for (const ear of EARS) for (const gains of found.gains) row.insertCell().textContent = String(Math.round(gains[ear][place]) || 0);
+  });
+  byId("gains-area").hidden = false;
+}
+
 // The self-check
 
 const check = new SelfCheck({
@@ -184,9 +220,9 @@ const feed = new Feed({
       setText(byId("state"), detail || STATES[name]);
     },
     hello: (hello) => {
-      const may = (hello.capabilities ?? []).includes("set");
+      const may = (hello.capabilities ?? []).includes("program");
       byId("program").disabled = !may;
-      setText(byId("program-hint"), may ? "" : "Holding a program needs server.allow_set and a token; or start with --set monitor.program=speech.");
+      setText(byId("program-hint"), may ? "" : "Holding a program needs the hearing aid, server.allow_set and a token; or start with --set monitor.program=speech.");
     },
     event: (event, early) => {
       if (event.type === "scene") setText(byId("scene"), `It sounds like ${SCENES[event.scene] ?? event.scene}`);
@@ -204,6 +240,7 @@ document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: ligh
 buildTable();
 draw();
 tellYaml();
+showInUse();
 for (const button of document.querySelectorAll("[data-preset]")) button.addEventListener("click", () => usePreset(button.dataset.preset));
 byId("save").addEventListener("click", save);
 byId("noise").addEventListener("click", comfortNoise);

@@ -11,6 +11,7 @@ import { Marks } from "./marks.js";
 import { Panels } from "./panels.js";
 import { Transcripts } from "./saving.js";
 import { dress, remembered } from "./settings.js";
+import { SceneLine } from "./scene.js";
 import { Sounds } from "./sounds.js";
 import { speaking } from "./speaking.js";
 import { Teaching } from "./teaching.js";
@@ -32,7 +33,7 @@ const panels = new Panels();
 const transcripts = new Transcripts(captions, options.get("token"), only);
 const notifications = new Notifications();
 const feed = new Feed({
-  types: ["status", "transcript", "tags", "sound", "alert", "gap", "level", "marks"],
+  types: ["status", "transcript", "tags", "sound", "scene", "alert", "gap", "level", "marks"],
   session: only,
   backlog: BACKLOG,
   complete: ["status", "transcript", "sound", "alert", "gap"],
@@ -45,12 +46,13 @@ const feed = new Feed({
     heartbeat: (message) => condition.heartbeat(message),
     level,
     marks: (message) => marks.take(message),
-    set: (message) => listening.done(message),
+    set: (message) => ("program" in message ? sceneLine : listening).done(message),
     taught: (message) => teaching.take(message),
-    error: (message) => listening.refused(message.detail) || teaching.refused(message.detail) || marks.refused(message.detail),
+    error: (message) => sceneLine.refused(message.detail) || listening.refused(message.detail) || teaching.refused(message.detail) || marks.refused(message.detail),
   },
 });
 const listening = new Listening((message) => feed.send(message), only);
+const sceneLine = new SceneLine((message) => feed.send(message));
 const teaching = new Teaching((message) => feed.send(message), only, () => timeline.drawTeaching());
 const marks = new Marks((message) => feed.send(message), (alert) => {
   alerts.marked(alert);
@@ -75,6 +77,7 @@ function hello(message) {
   condition.hello(sessions);
   listening.hello(message);
   teaching.hello(message);
+  sceneLine.hello(message);
   marks.able((message.capabilities ?? []).includes("mark"));
 }
 
@@ -96,6 +99,7 @@ function take(event, early) {
   const written = event.seq > (cleared.get(event.session) ?? 0);
   if (event.type === "transcript" && written) captions.transcript(event);
   else if (event.type === "tags") sounds.tags(event);
+  else if (event.type === "scene") sceneLine.take(event);
   else if (event.type === "alert") {
     alerts.take(event);
     timeline.alert(event);
@@ -125,6 +129,7 @@ function reset() {
   cleared.clear();
   transcripts.newRun();
   sounds.clear();
+  sceneLine.clear();
   alerts.clear();
   timeline.clear();
   marks.clear();

@@ -3,9 +3,10 @@ import pytest
 from scipy.signal import butter, sosfilt
 from speechlike import speech_noise, third_octave_gains, through
 
-from streamer.monitor.audiogram import Audiogram, preset
+from streamer.monitor.audiogram import Audiogram, audiogram_of, preset
 from streamer.monitor.chain import Chain
 from streamer.monitor.compression import CROSSOVERS_HZ, FilterBank, fit
+from streamer.monitor.fitting import fitting_of
 from streamer.monitor.prescription import compression_ratio, insertion_gain, speech_levels
 from streamer.settings.monitor import MonitorSettings
 
@@ -26,7 +27,7 @@ def test_normal_ears_get_hardly_any():
 
 def test_ears_are_fitted_apart():
     good, bad = dict.fromkeys((500, 1000, 2000, 4000), 10.0), dict.fromkeys((500, 1000, 2000, 4000), 60.0)
-    fitted = fit(Audiogram(good, bad), FilterBank(16_000), 16_000)
+    fitted = fit(Audiogram(good, bad), FilterBank(16_000, 80), 16_000)
     assert fitted.gain_db[1, 2] - fitted.gain_db[0, 2] == pytest.approx(0.46 * 50, abs=1.5)
 
 
@@ -41,16 +42,17 @@ def test_speech_of_65_db_is_65_db():
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_bands_of_the_same_gain_add_up_to_a_flat_response(rate):
     at_hz = np.geomspace(50, 0.44 * rate, 200)
-    total = np.abs(FilterBank(rate).response(at_hz, rate).sum(axis=0))
+    total = np.abs(FilterBank(rate, 80).response(at_hz, rate).sum(axis=0))
     assert np.abs(20 * np.log10(total)).max() < 0.01
 
 
-def test_bands_are_those_of_sosfilt_and_chunks_change_nothing():
-    rate, sound = 48_000, np.random.default_rng(0).standard_normal(9_600)
-    bank = FilterBank(rate)
-    got = np.concatenate([bank.step(piece) for piece in np.split(sound, [1, 240, 241, 5_000])], axis=1)
-    low = [butter(2, hz, "lowpass", fs=rate, output="sos") for hz in CROSSOVERS_HZ]
-    high = [butter(2, hz, "highpass", fs=rate, output="sos") for hz in CROSSOVERS_HZ]
+@pytest.mark.parametrize(("rate", "block"), [(48_000, 240), (44_100, 220), (16_000, 80), (44_100, 211), (8_000, 1)])
+def test_bands_are_those_of_sosfilt(rate, block):
+    sound, bank = np.random.default_rng(0).standard_normal(block * (9_600 // block)), FilterBank(rate, block)
+    got = np.concatenate([bank.step(piece) for piece in sound.reshape(-1, block)], axis=1)
+    crossovers = [hz for hz in CROSSOVERS_HZ if hz < 0.45 * rate]
+    low = [butter(2, hz, "lowpass", fs=rate, output="sos") for hz in crossovers]
+    high = [butter(2, hz, "highpass", fs=rate, output="sos") for hz in crossovers]
     passes = [np.concatenate([one[0, :2:-1], one[0, 3:]])[None] for one in low]
     for band in range(len(bank)):
         sections = [one for cut in high[:band] for one in (cut, cut)]
@@ -84,6 +86,15 @@ def test_gains_are_those_of_the_prescription_for_soft_middle_and_loud_speech(nam
 
 
 def test_the_noise_of_an_empty_room_is_not_amplified_as_soft_speech_is():
-    fitted = fit(preset("moderate"), FilterBank(16_000), 16_000)
+    fitted = fit(preset("moderate"), FilterBank(16_000, 80), 16_000)
     soft, empty = fitted.gain(fitted.speech_db - 25), fitted.gain(fitted.speech_db - 55)
     assert np.all(empty[0] <= soft[0] - 11)
+
+
+@pytest.mark.parametrize("name", ["mild", "moderate", "sloping"])
+def test_the_gains_that_are_shown_are_those_that_are_heard(name):
+    settings = MonitorSettings(output=0, audiogram=name)
+    shown = fitting_of(settings)
+    average = next(gains for gains in shown.gains if gains.speech_db == 65)
+    wanted = insertion_gain(audiogram_of(settings), 0, np.array(shown.at_hz, np.float64))
+    assert np.abs(np.array(average.left) - wanted).max() < 2.5

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from streamer.audio.portaudio import Device, SharedAudio
-from streamer.errors import DeviceLost, InputError, UsageError
-from streamer.events import Alert, Scene, SceneScores
+from streamer.errors import DeviceLost, InputError
 from streamer.monitor.chain import FADE_IN_S
+from streamer.monitor.messages import Steer
 from streamer.monitor.path import INBOX_BLOCKS, Monitor
 from streamer.settings.monitor import MonitorSettings
 
@@ -66,12 +66,6 @@ def until(condition):
         time.sleep(0.001)
 
 
-@pytest.fixture(autouse=True)
-def _own_state(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr("streamer.monitor.path.ask_for_priority", lambda: "normal")  # the test's thread plays too
-
-
 class Running:
     """A monitor that plays, fed and emptied in step."""
 
@@ -108,13 +102,6 @@ def running():
     yield start
     for one in started:
         one.monitor.stop()
-
-
-def alert(state="raised", severity="critical", source="live"):
-    return Alert(
-        session="s1", seq=1, audio_t=1.0, id=1, rule="smoke_alarm", severity=severity, state=state, start=0.0, end=None,
-        score=1.0, labels=(), heard=(), text="", source=source,
-    )  # fmt: skip
 
 
 def test_it_starts_silent_and_fades_in_to_the_level_that_came(running):
@@ -168,32 +155,22 @@ def test_an_output_that_goes_away_is_opened_again(running, monkeypatch):
     one.through(np.zeros(BLOCK * 4))
 
 
-def test_an_alert_sounds_until_somebody_has_seen_it(running):
+def test_the_alarm_s_signal_sounds_as_long_as_it_is_told_to(running):
     one = running(alarm={"pause_s": 1})
 
     def sounds(seconds):
         return np.abs(one.through(np.zeros(round(RATE * seconds)))).max() > 0.03
 
     assert not sounds(1)
-    one.monitor.tell(alert())
+    one.monitor.steer(Steer(None, alarm=True))
     assert sounds(1)
     assert sounds(3.5)  # again
-    one.monitor.tell(alert("acknowledged"))
+    one.monitor.steer(Steer(None, alarm=False))
     one.through(np.zeros(BLOCK * 4))
     assert not sounds(2)
 
 
-@pytest.mark.parametrize("event", [alert(source="demo"), alert(severity="info")])
-def test_what_is_not_meant_does_not_sound(running, event):
-    one = running()
-    one.monitor.tell(event)
-    assert not np.abs(one.through(np.zeros(RATE))).any()
-
-
-def test_the_scene_chooses_the_program_unless_one_is_held(running):
-    def scene(name):
-        return Scene(session="s1", seq=1, audio_t=1.0, scene=name, start=0.0, scores=SceneScores(0, 0, 0, 0, 0, 0))
-
+def test_it_is_told_which_program_to_use(running):
     one = running()
     one.through(np.zeros(RATE * 3))
     noise = np.random.default_rng(0).standard_normal(RATE) * 0.02
@@ -202,18 +179,14 @@ def test_the_scene_chooses_the_program_unless_one_is_held(running):
         return 20 * np.log10(np.sqrt(np.mean(one.through(noise)[RATE // 2 :] ** 2)))
 
     plain = level()
-    one.monitor.tell(scene("noise"))
+    one.monitor.steer(Steer("noise", alarm=False))
     assert level() == pytest.approx(plain - 4, abs=0.3)
-    one.monitor.hold("music")
-    assert level() == pytest.approx(plain, abs=0.3)
-    one.monitor.tell(scene("noise"))
+    one.monitor.steer(Steer("music", alarm=False))
     assert level() == pytest.approx(plain, abs=0.3)
 
 
-def test_no_such_output_and_no_headphones_are_refused_in_one_line():
+def test_no_such_output_is_refused_in_one_line():
     with pytest.raises(
         InputError, match=r"^--monitor speakers: no output's name contains that; there are 0 'USB Headset"
     ):
         Monitor(MonitorSettings(output="speakers"), SharedAudio(Backend()))
-    with pytest.raises(UsageError, match=r"^--monitor: put headphones on 'USB Headset: Audio'"):
-        Monitor(MonitorSettings(output="usb"), SharedAudio(Backend()))

@@ -3,13 +3,16 @@
 import http.client
 import json
 import logging
+from dataclasses import asdict
 
 from websockets.sync.client import connect
 
 from streamer.events import Status
+from streamer.monitor.fitting import fitting_of
 from streamer.server.actions import Actions
 from streamer.server.messages import SessionHealth, SessionInfo
 from streamer.server.websocket import ServerThread
+from streamer.settings.monitor import MonitorSettings
 
 TOKEN = "a-long-token"
 
@@ -178,3 +181,17 @@ def test_who_comes_to_the_microphone_page_with_a_spent_link_gets_one_for_other_m
     with caplog.at_level(logging.WARNING):
         assert Answer(server, path).status == 401
     assert f"{server.outside_url}/mic?source=hall&code=" in caplog.text
+
+
+def test_the_audiogram_in_use_is_for_those_who_are_let_in(serve):
+    server = serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0, audiogram="mild")))), token=TOKEN)
+    refused = Answer(server, "/fitting.json")
+    assert refused.status == 401
+    assert "audiogram" not in refused.text
+    shown = json.loads(Answer(server, "/fitting.json", Authorization=f"Bearer {TOKEN}").text)["hearing_aid"]
+    assert shown["audiogram"]["left"]["4000"] == 45
+    assert [gains["speech_db"] for gains in shown["gains"]] == [50, 65, 80]
+    at_1_khz = shown["at_hz"].index(1000)
+    soft, average, loud = (gains["left"][at_1_khz] for gains in shown["gains"])
+    assert soft > average > loud
+    assert json.loads(Answer(serve(), "/fitting.json").text) == {"hearing_aid": None}

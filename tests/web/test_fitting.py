@@ -1,5 +1,7 @@
 """The fitting page in a real browser: an audiogram goes in and out, the self-check proposes one, alerts are shown."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 
@@ -8,10 +10,13 @@ from browsing import CONTRASTS, PHONE, eventually, join, received  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
 from streamer.events import Alert, Scene, SceneScores  # noqa: E402
+from streamer.monitor.fitting import fitting_of  # noqa: E402
 from streamer.server.actions import Actions  # noqa: E402
 from streamer.settings.config import validate  # noqa: E402
+from streamer.settings.monitor import MonitorSettings  # noqa: E402
 
 TOKEN = "fitting-token"
+MILD = {500: 20, 1000: 25, 2000: 35, 4000: 45}
 
 
 def alert(number, rule, state="raised", **more):
@@ -74,6 +79,38 @@ def test_what_would_have_been_missed_stands_first_and_a_program_is_held(serve, o
     assert (said[0].id, held) == (2, ["music"])
 
 
+def test_it_shows_what_is_in_use(serve, opened):
+    settings = MonitorSettings(
+        output=0, audiogram={"left": MILD, "right": {**MILD, 4000: 80}}, output_full_scale_db_spl=110, program="music"
+    )
+    server = serve(Actions(fitting=asdict(fitting_of(settings))), token=TOKEN)
+    page = opened()
+    join(page, f"{server.url}/fitting?token={TOKEN}")
+    expect(page.locator("#in-use")).to_have_text(
+        "The audiogram below, as long as nothing is changed in it. No sample is above -12 dBFS (98 dB SPL in the ear); "
+        "volume 0 dB."
+    )
+    assert page.get_by_label("Right ear, 4000 Hz, dB HL").input_value() == "80"
+    assert page.get_by_label("Left ear, 4000 Hz, dB HL").input_value() == "45"
+    assert page.get_by_label("Left ear, 250 Hz, dB HL").input_value() == ""
+    expect(page.locator("#picture circle.right")).to_have_count(4)
+    expect(page.locator("#gains tbody tr")).to_have_count(8)
+    row = [int(text) for text in page.locator("#gains tbody tr").nth(6).locator("td").all_text_contents()]
+    assert row[0] > row[1] > row[2] > 10  # right: soft, average, loud
+    assert row[4] < row[1] - 8  # left
+    expect(page.locator("#program")).to_have_value("music")
+
+
+def test_it_says_where_there_is_no_hearing_aid_or_no_audiogram(serve, opened):
+    page = opened()
+    join(page, f"{serve().url}/fitting")
+    expect(page.locator("#in-use")).to_contain_text("No hearing aid runs here.")
+    expect(page.locator("#gains-area")).to_be_hidden()
+    join(page, f"{serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0))))).url}/fitting")
+    expect(page.locator("#in-use")).to_contain_text("No audiogram: sound is not corrected. No sample is above -12 dBFS")
+    expect(page.locator("#gains-area")).to_be_hidden()
+
+
 def test_without_leave_nobody_holds_a_program(serve, opened):
     page = opened()
     join(page, f"{serve().url}/fitting")
@@ -84,7 +121,8 @@ def test_without_leave_nobody_holds_a_program(serve, opened):
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_it_can_be_read_and_fits_a_phone(serve, opened, scheme):
     page = opened(viewport=PHONE, color_scheme=scheme)
-    join(page, f"{serve().url}/fitting")
+    join(page, f"{serve(Actions(fitting=asdict(fitting_of(MonitorSettings(output=0, audiogram='mild'))))).url}/fitting")
+    expect(page.locator("#gains-area")).to_be_visible()
     page.get_by_role("button", name="sloping").click()
     eventually(page, "document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(CONTRASTS) == []

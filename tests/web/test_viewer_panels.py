@@ -11,6 +11,7 @@ from browsing import eventually, join, received, texts  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 from scene import Scene, minute  # noqa: E402
 
+from streamer import events  # noqa: E402
 from streamer.server import websocket  # noqa: E402
 from streamer.server.actions import Actions  # noqa: E402
 from streamer.server.messages import MessageError, SessionHealth, SessionInfo, SetLanguage  # noqa: E402
@@ -39,6 +40,41 @@ def test_axe_finds_nothing_serious(serve, opened, size, path):
             page.get_by_role("button", name=panel, exact=True).click()
         violations = Axe().run(page).response["violations"]
         assert [item["id"] for item in violations if item["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["phone", "laptop"])
+def test_the_scene_is_one_line_and_a_program_is_held_by_who_may(serve, opened, size):
+    held = []
+    server = serve(Actions(set_program=held.append), token=TOKEN, allow_set=True)
+    page = opened(viewport=size)
+    join(page, f"{server.url}/?token={TOKEN}")
+    scores = events.SceneScores(0, 0, 0, 0, 1, 0)
+    server.publish(events.Scene(session="kitchen", seq=1, audio_t=3.0, scene="music", start=2.0, scores=scores))
+    expect(page.locator("#scene")).to_have_text("It sounds like music")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.get_by_label("Hearing aid").select_option("music")
+    received(page, held, 1)
+    expect(page.locator("#program-said")).to_have_text("Held.")
+    page.get_by_label("Hearing aid").select_option("auto")
+    received(page, held, 2)
+    expect(page.locator("#program-said")).to_have_text("The surroundings choose.")
+    assert held == ["music", "auto"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_without_a_hearing_aid_there_is_no_such_line_and_without_leave_nothing_to_hold(serve, opened):
+    server, page = serve(token=TOKEN, allow_set=True), opened()
+    join(page, f"{server.url}/?token={TOKEN}")
+    expect(page.locator("#scene")).to_have_text("")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    expect(page.get_by_label("Language spoken")).to_be_visible()
+    expect(page.get_by_label("Hearing aid")).to_be_hidden()
+    server, page = serve(Actions(set_program=lambda program: None)), opened()
+    join(page, server.url)
+    scores = events.SceneScores(0, 1, 0, 0, 0, 0)
+    server.publish(events.Scene(session="kitchen", seq=1, audio_t=3.0, scene="speech", start=2.0, scores=scores))
+    expect(page.locator("#scene")).to_have_text("It sounds like speech")
+    expect(page.get_by_label("Hearing aid")).to_be_hidden()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["phone", "laptop"])

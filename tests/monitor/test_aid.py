@@ -1,0 +1,147 @@
+"""The hearing aid as the program has it, around a process of the test's: what steers it, and what its end does."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streamer.errors import InputError, Rests, UsageError
+from streamer.events import SAMPLE_RATE, Alert, Scene, SceneScores
+from streamer.monitor import aid
+from streamer.monitor.aid import HearingAid, Steering
+from streamer.monitor.messages import Steer
+from streamer.settings.monitor import MonitorSettings
+
+PLAYED = str(Path(__file__).with_name("played_aid.py"))
+
+
+def alert(state="raised", severity="critical", source="live"):
+    return Alert(
+        session="s1", seq=1, audio_t=1.0, id=1, rule="smoke_alarm", severity=severity, state=state, start=0.0, end=None,
+        score=1.0, labels=(), heard=(), text="", source=source,
+    )  # fmt: skip
+
+
+def scene(name):
+    return Scene(session="s1", seq=1, audio_t=1.0, scene=name, start=0.0, scores=SceneScores(0, 0, 0, 0, 0, 0))
+
+
+def is_there(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """An aid whose process does what is asked for."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("streamer.errors.RESTS", Rests(first_s=0.05))
+    started = []
+
+    def begin(does="play", *, headphones=True):
+        count = tmp_path / "count"
+        count.write_text("0")
+        settings = MonitorSettings(output="ears", headphones=headphones)
+        started.append(HearingAid(settings, stall_s=1.0, command=(sys.executable, PLAYED, str(count), does)))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.close()
+
+
+@pytest.mark.parametrize("state", ["acknowledged", "cleared"])
+def test_an_alert_sounds_until_somebody_has_seen_it_or_it_is_over(state):
+    steering = Steering(MonitorSettings(output=0))
+    steering.tell(alert())
+    assert steering.now == Steer(None, alarm=True)
+    steering.tell(alert("updated"))
+    steering.tell(alert(state))
+    assert steering.now == Steer(None, alarm=False)
+
+
+@pytest.mark.parametrize(
+    ("event", "given"),
+    [(alert(source="demo"), {}), (alert(severity="info"), {}), (alert(), {"alarm": {"enabled": False}})],
+)
+def test_what_is_not_meant_does_not_sound(event, given):
+    steering = Steering(MonitorSettings(output=0, **given))
+    steering.tell(event)
+    assert not steering.now.alarm
+
+
+def test_the_scene_chooses_the_program_unless_one_is_held():
+    steering = Steering(MonitorSettings(output=0))
+    steering.tell(scene("noise"))
+    assert steering.now.scene == "noise"
+    steering.hold("music")
+    steering.tell(scene("speech"))
+    assert steering.now.scene == "music"
+    steering.hold("auto")
+    steering.tell(scene("speech"))
+    assert steering.now.scene == "speech"
+    held = Steering(MonitorSettings(output=0, program="music"))
+    held.tell(scene("noise"))
+    assert held.now.scene == "music"
+
+
+def test_what_it_hears_is_the_source_s_sound_and_alerts_reach_it(start):
+    one = start()
+    assert (one.name, one.output) == ("mic", "ears (hw:1,0)")
+    blocks = one.blocks()
+    assert next(blocks).samples[0] == 1
+    one.tell(alert())
+    while next(blocks).samples[0] != -1:
+        pass  # the test's own time limit is the only one
+    one.tell(alert("acknowledged"))
+    while next(blocks).samples[0] != 1:
+        pass
+    process = one.report.process
+    one.close()
+    assert all(block.state == "listening" for block in blocks)
+    assert not is_there(process)
+
+
+@pytest.mark.parametrize(("does", "why"), [("die", "status 3"), ("hang", "signal 9")])
+def test_a_process_that_ends_or_hangs_is_degraded_and_started_again_as_it_was(start, monkeypatch, does, why):
+    monkeypatch.setattr(aid, "HANG_S", 0.5)
+    one = start(does)
+    one.tell(alert())
+    blocks = one.blocks()
+    assert [next(blocks).samples[0] for _ in range(10)] == [-1] * 10
+    told = next(blocks)
+    assert (told.state, len(told.samples)) == ("degraded", 0)
+    assert told.reason == f"the hearing aid's process ended ({why}); it is started again"
+    began_s = time.monotonic()
+    back = next(blocks)
+    assert (back.state, back.samples[0]) == ("listening", -2)  # the alarm's signal, too
+    least = 0.05 if does == "die" else 0.5
+    assert least * SAMPLE_RATE <= back.lost_samples <= (time.monotonic() - began_s + 5) * SAMPLE_RATE
+    assert back.reason == f"the hearing aid's process ended ({why})"
+    assert next(blocks).lost_samples == 0
+
+
+def test_what_the_process_refuses_is_refused(start):
+    with pytest.raises(InputError, match=r"^--device x: no microphone's name contains that$"):
+        start("refuse")
+
+
+def test_nothing_plays_where_nobody_said_headphones(start, tmp_path):
+    with pytest.raises(UsageError, match=r"^--monitor: put headphones on 'ears',"):
+        start(headphones=False)
+    assert (tmp_path / "count").read_text() == "0"
+    start()
+    start(headphones=False)  # once is enough
+
+
+def test_without_portaudio_one_line_says_what_to_install(tmp_path, monkeypatch):
+    """The real process, on a machine where sounddevice finds no library."""
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"^--device: the PortAudio library is missing; `sudo apt-get install"):
+        HearingAid(MonitorSettings(output="ears"), stall_s=1.0)
