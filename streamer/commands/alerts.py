@@ -37,6 +37,7 @@ _PATTERNS = {
     CadenceKind.YELP: "a yelping siren",
     CadenceKind.HILO: "a two-tone siren (hi-lo)",
     CadenceKind.TONE: "a tone that keeps its pitch",
+    CadenceKind.WAVER: "a high tone that wavers, as a kettle's",
 }
 
 
@@ -240,18 +241,29 @@ def _labels(rule: AlertRule) -> str:
     if rule.confirm == 1:
         often = "in one judgement (there is one a second)"
     lasting = f", and it lasts at least {_s(rule.min_duration_s)}" if rule.min_duration_s else ""
-    return f"the tagger hears {names} with a score of at least {score} {often}{lasting}"
+    lower = rule.signed_threshold
+    signed = (
+        ""
+        if lower in (None, rule.threshold)
+        else f" ({lower:g} while the signal shows at least the beginning of {_signs(rule)})"
+    )
+    return f"the tagger hears {names} with a score of at least {score}{signed} {often}{lasting}"
 
 
 def _doubts(rule: AlertRule) -> str:
     """What must not speak against the tagger."""
-    signs = " or ".join(_PATTERNS[CadenceKind(kind)] for kind in rule.signs)
     rivals, mistaken = (", ".join(map(_readable, names)) for names in (rule.rivals, rule.doubted_after))
-    doubts = [f"the signal shows at least the beginning of {signs}"] if signs else []
+    needed = bool(rule.signs) and rule.signed_threshold is None
+    doubts = [f"the signal shows at least the beginning of {_signs(rule)}"] if needed else []
+    doubts += [f"the signal does not show {_PATTERNS[CadenceKind(kind)]}" for kind in rule.unless]
     doubts += [f"none of these scores as high: {rivals}"] if rivals else []
     lately = _s(MISTAKEN_SAMPLES / SAMPLE_RATE)
     doubts += [f"none of these was heard in the last {lately}: {mistaken}"] if mistaken else []
     return f", while {' and '.join(doubts)}" if doubts else ""
+
+
+def _signs(rule: AlertRule) -> str:
+    return " or ".join(_PATTERNS[CadenceKind(kind)] for kind in rule.signs)
 
 
 def _readable(name: str) -> str:

@@ -22,6 +22,7 @@ from streamer.settings.section import Section, refusal
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
 SignName = Literal[CadenceName, "tone"]
+OtherName = Literal[CadenceName, "waver"]
 MAX_RULES = 200
 MAX_PATTERN = 200  # characters of a regular expression
 
@@ -75,11 +76,14 @@ class AlertRule(Section):
     severity: Severity = Field("warning", description="critical ones also ring here, and ignore the common quiet hours")
     labels: tuple[str, ...] = Field((), description="groups of labels or single AudioSet labels")
     cadence: tuple[CadenceName, ...] = Field((), description="patterns that the signal itself shows")
-    unless: tuple[CadenceName, ...] = Field(
-        (), description="with one of these patterns in sight the labels do not count: it is another alarm"
+    unless: tuple[OtherName, ...] = Field(
+        (), description="with one of these patterns in sight the labels do not count: it is another sound"
     )
     signs: tuple[SignName, ...] = Field(
         (), description="the labels count only while the signal shows at least the beginning of one of these"
+    )
+    signed_threshold: Score | None = Field(
+        None, description="least score while the signs are in sight; the labels then count without them too"
     )
     rivals: tuple[str, ...] = Field(
         (), description="labels or groups that explain the sound where the tagger is as sure of them"
@@ -154,6 +158,8 @@ class AlertRules(Section):
             own = {
                 key: value for key, value in given.items() if getattr(rule, key, None) == getattr(default, key, None)
             }
+            if "signed_threshold" in own and rule.threshold != getattr(default, "threshold", None):
+                own["signed_threshold"] = rule.threshold  # a person's threshold is meant, signs or not
             try:
                 fitted.append(AlertRule.model_validate(rule.model_dump(exclude_unset=True) | own) if own else rule)
             except ValidationError as error:

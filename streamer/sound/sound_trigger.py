@@ -7,9 +7,10 @@ alone counts only if nothing speaks against it: the signal shows at least the be
 (`signs`), and no other label that would explain the sound scores as high (`rivals`).
 
     QUIET ──signs or scores──► CANDIDATE ──enough, and not denied──► CONFIRMED ──nothing for clear_after_s──► QUIET
-      └──────────── another alarm's pattern (`unless`) ───────────► DENIED, while it may go on
+      └──────────── another sound's pattern (`unless`) ───────────► DENIED, while it may go on
 
-A pattern of the rule's own confirms whatever denies the labels.
+A pattern of the rule's own confirms whatever denies the labels. For a head that is trusted more, signs only lower the
+threshold (`signed_threshold`).
 """
 
 import logging
@@ -25,7 +26,14 @@ from streamer.events import SAMPLE_RATE
 from streamer.settings.rules import AlertRule
 from streamer.sound.events import estimated_offset, estimated_onset
 from streamer.sound.labels import LABEL_COUNT, labels
-from streamer.sound.patterns.state import CANDIDATE_SCORE, CadencePhase, CadenceState, Opinion, PatternTrust
+from streamer.sound.patterns.state import (
+    CANDIDATE_SCORE,
+    CadenceKind,
+    CadencePhase,
+    CadenceState,
+    Opinion,
+    PatternTrust,
+)
 from streamer.sound.triggers import AlertInput, Evidence
 
 logger = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ AGREED, DENIED, OUTDONE = 0.1, 0.25, 3.0
 # The tagger is doubted for so long once a label that it mistakes for the rule's scored so much.
 MISTAKEN, MISTAKEN_SAMPLES = 0.4, 160_000
 DENIED_SAMPLES = 112_000  # so long after another alarm's last beep its pattern may go on: a T4's pause is 5 s
+WAVER_SAMPLES = 48_000  # and so long after a wavering tone one may come again
 # Signs (beeps pause): the newest at most so long ago, and one more so long before it, since one alone may be chance.
 SIGN_SAMPLES, SIGNS_APART, SIGNS_KEPT = 32_000, 16_000, 80_000
 OVERDUE_SAMPLES = 24_000  # a judgement is due every second; after 1.5 s it is missed
@@ -214,8 +223,10 @@ class SoundTrigger:
 
     def _denied(self, at: int) -> bool:
         """Whether the signal shows the pattern of another alarm, or did a moment ago."""
-        others = [state.last_sample for state in self._patterns if state.kind.value in self.rule.unless]
-        self._denied_until = max([self._denied_until, *(last + DENIED_SAMPLES for last in others)])
+        for state in self._patterns:
+            if state.kind.value in self.rule.unless:
+                lasts = WAVER_SAMPLES if state.kind is CadenceKind.WAVER else DENIED_SAMPLES
+                self._denied_until = max(self._denied_until, state.last_sample + lasts)
         return bool(self.rule.unless) and at < self._denied_until
 
     def _signed(self, at: int) -> bool:
@@ -238,15 +249,19 @@ class SoundTrigger:
         doubted = (self.rivals.size and rival >= own) or (at < self._doubted_until and not stands)
         if not given.judgement or doubted:
             scores = np.zeros(LABEL_COUNT, np.float32)
-        strength = scores[self.members] / self.on[self.members] if self.members.size else np.zeros(1, np.float32)
+        signed, lower = self._signed(at), self.rule.signed_threshold
+        on = self.on[self.members]
+        if lower is not None:
+            on, signed = np.minimum(on, lower) if signed else on, True
+        strength = scores[self.members] / on if self.members.size else np.zeros(1, np.float32)
         strongest = float(strength.max())
-        signed = self._signed(at)
         above = strongest >= 1 and signed
         run.latest.append((strongest, above))
         run.sure = False
         if strongest >= OFF_RATIO:
-            best = int(self.members[strength.argmax()])
-            threshold, run.score = float(self.on[best]), float(scores[best])
+            place = int(strength.argmax())
+            best, threshold = int(self.members[place]), float(on[place])
+            run.score = float(scores[best])
             run.last = estimated_offset(given.judgement) if signed or stands else run.last
             if run.onset is None:
                 run.onset = estimated_onset(given.judgement, best, threshold * OFF_RATIO)

@@ -20,15 +20,26 @@ class _Section(BaseModel):
 
 
 class HeadSection(_Section):
-    """Which head: its kind and, for WA-Tr and TL-Tr, the width that the taps are projected to first."""
+    """Which head: its kind, the width that WA-Tr and TL-Tr project the taps to first, what it goes on from.
+
+    `keep`: how much of the weights that it went on from the result keeps; what was learned for them stays so.
+    """
 
     kind: HeadKind = HeadKind.TL_TR
     low_width: int | None = Field(None, ge=8)
+    start: Path | None = None
+    keep: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _only_for_transformers(self) -> Self:
         if self.low_width is not None and self.kind not in (HeadKind.WA_TR, HeadKind.TL_TR):
             raise ValueError(f"low_width belongs to wa_tr and tl_tr; the kind is {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_only_what_there_was(self) -> Self:
+        if self.keep and self.start is None:
+            raise ValueError(f"keep is {self.keep}: it needs a start, the head whose weights it keeps")
         return self
 
 

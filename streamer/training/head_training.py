@@ -84,14 +84,14 @@ def train_head(settings: HeadTraining, group: Processes, *, progress: bool = Fal
         recipe_hash(model, recipe),
         [(str(window.clip.path), window.clip.labels, window.start_s, window.end_s) for window in taps.windows],
     )
-    run = trainer.begin(_shape(settings, model), settings.recipe, settings.seed, identity, group.device)
+    run = _begin(settings, model, identity, group.device)
     state = settings.out.with_name(f"{settings.out.name}.training")
     trainer.resume(run, state)
     sampler = Sampler(taps, settings.recipe, settings.seed)
     trainer.train(run, sampler, settings.recipe, state, group, progress=progress)
     trained = tuple(sorted({label for clip in train_clips for label in clip.labels}))
     if group.leads:
-        head = trainer.averaged_head(run)
+        head = _finished(settings, run)
         fit = fit_calibration(head, held_out, settings.recipe.spans_s, trained)
         write_head(settings.out, head, fit, _facts(settings, model, taps, held_out, trained, run.losses))
     group.wait()
@@ -117,15 +117,18 @@ def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes
     identity = trainer.identity_of(
         settings.model_dump_json(include={"head", "recipe", "seed"}), encoder_sha256(model), scenes.identity()
     )
-    run = trainer.begin(_shape(settings, model), settings.recipe, settings.seed, identity, group.device)
+    run = _begin(settings, model, identity, group.device)
     state = settings.out.with_name(f"{settings.out.name}.training")
     trainer.resume(run, state)
     trainer.train(
         run, SceneSampler(scenes, settings.recipe, settings.seed), settings.recipe, state, group, progress=progress
     )
-    trained = tuple(scenes.heard())
+    known = (
+        set() if settings.head.start is None else set(load_head(settings.head.start).description.trained_classes or ())
+    )
+    trained = tuple(sorted(known | set(scenes.heard())))
     if group.leads:
-        head = trainer.averaged_head(run)
+        head = _finished(settings, run)
         judged = judge_scenes(head, held_out, settings.recipe.spans_s)
         fit = calibrate(judged.logits, judged.truth, judged.windows, trained)
         facts = _facts(settings, model, scenes, held_out, trained, run.losses)
@@ -134,6 +137,29 @@ def _train_on_scenes(settings: HeadTraining, how: SceneSection, group: Processes
         write_head(settings.out, head.half(), fit, facts)
     group.wait()
     return TrainedHead(settings.out, tuple(run.losses), trained, len(scenes), len(held_out))
+
+
+def _begin(settings: HeadTraining, model: Model, identity: str, device: torch.device) -> trainer.Run:
+    """A run with fresh weights, or with those of `head.start`. Raises InputError where that is of another shape."""
+    shape, start = _shape(settings, model), settings.head.start
+    if start is None:
+        return trainer.begin(shape, settings.recipe, settings.seed, identity, device)
+    head = load_head(start).module
+    if any(getattr(head.shape, name) != getattr(shape, name) for name in ("kind", "width", "low_width")):
+        raise InputError(f"head.start: {start} is {head.shape}, what is to be trained is {shape}")
+    run = trainer.begin(shape, settings.recipe, settings.seed, f"{identity} {file_sha256(start)}", device)
+    run.head.load_state_dict(head.state_dict())
+    return run
+
+
+def _finished(settings: HeadTraining, run: trainer.Run) -> HeadModule:
+    """The mean of the last epochs, drawn back to `head.start` by `head.keep` (Wortsman et al., arXiv 2109.01903)."""
+    head = trainer.averaged_head(run)
+    if settings.head.start is not None and settings.head.keep:
+        before = load_head(settings.head.start).module.state_dict()
+        after = head.state_dict()
+        head.load_state_dict({name: torch.lerp(after[name], before[name], settings.head.keep) for name in after})
+    return head
 
 
 def _hearings(settings: HeadTraining, how: SceneSection, device: torch.device) -> dict[str, Model]:

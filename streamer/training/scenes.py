@@ -1,8 +1,8 @@
 """Ten seconds of a room, composed from recordings: what a head is taught on, with what sounds in each 0.4 s.
 
-Something sounds (each kind that an alert rule is about as often as any other), perhaps a second thing, over nothing,
-speech, music or another recording; near or far, through a telephone, too loud for the microphone. Where all of it is
-labelled, the labels are the truth for what alert rules are about; all else is what the teacher hears.
+Something sounds (of what alert rules are about, smoke alarms and sirens the most often), perhaps a second thing, over
+nothing, speech, music or another recording; near or far, through a telephone, too loud for the microphone. Where all of
+it is labelled, the labels are the truth for what alert rules are about; all else is what the teacher hears.
 Drawn from a seed and a number, so that a run that was killed goes on with the scenes that it would have had.
 """
 
@@ -29,8 +29,9 @@ GUARDED = (
 )
 OTHERS = ("labelled", "unlabelled", "speech", "music", "decoys")  # decoys: synthesised, and no alarm
 SYNTHETIC = "synthesised"  # the category of clips that are no recordings: there may be many more of them
-RECORDED = 0.6  # of the sounds in front, where there are recordings
+RECORDED, RECORDED_FROM = 0.6, 12  # of the sounds in front, with so many recordings; with fewer, in proportion
 SHARE_OF_GUARDED = 0.6  # of the sounds in front
+OFTEN = {"smoke_alarm": 3.0, "siren": 3.0, "alarm_clock": 1.5, "telephone": 1.5, "decoys": 2.5}  # the others: 1
 BACKGROUNDS = (("none", 0.32), ("speech", 0.25), ("music", 0.15), ("unlabelled", 0.18), ("labelled", 0.10))
 SNR_DB = (-10.0, 25.0)  # of what sounds over the background
 LEVEL_DBFS = (-45.0, -3.0)  # the scene's peak
@@ -104,9 +105,11 @@ class Scenes:
     def _front(self, random: np.random.Generator) -> tuple[Clip, Samples]:
         """A sound, placed somewhere, in a room of its own."""
         guarded = self._fronts and (not self._rest or random.random() < SHARE_OF_GUARDED)
-        pool = self._pools[str(random.choice(self._fronts if guarded else self._rest))]
+        names = self._fronts if guarded else self._rest
+        weights = np.array([OFTEN.get(name, 1.0) for name in names])
+        pool = self._pools[str(random.choice(names, p=weights / weights.sum()))]
         recorded = [clip for clip in pool if clip.category != SYNTHETIC]
-        if recorded and random.random() < RECORDED:
+        if recorded and random.random() < RECORDED * min(1.0, len(recorded) / RECORDED_FROM):
             pool = recorded
         clip = pool[int(random.integers(len(pool)))]
         return clip, _in_a_room(self._placed(clip, random), random)

@@ -66,7 +66,16 @@ def test_a_rule_is_explained_as_the_head_of_the_model_has_it(capsys):
     assert "the signal itself shows a wailing siren" not in shown("--set", "model.name=tiny.en")
     assert "the signal itself shows a wailing siren" in shown("--set", "model.name=nano")
     assert "the signal itself shows a wailing siren" in shown("--set", "model.head=released")
-    assert "a score of at least 0.6 " in shown("--set", "alerts.rules=[{id: siren, threshold: 0.6}]")
+    assert "(0.5 while the signal shows at least the beginning of a wailing siren" in shown(
+        "--set", "model.name=tiny.en"
+    )
+    assert "a score of at least 0.6 in 2 of the last 3" in shown("--set", "alerts.rules=[{id: siren, threshold: 0.6}]")
+
+
+def test_what_denies_a_rule_is_explained(capsys):
+    text = " ".join(run(capsys, "explain", "smoke_alarm", "--set", "model.name=tiny.en").out.split())
+    assert "the signal does not show a high tone that wavers" in text
+    assert "the signal does not show the four-beep pattern" in text
 
 
 @pytest.fixture

@@ -100,6 +100,10 @@ def test_a_heads_own_fields_take_the_defaults_place_and_nobodys_elses():
     assert (fitted["siren"].threshold, fitted["siren"].confirm) == (0.3, 1)
     assert fitted["dog"].threshold == 0.7
     assert fitted["my_siren"].threshold == AlertRule(id="x", labels=("siren",)).threshold
+    signed = ours.fitted({"siren": {"threshold": 0.9, "signed_threshold": 0.1}, "dog": {"signed_threshold": 0.2}}).rules
+    lower = {rule.id: rule.signed_threshold for rule in signed}
+    assert lower["siren"] == 0.3  # what a person asks for holds with signs too
+    assert lower["dog"] == 0.2
     assert ours.fitted({}) == ours
     with pytest.raises(ConfigError, match=r"the head's rule dog: threshold: .* less than or equal to 1; is 2"):
         ours.fitted({"dog": {"threshold": 2}})

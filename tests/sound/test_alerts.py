@@ -269,6 +269,27 @@ def test_a_co_alarm_is_no_smoke_alarm_though_the_tagger_says_so():
     assert states(changes) == [("co_alarm", "raised")]
 
 
+def test_what_wavers_is_no_smoke_alarm_until_it_stops_for_three_seconds():
+    rule = {"id": "s", "labels": ["smoke_alarm"], "unless": ["t4", "waver"], "threshold": 0.4}
+
+    def kettle(second):
+        return (sign(CadenceKind.WAVER, second),) if 3 <= second <= 10 else ()
+
+    stood = run(engine(rule), range(1, 13), lambda second: {SMOKE: 0.9}, kettle)
+    assert [(change.state, change.at_sample // RATE) for change in stood] == [("raised", 1), ("cleared", 3)]
+    changes = run(engine(rule), range(3, 20), lambda second: {SMOKE: 0.9}, kettle)
+    assert states(changes) == [("s", "raised")]
+    assert changes[0].at_sample == 13 * RATE
+
+
+def test_signs_may_lower_the_threshold_instead_of_being_asked_for():
+    rule = {"id": "s", "labels": ["smoke_alarm"], "signs": ["tone"], "threshold": 0.6, "signed_threshold": 0.3}
+    assert states(run(engine(rule), range(1, 6), lambda second: {SMOKE: 0.4}, beeping)) == [("s", "raised")]
+    assert run(engine(rule), range(1, 6), lambda second: {SMOKE: 0.4}) == []
+    assert states(run(engine(rule), range(1, 6), lambda second: {SMOKE: 0.7})) == [("s", "raised")]
+    assert run(engine(rule), range(1, 6), lambda second: {SMOKE: 0.25}, beeping) == []
+
+
 def test_a_smoke_alarm_that_turns_out_to_be_a_co_alarm_is_cleared_and_a_later_one_raised():
     alerts = AlertEngine()
     changes = run(alerts, range(1, 12), lambda second: {SMOKE: 0.9} if second > 2 else {}, beeping)

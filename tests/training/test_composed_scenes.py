@@ -99,3 +99,18 @@ def test_yamnet_hears_steps_of_a_whole_window() -> None:
     assert found.shape == (STEPS, 527)
     assert ((found >= 0) & (found <= 1)).all()
     assert found.max() > 0.1
+
+
+def test_a_few_recordings_do_not_stand_for_all(tmp_path: Path) -> None:
+    made = [_clip(tmp_path, f"alarm{number}", 5, (SMOKE,), category=SYNTHETIC) for number in range(4)]
+    one = _clip(tmp_path, "recorded", 5, (SMOKE,))
+    scenes = Scenes([*made, one], None, 4)
+    drawn = [scenes._front(np.random.default_rng(number))[0] for number in range(300)]
+    # in proportion to how many there are of the twelve that would be enough, and as one of five
+    assert 300 * 0.1 < drawn.count(one) < 300 * 0.4
+
+
+def test_smoke_alarms_are_in_front_more_often_than_dogs(clips: list[Clip]) -> None:
+    scenes = Scenes(clips[:2], None, 4)
+    drawn = [scenes._front(np.random.default_rng(number))[0] for number in range(300)]
+    assert 300 * 0.65 < drawn.count(clips[0]) < 300 * 0.85

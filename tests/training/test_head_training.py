@@ -11,7 +11,7 @@ import torch
 import yaml
 from tiny_data import SOUNDS, head_config, head_settings, write_backbone, write_manifest
 
-from streamer.errors import CheckpointError, ConfigError
+from streamer.errors import CheckpointError, ConfigError, InputError
 from streamer.model.checkpoint import load_model
 from streamer.model.head import HeadKind, load_head
 from streamer.sound import labels
@@ -159,6 +159,25 @@ def test_a_state_of_other_settings_is_refused(place, tmp_path):
         train_head(other, ALONE)
 
 
+def test_a_head_goes_on_from_another_and_from_no_other_shape(place, tmp_path):
+    first = train_head(_out(head_settings(place, epochs=2, average_from=2), tmp_path / "one.pth"), ALONE)
+    settings = _out(head_settings(place, epochs=1, average_from=1, rate=1e-9), tmp_path / "two.pth")
+    on = settings.model_copy(update={"head": settings.head.model_copy(update={"start": first.path})})
+    second = _weights(train_head(on, ALONE).path)
+    assert all(torch.allclose(value, second[name], atol=1e-5) for name, value in _weights(first.path).items())
+    far = _out(head_settings(place, epochs=1, average_from=1, rate=0.1), tmp_path / "far.pth")
+    moved = {}
+    for keep in (0.0, 0.9):
+        head = far.head.model_copy(update={"start": first.path, "keep": keep})
+        made = far.model_copy(update={"head": head, "out": tmp_path / f"far{keep}.pth"})
+        weights = _weights(train_head(made, ALONE).path)
+        moved[keep] = sum(float((value - weights[name]).abs().sum()) for name, value in _weights(first.path).items())
+    assert moved[0.9] == pytest.approx(0.1 * moved[0.0], rel=0.05)
+    other = on.model_copy(update={"head": on.head.model_copy(update={"kind": HeadKind.WA_MLP})})
+    with pytest.raises(InputError, match=r"head\.start: .*one\.pth is .* what is to be trained is"):
+        train_head(_out(other, tmp_path / "three.pth"), ALONE)
+
+
 def test_the_rate_warms_up_and_decays_as_written():
     recipe = RecipeSection(rate=1.0, decay_from=15, decay_every=5, decay=0.75, warmup_steps=4)
     assert [trainer.rate(recipe, 1, step) for step in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
@@ -177,9 +196,17 @@ def test_settings_are_refused_by_key(place, tmp_path):
         read_settings(path, HeadTraining, ("out=x.pt",))
 
 
-def test_the_shipped_configuration_is_valid():
-    settings = read_settings(Path(__file__).parents[2] / "configs" / "train_head.yaml", HeadTraining)
+@pytest.mark.parametrize("name", ["train_head", "train_ears", "train_ears_on"])
+def test_the_shipped_configurations_are_valid(name):
+    settings = read_settings(Path(__file__).parents[2] / "configs" / f"{name}.yaml", HeadTraining)
     assert settings.head.kind is HeadKind.TL_TR
+
+
+def test_keeping_needs_a_start(place, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(head_config(place)))
+    with pytest.raises(ConfigError, match=r"head: keep is 0\.5: it needs a start"):
+        read_settings(path, HeadTraining, ("head.keep=0.5",))
 
 
 def test_kinds_are_compared_and_an_existing_head_stands_beside_them(tmp_path):

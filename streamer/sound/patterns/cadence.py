@@ -1,4 +1,4 @@
-"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, sirens, tones that stay.
+"""Alarm patterns in the signal itself: T3 (smoke) and T4 (carbon monoxide) beeps, sirens, tones that stay or waver.
 
 The signal goes through one spectrogram on a fixed grid of frames; each pattern is judged at fixed frames, so that the
 chunking of the input changes nothing. A pattern is CANDIDATE, SOUNDING, or OVER (said once).
@@ -24,6 +24,7 @@ from streamer.sound.patterns.spectrum import (
     known_until,
 )
 from streamer.sound.patterns.state import SIGN_SCORE, CadenceKind, CadenceState, Pattern
+from streamer.sound.patterns.waver import WaverDetector
 
 LOW_HZ, HIGH_HZ = 400.0, 4500.0
 TONE_FRAMES = round(3 * FRAME_RATE)
@@ -44,6 +45,7 @@ class CadenceDetector:
         self._beeps = BeepDetector()
         self._sirens = SirenDetector() if sirens else None
         self._tones = ToneDetector()
+        self._waver = WaverDetector()
 
     def step(self, samples: NDArray[np.float32], end_sample: int) -> list[CadenceState]:
         """Take the conditioned samples, float32 [n] at 16 kHz, up to `end_sample` and return the patterns in sight.
@@ -56,10 +58,12 @@ class CadenceDetector:
             if self._sirens:
                 self._sirens.reset()
             self._tones.reset()
+            self._waver.reset()
         first = self._spectrogram.next_frame - levels.shape[0]
         self._beeps.push(levels, first)
         self._tones.push(levels, first)
-        patterns = [*self._beeps.patterns, self._tones.pattern]
+        self._waver.push(levels, first)
+        patterns = [*self._beeps.patterns, self._tones.pattern, self._waver.pattern]
         if self._sirens:
             self._sirens.push(levels, first)
             patterns += self._sirens.patterns

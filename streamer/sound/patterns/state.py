@@ -24,7 +24,8 @@ LONGER_DOUBTFUL = 0.9  # what lacks a mark of such an alarm: a whole group more
 
 
 class CadenceKind(StrEnum):
-    """A pattern that standards or usage prescribe; TONE, a pitch that is kept, is never more than a candidate."""
+    """A pattern that standards or usage prescribe. TONE, a pitch that is kept, and WAVER, one that is not, are never
+    more than candidates."""
 
     T3 = "t3"
     T4 = "t4"
@@ -32,13 +33,18 @@ class CadenceKind(StrEnum):
     YELP = "yelp"
     HILO = "hilo"
     TONE = "tone"
+    WAVER = "waver"
 
     @property
     def readable(self) -> str:
         """What stands among an alert's labels."""
-        return {"t3": "T3 pattern", "t4": "T4 pattern", "hilo": "hi-lo", "tone": "steady tone"}.get(
-            self.value, self.value
-        )
+        return {
+            "t3": "T3 pattern",
+            "t4": "T4 pattern",
+            "hilo": "hi-lo",
+            "tone": "steady tone",
+            "waver": "wavering tone",
+        }.get(self.value, self.value)
 
 
 SIRENS = frozenset({CadenceKind.WAIL, CadenceKind.YELP, CadenceKind.HILO})  # these have to become plain
