@@ -34,6 +34,7 @@ FAST_START_TOKENS = 8  # that a window may add beyond `guards.tokens_per_second`
 SENTENCE_SAMPLES = 6 * SAMPLE_RATE  # a segment of this length ends with its sentence
 UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it was speech that nobody could read
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
+ASTRAY = 0.5  # behind a pause a first word of less probability: the decoder makes up how the sentence goes on
 LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
 ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
 WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
@@ -92,6 +93,7 @@ class TextSession:
         self._draft: Words = ()  # the last hypothesis behind the committed words: the next is probably much the same
         self._withheld: Words = ()
         self._mark: Words = ()  # what stands behind the last committed word, if nobody goes on
+        self._astray = False  # behind this pause the decoder was unsure how the sentence goes on: it may be over
         self._segment: _Segment | None = None
         self._numbers = 0
 
@@ -135,7 +137,7 @@ class TextSession:
             detect=self._language.prepare(end_sample),
             languages=self._language.allowed,
             task=speech.task,
-            prompt=self._prompt.tokens(self._scrolled_before(start), len(prefix), budget),
+            prompt=self._prompt.tokens(self._scrolled_before(start) + self._closing_mark(), len(prefix), budget),
             prefix=prefix,
             draft=tuple(token for word in self._draft for token in word.tokens),
             max_new_tokens=budget,
@@ -150,6 +152,8 @@ class TextSession:
             return self._change_language(spoken_language[0], end_sample)
         hypothesis = replace(hypothesis, words=placed(hypothesis.words))
         last = self._recent[-1] if self._recent else None
+        if last is None and hypothesis.words:
+            self._astray |= hypothesis.words[0].probability < ASTRAY
         around = Surroundings(end_sample, speech_score, last)
         words = self.guards.keep(hypothesis, around)
         if not words and self._voiced.samples(self._committed_end, end_sample) >= MUTE_SAMPLES:
@@ -228,6 +232,12 @@ class TextSession:
             start = whole if fits else word.end_sample if pause is None else start
         return max(self._begin, start // GRID_SAMPLES * GRID_SAMPLES)
 
+    def _closing_mark(self) -> tuple[int, ...]:
+        """The mark that the last utterance may end with, for a decoder that makes up how it goes on without."""
+        if self._recent or not self._astray:
+            return ()
+        return tuple(token for word in self._mark or self._full_stop() for token in word.tokens)
+
     def _scrolled_before(self, window_start: int) -> tuple[int, ...]:
         gone = [word for word in self._recent if word.end_sample <= window_start]
         return self._scrolled + tuple(token for word in gone for token in word.tokens)
@@ -270,6 +280,7 @@ class TextSession:
 
         Behind a pause the decoder takes a forced prefix for the whole transcript and writes nothing.
         """
+        self._astray = False
         self._fresh_from = self._committed_end
         self._scrolled = self._scrolled_before(self._committed_end)[-PREVIOUS_TOKENS:]
         self._recent.clear()

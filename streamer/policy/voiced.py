@@ -71,7 +71,8 @@ class VoicedTrack:
 
 
 def placed(words: Words) -> Words:
-    """The words with times that hold what was attended; their order and that of their times stay as they are."""
+    """The words with times that hold what was attended, leaps apart; their order and that of their times stay."""
+    words = _without_leaps(words)
     found, earliest = [], 0
     for index, word in enumerate(words):
         attended = word.attended_sample
@@ -82,4 +83,16 @@ def placed(words: Words) -> Words:
             end = min(end, max(following, start))
         found.append(replace(word, start_sample=start, end_sample=end))
         earliest = end
+    return tuple(found)
+
+
+def _without_leaps(words: Words) -> Words:
+    """The words, none attended outside of what its neighbours were: where the attention leaps for one word alone, as it
+    does in what is said alike several times, the decoder did not lose its place.
+    """
+    places = [index for index, word in enumerate(words) if not word.is_mark]
+    found = list(words)
+    for before, at, behind in zip(places, places[1:], places[2:], strict=False):
+        attended = sorted(word.attended_sample for word in (found[before], words[at], words[behind]))[1]
+        found[at] = replace(words[at], attended_sample=attended)
     return tuple(found)

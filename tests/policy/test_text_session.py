@@ -273,6 +273,29 @@ def test_a_full_stop_waits_for_whether_somebody_goes_on():
     assert final.text == "my fellow, ask."
 
 
+def prompt_behind_a_pause(session):
+    _, task = session.prepare(96_000, True)
+    return task.prompt
+
+
+def test_a_decoder_that_makes_up_how_a_sentence_goes_on_is_told_that_it_may_be_over():
+    """ "the epoch of incredulity." "It was": without the mark the decoder goes on with "of", of little probability."""
+    session = listening(Settings())
+    session.step(hypothesis([word("the", 1600, 8000), word("epoch.", 9000, 16000)]), 40000, None)
+    session.close(SegmentClosed(72000, 16000))
+    session.open(SegmentOpened(80000, 76000))
+    without = prompt_behind_a_pause(session)
+    session.step(hypothesis([word("It", 80_000, 84_000)]), 84_000, None)
+    assert prompt_behind_a_pause(session) == without  # a likely word is no made-up one
+    session.step(hypothesis([word("of", 77_000, 80_000, 0.3), word("it", 81_000, 84_000)]), 88_000, None)
+    assert prompt_behind_a_pause(session) == (*without, ord("."))
+    session.step(hypothesis([word("It", 77_000, 80_000), word("was", 81_000, 84_000)]), 96_000, None)
+    assert shown(session)[0].startswith("the epoch. It")
+    session.close(SegmentClosed(104_000, 90_000))
+    session.open(SegmentOpened(112_000, 108_000))
+    assert prompt_behind_a_pause(session)[-1] != ord(".")  # the next pause is another
+
+
 def test_the_mark_of_the_last_word_is_written_when_nobody_goes_on():
     session = listening(Settings())
     session.step(hypothesis([word("one", 1600, 8000), word("two.", 9000, 16000)]), 40000, None)

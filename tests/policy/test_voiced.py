@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,18 @@ def test_a_word_ends_where_the_next_one_was_attended():
 def test_good_times_stay():
     words = (word(1_000, 5_000, 4_000), word(6_000, 9_000, 8_000))
     assert placed(words) == words
+
+
+@pytest.mark.parametrize("leap", [20_000, 100])
+def test_attention_that_leaps_for_one_word_lies_between_its_neighbours(leap):
+    """In "it was the spring of hope, it was the winter" an "it" is often attended where another one is."""
+    words = (word(1_000, 2_000, 1_500), word(2_000, 3_000, leap), word(3_000, 4_000, 3_500), word(4_000, 5_000, 4_500))
+    assert [w.attended_sample for w in placed(words)] == [1_500, min(3_500, max(1_500, leap)), 3_500, 4_500]
+
+
+def test_attention_that_leaps_for_good_has_lost_its_place():
+    words = tuple(word(at, at + 500, at + 200) for at in (20_000, 21_000, 3_000, 4_000))
+    assert [w.attended_sample for w in placed(words)] == [20_200, 20_200, 4_200, 4_200]
 
 
 SPOT = st.integers(0, 480_000)
