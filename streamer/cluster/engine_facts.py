@@ -3,7 +3,6 @@
 An engine counts, and reports to the ledger every few seconds (`replica.py`); an ingress asks there when it is asked.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -139,6 +138,6 @@ def _engines(started: int, engines: Sequence[EngineFacts]) -> list[str]:
 
 def _sizes(facts: EngineFacts) -> Histogram:
     found = Histogram(BATCH)
-    for size, count in Counter({size: count for size, (count, _) in facts.batches.items()}).items():
+    for size, (count, _) in facts.batches.items():
         found.add(size, count)
     return found

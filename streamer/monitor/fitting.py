@@ -42,9 +42,10 @@ class Fitting:
 
 def fitting_of(settings: MonitorSettings) -> Fitting:
     """What these settings make."""
-    audiogram, bank = audiogram_of(settings), FilterBank(_RATE, 1)
+    audiogram = audiogram_of(settings)
     gains: list[Gains] = []
     if audiogram is not None:
+        bank = FilterBank(_RATE, 1)
         found = fit(audiogram, bank, _RATE)
         response = bank.response(FIT_HZ, _RATE)  # bands overlap: a band's own gain is not what is heard in its middle
         for level in _SPEECH_LEVELS_DB:

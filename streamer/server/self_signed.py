@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from streamer.errors import ConfigError
 from streamer.settings.deliveries import make_private
@@ -47,6 +47,7 @@ MISSING = "--tls self-signed: needs cryptography: pip install '.[phone]' in Stre
 
 _Name = str | IPv4Address | IPv6Address
 _Permitted = str | IPv4Network | IPv6Network
+_Extension = TypeVar("_Extension", bound="x509.ExtensionType")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +105,25 @@ class _Signed:
         """Whom it is for; nobody, where it is an authority's."""
         from cryptography import x509
 
-        try:
-            found = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return []
-        return [_name(str(one.value)) for one in found]
+        found = self._extension(x509.SubjectAlternativeName)
+        return [_name(str(one.value)) for one in found] if found else []
 
     @property
     def permitted(self) -> list[_Permitted]:
         """Whom it may vouch for, as an authority."""
         from cryptography import x509
 
+        found = self._extension(x509.NameConstraints)
+        return [one.value for one in found.permitted_subtrees or ()] if found else []
+
+    def _extension(self, kind: type[_Extension]) -> _Extension | None:
+        """What the certificate says of one kind; None: nothing."""
+        from cryptography import x509
+
         try:
-            found = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+            return self.certificate.extensions.get_extension_for_class(kind).value
         except x509.ExtensionNotFound:
-            return []
-        return [one.value for one in found.permitted_subtrees or ()]
+            return None
 
     def may_sign(self, name: _Name) -> bool:
         """Whether it may vouch for a name or an address."""

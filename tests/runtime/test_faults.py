@@ -3,24 +3,22 @@
 The sessions, the listeners and, unless a test is about what they are asked, the engine and the model are the real ones.
 """
 
-import json
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from demo_speech import demo_speech
 from program import LONG_S
 from protocol import check_session
 from random_whisper import random_model
 
 import streamer
 from streamer.audio.block import AudioBlock
-from streamer.audio.files import demo_path, read_audio
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import Hop, SegmentClosed, SegmentOpened, StateChanged, StepResult
 from streamer.model.engine import Engine
@@ -43,9 +41,7 @@ def nano() -> Model:
 @pytest.fixture(scope="module")
 def spoken() -> np.ndarray:
     """Nine seconds of the demo with words."""
-    words = json.loads(Path(demo_path()).with_suffix(".json").read_text())["words"]
-    start = round((words[0]["start"] - 0.5) * 16_000)
-    return read_audio(demo_path())[start : start + SECONDS * 16_000]
+    return demo_speech(SECONDS)
 
 
 def plans_of(audio: np.ndarray) -> list[Any]:

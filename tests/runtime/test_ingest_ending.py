@@ -1,14 +1,12 @@
 """The end of the program while a sender's sound waits: what was received is heard, and no more is taken."""
 
 import asyncio
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_speech import demo_speech
 
 import streamer
-from streamer.audio.files import demo_path, read_audio
 from streamer.errors import StreamerError
 from streamer.events import Event, Status, Transcript
 from streamer.model.engine import Engine
@@ -24,20 +22,13 @@ from streamer.settings.config import Settings
 SECONDS = 8
 
 
-def spoken() -> np.ndarray:
-    """Eight seconds of the demo with words."""
-    words = json.loads(Path(demo_path()).with_suffix(".json").read_text())["words"]
-    start = round((words[0]["start"] - 0.5) * 16_000)
-    return read_audio(demo_path())[start : start + SECONDS * 16_000]
-
-
 def finals(events: list[Event]) -> list[str]:
     return [word for event in events if isinstance(event, Transcript) and event.final for word in event.text.split()]
 
 
 @pytest.mark.parametrize("started", [True, False])
 def test_what_a_sender_sent_is_transcribed_before_the_end(started):
-    model, settings, audio = streamer.load_model("nano", dtype="float32"), Settings(), spoken()
+    model, settings, audio = streamer.load_model("nano", dtype="float32"), Settings(), demo_speech(SECONDS)
     events: list[Event] = []
     worker, queue = Worker(Engine(model)), PcmQueue(IngestStart(16_000), "in1")
     source = IngestSource(queue, settings.audio.stall_s)

@@ -3,22 +3,20 @@
 Sessions, listeners and the engine are the real ones; the clock is the test's, and sound comes in step with it.
 """
 
-import json
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from demo_speech import demo_speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program import LONG_S
 from protocol import check_session
 
 import streamer
-from streamer.audio.files import demo_path, read_audio
 from streamer.events import FRAME_SAMPLES
 from streamer.events.plans import Beat, DecodeTask, Hop, Hypothesis, SegmentClosed, StepRequest, StepResult
 from streamer.model.engine import Engine
@@ -42,9 +40,7 @@ def nano() -> Model:
 @pytest.fixture(scope="module")
 def spoken() -> np.ndarray:
     """14 s of the demo with words."""
-    words = json.loads(Path(demo_path()).with_suffix(".json").read_text())["words"]
-    start = round((words[0]["start"] - 0.5) * 16_000)
-    return read_audio(demo_path())[start : start + 224_000]
+    return demo_speech(14)
 
 
 class Waits:
