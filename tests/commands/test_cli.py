@@ -248,6 +248,14 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(model, sound):
         assert process.wait(60) == 0
 
 
+def test_closed_streams_are_no_error_and_nothing_of_them_gets_into_our_files(model, sound, tmp_path):
+    path = tmp_path / "a.jsonl"
+    options = command("--input", sound, "--model", model, "--speed", "0", "--no-server", "--jsonl", str(path))
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*closing, *options], cwd=ROOT, env=environment(), check=False).returncode == 0
+    check_session(events_of(path.read_text()))
+
+
 def test_a_port_in_use_is_one_line(model, sound):
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
