@@ -37,6 +37,7 @@ DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 
 CLOSE_S = 3.0  # how long a closing handshake may take
 PING_S = 20.0  # who says nothing for so long is asked
 SILENT_S = 40.0  # who says nothing at all for so long is closed
+STOPPED_S = 1.0  # who wakes up so late was stopped
 FILES_KEPT = 32  # file descriptors that are kept for the rest of the program, at most a quarter of all there may be
 TOLD_EVERY_S = 60.0  # the log says at most so often that connections are refused
 LINGER_S = 0.5  # how long a refused socket may send, and is answered
@@ -285,7 +286,8 @@ class GuardedConnection(ServerConnection):
 async def keep_alive(connection: GuardedConnection) -> None:
     """Ask who is silent for a pong and close who says nothing at all, until the connection is closed.
 
-    Anything that comes is a sign of life: the pong of one who sends much stands in line behind it.
+    Anything that comes is a sign of life: the pong of one who sends much stands in line behind it. Time in which this
+    process was stopped (a machine or container that was paused) is no silence of theirs.
     """
     loop = asyncio.get_running_loop()
     with suppress(ConnectionClosed):
@@ -298,7 +300,10 @@ async def keep_alive(connection: GuardedConnection) -> None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SILENT_S - silent_s):
                         await connection.ping()
-            await asyncio.sleep(max(0.01, PING_S - silent_s if silent_s < PING_S else SILENT_S - silent_s))
+            awake_s = loop.time() + max(0.01, PING_S - silent_s if silent_s < PING_S else SILENT_S - silent_s)
+            await asyncio.sleep(awake_s - loop.time())
+            if (late_s := loop.time() - awake_s) > STOPPED_S:
+                connection.heard_s = min(connection.heard_s + late_s, loop.time())
 
 
 async def close(connection: ServerConnection, code: int, reason: str) -> None:
