@@ -102,12 +102,27 @@ def own_files() -> list[Path]:
     return [path for path in (own_file(),) if path.is_file()]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: of two `rules:` the first would be gone without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            if key.value in lines:
+                problem = f"{_line(key.value)} stands here and at line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ConfigError where it cannot be read, is none, or is plainly no file of settings."""
     try:
         text = path.read_text(encoding="utf-8")
         other = word_list(text, path)
-        data = None if other else yaml.safe_load(text)
+        data = None if other else yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
