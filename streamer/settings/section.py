@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -47,7 +48,9 @@ def first_fault(error: ValidationError, path: str = "") -> str:
     message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
     if first["type"] == "value_error" and (not path or message.startswith(path)):
         return message
-    return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
+    plain = first["type"] == "string_type" and isinstance(first["input"], int | float | date)
+    quoted = "; YAML reads it as one in quotes" if plain else ""
+    return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}{quoted}"
 
 
 def _place(loc: tuple[int | str, ...], path: str) -> str:
