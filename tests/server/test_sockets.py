@@ -80,6 +80,21 @@ def test_what_is_no_request_gets_400(serve, text):
     assert asked(serve(), text)[0].startswith("HTTP/1.1 400 Bad Request")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Content-Length: 5\r\n\r\nhello",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        "\r\nGET / HTTP/1.1\r\nHost: localhost\r\n",
+    ],
+)
+def test_what_stands_behind_a_request_is_not_looked_at(serve, more):
+    """A body, or the next request: the first is answered, and the connection closed."""
+    head, body = asked(serve(), request("GET", "/healthz", more))
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert body == b'{"status":"ok"}\n'
+
+
 def test_a_request_that_comes_byte_by_byte_is_understood(serve):
     server = serve()
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
