@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not debug:  # a traceback for each request that is no HTTP, whoever sends it
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     running = next((argument for argument in arguments if not argument.startswith("-")), "") in ("run", "serve")
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it

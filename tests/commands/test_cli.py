@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import socket
@@ -144,6 +145,12 @@ def test_a_device_that_is_not_there_is_refused_with_the_options_name(capsys, mod
     arguments = ["run", "--input", str(sound), "--model", str(model), "--no-server", "--compute", "cuda"]
     assert streamer.commands.cli.main(arguments) == 2
     assert "--compute" in capsys.readouterr().err
+
+
+def test_requests_that_are_no_http_are_not_logged_with_a_traceback_each(capsys):
+    assert streamer.commands.cli.main(["schema"]) == 0
+    logging.getLogger("aiohttp.server").error("Error handling request from 192.0.2.1", exc_info=ValueError("no HTTP"))
+    assert capsys.readouterr().err == ""
 
 
 def test_subcommands_that_only_tell(capsys):
