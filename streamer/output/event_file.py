@@ -10,9 +10,9 @@ from streamer.errors import StreamerError, UsageError
 from streamer.events import Event
 from streamer.output.captions import Format, Layout, layout_of
 
-LIMIT_BYTES = 16 * 2**20  # that wait for a file
 log = logging.getLogger(__name__)
 
+LIMIT_BYTES = 16 * 2**20  # that wait for a file
 OWNER_ONLY = 0o600  # what was said is nobody else's business
 
 
