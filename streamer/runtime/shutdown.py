@@ -110,7 +110,7 @@ class Interruption:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if number == HANGUP and self.asked else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == HANGUP and self.asked:
