@@ -8,6 +8,7 @@ import pytest
 from streamer.commands.cli import parser
 from streamer.commands.run import given_settings
 from streamer.errors import ConfigError
+from streamer.settings import server
 from streamer.settings.config import resolve
 from streamer.settings.server import ServerSettings, with_token
 
@@ -76,6 +77,13 @@ def test_it_is_said_when_others_can_read_the_file(file, caplog):
     (record,) = caplog.records
     assert "chmod 600" in record.getMessage()
     assert TOKEN not in caplog.text
+
+
+def test_nobody_is_told_of_the_rights_of_a_containers_secret(file, caplog, monkeypatch):
+    monkeypatch.setattr(server, "SECRETS", file.parent)
+    file.chmod(0o444)
+    assert with_token(ServerSettings(token_file=str(file)), {}).token == TOKEN
+    assert not caplog.records
 
 
 def test_settings_that_are_printed_show_the_file_and_no_token(file):
