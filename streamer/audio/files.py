@@ -150,13 +150,17 @@ class StdinSource:
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks of at most 50 ms, as the bytes come. Raises InputError when the pipe cannot be read or decoded."""
+        heard = 0
         try:
             head = self._head()
             container = container_of(head)
             for block in self._raw(head) if container is None else self._contained(head, container):
                 if not self._pacer.let_go(block):
                     return
+                heard += len(block.samples)
                 yield block
+            if not (heard or self._closed.is_set()):
+                _log.warning("%s: has no sound in it", self._where)
         finally:
             self._release()
 

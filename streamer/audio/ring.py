@@ -47,14 +47,22 @@ class RingBuffer:
             self._finished = True
             self._changed.notify_all()
 
-    def blocks(self) -> Iterator[AudioBlock]:
-        """The reader's loop: everything in order, waiting for more until `finish`."""
-        while (block := self._next()) is not None:
+    def blocks(self, silence: AudioBlock | None = None, after_s: float = 0.0) -> Iterator[AudioBlock]:
+        """The reader's loop: everything in order, waiting for more until `finish`.
+
+        `silence`: handed out, once, where nothing was written for `after_s`.
+        """
+        said = silence is None
+        while (block := self._next(None if said else silence, after_s)) is not None:
+            said = silence is None or block is silence
             yield block
 
-    def _next(self) -> AudioBlock | None:
+    def _next(self, silence: AudioBlock | None, after_s: float) -> AudioBlock | None:
+        """The next block; `silence` where there is one and nothing came in time; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._gone or self._blocks or self._finished)
+            timeout_s = None if silence is None else after_s
+            if not self._changed.wait_for(lambda: self._gone or self._blocks or self._finished, timeout_s):
+                return silence
             if self._gone:
                 return self._gone.popleft()
             if not self._blocks:

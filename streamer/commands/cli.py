@@ -74,16 +74,31 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 done, 2 wrong usage, 1 anything else."""
+    _fill_closed_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("STREAMER_DEBUG"))
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not debug:  # a traceback for each request that is no HTTP, whoever sends it
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     running = next((argument for argument in arguments if not argument.startswith("-")), "") in ("run", "serve")
     if running and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until the program itself takes care of it
     return _carry_out(arguments, running, debug)
+
+
+def _fill_closed_streams() -> None:
+    """Whoever started us may have closed stdout or stderr: what is said goes nowhere then, and not into our files,
+    the first of which would have their numbers.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for the rest of the program
 
 
 def program(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """One file of events: opened, locked, emptied when everything else works, and valid at every moment from then on."""
 
+import logging
 import os
 import stat
 import sys
@@ -8,6 +9,8 @@ from collections import deque
 from streamer.errors import StreamerError, UsageError
 from streamer.events import Event
 from streamer.output.captions import Format, Layout, layout_of
+
+log = logging.getLogger(__name__)
 
 LIMIT_BYTES = 16 * 2**20  # that wait for a file
 OWNER_ONLY = 0o600  # what was said is nobody else's business
@@ -20,6 +23,7 @@ class OutputError(StreamerError):
 class EventFile:
     """Events in one file, valid at every moment: it only grows, by whole pieces. `-` is stdout, which is not closed.
 
+    Where somebody moves it away or deletes it, as logrotate does, a new one goes on; an emptied one begins anew.
     When the disk is full, what was begun is taken back. `write`, `retry` and `close` raise OutputError, which names the
     option, and what was to be written waits for the next of them; what does not fit into 16 MB is `lost`. They raise
     BrokenPipeError where whoever read our stdout went away; then nothing more is written.
@@ -87,7 +91,7 @@ class EventFile:
         self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
         if self._regular:
             self._lock(fd)
-            if self._onto:
+            if self._begun:  # not the first time, or to go on in an earlier run's
                 self._size = os.lseek(fd, 0, os.SEEK_END)
         self._fd = fd
 
@@ -111,11 +115,14 @@ class EventFile:
 
     def retry(self) -> None:
         """Write what waits."""
+        if self._waiting and self._regular and self._fd is not None:
+            self._follow(self._fd)
         if self._fd is None and self._waiting and not self._over:
             try:
                 self._open()
             except UsageError as exc:
                 raise OutputError(str(exc)) from None
+            self._put_header_first()
         while self._waiting and self._fd is not None:
             data, written = memoryview(self._waiting[0]), 0
             try:
@@ -134,6 +141,27 @@ class EventFile:
                     self._waiting.popleft()
                 else:
                     self._waiting[0] = bytes(data[written:])
+
+    def _follow(self, fd: int) -> None:
+        """Go on where the file's name leads: what is written into a file that was deleted is lost."""
+        ours = os.fstat(fd)
+        try:
+            moved = not os.path.samestat(ours, os.stat(self._path))
+        except OSError:
+            moved = True
+        if moved:
+            log.warning("%s: was moved away or deleted; a new file goes on", self.where)
+            os.close(fd)
+            self._fd, self._size = None, 0
+        elif ours.st_size < self._size:
+            self._size = os.lseek(fd, 0, os.SEEK_END)
+            self._put_header_first()
+
+    def _put_header_first(self) -> None:
+        """What a new file begins with, before the pieces that wait."""
+        if not self._size and self._layout.header and self._waiting[0] != (header := self._layout.header.encode()):
+            self._waiting.appendleft(header)
+            self._waiting_bytes += len(header)
 
     def _taken_back(self, written: int) -> int:
         """Take the first bytes of a piece back, so that the file is valid; how many stay nevertheless."""

@@ -381,8 +381,9 @@ class TextSession:
             return []
         if segment.number is None:
             segment.number, self._numbers = self._numbers, self._numbers + 1
-            first = segment.words[0].start_sample if segment.words else partial[0].start_sample if partial else 0
-            segment.start = min(max(segment.start, first), end_sample)
+            begins = [word.start_sample for word in (*segment.words[:1], *partial[:1])][:1]
+            begins += [start for start, _ in segment.unclear[:1]]
+            segment.start = min(max(segment.start, min(begins, default=0)), end_sample)
         segment.shown = (text, tail)
         settled = segment.words or segment.unclear
         last = partial[-1].end_sample if partial else segment.start

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from streamer.alerts.recorder import ClipRing
 from streamer.audio.block import AudioBlock, Source, empty
+from streamer.audio.files import StdinSource
 from streamer.audio.ring import RingBuffer
 from streamer.errors import Backoff
 from streamer.events import SAMPLE_RATE
@@ -26,6 +27,7 @@ from streamer.settings.config import Settings
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.2  # how long a source waits for room before it looks whether the session is over
+PIPE_STALL_S = 2.0  # whoever writes into a pipe may pause longer than a microphone
 CATCH_UP_S = 5.0  # sound that came in a burst may wait so long before the worker leaves anything out
 
 
@@ -58,6 +60,10 @@ class Pipeline:
         self._missing_samples = handover.lost_samples if handover else 0  # before the first sound that comes
         self._ring = RingBuffer(round(settings.audio.buffer_s * SAMPLE_RATE), start_sample + self._missing_samples)
         self._listener = Listener(settings, "starting", start_sample)
+        # What reads a pipe waits in it, often within a decoder, and cannot say that nothing comes.
+        piped, reason = isinstance(source, StdinSource) and source.live, f"no sound comes from {source.name}"
+        self._silence = AudioBlock(empty(), state="no_audio", reason=reason) if piped else None
+        self._silent_after_s = max(settings.audio.stall_s, PIPE_STALL_S)
         if handover:
             hearing.take_up(handover.told, start_sample)
         self._last_audio_s = time.monotonic()
@@ -134,7 +140,7 @@ class Pipeline:
     def _listen(self) -> None:
         try:
             self._pass_on(self._listener.lost(self._missing_samples, NOT_SENT))
-            for block in self._ring.blocks():
+            for block in self._ring.blocks(self._silence, self._silent_after_s):
                 if self.lane.done.is_set():
                     return  # nobody will hear the rest
                 self._hear(block)

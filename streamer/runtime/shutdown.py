@@ -1,8 +1,9 @@
 """The end of the program: who asks for it, and how long each part of it may take.
 
-Ctrl-C and SIGTERM: the first asks for a clean end, the second ends at once, and 4.7 s after the first all is over. From
-the first on one `Deadline` is handed down: no part gets more than its share, nor more than is left. Every way ends with
-the last words final, alerts cleared and `stopped`: what is not done with the model in time is done without it.
+Ctrl-C, SIGTERM and a terminal that is closed (SIGHUP): the first asks for a clean end, a second Ctrl-C or SIGTERM ends
+at once, and 4.7 s after the first all is over. From the first on one `Deadline` is handed down: no part gets more than
+its share, nor more than is left. Every way ends with the last words final, alerts cleared and `stopped`: what is not
+done with the model in time is done without it.
 """
 
 import os
@@ -31,6 +32,7 @@ SERVER_S = 2.0  # clients, to take what is left for them
 LEAST_S = 0.2  # everybody, however late it is
 LEAVE_S = 4.7  # all of it, from the first signal on: a reader of ours that does not read must not keep us
 
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # None: Windows
 STUCK = b"streamer: somebody does not read what we write, or the model takes too long: leaving without the rest\n"
 
 
@@ -99,15 +101,20 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:  # nohup has it ignored
+            numbers.append(HANGUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if number == HANGUP and self.asked else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == HANGUP and self.asked:
+            return  # a shell passes it on, and the system says it again when the shell is gone
         if self.asked or not self.clean:
             raise KeyboardInterrupt
         self.ask()

@@ -198,8 +198,8 @@ async def _form(request: web.Request, file: IO[bytes], limit: int) -> tuple[str,
             fields.setdefault(part.name.removesuffix("[]"), []).append(value.decode("utf-8", "replace"))
             if sum(map(len, fields.values())) > MAX_FIELDS:
                 raise ApiError(400, f"the form must have at most {MAX_FIELDS} fields")
-    except ValueError as error:
-        raise ApiError(400, f"the form cannot be read: {error}") from None
+    except (ValueError, web.RequestPayloadError) as error:
+        raise ApiError(400, f"the form cannot be read: {' '.join(str(error).split())}") from None
     if not size:
         raise ApiError(400, "file: is missing or empty; give an audio or video file", "file")
     file.flush()

@@ -7,6 +7,7 @@ lock that is held only for moments. What the protocols do is in their modules.
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -62,7 +63,7 @@ class Senders:
                 code, reason = await Conversation(client, beta=beta).run(connection.taken())
             else:
                 code, reason = await self._ingest(connection, allowance)
-            await close(connection, code, reason)
+            await asyncio.gather(close(connection, code, reason), _discard(connection))
         except ConnectionClosed:
             pass
         finally:
@@ -90,3 +91,10 @@ class Senders:
         with self._lock:
             self.sessions.add(sink.session)
         return sink
+
+
+async def _discard(connection: ServerConnection) -> None:
+    """Take what waits of a sender that is being closed: its answer to that stands behind it."""
+    with suppress(ConnectionClosed):
+        async for _ in connection:
+            pass

@@ -37,15 +37,18 @@ DONE, NOT_ALLOWED, TOO_LARGE, FAILED, RESTARTING, TRY_LATER = 1000, 1008, 1009, 
 CLOSE_S = 3.0  # how long a closing handshake may take
 PING_S = 20.0  # who says nothing for so long is asked
 SILENT_S = 40.0  # who says nothing at all for so long is closed
+STOPPED_S = 1.0  # who wakes up so late was stopped
 FILES_KEPT = 32  # file descriptors that are kept for the rest of the program, at most a quarter of all there may be
 TOLD_EVERY_S = 60.0  # the log says at most so often that connections are refused
 LINGER_S = 0.5  # how long a refused socket may send, and is answered
 LINGERING = 8  # such sockets at a time; more are closed at once
 MAX_LINE = 8192  # bytes of a request's first line, as the library's
-MAX_HEAD = 32 * 2**10  # bytes of a request's head for the other library
+MAX_HEAD = 32 * 2**10  # bytes of a request's head; this library then refuses itself what is too long
 HEAD_S = 5.0  # within which it must come, and the first line of everything where there are two libraries
 TAKE_S = 60.0  # how long what waits for a client of the other library may wait
 _LINE = re.compile(rb"([!-~]+) [!-~]+ HTTP/1\.[01]\r?\n")
+_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
+_BODY = re.compile(rb"^(content-length|transfer-encoding):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logging.getLogger(__name__)
@@ -152,7 +155,9 @@ class GuardedConnection(ServerConnection):
         self._deadline: asyncio.TimerHandle | None = None  # of the present step: then it is cut off
         self._taken = False
         self._refused: tuple[asyncio.Transport, bytes] | None = None  # the answer that waits for the request
-        self._line: bytes | None = b""  # the request's first line as far as it came; None: the library has it
+        self._line: bytes | None = b""  # the request's first line as far as it came; None: it was read
+        self._head: bytes | None = b""  # the same of its head; None: the library has it
+        self._answered = False  # the request is no websocket's: nothing behind its head matters
         self.peer = ""
         self.head = False  # the request is a HEAD
         self.heard_s = self.loop.time()
@@ -203,6 +208,16 @@ class GuardedConnection(ServerConnection):
                 return
             if line and line[1] == b"HEAD":
                 self.head, data = True, b"GET" + data[4:]
+        if self._head is not None:
+            self._head += data
+            head, end, _ = self._head.partition(b"\r\n\r\n")
+            if not end and len(self._head) < MAX_HEAD:
+                return
+            data, self._head = self._head, None
+            if end and not _UPGRADE.search(head):  # the body of a GET means nothing (RFC 9110); the library fails on it
+                data, self._answered = _BODY.sub(b"", head + end), True
+        elif self._answered:
+            return
         super().data_received(data)
 
     async def taken(self) -> AsyncIterator[str | bytes]:
@@ -285,7 +300,8 @@ class GuardedConnection(ServerConnection):
 async def keep_alive(connection: GuardedConnection) -> None:
     """Ask who is silent for a pong and close who says nothing at all, until the connection is closed.
 
-    Anything that comes is a sign of life: the pong of one who sends much stands in line behind it.
+    Anything that comes is a sign of life: the pong of one who sends much stands in line behind it. Time in which this
+    process was stopped (a machine or container that was paused) is no silence of theirs.
     """
     loop = asyncio.get_running_loop()
     with suppress(ConnectionClosed):
@@ -298,7 +314,10 @@ async def keep_alive(connection: GuardedConnection) -> None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SILENT_S - silent_s):
                         await connection.ping()
-            await asyncio.sleep(max(0.01, PING_S - silent_s if silent_s < PING_S else SILENT_S - silent_s))
+            awake_s = loop.time() + max(0.01, PING_S - silent_s if silent_s < PING_S else SILENT_S - silent_s)
+            await asyncio.sleep(awake_s - loop.time())
+            if (late_s := loop.time() - awake_s) > STOPPED_S:
+                connection.heard_s = min(connection.heard_s + late_s, loop.time())
 
 
 async def close(connection: ServerConnection, code: int, reason: str) -> None:

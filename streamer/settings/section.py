@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -47,7 +48,9 @@ def first_fault(error: ValidationError, path: str = "") -> str:
     message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
     if first["type"] == "value_error" and (not path or message.startswith(path)):
         return message
-    return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}"
+    plain = first["type"] == "string_type" and isinstance(first["input"], int | float | date)
+    quoted = "; YAML reads it as one in quotes" if plain else ""
+    return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}{quoted}"
 
 
 def _place(loc: tuple[int | str, ...], path: str) -> str:
@@ -102,12 +105,27 @@ def own_files() -> list[Path]:
     return [path for path in (own_file(),) if path.is_file()]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: of two `rules:` the first would be gone without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            if key.value in lines:
+                problem = f"{_line(key.value)} stands here and at line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ConfigError where it cannot be read, is none, or is plainly no file of settings."""
     try:
         text = path.read_text(encoding="utf-8")
         other = word_list(text, path)
-        data = None if other else yaml.safe_load(text)
+        data = None if other else yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None

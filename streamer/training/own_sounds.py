@@ -111,9 +111,9 @@ def learn(
     tails = [_fit(np.concatenate(own), others[1 - part :: 2]).best(others[part::2], run) for part in (0, 1)]
     without = [_fit(np.concatenate(own[:place] + own[place + 1 :]), others) for place in range(len(own))]
     above = max(_above(np.concatenate(tails), OUTLIERS), LEAST_THRESHOLD)
-    left_out = [layer.logits(clip) for layer, clip in zip(without, own, strict=True)]
+    left_out = [left.logits(clip) for left, clip in zip(without, own, strict=True)]
     _refuse_unlike([float(np.mean(logits >= above)) for logits in left_out], [label for label, _ in clips])
-    reached = [layer.best(clip.vectors, run)[clip.sounds.any(-1)] for layer, clip in zip(without, taught, strict=True)]
+    reached = [left.best(clip.vectors, run)[clip.sounds.any(-1)] for left, clip in zip(without, taught, strict=True)]
     least = max(SHARE * float(np.median(np.concatenate(reached))), LEAST_THRESHOLD)
     threshold = max(above, least)
     halves = [(max(_above(tail, OUTLIERS // 2), least), other) for tail, other in (tails, tails[::-1])]

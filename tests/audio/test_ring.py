@@ -131,3 +131,20 @@ def test_room_is_what_was_read():
     assert not ring.wait_for_room(3, 0)
     next(ring.blocks())
     assert ring.wait_for_room(3, 0)
+
+
+def test_a_reader_that_waits_in_vain_is_told_so_once_until_something_comes():
+    ring, silence = RingBuffer(100), AudioBlock(empty(), state="no_audio", reason="nothing comes")
+    reader = ring.blocks(silence, 0.01)
+    assert next(reader) is silence
+    ring.write(sound(0, 8))
+    assert len(next(reader).samples) == 8
+    assert next(reader) is silence
+    waiting: list[AudioBlock] = []
+    rest = threading.Thread(target=lambda: waiting.extend(reader))
+    rest.start()
+    rest.join(0.2)
+    assert waiting == []  # it was told
+    ring.finish()
+    rest.join(LONG_S)
+    assert waiting == []

@@ -101,6 +101,13 @@ def test_stdin_gives_every_sample_whatever_the_splits():
     assert max(len(block.samples) for block in blocks) <= 800
 
 
+def test_a_pipe_that_ends_before_any_sound_is_said_to_be_empty(caplog, tmp_path):
+    (tmp_path / "nothing").touch()
+    with (tmp_path / "nothing").open("rb") as nothing:
+        assert list(StdinSource(nothing, realtime=True).blocks()) == []
+    assert [record.getMessage() for record in caplog.records] == ["--input -: has no sound in it"]
+
+
 def test_a_file_as_stdin_works_and_its_odd_last_byte_is_dropped(tmp_path):
     path = tmp_path / "raw"
     path.write_bytes(b"\x01\x00" * 100 + b"\x7f")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import socket
@@ -146,6 +147,12 @@ def test_a_device_that_is_not_there_is_refused_with_the_options_name(capsys, mod
     assert "--compute" in capsys.readouterr().err
 
 
+def test_requests_that_are_no_http_are_not_logged_with_a_traceback_each(capsys):
+    assert streamer.commands.cli.main(["schema"]) == 0
+    logging.getLogger("aiohttp.server").error("Error handling request from 192.0.2.1", exc_info=ValueError("no HTTP"))
+    assert capsys.readouterr().err == ""
+
+
 def test_subcommands_that_only_tell(capsys):
     assert streamer.commands.cli.main(["run", "--print-config"]) == 0
     shown = capsys.readouterr().out
@@ -216,7 +223,7 @@ def test_raw_pcm_on_stdin(model):
     assert events[-1]["audio_t"] == round(16_007 / 16_000, 6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, number):
     arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--jsonl", "-", "--set")
     with Program(*arguments, "vad.speech_probability=0", "--srt", str(tmp_path / "a.srt")) as program:
@@ -225,6 +232,9 @@ def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, n
             events.append(event)
             if event["type"] == "tags" or event["audio_t"] >= 1:
                 program.signal(number)
+                if number == signal.SIGHUP:  # a terminal that is closed says it twice: its shell, and then the system
+                    time.sleep(0.05)
+                    program.signal(number)
                 break
         assert program.wait(30) == 0  # 5 s is the promise on a free machine
         events += list(program.events())
@@ -243,6 +253,14 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(model, sound):
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(60) == 0
+
+
+def test_closed_streams_are_no_error_and_nothing_of_them_gets_into_our_files(model, sound, tmp_path):
+    path = tmp_path / "a.jsonl"
+    options = command("--input", sound, "--model", model, "--speed", "0", "--no-server", "--jsonl", str(path))
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*closing, *options], cwd=ROOT, env=environment(), check=False).returncode == 0
+    check_session(events_of(path.read_text()))
 
 
 def test_a_port_in_use_is_one_line(model, sound):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -258,3 +259,50 @@ def test_two_writers_of_one_file_are_refused(tmp_path):
         EventFile(path, "srt")
     first.close()
     EventFile(path, "srt").close()
+
+
+@pytest.mark.parametrize("away", [lambda path, old: path.rename(old), lambda path, old: path.unlink()])
+def test_where_a_file_is_moved_away_or_deleted_a_new_one_goes_on(tmp_path, away):
+    path = tmp_path / "a.vtt"
+    writer = EventFile(str(path), "vtt")
+    writer.write(spoken(words("hello"), final=True))
+    away(path, tmp_path / "old.vtt")
+    writer.write(spoken(words("again", start=5.0), segment=2, final=True))
+    writer.close()
+    assert VTT.fullmatch(path.read_text())
+    assert "again" in path.read_text()
+    assert all("again" not in old.read_text() for old in tmp_path.glob("old*"))
+
+
+@pytest.mark.parametrize("kind", ["vtt", "srt"])
+def test_an_emptied_file_begins_anew_without_zeros_in_front(tmp_path, kind):
+    path = tmp_path / "a"
+    writer = EventFile(str(path), kind)
+    writer.write(spoken(words("hello"), final=True))
+    os.truncate(path, 0)  # logrotate's copytruncate
+    writer.write(spoken(words("again", start=5.0), segment=2, final=True))
+    writer.close()
+    assert "\0" not in path.read_text()
+    assert "again" in path.read_text()
+    assert path.read_text().startswith("WEBVTT") == (kind == "vtt")
+
+
+def test_a_folder_that_is_deleted_is_said_and_written_when_it_is_there_again(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    clock, said_of = [0.0], []
+    sinks = Sinks(OutputSettings(jsonl=str(folder / "a.jsonl")), ["kitchen"], clock=lambda: clock[0])
+    sinks.tell_of_trouble(lambda state, detail: said_of.append((state, detail)))
+    sinks.begin()
+    sinks.write(said("kitchen", "one"))
+    shutil.rmtree(folder)
+    sinks.write(said("kitchen", "two"))
+    assert said_of[-1][0] == "degraded"
+    assert "No such file" in said_of[-1][1]
+    folder.mkdir()
+    clock[0] += 60.0
+    sinks.write(said("kitchen", "three"))
+    assert said_of[-1] == ("listening", "")
+    sinks.close()
+    assert not sinks.failed
+    assert [json.loads(line)["text"] for line in (folder / "a.jsonl").read_text().splitlines()] == ["two", "three"]

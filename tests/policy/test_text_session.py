@@ -339,6 +339,18 @@ def test_speech_without_a_word_is_unclear():
     assert session.end(97000) == []
 
 
+def test_a_segment_begins_where_what_is_unclear_does_though_words_follow():
+    session = listening(Settings())
+    assert session.close(SegmentClosed(72_000, 64_000)) == []
+    session.open(SegmentOpened(80_000, 76_000))
+    for end_s in (4.5, 5.0, 5.5, 6.0):
+        session.hear(hop(end_s))
+    changes = session.step(hypothesis([word("one", 80_000, 88_000)]), 96_000, None)
+    changes += session.close(SegmentClosed(100_000, 96_000)) + session.end(110_000)
+    assert changes[-1].text.startswith("one")
+    assert {(change.start_sample, change.unclear) for change in changes} == {(0, ((0, 64_000),))}
+
+
 def test_a_short_noise_without_a_word_is_nothing():
     session = TextSession(Settings(), MODEL)
     session.open(SegmentOpened(960, 0))

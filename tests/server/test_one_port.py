@@ -130,6 +130,7 @@ def test_pages_sockets_and_requests_with_a_body(served, pieces):
         (post(FORM % ("x" * 70_000)), 400),
         (post(FORM % "yaml"), 400),
         (post((FORM % "json").replace("sound", "s" * 2_000_000)), 413),
+        (post(FORM % "json").replace("\r\n", "\r\nContent-Encoding: gzip\r\n", 1), 400),  # and it is not
     ],
 )
 def test_what_is_wrong_is_said_in_openais_form(served, request_text, status):

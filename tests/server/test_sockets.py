@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,21 @@ def test_head_gets_the_headers_of_get_and_other_methods_405(serve):
 )
 def test_what_is_no_request_gets_400(serve, text):
     assert asked(serve(), text)[0].startswith("HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Content-Length: 5\r\n\r\nhello",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        "\r\nGET / HTTP/1.1\r\nHost: localhost\r\n",
+    ],
+)
+def test_what_stands_behind_a_request_is_not_looked_at(serve, more):
+    """A body, or the next request: the first is answered, and the connection closed."""
+    head, body = asked(serve(), request("GET", "/healthz", more))
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert body == b'{"status":"ok"}\n'
 
 
 def test_a_request_that_comes_byte_by_byte_is_understood(serve):
@@ -200,6 +216,57 @@ def test_a_sender_that_is_refused_while_it_sends_reads_why(serve):
                 sender.send(bytes(32_000))
         assert closed(sender) == (1013, "full: this machine carries 2 streams; try in 30 s")
 
+
+def test_a_sender_that_is_refused_gives_its_place_back_whatever_it_sent_meanwhile(serve, monkeypatch):
+    monkeypatch.setattr(sockets, "CLOSE_S", 60.0)
+
+    def full(start: IngestStart) -> IngestSink:
+        raise IngestFullError("full: this machine carries 2 streams; try in 30 s")
+
+    server = serve(Actions(open_ingest=full))
+    raw = socket.create_connection(("127.0.0.1", server.port))
+    with connect(f"ws://127.0.0.1:{server.port}/ingest", sock=raw, compression=None, close_timeout=60) as sender:
+        with contextlib.suppress(ConnectionClosed):
+            sender.send(START)
+            for _ in range(20):
+                sender.send(bytes(3200))
+        raw.settimeout(10)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                sender.recv(10)  # TimeoutError: the connection is still open
+        assert sender.close_code == 1013
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_after_a_pause_of_the_whole_program_clients_are_not_closed_for_their_silence(tmp_path):
+    """As on a machine or in a container that was paused."""
+    program = subprocess.Popen([sys.executable, "-c", PAUSED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    port = int(program.stdout.readline())
+    with program, connect(f"ws://127.0.0.1:{port}/ws", compression=None) as viewer:
+        assert "hello" in viewer.recv(10)
+        for _ in range(3):
+            program.send_signal(signal.SIGSTOP)
+            time.sleep(2.5)  # longer than a client may be silent
+            program.send_signal(signal.SIGCONT)
+            viewer.send('{"type":"ping"}')
+            while "pong" not in viewer.recv(10):
+                pass
+        program.communicate("")
+
+
+PAUSED = """
+import sys
+from streamer.server import sockets
+from streamer.server.websocket import ServerThread
+from streamer.settings.server import ServerSettings
+sockets.PING_S, sockets.SILENT_S = 0.5, 2.0
+server = ServerThread(ServerSettings(port=0))
+server.start()
+print(server.port, flush=True)
+sys.stdin.read()
+server.stop()
+"""
 
 FEW_FILES = """
 import logging, resource, sys

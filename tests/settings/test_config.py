@@ -78,6 +78,12 @@ def test_files_then_overrides_then_options(tmp_path):
     ("text", "says"),
     [
         ("window: [", "not valid YAML at line"),
+        (
+            "alerts:\n  rules: []\nmodel: {name: nano}\nalerts:\n  rules: []\n",
+            "at line 4: alerts stands here and at line 1",
+        ),
+        ("model: {name: nano, head: none, name: base}", "at line 1: name stands here and at line 1"),
+        ("server: {token: 12345678}", "server.token: input should be a valid string; YAML reads it as one in quotes"),
         ("- a\n- b\n", "must be a mapping"),
         ("window: {hop_s: 9}", "a.yaml: window.hop_s: must be"),
     ],

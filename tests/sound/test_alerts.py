@@ -323,6 +323,14 @@ def test_each_change_of_a_sounds_state_is_logged(caplog):
     ]
 
 
+def test_a_smoke_alarms_pattern_raises_it_while_a_siren_alert_stands():
+    alerts = AlertEngine()
+    changes = run(alerts, range(1, 16), lambda second: {SIREN: 0.8}, sweeping)
+    assert states(changes) == [("siren", "raised")]
+    both = (*sweeping(16), *t3(CadencePhase.SOUNDING, 9, 15.8, 16, PLAIN_SCORE).cadence)
+    assert states(alerts.step(judged(16, {SIREN: 0.8}, cadence=both))) == [("smoke_alarm", "raised")]
+
+
 def test_flapping_at_the_threshold_is_one_alert():
     changes = run(engine(SIREN_RULE), range(1, 120), lambda second: {SIREN: 0.52 if second % 2 else 0.48})
     assert states(changes) == [("s", "raised")]
