@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from streamer.audio.files import read_audio
+from streamer.audio.fine_spectrum import fine_spectrum
 from streamer.errors import InputError
 from streamer.model.choice import load_model
 from streamer.model.own_sounds import JUDGED_STEPS, bundled_background
@@ -99,6 +100,10 @@ def backdrop(size, beds, kind, random):
 def measure(name, third, count, backgrounds=None):
     model = load_model(name, head=None)
     encode, background = encoder_of(model), bundled_background(model, backgrounds)
+
+    def vectors_of(window):
+        return background.vectors(encode(window), fine_spectrum(window))
+
     files = recordings(third)
     mine = chosen(files, count)
     beds = {
@@ -115,7 +120,7 @@ def measure(name, third, count, backgrounds=None):
         samples = read_audio(str(path))[: 60 * RATE]
         seconds += len(samples) / RATE if len(samples) < 10 * RATE else len(samples) // (10 * RATE) * 10.0
         samples = np.pad(samples, (0, -len(samples) % (10 * RATE))) if len(samples) < 10 * RATE else samples
-        others += [(path, kind, background.vectors(encode(window))) for window in scene_windows(samples)]
+        others += [(path, kind, vectors_of(window)) for window in scene_windows(samples)]
     print(f"{len(others)} windows, {seconds / 3600:.2f} h of other sounds", flush=True)
     rows = []
     for path in mine:
@@ -145,7 +150,7 @@ def measure(name, third, count, backgrounds=None):
                 end = second * RATE
                 if end - at < 0.15 * RATE:
                     continue
-                vectors = background.vectors(encode(samples[end - 10 * RATE : end]))
+                vectors = vectors_of(samples[end - 10 * RATE : end])
                 if sound.logits(vectors[-JUDGED_STEPS:]).max() >= sound.threshold:
                     delays.append((end - at) / RATE)
                     break

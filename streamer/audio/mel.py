@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
 
+from streamer.audio.fine_spectrum import Spectrum, fine_spectrum
 from streamer.events import SAMPLE_RATE
 
 HOP_SAMPLES: int = HOP_LENGTH  # 160: a mel frame every 10 ms
@@ -115,6 +116,11 @@ class MelFrames:
         self._copy_kept(energies, start_sample // HOP_LENGTH, left, right)
         torch.maximum(energies, energies.max() - _DYNAMIC_RANGE, out=energies)
         return energies.add_(4.0).div_(4.0)
+
+    def fine_spectrum(self, start_sample: int, end_sample: int) -> Spectrum:
+        """`streamer.audio.fine_spectrum` of the samples [start_sample, end_sample), of which older ones may be gone."""
+        first = max(start_sample - self._start, 0)
+        return fine_spectrum(self._samples[first : max(end_sample - self._start, 0)])
 
     def _checked(self, start_sample: int, end_sample: int, total_frames: int | None) -> NDArray[np.float32]:
         if start_sample % HOP_LENGTH:

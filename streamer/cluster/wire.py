@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from streamer.audio.fine_spectrum import Spectrum
 from streamer.audio.mel import HOP_SAMPLES, WINDOW_FRAMES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import StepRequest, StepResult
 from streamer.model.engine import Padding
+from streamer.model.own_sounds import judged_from
 from streamer.runtime.offline import TapTrack, WindowRequest, WindowResult
 
 HALF_FFT_SAMPLES = 200  # so far a mel frame reaches to either side of its centre
@@ -31,12 +33,14 @@ class SentWindow:
 
     `values` [n_mels, frames]: the log-mel, int16 (the bits of `dtype`) or float32; its last column stands for all that
     follow up to `total_frames`. Nothing [0, 0] for a window that is too short to be heard.
+    `spectrum` [steps, BANDS]: the fine spectrum of its end, for sounds of one's own; None: no sounds are judged.
     """
 
     request: StepRequest
     values: NDArray[Any]
     total_frames: int
     dtype: torch.dtype
+    spectrum: Spectrum | None = None
 
     @classmethod
     def of(cls, mel: MelFrames, request: StepRequest, padding: Padding, dtype: torch.dtype) -> "SentWindow":
@@ -53,9 +57,10 @@ class SentWindow:
             samples = request.end_sample - request.start_sample
             found = found[:, : (samples + HALF_FFT_SAMPLES - 1) // HOP_SAMPLES + 2]
         found = found.contiguous()
-        if dtype == torch.float32:
-            return cls(request, found.numpy(), frames.total, dtype)
-        return cls(request, found.to(dtype).view(torch.int16).numpy(), frames.total, dtype)
+        values = found.numpy() if dtype == torch.float32 else found.to(dtype).view(torch.int16).numpy()
+        judged = max(request.tag_spans_s, default=0.0) > 0
+        spectrum = mel.fine_spectrum(judged_from(request), request.end_sample) if judged else None
+        return cls(request, values, frames.total, dtype, spectrum)
 
     def mel(self) -> Tensor:
         """The whole log-mel, float32 [n_mels, total_frames]."""
@@ -80,6 +85,13 @@ class SentMel:
         if total_frames not in (None, mel.shape[1]):
             raise ValueError(f"{total_frames} frames are wanted, {mel.shape[1]} were sent")
         return mel
+
+    def fine_spectrum(self, start_sample: int, end_sample: int) -> Spectrum:
+        """As `MelFrames.fine_spectrum`, of what was sent. Raises ValueError: something else is asked for."""
+        request, spectrum = self.sent.request, self.sent.spectrum
+        if spectrum is None or (start_sample, end_sample) != (judged_from(request), request.end_sample):
+            raise ValueError(f"the fine spectrum of [{start_sample}, {end_sample}) was not sent")
+        return spectrum
 
 
 @dataclass(frozen=True, slots=True)

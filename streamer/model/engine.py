@@ -18,6 +18,7 @@ from torch.nn import functional
 from whisper.audio import HOP_LENGTH
 from whisper.utils import compression_ratio
 
+from streamer.audio.fine_spectrum import Spectrum
 from streamer.audio.mel import FRAMES_PER_SECOND, MIN_WINDOW_SAMPLES, MelFrames
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events import FRAME_SAMPLES, SAMPLE_RATE
@@ -30,7 +31,7 @@ from streamer.model.decoding.search import AudioWindow, Decoded, GreedySearch
 from streamer.model.graphs import buckets_up_to
 from streamer.model.memory import device_failed, within_memory
 from streamer.model.outline import ModelOutline
-from streamer.model.own_sounds import SPAN_S, OwnLayer
+from streamer.model.own_sounds import SPAN_S, OwnLayer, judged_from
 from streamer.model.whisper import MIN_FRAMES, PASS_FRAMES, STEP_SAMPLES, Model, span_steps
 
 Context = Literal["auto", "padded", "fit"]
@@ -41,6 +42,9 @@ class WindowMel(Protocol):
 
     def window(self, start_sample: int, end_sample: int, total_frames: int | None = None) -> Tensor:
         """As `MelFrames.window`."""
+
+    def fine_spectrum(self, start_sample: int, end_sample: int) -> Spectrum:
+        """As `MelFrames.fine_spectrum`, for the last JUDGED_STEPS of the window."""
 
 
 Work = tuple[MelFrames, StepRequest]
@@ -259,7 +263,9 @@ class Engine:
         """Judge every span of every window; those of one length together. And what is like sounds of one's own."""
         for window in windows if self.own else ():
             if window.taps is not None and self.own:
-                window.own = self.own.scores(window.taps, window.request.end_sample)
+                end = window.request.end_sample
+                spectrum = window.mel.fine_spectrum(judged_from(window.request), end)
+                window.own = self.own.scores(window.taps, spectrum, end)
         if self.model.head is None:
             return
         due: dict[int, list[_Window]] = defaultdict(list)

@@ -1,6 +1,9 @@
-"""Sounds of one's own: a logistic layer for each, on the taps of the encoder pass that there is anyway.
+"""Sounds of one's own: a logistic layer for each, on the taps of the encoder pass that there is anyway, and on pitches.
 
-    taps [layers, steps, d] ── projection ──► unit vectors [steps, k] ── weight, bias ──► a logit for each 0.4 s
+    taps [layers, steps, d] ── projection ──► unit vectors [steps, k] ──┐
+    samples ── fine spectrum ──► unit vectors [steps, BANDS] ───────────┴─ weight, bias ──► a logit for each 0.4 s
+
+The taps know the sort of a sound; which of its sort it is, its partials tell (`streamer.audio.fine_spectrum`).
 
 The projection comes with Streamer for each encoder (`data/own_sounds/NAME.npz`, made by `streamer train own-sounds`):
 directions in which sounds differ and the same sound elsewhere does not (linear discriminant analysis, Fisher 1936).
@@ -9,6 +12,7 @@ learned: `streamer.training.own_sounds`.
 
 What is kept of a sound (`OwnSoundFiles`) is the layer, no audio. It means something only to the encoder that it was
 learned with, which is told by its LayerNorms: neither precision nor file format nor a context adapter changes those.
+Layers that were learned before there was a fine spectrum have k weights and go on with the taps alone.
 """
 
 import hashlib
@@ -24,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from streamer.audio.fine_spectrum import Spectrum
 from streamer.errors import CheckpointError, InputError, UsageError
 from streamer.events import Severity
-from streamer.events.plans import OwnScore
+from streamer.events.plans import OwnScore, StepRequest
 from streamer.model.whisper import STEP_SAMPLES, Model
 from streamer.settings.own_sounds import stored_name
 
@@ -46,7 +51,8 @@ Packed = NDArray[np.int8]
 class Background:
     """What comes with Streamer for one encoder. `mean` [layers * d], `projection` [layers * d, k].
 
-    `others`: packed unit vectors [windows, steps, k] of consecutive steps of other sounds and speech.
+    `others`: packed unit vectors [windows, steps, k] of consecutive steps of other sounds and speech, and `spectra`
+    [windows, steps, BANDS] their fine spectra in whole decibels.
     """
 
     encoder: str
@@ -54,30 +60,45 @@ class Background:
     mean: Vectors
     projection: Vectors
     others: Packed
+    spectra: Packed
 
     @property
     def hours(self) -> float:
         """How much other sound there is."""
         return float(self.others.shape[0] * self.others.shape[1] * STEP_SAMPLES / 16_000 / 3600)
 
-    def vectors(self, taps: Vectors) -> Vectors:
+    def vectors(self, taps: Vectors, spectrum: Spectrum) -> Vectors:
+        """Two unit vectors side by side [steps, k + BANDS]: of taps [layers, steps, d], of a spectrum [steps, BANDS].
+
+        Both end together; of the longer one the beginning is left out.
+        """
+        directions, pitches = self.directions(taps), pitch_vectors(spectrum)
+        steps = min(len(directions), len(pitches))
+        return np.concatenate([directions[len(directions) - steps :], pitches[len(pitches) - steps :]], axis=1)
+
+    def directions(self, taps: Vectors) -> Vectors:
         """Unit vectors [steps, k] of taps [layers, steps, d]."""
         rows = taps.transpose(1, 0, 2).reshape(taps.shape[1], -1)
         found = (rows - self.mean) @ self.projection
         unit: Vectors = found / (np.linalg.norm(found, axis=1, keepdims=True) + 1e-6)
         return unit
 
+    def other_vectors(self) -> Vectors:
+        """As `vectors`, of the other sounds: [windows, steps, k + BANDS]."""
+        return np.concatenate([unpack(self.others), pitch_vectors(self.spectra.astype(np.float32))], axis=-1)
+
     def write(self, path: Path) -> None:
         """Write the file that `read_background` reads."""
         facts = json.dumps({"encoder": self.encoder, "model": self.model})
         half = {"mean": self.mean.astype(np.float16), "projection": self.projection.astype(np.float16)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, facts=np.array(facts), others=self.others, **half)  # type: ignore[arg-type]
+        rest = {"others": self.others, "spectra": self.spectra}
+        np.savez_compressed(path, facts=np.array(facts), **rest, **half)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSound:
-    """One sound: the layer `weight` [k], `bias` that was learned from so many `clips` with a model and its encoder.
+    """One sound: the layer `weight` [k + BANDS], `bias`, learned from so many `clips` with a model and its encoder.
 
     A run of `run` steps sounds like it from a mean logit of `threshold` on. `false_hours`, `false_alarms`: so much
     other sound layers were tried on that neither they nor their thresholds were made from, and how often they took
@@ -99,8 +120,9 @@ class OwnSound:
     recall: float
 
     def logits(self, vectors: Vectors) -> Vectors:
-        """Mean logits over each run of steps, [..., steps - run + 1], for vectors [..., steps, k]."""
-        return run_means(vectors @ self.weight + np.float32(self.bias), min(self.run, vectors.shape[-2]))
+        """Mean logits over each run of steps, [..., steps - run + 1], for vectors [..., steps, k + BANDS]."""
+        known = vectors[..., : len(self.weight)]
+        return run_means(known @ self.weight + np.float32(self.bias), min(self.run, vectors.shape[-2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +132,12 @@ class OwnLayer:
     background: Background
     sounds: tuple[OwnSound, ...]
 
-    def scores(self, taps: Tensor, end_sample: int) -> tuple[OwnScore, ...]:
-        """What the last JUDGED_STEPS of taps [layers, steps, d], which end at a sample, sound like."""
-        vectors = self.background.vectors(taps[:, -JUDGED_STEPS:].float().cpu().numpy())
+    def scores(self, taps: Tensor, spectrum: Spectrum, end_sample: int) -> tuple[OwnScore, ...]:
+        """What the last JUDGED_STEPS of taps [layers, steps, d] sound like, which end at a sample.
+
+        `spectrum` [steps, BANDS]: the fine spectrum of as many, or of all there are.
+        """
+        vectors = self.background.vectors(taps[:, -JUDGED_STEPS:].float().cpu().numpy(), spectrum)
         found = []
         for sound in self.sounds:
             logits = sound.logits(vectors)
@@ -121,6 +146,11 @@ class OwnLayer:
             score = 1 / (1 + float(np.exp(sound.threshold - logits[best])))
             found.append(OwnScore(sound.name, score, max(0, start), start + sound.run * STEP_SAMPLES))
         return tuple(found)
+
+
+def judged_from(request: StepRequest) -> int:
+    """The first sample of what of a window is judged, on the grid of its end."""
+    return max(request.start_sample, request.end_sample - JUDGED_STEPS * STEP_SAMPLES)
 
 
 def encoder_identity(model: Model) -> str:
@@ -156,9 +186,16 @@ def read_background(content: bytes, name: str) -> Background:
         with np.load(io.BytesIO(content)) as stored:
             facts = json.loads(str(stored["facts"]))
             mean, projection = (stored[key].astype(np.float32) for key in ("mean", "projection"))
-            return Background(facts["encoder"], facts["model"], mean, projection, stored["others"])
+            return Background(facts["encoder"], facts["model"], mean, projection, stored["others"], stored["spectra"])
     except (ValueError, KeyError, OSError, EOFError) as error:
         raise CheckpointError(f"{name}: is no background of own sounds: {error}") from None
+
+
+def pitch_vectors(spectra: Spectrum) -> Vectors:
+    """Unit vectors [..., BANDS] of fine spectra [..., BANDS]; of what has no pitch, nearly nothing."""
+    found = spectra - spectra.mean(-1, keepdims=True)
+    unit: Vectors = found / (np.linalg.norm(found, axis=-1, keepdims=True) + np.float32(0.025))
+    return unit
 
 
 def run_means(logits: Vectors, run: int) -> Vectors:

@@ -26,6 +26,7 @@ SOUNDING_DB = 22.0  # so far below its loudest 20 ms a clip still sounds
 ABOVE_FLOOR_DB = 5.0  # and so far above its own noise
 SNR_DB = (4.0, 35.0)  # of the sound over what it is mixed with
 LEVEL_DBFS = (-45.0, -12.0)  # of its loudest 20 ms
+DRIFT = 0.004  # of the pitch, up and down: the same bell on another day
 TALK = 0.5  # the share of windows in which somebody talks over it
 MUSIC = 0.15  # and in which music plays
 
@@ -71,8 +72,11 @@ def moment_of(samples: Audio, name: str) -> Moment:
     return Moment(samples[first * FRAME : last * FRAME].astype(np.float32), active[first:last])
 
 
-def scenes(moment: Moment, count: int, random: np.random.Generator) -> Iterator[Scene]:
-    """So many windows in which it happens, each in another way; the last of several repetitions near the end."""
+def scenes(moment: Moment, count: int, random: np.random.Generator, drift: float = DRIFT) -> Iterator[Scene]:
+    """So many windows in which it happens, each in another way; the last of several repetitions near the end.
+
+    `drift`: by what share it is at most faster or slower.
+    """
     size = round(WINDOW_S * SAMPLE_RATE)
     for _ in range(count):
         samples = _background(size, random)
@@ -82,7 +86,7 @@ def scenes(moment: Moment, count: int, random: np.random.Generator) -> Iterator[
         gap = length + int(random.integers(round(1.6 * SAMPLE_RATE), 3 * SAMPLE_RATE))
         level = _loudest(samples) * 10 ** (random.uniform(*SNR_DB) / 20)
         while end > round(0.5 * SAMPLE_RATE):
-            heard = _elsewhere(moment.samples, random)
+            heard = _elsewhere(moment.samples, random, drift)
             start = end - length
             low, high = max(0, start), min(size, start + len(heard))
             samples[low:high] += level / _loudest(heard) * heard[low - start : high - start]
@@ -94,18 +98,23 @@ def scenes(moment: Moment, count: int, random: np.random.Generator) -> Iterator[
 
 
 def _by_steps(active: NDArray[np.bool_], whole: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which steps sound (half of their frames do, or half of the sound lies in them), and which are well away."""
+    """Which steps sound, and which are well away from those.
+
+    Half of the frames of a step do, or half of the sound lies in it; where no step has so much, as with quick barks, a
+    third of the frames.
+    """
     per_step = STEP_SAMPLES // FRAME
     steps = len(active) // per_step
     share = active[len(active) - steps * per_step :].reshape(steps, per_step).sum(1)
-    sounds = share >= min(per_step / 2, max(2, whole / 2))
+    enough = min(per_step / 2, max(2, whole / 2))
+    sounds = share >= (enough if share.max() >= enough else per_step / 3)
     near = np.convolve(share > 0, np.ones(5), "same") > 0
     return sounds, ~near
 
 
-def _elsewhere(samples: Audio, random: np.random.Generator) -> Audio:
+def _elsewhere(samples: Audio, random: np.random.Generator, drift: float = DRIFT) -> Audio:
     """The sound from another place: a room's echo, another microphone, a little faster or slower."""
-    rate = random.uniform(0.985, 1.015)
+    rate = random.uniform(1 - drift, 1 + drift)
     places = np.arange(0, len(samples) - 1, rate)
     moved = np.interp(places, np.arange(len(samples)), samples)
     reverb_s = random.uniform(0.1, 0.6)

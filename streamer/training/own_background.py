@@ -2,12 +2,13 @@
 
 Each sound recording happens in a few scenes, as clips do when they are learned. Directions are kept in which recordings
 differ and the scenes of one do not: linear discriminant analysis on the taps of all layers (Fisher 1936; as for the
-vectors of speakers, Dehak et al. 2011). The rest is cut into windows of 10 s as they are.
+vectors of speakers, Dehak et al. 2011). Exact pitches may differ there: the fine spectrum tells those. The rest is cut
+into windows of 10 s as they are.
 """
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from streamer.audio.files import read_audio
+from streamer.audio.fine_spectrum import fine_spectrum
 from streamer.errors import InputError
 from streamer.model.own_sounds import Background, Vectors, encoder_identity, pack
 from streamer.model.whisper import Model
-from streamer.training.moments import moment_of, scenes
+from streamer.training.moments import Audio, moment_of, scenes
 from streamer.training.own_sounds import Encode, Tell, encoder_of, scene_windows
 
 DIMENSIONS = 128
 RIDGE = 0.1  # of the scatter within recordings, whose mean variance is 1
 SCENES = 2  # of each recording of a sound
+DRIFT = 0.015  # of the pitch between scenes
 LONGEST_S = 60.0  # of one recording among the other sounds
 
 
@@ -55,18 +58,24 @@ def make(model: Model, recordings: Sequence[Recording], windows: int, tell: Tell
             within.append(found - found.mean(0))
         if place % 20 == 0:
             tell(f"scenes of recording {place + 1}")
-    others = _others(recordings, windows, encode, random, tell)
+    cut = _others(recordings, windows, random)
+    encoded = []
+    for window in cut:
+        encoded.append(_rows(encode(window)))
+        if len(encoded) % 50 == 0:
+            tell(f"window {len(encoded)} of {len(cut)} of other sounds")
+    others = np.stack(encoded)
     rows = others.reshape(-1, others.shape[-1])
     mean, spread = rows.mean(0), rows.std(0) + 1e-6
     projection = _discriminants(
         (np.stack(kinds) - mean) / spread, np.concatenate(within) / spread, (rows - mean) / spread
     )
-    made = Background(
-        encoder_identity(model), model.name, mean, projection / spread[:, None], np.zeros((0, 0, 0), np.int8)
-    )
+    none = np.zeros((0, 0, 0), np.int8)
+    made = Background(encoder_identity(model), model.name, mean, projection / spread[:, None], none, none)
     taps = others.reshape(*others.shape[:2], model.dims.n_audio_layer, model.dims.n_audio_state)
-    packed = [pack(made.vectors(window.transpose(1, 0, 2))) for window in taps]
-    return Background(made.encoder, made.model, made.mean, made.projection, np.stack(packed))
+    packed = np.stack([pack(made.directions(window.transpose(1, 0, 2))) for window in taps])
+    spectra = np.stack([np.round(fine_spectrum(window)).astype(np.int8) for window in cut])
+    return replace(made, others=packed, spectra=spectra)
 
 
 def _scene_taps(path: Path, encode: Encode, random: np.random.Generator) -> Vectors:
@@ -76,27 +85,19 @@ def _scene_taps(path: Path, encode: Encode, random: np.random.Generator) -> Vect
     except InputError:
         return np.zeros((0, 0), np.float32)
     found = []
-    for scene in scenes(moment, SCENES, random):
+    for scene in scenes(moment, SCENES, random, DRIFT):
         taps = encode(scene.samples)
         found.append(_rows(taps)[-len(scene.sounds) :][scene.sounds[-taps.shape[1] :]])
     return np.concatenate(found)
 
 
-def _others(
-    recordings: Sequence[Recording], windows: int, encode: Encode, random: np.random.Generator, tell: Tell
-) -> Vectors:
-    """Taps [windows, steps, layers * d] of windows drawn from all recordings, one behind the other."""
+def _others(recordings: Sequence[Recording], windows: int, random: np.random.Generator) -> list[Audio]:
+    """Windows of 10 s drawn from all recordings, one behind the other."""
     longest = round(LONGEST_S * 16_000)
     order = random.permutation(len(recordings))
     samples = np.concatenate([read_audio(str(recordings[place].path))[:longest] for place in order])
     cut = list(scene_windows(samples))
-    chosen = sorted(random.permutation(len(cut))[:windows])
-    found = []
-    for place in chosen:
-        found.append(_rows(encode(cut[place])))
-        if len(found) % 50 == 0:
-            tell(f"window {len(found)} of {len(chosen)} of other sounds")
-    return np.stack(found)
+    return [cut[place] for place in sorted(random.permutation(len(cut))[:windows])]
 
 
 def _rows(taps: Vectors) -> Vectors:

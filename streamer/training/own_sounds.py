@@ -1,23 +1,26 @@
 """Learning a sound of one's own from a few clips of it, in a minute on a CPU; the encoder stays as it is.
 
-    clip ─► moment ─► scenes (other rooms, levels, talk over it) ─► encoder ─► vectors of its steps ┐
-                                               vectors of the hour of other sounds that comes along ┴► logistic layer
+    clip ─► moment ─► scenes (other rooms, levels, talk over it) ─► encoder, pitches ─► vectors of its steps ┐
+                                                        vectors of the hour of other sounds that comes along ┴► layer
 
-The threshold is placed by cross-validation over the other sounds: a layer that was taught half of them is tried on the
-rest. People are told how often clips are recognised that were left out, and what is taken for the sound in one half of
-the others with the threshold that the other half places.
+The threshold is placed by cross-validation: above what a layer that was taught half of the other sounds makes of the
+rest, and at a share of what a layer that was taught the other clips makes of one that was left out. People are told how
+often such clips are recognised, and what is taken for the sound in one half of the others with the threshold that the
+other half places.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from streamer.audio.fine_spectrum import fine_spectrum
 from streamer.audio.mel import FRAMES_PER_SECOND, MelFrames
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE, Severity
-from streamer.model.own_sounds import Background, OwnSound, Vectors, run_means, unpack
+from streamer.model.own_sounds import Background, OwnSound, Vectors, run_means
 from streamer.model.whisper import MIN_FRAMES, Model
 from streamer.training.moments import WINDOW_S, Audio, Scene, moment_of, scenes
 
@@ -31,6 +34,7 @@ CONFIRMING_STEPS = 3  # most steps (0.4 s) that are judged together: half of wha
 OUTLIERS = 2  # windows among the other sounds that may be the very same sound
 MARGIN = 1.0  # of the threshold above the next, in logits
 LEAST_THRESHOLD = 1.5
+SHARE = 0.3  # of the logit that a left-out clip reaches in half of its scenes: the threshold is no lower
 ALIKE = 0.5  # the least share of a left-out clip's scenes in which the others recognise it
 
 Encode = Callable[[Audio], Vectors]
@@ -39,10 +43,28 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A fitted layer."""
+    """A fitted layer: `weight` [k]."""
 
     weight: Vectors
     bias: float
+
+    def logits(self, vectors: Vectors) -> Vectors:
+        """One for each step, [..., steps], of vectors [..., steps, k]."""
+        found: Vectors = vectors @ self.weight + np.float32(self.bias)
+        return found
+
+    def best(self, windows: Vectors, run: int) -> Vectors:
+        """The best mean logit over a run of so many steps, [windows], of windows [windows, steps, k]."""
+        found: Vectors = run_means(self.logits(windows), run).max(-1)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """One clip in its scenes: vectors [scenes, steps, k], and in which steps it sounds [scenes, steps]."""
+
+    vectors: Vectors
+    sounds: NDArray[np.bool_]
 
 
 def encoder_of(model: Model) -> Encode:
@@ -75,25 +97,26 @@ def learn(
 ) -> OwnSound:
     """The sound of clips (label, samples). Raises InputError where one is silent, or unlike the others."""
     random = np.random.default_rng(len(clips))
-    vectors = []
+    taught = []
     for place, (label, samples) in enumerate(clips):
         moment = moment_of(samples, label)
         tell(f"clip {place + 1} of {len(clips)}: {label}, {len(moment.samples) / SAMPLE_RATE:.1f} s of sound")
-        sounding = [_sounding(scene, encode, background) for scene in scenes(moment, SCENES, random)]
-        vectors.append(np.concatenate(sounding))
-        if len(vectors[-1]) == 0:
+        taught.append(_in_scenes(scenes(moment, SCENES, random), encode, background))
+        if not taught[-1].sounds.any():
             raise InputError(f"{label}: sounds too briefly at a time to be recognised again")
-    per_scene = float(np.mean([len(clip) for clip in vectors])) / SCENES
-    run = int(np.clip(round(per_scene / 4), 1, CONFIRMING_STEPS))
-    others = unpack(background.others)
-    layer = _fit(np.concatenate(vectors), others.reshape(-1, others.shape[-1]))
-    tails = []
-    for part in (slice(0, None, 2), slice(1, None, 2)):
-        taught_on = np.delete(others, np.arange(len(others))[part], axis=0)
-        half = _fit(np.concatenate(vectors), taught_on.reshape(-1, others.shape[-1]))
-        tails.append(run_means(others[part] @ half.weight + np.float32(half.bias), run).max(-1))
-    threshold = _threshold(np.concatenate(tails), OUTLIERS)
-    halves = [(_threshold(tail, OUTLIERS // 2), other) for tail, other in (tails, tails[::-1])]
+    own = [clip.vectors[clip.sounds] for clip in taught]
+    run = int(np.clip(round(float(np.mean([len(clip) for clip in own])) / SCENES / 4), 1, CONFIRMING_STEPS))
+    others = background.other_vectors()
+    layer = _fit(np.concatenate(own), others)
+    tails = [_fit(np.concatenate(own), others[1 - part :: 2]).best(others[part::2], run) for part in (0, 1)]
+    without = [_fit(np.concatenate(own[:place] + own[place + 1 :]), others) for place in range(len(own))]
+    above = max(_above(np.concatenate(tails), OUTLIERS), LEAST_THRESHOLD)
+    left_out = [left.logits(clip) for left, clip in zip(without, own, strict=True)]
+    _refuse_unlike([float(np.mean(logits >= above)) for logits in left_out], [label for label, _ in clips])
+    reached = [left.best(clip.vectors, run)[clip.sounds.any(-1)] for left, clip in zip(without, taught, strict=True)]
+    least = max(SHARE * float(np.median(np.concatenate(reached))), LEAST_THRESHOLD)
+    threshold = max(above, least)
+    halves = [(max(_above(tail, OUTLIERS // 2), least), other) for tail, other in (tails, tails[::-1])]
     return OwnSound(
         name,
         severity,
@@ -106,40 +129,45 @@ def learn(
         run,
         false_alarms=sum(int((other >= placed).sum()) for placed, other in halves),
         false_hours=background.hours,
-        recall=_left_out(vectors, others, threshold, [label for label, _ in clips]),
+        recall=float(np.mean([np.mean(logits >= threshold) for logits in left_out])),
     )
 
 
-def _threshold(logits: Vectors, outliers: int) -> float:
+def _in_scenes(made: Iterable[Scene], encode: Encode, background: Background) -> _Clip:
+    vectors, sounds = [], []
+    for scene in made:
+        found = background.vectors(encode(scene.samples), fine_spectrum(scene.samples))
+        steps = min(len(found), len(scene.sounds))
+        vectors.append(found[-steps:])
+        sounds.append(scene.sounds[-steps:])
+    return _Clip(np.stack(vectors), np.stack(sounds))
+
+
+def _above(logits: Vectors, outliers: int) -> float:
     """Above the best logits of all windows of other sounds but so many, which may be the very same sound."""
-    return max(float(np.sort(logits)[-1 - outliers]) + MARGIN, LEAST_THRESHOLD)
+    return float(np.sort(logits)[-1 - outliers]) + MARGIN
 
 
-def _sounding(scene: Scene, encode: Encode, background: Background) -> Vectors:
-    """Vectors [n, k] of the steps of a scene in which it sounds."""
-    vectors = background.vectors(encode(scene.samples))
-    steps = min(len(vectors), len(scene.sounds))
-    return vectors[-steps:][scene.sounds[-steps:]]
-
-
-def _left_out(clips: Sequence[Vectors], others: Vectors, threshold: float, names: Sequence[str]) -> float:
-    """How much of each clip the others recognise, on the average. InputError where one is not like them."""
-    flat = others.reshape(-1, others.shape[-1])
-    shares = []
-    for place, clip in enumerate(clips):
-        rest = np.concatenate([other for number, other in enumerate(clips) if number != place])
-        layer = _fit(rest, flat)
-        shares.append(float(np.mean(clip @ layer.weight + layer.bias >= threshold)))
-    unlike = [place for place, share in enumerate(shares) if share < ALIKE]
-    if len(unlike) > 1:
+def _refuse_unlike(shares: Sequence[float], names: Sequence[str]) -> None:
+    """InputError where what the others taught recognises too small a share of some clips; it names them, if few."""
+    unlike = [name for share, name in sorted(zip(shares, names, strict=True)) if share < ALIKE]
+    if len(unlike) > max(1, len(names) / 2):
         raise InputError("the clips are not alike: give three to ten of the same sound, each with nothing else as loud")
+    if len(unlike) == 1:
+        raise InputError(f"{unlike[0]}: is unlike the other clips: leave it out, or give one of the same sound")
     if unlike:
-        raise InputError(f"{names[unlike[0]]}: is unlike the other clips: leave it out, or give one of the same sound")
-    return float(np.mean(shares))
+        rest = " and ".join(unlike[1:])
+        raise InputError(
+            f"{unlike[0]}: is unlike the other clips, and so is {rest}: leave them out, or give others of this sound"
+        )
 
 
-def _fit(own: Vectors, others: Vectors) -> _Layer:
-    """Logistic regression with a ridge, both sides of equal weight, by Newton's method (Bishop 2006, 4.3.3)."""
+def _fit(own: Vectors, windows: Vectors) -> _Layer:
+    """The layer that tells vectors [n, k] from those of windows of other sounds [windows, steps, k].
+
+    Logistic regression with a ridge, both sides of equal weight, by Newton's method (Bishop 2006, 4.3.3).
+    """
+    others = windows.reshape(-1, windows.shape[-1])
     nearness = np.argsort(-(others @ own.mean(0)))
     rest = nearness[HARD:]
     chosen = np.concatenate([nearness[:HARD], rest[:: max(1, len(rest) // EASY)]])

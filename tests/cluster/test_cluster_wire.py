@@ -10,11 +10,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from random_whisper import random_model
 
+from streamer.audio.fine_spectrum import BANDS
 from streamer.audio.mel import MelFrames
 from streamer.cluster.wire import Refused, SentMel, SentWindow
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine, Padding
+from streamer.model.own_sounds import Background, OwnLayer, OwnSound
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
 SECOND = 16_000
@@ -86,6 +88,24 @@ def test_a_window_that_is_too_short_crosses_without_mel(models):
     (found,) = Engine(models["variable"]).step([(SentMel(window), window.request)])
     assert found.hypothesis is not None
     assert not found.hypothesis.words
+
+
+def test_sounds_of_ones_own_are_judged_there_as_here(models):
+    model, mel = models["variable"], stream()
+    width, random = model.dims.n_audio_layer * model.dims.n_audio_state, np.random.default_rng(5)
+    projection = random.normal(size=(width, 8)).astype(np.float32)
+    none = np.zeros((0, 0, 0), np.int8)
+    background = Background("e", "m", np.zeros(width, np.float32), projection, none, none)
+    weight = random.normal(size=8 + BANDS).astype(np.float32)
+    bell = OwnSound("bell", "info", "e", "m", 3, weight, 0.0, 0.0, 1, 0, 1.0, 1.0)
+    engine = Engine(model, own=OwnLayer(background, (bell,)))
+    for end in (8_320, 4 * SECOND + 37, 11 * SECOND):
+        request = StepRequest(0, end, (1.0,))
+        window = sent(model, "fit", mel, request)
+        (here,), (there,) = engine.step([(mel, request)]), engine.step([(SentMel(window), window.request)])
+        assert here.own == there.own
+        assert len(here.own) == 1
+    assert sent(model, "fit", mel, StepRequest(0, SECOND, (), TASK)).spectrum is None
 
 
 def test_windows_that_cannot_be_are_refused_before_they_are_sent(models):

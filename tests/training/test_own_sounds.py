@@ -7,6 +7,7 @@ import pytest
 from chimes import RATE, chime, noise
 
 from streamer.audio.files import demo_path, read_audio
+from streamer.audio.fine_spectrum import fine_spectrum
 from streamer.errors import InputError
 from streamer.events import Alert, Sound
 from streamer.model.choice import load_model
@@ -79,6 +80,17 @@ def test_a_learned_bell_is_heard_and_speech_is_not():
     assert [(event.rule, event.state) for event in alerts] == [("my_bell", "raised"), ("my_bell", "cleared")]
 
 
+def test_another_bell_of_the_same_sort_is_not_taken_for_it():
+    _, background, encode = parts()
+
+    def most(*notes):
+        samples = np.concatenate([noise(1, 8), 0.5 * chime(77, notes=notes)])
+        return learned().logits(background.vectors(encode(samples), fine_spectrum(samples))).max()
+
+    assert most(1318.5, 1046.5, 784.0) > learned().threshold + 2
+    assert most(1480.0, 1174.7, 880.0) < learned().threshold
+
+
 def test_it_says_how_well_it_does():
     sound = learned()
     assert sound.clips == 4
@@ -94,8 +106,11 @@ def test_clips_that_differ_are_refused():
     different = [("bell", chime(1)), ("siren", 0.2 * siren), ("hum", hum), ("hiss", noise(3, 2, 0.1))]
     with pytest.raises(InputError, match="the clips are not alike"):
         learn("x", "info", different, encode, background)
-    with pytest.raises(InputError, match=r"siren: is unlike the other clips"):
-        learn("x", "info", [*((f"bell {n}", chime(n)) for n in range(3)), different[1]], encode, background)
+    bells = [(f"bell {n}", chime(n)) for n in range(3)]
+    with pytest.raises(InputError, match=r"siren: is unlike the other clips: leave it out"):
+        learn("x", "info", [*bells, different[1]], encode, background)
+    with pytest.raises(InputError, match=r"(siren|hiss): is unlike .* so is (siren|hiss): leave them out"):
+        learn("x", "info", [*bells, different[1], different[3]], encode, background)
 
 
 def test_clicks_are_refused():
