@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from streamer.bench.chaos.faults import END, FAULTS, KILL, missing, words_in
+from streamer.bench.chaos.faults import END, FAULTS, KILL, _is_well, missing, words_in
 from streamer.bench.chaos.program import Faults
 from streamer.bench.chaos.rounds import Round, _told, pieces, report, slopes
 from streamer.measure.invariants import must
@@ -19,6 +19,14 @@ def test_words_that_are_not_there_are_counted_in_their_order():
     assert missing(["a", "b"], []) == 2
     final = {"type": "transcript", "final": True, "words": [{"word": "good"}]}
     assert words_in([final | {"final": False}, final, {"type": "tags"}]) == ["good"]
+
+
+def test_a_slow_machine_is_no_fault_that_lasts():
+    slow = "4 s behind: captions come late, some tags are left out; the machine cannot keep up: text comes every 1 s"
+    states = [("listening", ""), ("degraded", f"{slow} instead of 0.5 s; a smaller --model helps")]
+    assert all(_is_well({"type": "status", "state": state, "detail": detail}) for state, detail in states)
+    for fault in ("the model has not answered for 3 s", f"the model has not answered for 3 s; {slow}"):
+        assert not _is_well({"type": "status", "state": "degraded", "detail": fault})
 
 
 def test_pieces_are_whole_and_end_quietly():

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ class Reader:
         """How many events came so far."""
         with self._came:
             return len(self.events)
+
+    def count_at(self, at_s: float) -> int:
+        """How many events had come at a time that `wait_for` gave, that one included."""
+        with self._came:
+            return bisect_right(self._at, at_s)
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool], since: int, timeout_s: float) -> float | None:
         """The time at which the first such event behind the first `since` came; None: none did in time."""

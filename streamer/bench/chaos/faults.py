@@ -29,6 +29,7 @@ LAG_S, RECOVER_S = 5.0, 30.0  # whatever happens, nobody is further behind, and 
 END_S = 6.0  # the program promises 5 s
 STALLED_S = 80.0  # a viewer that reads nothing and does not answer is closed before
 STRANGERS = 40
+SLOW = ("the machine cannot keep up", "captions come late, some tags are left out", "a smaller --model helps")
 
 Samples = NDArray[np.float32]
 
@@ -79,7 +80,7 @@ class World:
         must(told is not None, f"`degraded` with {said!r} comes")
         assert told is not None
         must(told - began_s <= TOLD_S, f"told within {TOLD_S:g} s", told - began_s)
-        back = self.reader.wait_for(lambda event: _status(event, "listening", ""), since, timeout_s)
+        back = self.reader.wait_for(_is_well, self.reader.count_at(told), timeout_s)
         must(back is not None, f"listening again within {timeout_s:g} s")
         assert back is not None
         return f"told after {told - began_s:.1f} s, listening after {back - began_s:.1f} s"
@@ -97,6 +98,15 @@ class Fault:
 
 def _status(event: dict[str, Any], state: str, said: str) -> bool:
     return event["type"] == "status" and event["state"] == state and said in event["detail"]
+
+
+def _is_well(event: dict[str, Any]) -> bool:
+    """Whether nothing but the machine's slowness is the matter, which the bench does not cause but may meet."""
+    if _status(event, "listening", ""):
+        return True
+    return _status(event, "degraded", "") and all(
+        part.endswith(SLOW) or part.startswith(SLOW) for part in event["detail"].split("; ")
+    )
 
 
 def _none(world: World) -> str:
@@ -148,11 +158,11 @@ def _disk(world: World) -> str:
     world.program.ask("disk", bytes=size + 100)
     told = world.reader.wait_for(lambda event: _status(event, "degraded", "cannot be written"), since, BACK_S)
     must(told is not None, "`degraded` with what cannot be written")
+    assert told is not None
     _check_lines(world.folder / "events.jsonl", torn=False)
     world.program.ask("none")
-    back = world.reader.wait_for(lambda event: _status(event, "listening", ""), since, 60)
+    back = world.reader.wait_for(_is_well, world.reader.count_at(told), 60)
     must(back is not None, "listening again when there is room")
-    assert told is not None
     assert back is not None
     return f"told after {told - began_s:.1f} s, written again after {back - began_s:.1f} s"
 
