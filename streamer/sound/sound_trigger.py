@@ -222,9 +222,14 @@ class SoundTrigger:
             self._signs.popleft()
 
     def _denied(self, at: int) -> bool:
-        """Whether the signal shows the pattern of another alarm, or did a moment ago."""
+        """Whether the signal shows the pattern of another alarm, or did a moment ago.
+
+        A tone that wavers says what the sound is not before it is taken for one; an alarm that stands goes on beside
+        the baby that it wakes.
+        """
+        stands = self.state is SoundState.CONFIRMED
         for state in self._patterns:
-            if state.kind.value in self.rule.unless:
+            if state.kind.value in self.rule.unless and not (stands and state.kind is CadenceKind.WAVER):
                 lasts = WAVER_SAMPLES if state.kind is CadenceKind.WAVER else DENIED_SAMPLES
                 self._denied_until = max(self._denied_until, state.last_sample + lasts)
         return bool(self.rule.unless) and at < self._denied_until

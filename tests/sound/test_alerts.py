@@ -276,7 +276,8 @@ def test_what_wavers_is_no_smoke_alarm_until_it_stops_for_three_seconds():
         return (sign(CadenceKind.WAVER, second),) if 3 <= second <= 10 else ()
 
     stood = run(engine(rule), range(1, 13), lambda second: {SMOKE: 0.9}, kettle)
-    assert [(change.state, change.at_sample // RATE) for change in stood] == [("raised", 1), ("cleared", 3)]
+    assert (stood[0].state, stood[0].at_sample) == ("raised", RATE)
+    assert "cleared" not in [change.state for change in stood]  # a baby cries beside it
     changes = run(engine(rule), range(3, 20), lambda second: {SMOKE: 0.9}, kettle)
     assert states(changes) == [("s", "raised")]
     assert changes[0].at_sample == 13 * RATE
