@@ -381,8 +381,8 @@ class TextSession:
             return []
         if segment.number is None:
             segment.number, self._numbers = self._numbers, self._numbers + 1
-            begins = [word.start_sample for word in (*segment.words[:1], *partial[:1])][:1]
-            begins += [start for start, _ in segment.unclear[:1]]
+            said = tuple(segment.words) or partial
+            begins = [word.start_sample for word in said[:1]] + [start for start, _ in segment.unclear[:1]]
             segment.start = min(max(segment.start, min(begins, default=0)), end_sample)
         segment.shown = (text, tail)
         settled = segment.words or segment.unclear

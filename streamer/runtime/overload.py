@@ -42,6 +42,9 @@ DEGRADED_LAG_S = 3.0  # so far behind, people are told
 RECOVERED_LAG_S = 1.0
 JOIN_LATE_S = 2.0  # utterances that wait so long, and whose text did not come yet, become one
 PASS_OVER_S = 2.0  # so late behind a step that people know of as too long: done without the model
+# What people are told of a machine that is too slow.
+LATE, SLOW = "captions come late, some tags are left out", "the machine cannot keep up"
+ADVICE = "a smaller --model helps"
 FAILURES_MAX = 3  # steps in a row that may fail before the session is closed and started again
 
 
@@ -131,10 +134,10 @@ class Overload:
         backlog.announced = announced
         parts = []
         if announced.behind:
-            parts.append(f"{lag_s:.0f} s behind: captions come late, some tags are left out")
+            parts.append(f"{lag_s:.0f} s behind: {LATE}")
         if announced.hop_s:
-            parts.append(f"the machine cannot keep up: text comes every {hop_s:g} s instead of {own_s:g} s")
-        return ("degraded", "; ".join([*parts, "a smaller --model helps"])) if parts else ("listening", "")
+            parts.append(f"{SLOW}: text comes every {hop_s:g} s instead of {own_s:g} s")
+        return ("degraded", "; ".join([*parts, ADVICE])) if parts else ("listening", "")
 
 
 class _Waiting(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.audio.files import read_audio
+from streamer.audio.fine_spectrum import STEP_SAMPLES
 from streamer.errors import InputError
 from streamer.events import SAMPLE_RATE
 
@@ -20,7 +21,6 @@ Audio = NDArray[np.float32]
 FRAME = 320  # samples, 20 ms: by these we look where it sounds
 LONGEST_S = 6.0  # of one clip: what is longer is cut to where it is loudest
 WINDOW_S = 10.0  # what the model hears at once
-STEP_SAMPLES = 6400  # one tap step, 0.4 s
 SILENCE_DBFS = -70.0  # a clip whose loudest 20 ms are below is silence
 SOUNDING_DB = 22.0  # so far below its loudest 20 ms a clip still sounds
 ABOVE_FLOOR_DB = 5.0  # and so far above its own noise

@@ -22,6 +22,7 @@ from streamer.bench.chaos.clients import Away, Lags, Place, Reader, Sender, is_c
 from streamer.bench.chaos.program import Program
 from streamer.errors import StreamerError
 from streamer.measure.invariants import check_session, must
+from streamer.runtime.overload import ADVICE, LATE, SLOW
 
 START_S = 120.0  # for the program to listen
 TOLD_S, BACK_S = 5.0, 20.0  # a fault of the model: told of, and over; the program promises 3 s and 15 s
@@ -29,7 +30,6 @@ LAG_S, RECOVER_S = 5.0, 30.0  # whatever happens, nobody is further behind, and 
 END_S = 6.0  # the program promises 5 s
 STALLED_S = 80.0  # a viewer that reads nothing and does not answer is closed before
 STRANGERS = 40
-SLOW = ("the machine cannot keep up", "captions come late, some tags are left out", "a smaller --model helps")
 
 Samples = NDArray[np.float32]
 
@@ -105,7 +105,7 @@ def _is_well(event: dict[str, Any]) -> bool:
     if _status(event, "listening", ""):
         return True
     return _status(event, "degraded", "") and all(
-        part.endswith(SLOW) or part.startswith(SLOW) for part in event["detail"].split("; ")
+        part == ADVICE or part.startswith(SLOW) or part.endswith(LATE) for part in event["detail"].split("; ")
     )
 
 
