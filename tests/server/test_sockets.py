@@ -224,13 +224,11 @@ def test_a_sender_that_is_refused_gives_its_place_back_whatever_it_sent_meanwhil
         raise IngestFullError("full: this machine carries 2 streams; try in 30 s")
 
     server = serve(Actions(open_ingest=full))
-    raw = socket.create_connection(("127.0.0.1", server.port))
-    with connect(f"ws://127.0.0.1:{server.port}/ingest", sock=raw, compression=None, close_timeout=60) as sender:
+    with connect(f"ws://127.0.0.1:{server.port}/ingest", compression=None, close_timeout=60) as sender:
         with contextlib.suppress(ConnectionClosed):
             sender.send(START)
             for _ in range(20):
                 sender.send(bytes(3200))
-        raw.settimeout(10)
         with contextlib.suppress(ConnectionClosed):
             while True:
                 sender.recv(10)  # TimeoutError: the connection is still open
