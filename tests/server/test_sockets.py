@@ -221,6 +221,7 @@ def test_a_sender_that_is_refused_gives_its_place_back_whatever_it_sent_meanwhil
     monkeypatch.setattr(sockets, "CLOSE_S", 60.0)
 
     def full(start: IngestStart) -> IngestSink:
+        time.sleep(0.5)  # meanwhile all of its sound has come
         raise IngestFullError("full: this machine carries 2 streams; try in 30 s")
 
     server = serve(Actions(open_ingest=full))
