@@ -97,6 +97,10 @@ class ClusterBook:
 
         return say
 
+    def has(self, session: str) -> bool:
+        """As in `Book`."""
+        return session in self._opened
+
     def leave(self) -> None:
         """The program ends: what was said is written down and passed on; nothing after that is."""
         self._leaving = True
@@ -114,9 +118,11 @@ class ClusterBook:
         """Pass on what is written down, then write down what came meanwhile."""
         while self._written:
             line, events = self._written.popleft()
-            line.emit(events)
-            if isinstance(events[-1], Status) and events[-1].state == "stopped":
-                self._opened.pop(line.session, None)
+            try:
+                line.emit(events)
+            finally:
+                if isinstance(events[-1], Status) and events[-1].state == "stopped":
+                    self._opened.pop(line.session, None)
         if self._over:
             return
         waiting = [self._waiting.get()]

@@ -83,6 +83,9 @@ class Book(Protocol):
     def emitter(self, session: str, emit: Emit, gone: Callable[[], None]) -> Emit:
         """Write events down, then `emit` them. `gone` is called once another process has the session."""
 
+    def has(self, session: str) -> bool:
+        """Whether the session is this process's own and its last event was not passed on yet."""
+
     async def seek(self, session: str, shown: MirroredSessions) -> None:
         """Have a session of another process shown, as long as somebody wants it; returns when it is or is not there.
 

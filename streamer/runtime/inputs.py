@@ -237,8 +237,10 @@ class Ingests:
         return Handover.of(kept, start.audio_t, time.time())
 
     def sweep(self) -> None:
-        """Close the sessions of senders that are done."""
+        """Close the sessions of senders that are done: to the last event, which a book passes on late."""
         for name in [name for name, pipeline in self._open.items() if pipeline.done]:
+            if self._book and self._book.has(name):
+                continue
             del self._open[name]
             self._closed(name)
 

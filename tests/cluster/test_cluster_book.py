@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from streamer.cluster.ledger import KEPT_EVENTS, Ledger
 from streamer.cluster.mirrors import LedgerSilentError
 from streamer.events import Event, Status, Transcript, Word
 from streamer.runtime.handover import MOVED, Handover, Kept
+from streamer.runtime.inputs import Ingests
 from streamer.runtime.told import UNCOMMITTED_S, UNTOLD_S, Told
-from streamer.server.messages import Ack, Flush, SessionInfo
+from streamer.server.messages import Ack, Flush, IngestStart, SessionInfo
+from streamer.settings.config import Settings
 
 LATE_S = 5.0  # for threads on a busy machine; nothing is expected to take so long
 
@@ -105,6 +108,32 @@ def test_who_lost_a_session_is_told_once_and_says_no_more_of_it():
     assert [event.seq for event in heard] == [1]
     assert desk.ledger.sessions() == {"in1": "new"}
     new.leave()
+
+
+def test_a_sender_s_session_is_closed_behind_its_last_event():
+    """Who follows a session that is closed looks for no more events: a ledger that is slow must not cost the last."""
+    desk, told = HereDesk(Ledger()), Heard()
+    book = ClusterBook(desk, "a")
+    pipelines: list[SimpleNamespace] = []
+
+    def make(item: Any) -> Any:
+        book.open(info(item.name), None)
+        pipelines.append(SimpleNamespace(name=item.name, done=False, start=lambda: None))
+        return pipelines[-1]
+
+    closed: list[str] = []
+    ingests = Ingests(make, closed.append, Settings(), {}, book=book)
+    name = ingests.open(IngestStart(16_000)).session
+    desk.free.clear()
+    book.emitter(name, told.emit, lambda: None)([status(1, state="stopped", session=name)])
+    pipelines[0].done = True
+    ingests.sweep()
+    assert not closed
+    desk.free.set()
+    told.wait(1)
+    book.leave()
+    ingests.sweep()
+    assert closed == [name]
 
 
 def test_a_ledger_that_does_not_answer_costs_no_captions():
