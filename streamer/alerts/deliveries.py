@@ -6,9 +6,11 @@ Critical alerts also go the local way, which needs no setting: the pages' banner
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,7 @@ class Deliveries:
     """`recorder`: the history among them, if there is one. `tells_of`: which alerts the others are told of.
 
     Of the rest (what a file or the demo holds does not happen now) the pages and the terminal tell; the log says so
-    once.
+    once. `on_trouble`: told who is not told of alerts and why, "" when all are again (a delivery's thread).
     """
 
     def __init__(
@@ -61,16 +63,21 @@ class Deliveries:
         self.recorder = recorder
         self._tells_of = tells_of
         self._said = len(self._deliveries) == (recorder is not None)  # there is nobody else to be told
+        self.on_trouble: Callable[[str], None] = lambda detail: None
+        self._troubles: dict[str, str] = {}  # by delivery
+        self._telling = threading.Lock()
+        for delivery in self._deliveries:
+            delivery.on_trouble = partial(self._note, delivery.name)
 
     @property
-    def waiting(self) -> int:
-        """Changes of alerts that wait for a service, or are under way, over all deliveries."""
-        return sum(delivery.waiting for delivery in self._deliveries)
+    def waiting(self) -> Mapping[str, int]:
+        """Changes of alerts that wait for a service, or are under way, by delivery."""
+        return {delivery.name: delivery.waiting for delivery in self._deliveries}
 
     @property
-    def dropped(self) -> int:
-        """Changes of alerts that went because a queue was full, or were given up."""
-        return sum(delivery.dropped for delivery in self._deliveries)
+    def dropped(self) -> Mapping[str, int]:
+        """Changes of alerts that went because a queue was full, or were given up, by delivery."""
+        return {delivery.name: delivery.dropped for delivery in self._deliveries}
 
     def start(self) -> None:
         """Start all threads; what an earlier run left is delivered."""
@@ -92,6 +99,14 @@ class Deliveries:
                     self.recorder.expect(event)
                 for delivery in self._deliveries:
                     delivery.put(event)
+
+    def _note(self, name: str, why: str) -> None:
+        with self._telling:  # so that the last word told is the last one
+            self._troubles.pop(name, None)
+            if why:
+                self._troubles[name] = why
+            said = [f"{one}: alerts do not arrive ({reason})" for one, reason in self._troubles.items()]
+            self.on_trouble("; ".join(said))
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what waits, for at most so long, and end; False when something did not end in time."""

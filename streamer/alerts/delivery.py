@@ -8,7 +8,8 @@
 an answer. A target that fails is tried again with growing pauses (a random part of them, so that many clients of one
 service do not come back all at once), sooner when a critical alert is raised: it may be there again. One that hangs
 holds up its own queue and nothing else. The full-queue rule stands in `streamer.alerts.parcels`; what goes is said in
-the log.
+the log. Whoever relies on it reads no log: what is wrong, and that it is well again, is told to `on_trouble` too. A
+sender that fails is started again, after a while that grows.
 """
 
 import logging
@@ -16,9 +17,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from streamer.alerts.parcels import AlertQueue, Parcel, Spool, parcel_key
-from streamer.errors import Rests
+from streamer.errors import Backoff, Rests
 from streamer.events import Alert
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,8 @@ class Delivery:
     ) -> None:
         self.target = target
         self.dropped = 0  # parcels that went because the queue was full, or were given up
+        # Told why alerts do not arrive, "" when they do again; called by a sender, without the lock.
+        self.on_trouble: Callable[[str], None] = lambda why: None
         self._wanted, self._rests, self._spool = wanted, rests, spool
         self._give_up_s, self._run_name, self._wall = give_up_s, run, wall
         self._changed = threading.Condition()
@@ -101,15 +105,14 @@ class Delivery:
         self._ending = False
         self._sending = senders
         self._faults: tuple[int, int] = (0, 0)  # number of a parcel, unexpected errors with it
+        self._troubles: dict[Literal["send", "tick"], str] = {}  # what the last attempt failed for
         self._senders = [
-            threading.Thread(target=self._top, args=(self._send_all,), name=f"delivery-{target.name}", daemon=True)
+            threading.Thread(target=self._send_to_the_end, name=f"delivery-{target.name}", daemon=True)
             for _ in range(senders)
         ]
         if spool is not None:
             self._take_up(spool.left())
-        self._clerk = threading.Thread(
-            target=self._top, args=(self._keep_and_remove,), name=f"clerk-{target.name}", daemon=True
-        )
+        self._clerk = threading.Thread(target=self._clerk_top, name=f"clerk-{target.name}", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
@@ -181,13 +184,24 @@ class Delivery:
         if self._queue:
             log.warning("%s: %d alerts of an earlier run are still to be delivered", self.name, len(self._queue))
 
-    def _top(self, work: Callable[[], None]) -> None:
+    def _clerk_top(self) -> None:
         try:
-            work()
+            self._keep_and_remove()
         except Exception as error:  # noqa: BLE001  the top of the thread
-            log.error("%s: stopped: %s", self.name, fault(error))
+            log.error("%s: nothing is kept on disk any more: %s", self.name, fault(error))
 
-    def _send_all(self) -> None:
+    def _send_to_the_end(self) -> None:
+        backoff = Backoff()
+        try:
+            while not self._send_all(backoff):
+                pass
+        finally:
+            with self._changed:
+                self._sending -= 1
+                self._changed.notify_all()
+
+    def _send_all(self, backoff: Backoff) -> bool:
+        """Send until the end; False: it failed for no reason of the service's, and is to be tried again now."""
         try:
             if threading.current_thread() is self._senders[0]:
                 self.target.start()
@@ -196,10 +210,13 @@ class Delivery:
                     self._attempt(work)
                 else:
                     self._tick()
-        finally:
+        except Exception as error:  # noqa: BLE001  the top of the thread
+            rest_s = backoff.rest_s(time.monotonic())
+            log.error("%s: failed: %s; it is started again in %g s", self.name, fault(error), rest_s)
+            self._tell("send", f"unexpected {fault(error)}")
             with self._changed:
-                self._sending -= 1
-                self._changed.notify_all()
+                return self._changed.wait_for(lambda: self._ending, rest_s)
+        return True
 
     def _next(self) -> Parcel | bool | None:
         """Wait for the next parcel; True: a tick is due; None: the end."""
@@ -223,8 +240,23 @@ class Delivery:
             self.target.tick()
         except NotDeliveredError as error:
             log.debug("%s: not refreshed: %s", self.name, error)
+            self._tell("tick", str(error))
         except Exception as error:  # noqa: BLE001  as in _attempt
             log.error("%s: not refreshed: unexpected %s", self.name, fault(error))
+            self._tell("tick", f"unexpected {fault(error)}")
+        else:
+            self._tell("tick", "")
+
+    def _tell(self, what: Literal["send", "tick"], why: str) -> None:
+        """What the last attempt failed for, "" for nothing: told where that is news."""
+        with self._changed:
+            before = next(iter(self._troubles.values()), "")
+            self._troubles.pop(what, None)
+            if why:
+                self._troubles[what] = why
+            now = next(iter(self._troubles.values()), "")
+        if now != before:
+            self.on_trouble(now)
 
     def _attempt(self, parcel: Parcel) -> None:
         late = self._give_up_s is not None and self._wall() - parcel.made_at > self._give_up_s
@@ -234,13 +266,17 @@ class Delivery:
             self.target.send(parcel)
         except RefusedError as error:
             self._abandon(parcel, str(error))
+            self._tell("send", str(error))
         except NotDeliveredError as error:
             self._failed(parcel, str(error), error.retry_after_s)
+            self._tell("send", str(error))
         except Exception as error:  # noqa: BLE001  a target's own fault must not end the deliveries to it
             log.debug("%s: %s", self.name, fault(error))
             self._fault(parcel, f"unexpected {fault(error)}")
+            self._tell("send", f"unexpected {fault(error)}")
         else:
             self._delivered(parcel)
+            self._tell("send", "")
 
     def _fault(self, parcel: Parcel, why: str) -> None:
         """Not the service but we (or its library) failed: a few times more, then it would only block the others."""

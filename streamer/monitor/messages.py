@@ -69,7 +69,7 @@ class Report:
     microphone, because the thread that works on them had no turn; `device_underruns`: the output device itself ran
     dry. `share`: of one core, the thread that works on the sound; `process_share`: all of them, with those of the
     audio drivers. `held_ms`: from the microphone's hand to the output's, the median of the last seconds. `priority`:
-    `real time`, `high` or `normal`. `process`: its id.
+    `real time`, `high` or `normal`. `process`: its id. `silent`: why nothing comes out of the headphones, "": it does.
     """
 
     blocks: int = 0
@@ -82,6 +82,7 @@ class Report:
     process_share: float = 0.0
     held_ms: float = 0.0
     process: int = 0
+    silent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Monitor:
         self._opened: tuple[int, float] | None = None  # rate and latency of the microphone while it is open
         self._steer = Steer(None, alarm=False)
         self._output_ended = False
+        self._silent = ""  # why no output is open though the microphone is
         self._blocks = self._dropped = self._device_underruns = self._underruns = self._howls = 0
         self._used_s = self._process_used_s = 0.0
         self._held_s: deque[float] = deque()
@@ -80,6 +81,7 @@ class Monitor:
             process_share=self._process_used_s / sounded_s,
             held_ms=1000 * statistics.median(held_s) if held_s else 0.0,
             process=os.getpid(),
+            silent=self._silent,
         )
 
     def start(self) -> None:
@@ -125,10 +127,13 @@ class Monitor:
             try:
                 self._play(*opened)
             except DeviceLost as error:
-                log.warning("monitor: %s; trying again", error)
+                if str(error) != self._silent:
+                    log.warning("monitor: %s; trying again", error)
+                self._silent = str(error)
                 self._stopped.wait(AGAIN_S)
             except Exception as error:
                 log.error("monitor: %s: %s", type(error).__name__, error, exc_info=log.isEnabledFor(logging.DEBUG))
+                self._silent = f"{type(error).__name__}: {error}"
                 self._stopped.wait(AGAIN_S)
 
     def _play(self, rate: int, latency_s: float) -> None:
@@ -147,6 +152,7 @@ class Monitor:
         self._inbox.clear()
         self._output_ended = False
         output: OpenStream = self._audio.open_output(self._device, rate, self.block_s, play, self._end_output)
+        self._silent = ""
         chain.howling.loop_s = latency_s + output.latency + (block + reserve) / rate
         log.info("monitor: %s at %d Hz, blocks of %d, priority %s", self.name, rate, block, self._priority)
         underruns, howls, self._held_s = self._underruns, self._howls, buffer.held_s

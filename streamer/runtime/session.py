@@ -66,7 +66,7 @@ from streamer.sound.triggers import AlertInput, AlertText
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 
 # Who has a state of its own; people are told the gravest of them.
-Subject = Literal["source", "signal", "listener", "pace", "model", "output"]
+Subject = Literal["source", "signal", "listener", "pace", "model", "output", "deliveries", "headphones"]
 _GRAVITY: Final[Mapping[State, int]] = {"stopped": 0, "listening": 0, "starting": 1, "degraded": 2, "no_audio": 3}
 
 

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from streamer.alerts.deliveries import Deliveries, open_deliveries
 from streamer.errors import ConfigError, EngineError, UsageError
-from streamer.events import SAMPLE_RATE, Event, State
+from streamer.events import SAMPLE_RATE, Event
 from streamer.model.engine import Engine, StepEngine
 from streamer.model.outline import ModelOutline
 from streamer.model.whisper import Model
@@ -27,11 +28,10 @@ from streamer.runtime.engines import Engines, LoadModel, described
 from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.handover import Book, CarryOut
 from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
-from streamer.runtime.lane import Lane
 from streamer.runtime.opening import Opening
 from streamer.runtime.pipeline import Pipeline
-from streamer.runtime.session import Session
 from streamer.runtime.session_opener import SessionOpener
+from streamer.runtime.shared_states import SharedStates
 from streamer.runtime.shutdown import (
     CAPTIONS_S,
     DELIVERIES_S,
@@ -117,7 +117,8 @@ class Program:
         self._actions = ClientActions(self._names, self._pipelines, self._engines, self._teaching, live=self._live)
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
-        self._output_state: tuple[State, str] = ("listening", "")  # whether all files can be written
+        self._shared = SharedStates(self._pipelines)
+        self._silent = ""  # why nothing comes out of the headphones, as it was told
         self._systemd = Systemd()
 
     def run(self) -> int:
@@ -142,7 +143,7 @@ class Program:
                     for name in self._names:
                         self._server.describe(self._info(name))
                 sinks.begin()
-                outlet = Outlet(sinks, self._tell_of_output)
+                outlet = Outlet(sinks, partial(self._shared.tell, "output"))
                 self._interruption.clean = True
                 self._deliveries.start()
                 self._captions.start()
@@ -266,6 +267,7 @@ class Program:
         hang_s = HANG_S if isinstance(engine, Engine) else FAR_HANG_S
         worker, emit = Worker(engine, spare=self._engines.spare, hang_s=hang_s), self._emitter(outlet)
         self._deliveries.put(opening.events)
+        self._deliveries.on_trouble = partial(self._shared.tell_trouble, "deliveries")
         outlet.put(opening.events)
 
         opener = SessionOpener(
@@ -278,7 +280,7 @@ class Program:
             teaching=self._teaching,
             server=self._server,
             info=self._info,
-            greet=self._greet,
+            greet=self._shared.greet,
         )
         own = [self._checked(item, opener.open) for item in self._inputs]
         book = opener.book = self._book = self._open_book(self._actions.asked) if self._open_book else None
@@ -315,24 +317,10 @@ class Program:
         self._failure = self._failure or worker.failure
         self._failures |= {pipeline.name: pipeline.failure for pipeline in own if pipeline.failure}
 
-    def _tell_of_output(self, state: State, detail: str) -> None:
-        """Every session says whether what it says can be written (outlet thread)."""
-        self._output_state = state, detail
-        for pipeline in list(self._pipelines.values()):
-            pipeline.lane.ask(self._say_output)
-
     def _tell_of_captions(self, detail: str) -> None:
         """What OBS, YouTube or Zoom does with captions (a service's thread): a notice, as what is heard is well."""
         for pipeline in list(self._pipelines.values()):
             pipeline.lane.ask(lambda session: session.status("listening", detail, subject="output"))
-
-    def _greet(self, lane: Lane) -> None:
-        """A new session says what is wrong with what is written, too."""
-        if self._output_state[0] != "listening":
-            lane.ask(self._say_output)
-
-    def _say_output(self, session: Session) -> list[Event]:
-        return session.status(*self._output_state, subject="output")
 
     def _watch(self, own: Sequence[Pipeline], worker: Worker, outlet: Outlet, ingests: Ingests) -> None:
         """Until the end of all inputs (unless the program stays up), a signal, or a failure."""
@@ -349,6 +337,9 @@ class Program:
                 own = ()
                 log.warning("all was heard; the pages stay up, Ctrl-C ends")
             ingests.sweep()
+            if self._monitor and self._monitor.report.silent != self._silent:
+                self._silent = self._monitor.report.silent
+                self._shared.tell_trouble("headphones", self._silent and f"the headphones are silent: {self._silent}")
             levels = [pipeline.level_dbfs for pipeline in live if pipeline.level_dbfs is not None]
             outlet.meter(max(levels, default=None), max((pipeline.lag_s for pipeline in live), default=0.0))
 

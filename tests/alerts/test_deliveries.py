@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from alerts_made import alert
-from program import events_of, run, write_wav
+from program import Program, events_of, run, write_wav
 from web_receiver import receiver
 
 from streamer.alerts.deliveries import open_deliveries
@@ -58,3 +58,24 @@ def test_a_file_at_speed_0_from_the_sound_to_the_web_address(tmp_path, given):
     assert [(event["state"], event["source"]) for event in shown] == [("raised", "file"), ("cleared", "file")]
     assert [json.loads(body) for _, body in server.got] == (shown if given else [])
     assert ("not delivered" in done.stderr) == (not given)
+
+
+def test_everybody_who_looks_at_streamer_is_told_that_alerts_do_not_reach_the_phone(tmp_path):
+    """A deaf person relies on the phone and reads no log: the program says `degraded` until the service answers."""
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 16_000 * 40).astype(np.float32)
+    loud = {"id": "din", "loud_dbfs": -30, "min_duration_s": 1, "severity": "critical", "repeat_s": 1}
+    with receiver() as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+    config = tmp_path / "config.yaml"
+    delivery = {"from_files": True, "webhooks": [{"name": "house", "url": server.url}], "history": {"record": "never"}}
+    delivery["spool"] = str(tmp_path)
+    config.write_text(yaml.safe_dump({"alerts": {"rules": [loud]}, "delivery": delivery}))
+    options = ("--no-server", "--quiet", "--model", "nano", "--head", "none", "--jsonl", "-")
+    with Program("--config", str(config), "--input", str(write_wav(tmp_path / "a.wav", noise)), *options) as running:
+        states = ((one["state"], one["detail"]) for one in running.events() if one["type"] == "status")
+        trouble = next(one for one in states if one[0] == "degraded")
+        assert trouble == ("degraded", "webhook house: alerts do not arrive (Connection refused)")
+        with receiver(port):
+            assert next(states) == ("listening", "")
+        running.signal()
+        assert running.wait(30) == 0

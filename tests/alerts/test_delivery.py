@@ -161,6 +161,72 @@ def test_a_target_that_fails_gets_everything_later_in_order(caplog):
     assert said[-1].startswith("fake: delivers again")
 
 
+@pytest.mark.parametrize("failing", [busy(), RefusedError("busy")])
+def test_whoever_relies_on_it_is_told_that_alerts_do_not_arrive_until_one_does(failing):
+    sink, said = Sink(), []
+    sink.failing = failing
+    delivery = Delivery(sink, limit=10, rests=FAST)
+    delivery.on_trouble = said.append
+    delivery.start()
+    delivery.put(alert(1))
+    wait_for(lambda: len(sink.tried) > (3 if isinstance(failing, NotDeliveredError) else 0) and said)
+    assert said == ["busy"]  # once, however often it is tried
+    sink.failing = None
+    delivery.put(alert(2))
+    wait_for(lambda: said == ["busy", ""])
+    delivery.finish()
+    assert delivery.join(5)
+
+
+def test_what_a_tick_cannot_refresh_is_told_and_no_success_of_another_kind_hides_it():
+    sink, said = Sink(), []
+    sink.tick_s = 0.01
+    sink.tick = lambda: (_ for _ in ()).throw(NotDeliveredError("the broker is not there"))
+    delivery = Delivery(sink, limit=10, rests=FAST)
+    delivery.on_trouble = said.append
+    delivery.start()
+    wait_for(lambda: said)
+    delivery.put(alert(1))
+    wait_for(lambda: delivery.waiting == 0)
+    assert said == ["the broker is not there"]
+    sink.tick = lambda: None
+    wait_for(lambda: said[-1] == "")
+    delivery.finish()
+    assert delivery.join(5)
+
+
+def test_a_sender_that_fails_of_itself_is_started_again(caplog):
+    sink, said, starts = Sink(), [], []
+
+    def start():
+        starts.append(len(starts))
+        if len(starts) < 3:
+            raise RuntimeError("can't start new thread")
+
+    sink.start = start
+    delivery = Delivery(sink, limit=10)
+    delivery.on_trouble = said.append
+    delivery.start()
+    delivery.put(alert(1))
+    wait_for(lambda: sink.got)
+    wait_for(lambda: said[-1] == "")
+    assert said[0].startswith("unexpected RuntimeError in ")
+    assert caplog.text.count("it is started again in") == 2
+    delivery.finish()
+    assert delivery.join(5)
+
+
+def test_a_sender_that_fails_of_itself_does_not_hold_up_the_end():
+    sink = Sink()
+    sink.start = lambda: (_ for _ in ()).throw(RuntimeError("no"))
+    delivery = Delivery(sink, limit=10)
+    delivery.start()
+    delivery.put(alert(1))
+    delivery.finish()
+    assert delivery.join(5)
+    assert delivery.waiting == 1
+
+
 def test_a_target_that_hangs_delays_no_other_and_put_never_waits():
     hanging, quick = Sink("hanging"), Sink("quick")
     hanging.open.clear()

@@ -155,6 +155,19 @@ def test_an_output_that_goes_away_is_opened_again(running, monkeypatch):
     one.through(np.zeros(BLOCK * 4))
 
 
+def test_the_report_says_why_nothing_comes_out_of_the_headphones_until_it_does(running, monkeypatch):
+    monkeypatch.setattr("streamer.monitor.path.AGAIN_S", 0.01)
+    one = running()
+    assert one.monitor.report.silent == ""
+    one.backend.refuses = 1_000_000
+    one.output.ended()
+    until(lambda: one.monitor.report.silent == "busy")
+    one.backend.refuses = 0
+    one.output = one.backend.output(2)
+    one.through(np.zeros(BLOCK * 4))
+    assert one.monitor.report.silent == ""
+
+
 def test_the_alarm_s_signal_sounds_as_long_as_it_is_told_to(running):
     one = running(alarm={"pause_s": 1})
 

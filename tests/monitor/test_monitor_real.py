@@ -135,3 +135,31 @@ def test_a_program_that_is_killed_leaves_no_sound(playing):
         time.sleep(0.01)
     while playing.hear().any():  # what the sound server still holds
         pass
+
+
+def test_people_are_told_that_the_headphones_are_silent_while_they_are_away(tmp_path):
+    """Without any sink that the sound server could play in, the microphone goes on."""
+    sink = ("load-module", "module-null-sink", "sink_name=ears", f"rate={RATE}", "channels=2")
+    with VirtualMicrophone(tmp_path) as room:
+        room.command("load-module", "module-null-source", "source_name=room", f"rate={RATE}", "channels=1")
+        room.command("set-default-source", "room")
+        first = next(
+            line for line in room.command("list", "short", "modules").splitlines() if "sink_name=virtmic" in line
+        )
+        ears = room.command(*sink).strip()
+        room.command("unload-module", first.split()[0])
+        command = [*RUN, "--monitor", "default", "--headphones", "--model", "nano", "--head", "none", "--jsonl", "-"]
+        with subprocess.Popen(
+            command, env=room.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as program:
+            events = map(json.loads, program.stdout)
+            states = ((event["state"], event["detail"]) for event in events if event["type"] == "status")
+            assert any(state == "listening" for state, _ in states)
+            room.command("unload-module", ears)
+            state, detail = next(states)
+            assert state == "degraded"
+            assert detail.startswith("the headphones are silent: 'default' cannot be opened")
+            room.command(*sink)
+            assert next(states) == ("listening", "")
+            program.send_signal(signal.SIGINT)
+            assert program.wait(30) == 0
