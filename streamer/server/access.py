@@ -136,6 +136,14 @@ class Access:
         """Whether the request may come in."""
         return self.credentials(request) not in (Credentials.MISSING, Credentials.WRONG)
 
+    def wants_cookie(self, request: Request) -> bool:
+        """Whether a page goes out with a cookie: it was asked for with the token, or with a cookie that grows old."""
+        if self.keys is None:
+            return False
+        if self.credentials(request) is Credentials.COOKIE:
+            return self.keys.wants_renewal(request.cookie(self.cookie_name) or "")
+        return request.asked_for("token") is not None
+
     def refusal(self, request: Request) -> str | None:
         """Why a websocket is refused, in words that fit a close frame; None: it is welcome."""
         if not self.host_allowed(request):

@@ -1,6 +1,6 @@
 """How a browser gets in without the token in an address: a link that works once, and the cookie it is exchanged for.
 
-    code (random, in a printed link; `CODE_S`, once) ──► cookie (`expiry.proof`; `COOKIE_S`)
+    code (random, in a printed link; `CODE_S`, once) ──► cookie (`expiry.proof`; `COOKIE_S`) ──► a newer one, each day
 
 The proof is an HMAC of the expiry under a key that comes from the token: nothing has to be remembered, cookies outlive
 a restart, and whoever changes the token takes all of them back. A code does not follow from the token; the few that
@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 CODE_S = 900.0
 COOKIE_S = 30 * 86_400
+RENEWED_S = 86_400  # a cookie older than that is exchanged when it is used: a tablet on the wall stays in for years
 MAX_CODES = 64  # that are remembered: the oldest goes
 
 
@@ -63,6 +64,10 @@ class Keys:
         if not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12 and proof.isascii()):
             return False
         return hmac.compare_digest(proof, self._proof(expiry)) and int(expiry) > self._now()
+
+    def wants_renewal(self, cookie: str) -> bool:
+        """Whether a cookie that opens is old enough for a new one."""
+        return int(cookie.partition(".")[0]) < self._now() + COOKIE_S - RENEWED_S
 
     def _proof(self, expiry: str) -> str:
         return hmac.digest(self._key, expiry.encode(), hashlib.sha256).hex()

@@ -3,8 +3,8 @@
 The pages (`/`, `/overlay`, `/overlay-setup`, `/mic`, `/fitting`), the transcripts (`/transcript`) and the audiogram in
 use (`/fitting.json`) need the token where there is one; scripts, styles and pictures under `/static/`, and the service
 worker, hold no secret and do not, nor does the certificate that was made here (`/certificate`, for iPhones). A page
-that was asked for with a token or a link's code gives the browser a cookie, which is all that it needs from then on; a
-code is taken out of the address at once.
+that was asked for with a token or a link's code gives the browser a cookie, which is all that it needs from then on (a
+new one comes with a page once it is a day old); a code is taken out of the address at once.
 """
 
 import asyncio
@@ -144,7 +144,7 @@ class Pages:
         if not let_in:
             self._reports.refused("token")
             return _text(401, _NO_TOKEN, host, **{"WWW-Authenticate": "Bearer"})
-        more = self._cookie() if asked.asked_for("token") is not None else {}
+        more = self._cookie() if self._access.wants_cookie(asked) else {}
         if path == PHONE_PAGE:
             more |= {"Permissions-Policy": "camera=(), geolocation=(), microphone=(self)"}
         return _response(200, page.body, page.content_type, host, page.policy, **more)

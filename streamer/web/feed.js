@@ -13,9 +13,22 @@ if (options.has("token")) {
   history.replaceState(history.state, "", shown);
 }
 
+const RENEW_MS = 12 * 3600 * 1000;
+
 export class Feed extends Client {
   /** As `Client`, without an address and a token of one's own. */
   constructor(wishes) {
     super({ url: location.href, token: options.get("token"), ...wishes });
+  }
+
+  start() {
+    super.start();
+    // The cookie lets in for 30 days, and a page is given a new one: one that stays open for months has to ask for it.
+    this.renewing = setInterval(() => fetch(location.pathname, { method: "HEAD" }).catch(() => {}), RENEW_MS);
+  }
+
+  stop() {
+    clearInterval(this.renewing);
+    super.stop();
   }
 }

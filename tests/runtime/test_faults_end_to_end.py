@@ -247,6 +247,15 @@ def test_the_unit_file_asks_for_what_the_program_does():
     assert not any(line.startswith(hidden) for line in unit)
 
 
+def test_a_microphone_that_comes_later_than_the_service_is_waited_for():
+    """At boot: a missing microphone is status 2, so systemd must start us again for that too."""
+    done = run("--device", "no such microphone", "--no-server", "--quiet", "--model", "nano")
+    assert done.returncode == 2
+    unit = (ROOT / "configs" / "streamer.service").read_text()
+    assert "Restart=on-failure" in unit
+    assert "RestartPreventExitStatus=" not in unit
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_nothing_wrong_with_the_unit_file(tmp_path):
     unit = (ROOT / "configs" / "streamer.service").read_text()

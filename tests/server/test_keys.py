@@ -1,5 +1,6 @@
 """Links that work once, and the cookies that they are exchanged for."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,18 @@ def test_a_cookie_outlives_a_restart_but_neither_its_time_nor_its_token():
     assert not Keys("another-token", clock).opens(cookie)
     clock.now_s += COOKIE_S
     assert not Keys(TOKEN, clock).opens(cookie)
+
+
+def test_a_cookie_that_is_used_is_renewed_once_a_day_and_so_never_runs_out():
+    clock = Clock()
+    keys = Keys(TOKEN, clock)
+    cookie, renewed = keys.cookie(), 0
+    for _ in range(24 * 365):
+        assert keys.opens(cookie)
+        if keys.wants_renewal(cookie):
+            cookie, renewed = keys.cookie(), renewed + 1
+        clock.now_s += 3600
+    assert renewed == pytest.approx(365, abs=20)
 
 
 @given(text=st.text() | st.from_regex(r"[0-9]{1,14}\.[0-9a-f]{0,64}", fullmatch=True))

@@ -3,6 +3,7 @@
 import http.client
 import json
 import logging
+import time
 from dataclasses import asdict
 
 from websockets.sync.client import connect
@@ -10,6 +11,7 @@ from websockets.sync.client import connect
 from streamer.events import Status
 from streamer.monitor.fitting import fitting_of
 from streamer.server.actions import Actions
+from streamer.server.keys import Keys
 from streamer.server.messages import SessionHealth, SessionInfo
 from streamer.server.websocket import ServerThread
 from streamer.settings.monitor import MonitorSettings
@@ -83,6 +85,20 @@ def test_a_token_in_an_address_still_works_and_gives_a_cookie(serve):
     assert name != f"streamer-{again.port}"
     assert Answer(again, "/", Cookie=f"streamer-{again.port}={value}").status == 200
     assert Answer(serve(token="another-token"), "/", Cookie=f"{name}={value}").status == 401
+
+
+def test_whoever_keeps_using_a_page_gets_a_new_cookie_before_the_old_one_runs_out(serve):
+    """A tablet on the wall: nobody is there to open a link after 30 days. HEAD is what a page asks that stays open."""
+    server = serve(token=TOKEN)
+    name = f"streamer-{server.port}"
+    old, fresh = (f"{name}={Keys(TOKEN, lambda ago_s=ago_s: time.time() - ago_s).cookie()}" for ago_s in (90_000, 60))
+    for method in ("GET", "HEAD"):
+        page = Answer(server, "/", method, Cookie=old)
+        assert page.status == 200
+        assert page.cookie != old
+        assert Answer(server, "/", Cookie=page.cookie).status == 200
+        assert not Answer(server, "/", method, Cookie=fresh).cookie
+        assert not Answer(server, "/", method, Cookie=f"{name}=1800000000.{'0' * 64}").cookie
 
 
 def test_without_a_token_links_are_plain(serve):

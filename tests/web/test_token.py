@@ -29,3 +29,15 @@ def test_what_lets_a_page_in_does_not_stay_in_its_address(serve, opened):
     assert other.url == f"{home}?session=kitchen"
     other.reload()
     listens(other)
+
+
+@pytest.mark.parametrize("path", ["", "overlay"])
+def test_a_page_that_stays_open_for_months_asks_for_a_new_cookie(serve, opened, path):
+    server = serve(token=TOKEN)
+    page = opened()
+    page.clock.install()
+    page.goto(server.link(f"/{path}"))
+    with page.expect_response(lambda response: response.request.method == "HEAD") as asked:
+        page.clock.fast_forward("13:00:00")
+    assert asked.value.url == f"{server.url}/{path}"
+    assert asked.value.status == 200
