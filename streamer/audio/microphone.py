@@ -153,7 +153,8 @@ class Microphone:
     def blocks(self) -> Iterator[AudioBlock]:
         """Blocks as the device delivers them, until `close`; a silence of the device is a `no_audio` block, once.
 
-        When it is back, the time that it was away is a loss, to the sample by the clock.
+        When it is back, the time that it was away is a loss, to the sample by the clock. Whatever else fails on the way
+        from the device is treated in the same way.
         """
         try:
             session = _Session(self._backend, self._device, self._clock, self._wake, None, self._tap)
@@ -162,9 +163,16 @@ class Microphone:
         maker, away = BlockMaker(session.buffer.rate), False
         try:
             while True:
-                for block in self._listen(session, maker):
-                    away = False
-                    yield block
+                try:
+                    for block in self._listen(session, maker):
+                        away = False
+                        yield block
+                except Exception as error:  # noqa: BLE001  the top of one opening of the device
+                    if not away:
+                        _log.error("%s failed and is opened again: %s: %s", self.name, type(error).__name__, error)
+                        _log.debug("", exc_info=error)
+                    session.close()
+                    maker = BlockMaker(session.buffer.rate)
                 if self._closed.is_set():
                     return
                 if not away:
@@ -213,6 +221,9 @@ class Microphone:
                 session = _Session(self._backend, device, self._clock, self._wake, lost.silent_since_s, self._tap)
             except (DeviceLost, InputError) as error:
                 _log.info("%s is not back: %s", self.name, error)
+                continue
+            except Exception as error:  # noqa: BLE001  as in `blocks`
+                _log.info("%s is not back: %s: %s", self.name, type(error).__name__, error)
                 continue
             self._device = device
             _log.info("opened %s again", device.name)

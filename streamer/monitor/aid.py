@@ -85,6 +85,7 @@ class HearingAid:
         self.report, self.fitting = Report(), fitting_of(settings)
         self._steering, self._lock = Steering(settings), threading.Lock()
         self._closed = threading.Event()
+        self.restarts = 0  # of the process
         try:
             opened = self._start().open()
             headphones.require(opened.plain_output, confirmed=settings.headphones)
@@ -125,6 +126,7 @@ class HearingAid:
             away = why
             if self._closed.wait(rest_s):
                 return
+            self.restarts += 1
             process = self._start()
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LIMIT_EVENTS = 10_000
 RETRY_S = 0.25  # how often the thread looks whether something is to be tried again
+STEADY_S = 10.0  # without a further failure: what comes is written again
 _GRAVITY: Mapping[State, int] = {"stopped": 0, "listening": 1, "starting": 2, "degraded": 3, "no_audio": 3}
 OnTrouble = Callable[[State, str], None]
 _Target = tuple[Format, str | None, str]  # what, session (None: all), path
@@ -222,6 +223,8 @@ class Outlet:
 
     def __init__(self, sinks: Sinks, on_trouble: OnTrouble | None = None) -> None:
         self._sinks = sinks
+        self._on_trouble: OnTrouble = on_trouble or (lambda state, detail: None)
+        self._failing, self._failed_s = "", 0.0  # what an event failed on lately, and when the last one did
         if on_trouble is not None:
             sinks.tell_of_trouble(on_trouble)
         self._queue: queue.Queue[Event | tuple[float | None, float] | None] = queue.Queue(LIMIT_EVENTS)
@@ -258,30 +261,40 @@ class Outlet:
 
     def _run(self) -> None:
         try:
-            while True:
-                try:
-                    item = self._queue.get(timeout=RETRY_S if self._sinks.troubled else None)
-                except queue.Empty:
-                    self._sinks.retry()
-                    continue
-                if item is None:
-                    break
-                if isinstance(item, tuple):
-                    if self._sinks.view:
-                        self._sinks.view.show_meter(*item)
-                else:
-                    self._sinks.write(item)
-        except Exception as error:  # the top of the thread
-            log.error("outlet: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
-            self._sinks.failed = True
-            self._drain()
+            while self._serve():
+                pass
         finally:
             self._sinks.close()
 
-    def _drain(self) -> None:
-        """Nothing can be written any more: keep taking events, so that the worker does not wait for ever."""
-        while self._queue.get() is not None:
-            pass
+    def _serve(self) -> bool:
+        """Write what comes next; False: the end. What fails for no reason of the files' costs that one event, which
+        people are told of; the next is tried again.
+        """
+        try:
+            try:
+                item = self._queue.get(timeout=RETRY_S if self._sinks.troubled else None)
+            except queue.Empty:
+                self._sinks.retry()
+                return True
+            if item is None:
+                return False
+            if isinstance(item, tuple):
+                if self._sinks.view:
+                    self._sinks.view.show_meter(*item)
+            else:
+                self._sinks.write(item)
+        except Exception as error:  # the top of the thread
+            what = f"{type(error).__name__}: {error}".partition("\n")[0]
+            if what != self._failing:
+                log.error("outlet: %s", what, exc_info=log.isEnabledFor(logging.DEBUG))
+                self._on_trouble("degraded", f"not all of it is written ({what})")
+            self._failing, self._failed_s, self._sinks.failed = what, time.monotonic(), True
+        else:
+            if self._failing and time.monotonic() - self._failed_s >= STEADY_S:
+                self._failing = ""
+                log.warning("outlet: written again")
+                self._on_trouble("listening", "")
+        return True
 
 
 def caption_path(path: str, name: str) -> str:

@@ -51,6 +51,7 @@ class Lane:
         self._actions: deque[Action] = deque()
         self._finishing = False
         self._backoff = Backoff()
+        self.falls = 0  # of the session
         self._rests_until_s: float | None = None  # the session failed, and there is none until then
 
     @property
@@ -137,6 +138,7 @@ class Lane:
         rest_s = self._backoff.rest_s(now_s)
         self._rests_until_s = now_s + rest_s
         self.backlog.failures = 0
+        self.falls += 1
         what = f"{type(error).__name__}: {error}".partition("\n")[0]
         log.error("%s failed and is started again in %g s: %s", self.hearing.session.name, rest_s, what)
         log.debug("", exc_info=error)

@@ -68,6 +68,7 @@ class Pipeline:
             hearing.take_up(handover.told, start_sample)
         self._last_audio_s = time.monotonic()
         self._backoff, self._deaf_until_s = Backoff(), 0.0  # of the listener
+        self.listener_restarts = 0
         self._missed_samples, self._missed_for = 0, ""  # what it did not hear since it failed
         self._planned_sample = start_sample  # end of the last hop that went to the lane
         patience_s = 0.0 if source.live else CATCH_UP_S
@@ -180,6 +181,7 @@ class Pipeline:
         now_s, at = time.monotonic(), self._planned_sample
         rest_s = self._backoff.rest_s(now_s)
         self._deaf_until_s = now_s + rest_s
+        self.listener_restarts += 1
         what = f"{type(error).__name__}: {error}".partition("\n")[0]
         self._missed_for = f"the listener failed ({what})"
         told = f"{self._missed_for}; it is started again in {rest_s:g} s"

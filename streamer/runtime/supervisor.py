@@ -22,6 +22,7 @@ from streamer.model.outline import ModelOutline
 from streamer.model.whisper import Model
 from streamer.output.live_captions import LiveCaptions, open_captions
 from streamer.output.outlet import Outlet, Sinks, screen
+from streamer.runtime import numbers
 from streamer.runtime.announcement import announce
 from streamer.runtime.client_actions import ClientActions, marking
 from streamer.runtime.engines import Engines, LoadModel, described
@@ -113,6 +114,7 @@ class Program:
         self._pipelines: dict[str, Pipeline] = {}
         self._uploads = Uploads(settings)
         self._teaching = Teaching(settings, lessons if self._live else None)
+        self._worker: Worker | None = None  # once there is one
         self._engines = Engines(settings, self._teaching, load, load_on_cpu, elsewhere)
         self._actions = ClientActions(self._names, self._pipelines, self._engines, self._teaching, live=self._live)
         self._failure: Exception | None = None
@@ -266,6 +268,7 @@ class Program:
     def _run_live(self, engine: StepEngine, outlet: Outlet, opening: Opening) -> None:
         hang_s = HANG_S if isinstance(engine, Engine) else FAR_HANG_S
         worker, emit = Worker(engine, spare=self._engines.spare, hang_s=hang_s), self._emitter(outlet)
+        self._worker = worker
         self._deliveries.put(opening.events)
         self._deliveries.on_trouble = partial(self._shared.tell_trouble, "deliveries")
         outlet.put(opening.events)
@@ -380,8 +383,7 @@ class Program:
             pass_on=self._pass_on,
             resumes=self._open_book is not None,
         )
-        if self._metrics:
-            actions = replace(actions, metrics=self._metrics)
+        actions = replace(actions, metrics=self._numbers)
         run = self._event_log.run if self._event_log else None
         server = ServerThread(given, actions, on_failure=self._server_failed, run=run)
         if recorder is not None:
@@ -394,6 +396,10 @@ class Program:
             log.warning("streamer: %s; going on without the server", error)
             return None
         return server
+
+    async def _numbers(self) -> str:
+        own = numbers.render(self._pipelines, self._worker, self._deliveries, self._monitor)
+        return own + (await self._metrics() if self._metrics else "")
 
     async def _seek(self, session: str) -> None:
         if self._book and self._server:

@@ -92,6 +92,7 @@ class Worker:
         self._round_s: float | None = None  # when the round at hand began
         self._told_of_hang = False
         self._restarts = 0  # since the last step that worked
+        self.restarts = 0  # in all
         self._thread = self._new_thread()
 
     def start(self) -> None:
@@ -402,6 +403,7 @@ class Worker:
             busy.fall(error)
         self._busy = None
         self._restarts += 1
+        self.restarts += 1
         with self._ready:
             if self._restarts > RESTARTS_MAX:
                 self.failure = EngineError(f"the model does not come back ({error}): the program must be started again")

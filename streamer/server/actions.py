@@ -132,7 +132,8 @@ class Actions:
 
     In a cluster: `seek` has a session that another server has mirrored here (`server/mirrored.py`), and returns when it
     is or is not found, within seconds, MessageError: too many are; `pass_on` sends on what one of its readers wants;
-    `resumes`: senders of servers that are gone are heard further here; `metrics`: of engines that are elsewhere.
+    `resumes`: senders of servers that are gone are heard further here. `metrics`: what else there is to count, in
+    Prometheus' text format.
     """
 
     ack: Callable[[Ack], None] = lambda ack: None

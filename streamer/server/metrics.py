@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamer.events import Alert, Event, Status
+from streamer.events import Alert, Event, Gap, Status
 from streamer.server.hub import Reader
 from streamer.server.messages import SessionHealth
 
@@ -45,12 +45,16 @@ class Metrics:
         self._latency: dict[str, Histogram] = {}
         self._silent: set[str] = set()  # sessions without sound at the moment
         self._restarts = 0
+        self._lost_s = 0.0
+        self._degraded = 0
 
     def event(self, event: Event, latency_s: float | None) -> None:
         """An event was published, `latency_s` of sound later than its `audio_t`; None: nobody waits for it."""
         self._events[event.type] += 1
         if isinstance(event, Alert) and event.state == "raised":
             self._alerts[event.severity] += 1
+        if isinstance(event, Gap):
+            self._lost_s += event.end - event.start
         if isinstance(event, Status):
             self._note(event)
         elif latency_s is not None:
@@ -75,6 +79,8 @@ class Metrics:
             *family("events_total", "counter", "Events published", _by("type", self._events)),
             *family("alerts_raised_total", "counter", "Alerts raised", _by("severity", self._alerts)),
             *family("sound_restarts_total", "counter", "Times that lost sound came back", [("", self._restarts)]),
+            *family("lost_sound_seconds_total", "counter", "Sound that was lost (gaps)", [("", self._lost_s)]),
+            *family("degraded_total", "counter", "Times that a session said degraded", [("", self._degraded)]),
             *family("missed_events_total", "counter", "Events that clients were too late for", [("", missed)]),
             *family(
                 "client_missed_events",
@@ -105,6 +111,7 @@ class Metrics:
         return "\n".join(out) + "\n"
 
     def _note(self, status: Status) -> None:
+        self._degraded += status.state == "degraded"
         if status.state == "no_audio":
             self._silent.add(status.session)
         elif status.session in self._silent:

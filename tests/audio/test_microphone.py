@@ -11,6 +11,7 @@ from media_files import ScriptedClock
 
 from streamer.audio.microphone import FULL, OVERFLOW, CaptureBuffer, Microphone, Missing
 from streamer.audio.portaudio import Device
+from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
 
 USB = Device(3, "Snowball (hw:1,0)", "ALSA", 2, 48_000)
@@ -112,6 +113,35 @@ def test_channels_that_cancel_are_heard_and_told_once():
     assert np.abs(sound[4_000:]).max() > 0.25
     (notice,) = [block.notice for block in blocks if block.notice]
     assert "channel 1 of 2 is heard alone" in notice
+
+
+@pytest.mark.parametrize("fails_again", [False, True])
+def test_whatever_fails_on_the_way_from_the_device_is_started_again(monkeypatch, caplog, fails_again):
+    """Not only a device that goes: somebody relies on it for months."""
+    clock = ScriptedClock()
+    audio = FakeAudio(clock, BUILT_IN, USB)
+    microphone = Microphone("snow", backend=audio, clock=clock)
+    real, mixed, refresh = BlockMaker.mix, [], audio.refresh
+
+    def mix(self, frames):
+        mixed.append(len(frames))
+        if len(mixed) == 51:
+            raise IndexError("a block that nobody expected")
+        return real(self, frames)
+
+    def failing_refresh():
+        if fails_again and len(mixed) == 51 and clock.now() < 2:
+            raise OSError("the sound server is gone")
+        refresh()
+
+    monkeypatch.setattr(BlockMaker, "mix", mix)
+    monkeypatch.setattr(audio, "refresh", failing_refresh)
+    blocks = listen(microphone, clock, 4.999)
+    away = [block for block in blocks if block.state == "no_audio"]
+    assert len(away) == 1
+    assert sum(len(block.samples) for block in blocks) > (2 if fails_again else 3) * 16_000
+    assert 0 <= 5 * 16_000 - clock_samples(blocks) < 16 * 200  # what was missed is a loss, by the clock
+    assert caplog.text.count("IndexError: a block that nobody expected") == 1
 
 
 @pytest.mark.parametrize("tells", [True, False])

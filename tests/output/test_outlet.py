@@ -16,7 +16,7 @@ from test_terminal import alert
 from streamer.errors import UsageError
 from streamer.events import Gap, Status, Tags, Transcript, Word
 from streamer.output.event_file import EventFile, OutputError
-from streamer.output.outlet import Naming, Sinks, caption_path
+from streamer.output.outlet import Naming, Outlet, Sinks, caption_path
 from streamer.settings.config import OutputSettings
 
 
@@ -250,6 +250,31 @@ def test_a_reader_of_stdout_that_goes_away_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_what_fails_of_itself_costs_one_event_and_people_are_told_until_all_is_well(tmp_path, monkeypatch, caplog):
+    """Not the disk but we: the files go on with the next event, and nobody has to look into the log to learn of it."""
+    monkeypatch.setattr("streamer.output.outlet.STEADY_S", 0.0)
+    told, path = [], tmp_path / "events.jsonl"
+    sinks = Sinks(OutputSettings(jsonl=str(path)), ["s"])
+    sinks.begin()
+    outlet = Outlet(sinks, lambda state, detail: told.append((state, detail)))
+    real = sinks.write
+
+    def write(event):
+        if event.text.startswith("poison"):
+            raise IndexError("an event that nobody expected")
+        real(event)
+
+    monkeypatch.setattr(sinks, "write", write)
+    outlet.start()
+    outlet.put([said("s", text) for text in ("one", "poison", "poison", "two", "three")])
+    assert outlet.stop(30)
+    assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == ["one", "two", "three"]
+    what = "not all of it is written (IndexError: an event that nobody expected)"
+    assert told == [("degraded", what), ("listening", "")]
+    assert caplog.text.count("nobody expected") == 1
+    assert sinks.failed  # the exit status says so
 
 
 def test_two_writers_of_one_file_are_refused(tmp_path):

@@ -438,6 +438,7 @@ def test_a_listener_that_raises_is_started_again_and_what_it_missed_is_a_gap(mon
     assert "IndexError: a frame that nobody expected" in gap["reason"]
     assert said[-1]["audio_t"] == 10.0  # the clock is right again
     assert pipeline.failure is None
+    assert pipeline.listener_restarts == 1
 
 
 def test_a_state_that_is_well_again_does_not_hide_one_that_is_not():

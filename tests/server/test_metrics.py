@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.events import Alert, Status, Tags
+from streamer.events import Alert, Gap, Status, Tags
 from streamer.server.hub import Reader
 from streamer.server.messages import SessionHealth
 from streamer.server.metrics import BOUNDS_S, Metrics
@@ -52,6 +52,9 @@ def test_what_is_counted():
         metrics.event(alert(seq, state), 0.4)
     for seq, state in enumerate(("listening", "no_audio", "listening", "no_audio", "stopped"), start=9):
         metrics.event(status(seq, state), 0.1)
+    for seq, (start, end) in enumerate(((1.0, 1.5), (1.5, 4.0)), start=20):
+        metrics.event(Gap(session="s", seq=seq, audio_t=end, start=start, end=end, reason="lost"), 0.1)
+    metrics.event(status(22, "degraded"), 0.1)
     metrics.refused("token")
     metrics.refused("token")
     found = samples(
@@ -63,6 +66,8 @@ def test_what_is_counted():
     assert found['streamer_alerts_raised_total{severity="critical"}'] == 1
     assert found['streamer_refused_total{reason="token"}'] == 2
     assert found["streamer_sound_restarts_total"] == 1
+    assert found["streamer_lost_sound_seconds_total"] == 3
+    assert found["streamer_degraded_total"] == 1
     assert found["streamer_missed_events_total"] == 9
     assert found['streamer_client_missed_events{client="4"}'] == 7
     assert found['streamer_client_merged_partials{client="3"}'] == 5
