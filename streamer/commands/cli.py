@@ -1,7 +1,7 @@
 """The command line: `python run_stream.py …`, `streamer run …` and the other subcommands.
 
 Wrong options, settings and inputs end with status 2 and one line on stderr; nothing else prints a traceback unless
---debug (or STREAMER_DEBUG=1) asks for it.
+--debug (or STREAMER_DEBUG=1) asks for it. STREAMER_LOG=json makes each line of the log an object of JSON.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -72,13 +73,34 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
+class _JsonLines(logging.Formatter):
+    """A line of the log as one object, for programs that read it: when, how grave, who says what, in which thread."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON. `time`: RFC 3339, UTC."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "thread": record.threadName,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 done, 2 wrong usage, 1 anything else."""
     _fill_closed_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("STREAMER_DEBUG"))
     level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()], force=True)
+    form, handler = os.environ.get("STREAMER_LOG") or "text", _StderrHandler()
+    handler.setFormatter(_JsonLines() if form == "json" else logging.Formatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    if form not in ("text", "json"):
+        return _say(UsageError(f"STREAMER_LOG: must be text or json; is {form!r}"), 2, debug)
     for name in () if debug else ("numba", "websockets", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not debug:  # a traceback for each request that is no HTTP, whoever sends it

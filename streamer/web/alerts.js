@@ -63,6 +63,7 @@ export class Alerts {
     }
     if (!item) {
       item = { alert, acknowledged: false, announcedAt: -Infinity, ...this.banner() };
+      if (alert.too_quiet) byId("alerts").prepend(item.banner); // what this person would have missed comes first
       this.standing.set(key, item);
     }
     if (alert.state === "acknowledged") {
@@ -102,6 +103,7 @@ export class Alerts {
     setText(item.name, `${SEVERITIES[alert.severity] ?? "Notice"}: ${title(alert)}`);
     const heard = (alert.heard ?? []).map((tag) => tag.label).slice(0, 3).join("; ");
     const parts = [`since ${clock(alert.start)}`];
+    if (alert.too_quiet) parts.unshift("too quiet for you");
     if (heard) parts.push(`heard: ${heard}`);
     if (alert.text) parts.push(`said: “${alert.text}”`);
     setText(item.details, parts.join(" · "));

@@ -79,6 +79,7 @@ def test_wording():
     assert title(alert(source="test", state="cleared"), {}) == "TEST: siren: over"
     assert body(alert(source="test")).startswith("This is a test: nothing was heard.")
     assert body(alert(labels=(), heard=(), text="")) == "Severity: critical"
+    assert body(alert(too_quiet=True)).splitlines()[:2] == ["Too quiet for you to hear.", "Heard: Siren"]
     assert "\x1b" not in body(alert(text="a\x1b[2Jb"))
 
 

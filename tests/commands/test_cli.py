@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import wave
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,23 @@ def sound(tmp_path_factory):
         np.sin(2 * np.pi * 0.4 * t) > 0
     )
     return str(write_wav(tmp_path_factory.mktemp("sound") / "buzz.wav", (0.1 * buzz).astype(np.float32)))
+
+
+def test_the_log_can_be_read_by_programs(sound, tmp_path):
+    """Every line of it: one that ends the program, and those of --debug from any thread."""
+    wrong = run("--input", "nothing.wav", env={"STREAMER_LOG": "json"})
+    (line,) = map(json.loads, wrong.stderr.splitlines())
+    assert (wrong.returncode, line["level"], line["logger"]) == (2, "error", "streamer")
+    assert "nothing.wav" in line["message"]
+    assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+    options = ("--input", sound, "--model", "nano", "--speed", "0", "--no-server", "--quiet", "--jsonl", "/dev/full")
+    done = run("--debug", *options, env={"STREAMER_LOG": "json"})
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert {"debug", "error"} <= {line["level"] for line in lines}
+    assert "outlet" in {line["thread"] for line in lines}
+    refused = run(env={"STREAMER_LOG": "yes"})
+    assert (refused.returncode, refused.stderr) == (2, "streamer: STREAMER_LOG: must be text or json; is 'yes'\n")
 
 
 def refused(capsys, *arguments, says, status=2):

@@ -72,6 +72,10 @@ def test_what_would_have_been_missed_stands_first_and_a_program_is_held(serve, o
     server.publish(Scene(session="kitchen", seq=3, audio_t=3.0, scene="alarm", start=2.0, scores=scores))
     expect(page.locator("#scene")).to_have_text("It sounds like an alarm")
     expect(page.locator("#alerts .alert").first).to_contain_text("Smoke alarm too quiet for you")
+    viewer = opened()  # the page that people look at says it as well
+    viewer.goto(f"{server.url}/?token={TOKEN}")
+    expect(viewer.locator("#alerts .alert")).to_have_count(2)
+    expect(viewer.locator("#alerts .alert").first).to_contain_text("Critical: Smoke alarmtoo quiet for you · since 0:")
     page.locator("#alerts .alert").first.get_by_role("button").click()
     received(page, said, 1)
     page.locator("#program").select_option("music")
