@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +83,18 @@ def empty() -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
+_ALWAYS: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 class Clock:
-    """The machine's monotonic clock, given to what waits, so that tests can script both."""
+    """The machine's monotonic clock, given to what waits, so that tests can script both.
+
+    Where there is one (Linux), it is the one that goes on while the machine sleeps: what was not heard then is a loss.
+    """
 
     def now(self) -> float:
-        """Seconds of `time.monotonic`."""
-        return time.monotonic()
+        """Seconds that never go back."""
+        return time.clock_gettime(_ALWAYS) if _ALWAYS is not None else time.monotonic()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """Wait for real."""

@@ -23,6 +23,8 @@ from streamer.errors import DeviceLost, InputError
 _SETTLE_S = 2.0  # a gap is measured when callbacks come at their own pace again, at the latest after so much sound
 FULL = "the capture thread was too slow"
 OVERFLOW = "the device overflowed"
+SLEPT = "the machine or this program was stopped"
+SLEPT_S = 5.0  # longer than any device holds sound
 STALL_S = 0.7  # no callback for so long: the device is silent or gone
 FIRST_S = 5.0  # a device that was just opened may take longer (a sound server fills its buffers first)
 BUFFER_S = 10.0
@@ -68,7 +70,8 @@ class CaptureBuffer:
     """Native frames float32 [n, channels] in; the same, and `Missing`, out.
 
     Full-buffer rule: a block that does not fit is dropped whole and counted to the frame. A device that overflows does
-    not say how much it lost: the clock does, measured once the blocks that it still held have come in.
+    not say how much it lost: the clock does, measured once the blocks that it still held have come in. The same where
+    the machine slept, which not every device tells.
     `silent_since_s`: when the device was last heard by its predecessor; the time until the first block is a loss.
     """
 
@@ -85,8 +88,10 @@ class CaptureBuffer:
         """Called by the device: copy `frames` [n, channels], which were complete at `arrived_s`."""
         count = len(frames)
         before_s, self.last_arrival_s = self.last_arrival_s, arrived_s
-        if overflowed and self._gap is None and before_s is not None:
-            self._gap = _Gap(before_s, OVERFLOW)
+        if before_s is not None and self._gap is None:
+            slept = arrived_s - before_s > SLEPT_S
+            if overflowed or slept:
+                self._gap = _Gap(before_s, SLEPT if slept else OVERFLOW)
         fits = count <= self._capacity - (self._written - self._read)
         if self._gap is not None:
             # It came at its own pace, not in the burst of what the device still held.

@@ -141,7 +141,7 @@ def choose(fits: Callable[[str], bool], fetch: Fetch, ranked: Sequence[str], wis
     return Choice(
         catalog.BUNDLED,
         "no model that understands people is here and none could be fetched: the bundled nano knows spoken digits and "
-        f"some words; with a connection, `streamer pull base` brings one ({failure})",
+        f"some words and misses most alarms; with a connection, `streamer pull base` brings one ({failure})",
     )
 
 

@@ -45,6 +45,7 @@ from streamer.runtime.shutdown import (
 from streamer.runtime.stream import Emit, Stream, hear_at_once
 from streamer.runtime.systemd import Systemd
 from streamer.runtime.teaching import Lessons, Teaching
+from streamer.runtime.times_of_day import TimesOfDay
 from streamer.runtime.uploads import Elsewhere, Uploads
 from streamer.runtime.worker import FAR_HANG_S, HANG_S, Worker
 from streamer.server.actions import Actions
@@ -120,6 +121,7 @@ class Program:
         self._failure: Exception | None = None
         self._failures: dict[str, Exception] = {}  # of single sources, by session
         self._shared = SharedStates(self._pipelines)
+        self._times: TimesOfDay | None = None  # where there is a server, once there is a model
         self._silent = ""  # why nothing comes out of the headphones, as it was told
         self._systemd = Systemd()
 
@@ -142,8 +144,9 @@ class Program:
                 if not self._live:
                     self._open_sessions()
                 if self._server:
+                    self._times = TimesOfDay(self._server.describe)
                     for name in self._names:
-                        self._server.describe(self._info(name))
+                        self._times.tell(self._info(name))
                 sinks.begin()
                 outlet = Outlet(sinks, partial(self._shared.tell, "output"))
                 self._interruption.clean = True
@@ -340,6 +343,8 @@ class Program:
                 own = ()
                 log.warning("all was heard; the pages stay up, Ctrl-C ends")
             ingests.sweep()
+            if self._times:
+                self._times.look(live)
             if self._monitor and self._monitor.report.silent != self._silent:
                 self._silent = self._monitor.report.silent
                 self._shared.tell_trouble("headphones", self._silent and f"the headphones are silent: {self._silent}")

@@ -23,6 +23,7 @@ export class Condition {
     this.detail = "";
     this.status = new Map(); // session -> its last status event
     this.sources = new Map(); // session -> "microphone", "input" or "sender", as the server says
+    this.toy = false; // the bundled model, with which nobody should rely on alerts
     this.deaf = []; // sessions that no sound came from for a while
     this.lag = null; // seconds, once a heartbeat came
   }
@@ -35,6 +36,7 @@ export class Condition {
 
   hello(sessions) {
     for (const item of sessions) this.sources.set(item.session, item.source ?? "microphone");
+    this.toy = sessions.some((item) => item.model === "nano");
     this.draw();
   }
 
@@ -104,7 +106,8 @@ export class Condition {
     }
     if (states.every((one) => one === "stopped")) return "It has ended, and nothing was said that could be written down.";
     if (states.every((one) => one === "starting")) return "Captions come as soon as it listens.";
-    return "Nothing was said yet. What is said appears here word by word, and sounds in [brackets].";
+    const toy = this.toy ? " This is the bundled model nano, for trying out: it understands digits and a few words, and misses most alarms. With a connection, “streamer pull base” brings a better one." : "";
+    return `Nothing was said yet. What is said appears here word by word, and sounds in [brackets].${toy}`;
   }
 
   /** What a session listens to; one that opened after `hello` is a sender's. */

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import ScriptedClock
 
-from streamer.audio.microphone import FULL, OVERFLOW, CaptureBuffer, Microphone, Missing
+from streamer.audio.block import Clock
+from streamer.audio.microphone import FULL, OVERFLOW, SLEPT, CaptureBuffer, Microphone, Missing
 from streamer.audio.portaudio import Device
 from streamer.audio.resample import BlockMaker
 from streamer.errors import DeviceLost, InputError
@@ -113,6 +115,28 @@ def test_channels_that_cancel_are_heard_and_told_once():
     assert np.abs(sound[4_000:]).max() > 0.25
     (notice,) = [block.notice for block in blocks if block.notice]
     assert "channel 1 of 2 is heard alone" in notice
+
+
+def test_what_was_not_heard_while_the_machine_slept_is_a_loss_though_the_device_tells_nothing():
+    """A laptop whose lid was closed for a night: the session's clock, and with it the times of day, stay right."""
+    buffer = CaptureBuffer(48_000, 10.0)
+    block = np.zeros((960, 1), np.float32)
+    arrivals = [0.02 * number for number in range(1, 50)]
+    for arrived_s in [*arrivals, *(arrivals[-1] + 28_800 + late_s for late_s in arrivals)]:
+        buffer.push(block, arrived_s)
+    (missing,) = [piece for piece in buffer.pop() if isinstance(piece, Missing)]
+    assert missing.reason == SLEPT
+    assert missing.frames == pytest.approx(28_800 * 48_000, abs=960)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs Linux' clock that goes on while it sleeps")
+def test_the_clock_goes_on_while_the_machine_sleeps():
+    before_s, now_s, after_s = (
+        time.clock_gettime(time.CLOCK_BOOTTIME),
+        Clock().now(),
+        time.clock_gettime(time.CLOCK_BOOTTIME),
+    )
+    assert before_s <= now_s <= after_s
 
 
 @pytest.mark.parametrize("fails_again", [False, True])

@@ -329,3 +329,14 @@ def test_the_installed_page_opens_without_its_server_and_keeps_no_captions(serve
     page.reload()
     expect(page.locator("#state")).to_have_text("Connecting …")
     assert page.locator("#lines p").count() == 0
+
+
+def test_nobody_relies_on_the_toy_model_without_being_told(serve, opened):
+    """Where nothing could be fetched `auto` is nano: who opens the page has not seen the terminal."""
+    for model, told in (("nano", True), ("tiny.en", False)):
+        server, page = serve(session=None), opened()
+        server.open_session(SessionInfo("kitchen", model, model, 16_000, time.time()))
+        server.publish(Scene().status())
+        page.goto(server.url)
+        expect(page.locator("#empty")).to_contain_text("Nothing was said yet")
+        assert ("misses most alarms" in page.locator("#empty").inner_text()) == told
