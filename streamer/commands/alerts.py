@@ -16,7 +16,7 @@ from typing import Any
 
 from streamer.alerts.history import AlertHistory, HistoryEntry, RuleReport, history_path, tune, wilson
 from streamer.commands import notify
-from streamer.commands.run import settings_options
+from streamer.commands.run import settings_options, with_own_sounds
 from streamer.errors import UsageError, meant
 from streamer.events import SAMPLE_RATE, SEVERITY_RANK
 from streamer.output.plain_text import clean
@@ -156,7 +156,8 @@ def tune_rules(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return resolve(options.config, options.set, {})
+    """With the rules of learned sounds, as `streamer run` has them."""
+    return with_own_sounds(resolve(options.config, options.set, {}))
 
 
 def _history(options: argparse.Namespace, settings: Settings | None = None) -> AlertHistory:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import SecretStr
 
 from streamer.alerts.trial import Trial, trials
+from streamer.commands.run import with_own_sounds
 from streamer.errors import UsageError
 from streamer.output import qr_code
 from streamer.settings.config import Settings, resolve
@@ -40,7 +41,7 @@ def phone_options(parser: argparse.ArgumentParser) -> None:
 
 def test(options: argparse.Namespace) -> int:
     """`streamer alerts test`: a line for each delivery; status 1 where one failed or nobody was told."""
-    return _tell(resolve(options.config, options.set, {}), options.rule, options.to)
+    return _tell(with_own_sounds(resolve(options.config, options.set, {})), options.rule, options.to)
 
 
 def phone(options: argparse.Namespace) -> int:

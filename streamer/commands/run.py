@@ -234,10 +234,10 @@ def _lessons() -> "Lessons":
 
 def with_own_sounds(settings: Settings) -> Settings:
     """The settings with a rule for each learned sound that no rule is about."""
+    if not settings.own_sounds.enabled or not settings.own_sounds.place().is_dir():
+        return settings
     from streamer.model.own_sounds import OwnSoundFiles
 
-    if not settings.own_sounds.enabled:
-        return settings
     known = OwnSoundFiles(settings.own_sounds.place()).read()
     rules = with_own_rules(settings.alerts, [(sound.name, sound.severity) for sound in known])
     return settings.model_copy(update={"alerts": rules})

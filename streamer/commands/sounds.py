@@ -3,12 +3,15 @@
 import argparse
 import math
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from streamer.errors import UsageError
 from streamer.settings.config import Settings, resolve
-from streamer.settings.own_sounds import SEVERITY, checked_name, rule_id
+from streamer.settings.own_sounds import SEVERITY, checked_name, with_own_rules
 
 if TYPE_CHECKING:
     from streamer.model.own_sounds import OwnSound, OwnSoundFiles
@@ -67,6 +70,9 @@ def learn(options: argparse.Namespace) -> int:
         given = f"not {len(paths)}" if options.clips else kept
         raise UsageError(f"CLIP: give {CLIPS_NEEDED} to {CLIPS_TAKEN} recordings of {name!r}, {given}")
     clips = [(str(path), read_audio(str(path))) for path in paths]
+    for (one, samples), (other, others) in combinations(clips, 2):
+        if np.array_equal(samples, others):  # what is left out of the learning would be known all the same
+            raise UsageError(f"CLIP: {one} and {other} are the same recording; record {name!r} each time anew")
     model = load(settings)
     encode = own_sounds.encoder_of(model)
     known = files.find(name)
@@ -85,10 +91,11 @@ def show(options: argparse.Namespace) -> int:
 
     settings, files = _opened(options)
     raised = AlertHistory(history_path(settings.delivery.history)).read()
-    rules = {rule.own: rule.id for rule in settings.alerts.rules if rule.own}
     sounds, kept = files.read(), OwnClips(files.folder).names()
+    alerts = with_own_rules(settings.alerts, [(sound.name, sound.severity) for sound in sounds])
+    rules = {rule.own: rule.id for rule in alerts.rules if rule.own}
     for sound in sounds:
-        mine = [entry for entry in raised if entry.first.rule == rules.get(sound.name, rule_id(sound.name))]
+        mine = [entry for entry in raised if entry.first.rule == rules.get(sound.name)]
         false = sum(entry.verdict == "false" for entry in mine)
         clips = kept.pop(sound.name.casefold(), 0)
         here = f"; {clips} clips of it are kept" if clips else ""

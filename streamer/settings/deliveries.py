@@ -182,7 +182,8 @@ class DeliverySettings(Section):
                     if rule not in known:
                         where = f"delivery.{kind}[{index}].rules[{place}]"
                         hint = meant(rule, known) or "; `streamer alerts explain` lists them"
-                        raise ValueError(f"{where}: no rule is called {rule!r}{hint}")
+                        own = "for a sound of your own its rule has to stand in alerts.rules ({id: …, own: NAME})"
+                        raise ValueError(f"{where}: no rule is called {rule!r}{hint}; {own}")
 
     def tells_of(self, alert: Alert) -> bool:
         """Whether anybody but the pages and the terminal is told of it: what a recording holds does not happen now."""

@@ -72,7 +72,7 @@ class MonitorSettings(Section):
     audiogram: Preset | EarsSettings | None = Field(
         None, description=f"mild, moderate, sloping, {_FORM}, or a YAML file with that; null: no correction"
     )
-    program: Literal["auto"] | SceneName = Field("auto", description="auto: as the scene asks for; else held")
+    program: Literal["auto", SceneName] = Field("auto", description="auto: as the scene asks for; else held")
     noise_reduction: bool = Field(True, description="as much as the program asks for")
     block_ms: float = Field(5.0, ge=2, le=5, description="of sound that is worked on at a time")
     reserve_ms: float = Field(5.0, ge=0, le=100, description="kept in the output; more drops out less and comes later")

@@ -1,15 +1,21 @@
 """`streamer sounds` as a person types it, and what `streamer run` makes of it."""
 
 import json
+import sys
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 from chimes import RATE, chime, noise
 
+from streamer.alerts.history import AlertHistory
 from streamer.alerts.own_clips import OwnClips
 from streamer.commands.cli import main
 from streamer.commands.sounds import upper_rate
+
+sys.path.append(str(Path(__file__).parents[1] / "alerts"))
+from alerts_made import alert
 
 
 def wav(path, samples):
@@ -33,6 +39,11 @@ def test_a_bell_is_learned_listed_heard_and_forgotten(tmp_path, clips, capsys, m
     assert "My bell (warning), learned from 3 clips with nano: recognises " in capsys.readouterr().out
     assert main(["sounds", "list"]) == 0
     assert "raised 0 times here, 0 marked as false alarms" in capsys.readouterr().out
+    assert main(["alerts", "explain", "my_bell"]) == 0
+    assert "it sounds like 'My bell', which was learned" in capsys.readouterr().out
+    told = f"delivery.commands=[{{name: lamp, argv: [{sys.executable}, -c, '']}}]"
+    assert main(["alerts", "test", "--rule", "my_bell", "--set", told]) == 0
+    assert "command lamp" in capsys.readouterr().out
     room = wav(tmp_path / "room.wav", np.concatenate([noise(1, 5), 0.6 * chime(8), noise(2, 12)]))
     assert main(command[:-2]) == 0, "once more, and nothing is said of the severity"
     assert "My bell (warning), " in capsys.readouterr().out
@@ -53,6 +64,21 @@ def test_a_bell_is_learned_listed_heard_and_forgotten(tmp_path, clips, capsys, m
     assert not list((tmp_path / "state" / "streamer" / "sounds").glob("*"))
 
 
+def test_a_name_that_a_default_rule_has_counts_its_own_alerts_and_marks(tmp_path, clips, capsys, monkeypatch):
+    """Most people will call their door bell "doorbell"."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert main(["sounds", "learn", "doorbell", *clips, "--model", "nano"]) == 0
+    history = AlertHistory(tmp_path / "state" / "streamer" / "alerts.jsonl")
+    for number, rule in enumerate(["doorbell", "doorbell", "doorbell_2"], start=1):
+        history.append(alert(number, rule=rule, severity="info"), 1_700_000_000.0 + number)
+    history.mark(3, "false", 1_700_000_010.0)
+    capsys.readouterr()
+    assert main(["sounds", "list"]) == 0
+    assert "raised 1 times here, 1 marked as false alarms" in capsys.readouterr().out
+    assert main(["alerts", "tune"]) == 0
+    assert "doorbell_2: 1 alerts, 1 marked (0 true, 1 false)" in capsys.readouterr().out
+
+
 def test_what_cannot_be_learned_is_refused_in_one_line(tmp_path, clips, capsys):
     silent = wav(tmp_path / "silent.wav", np.zeros(RATE))
     folder = ["--data-dir", str(tmp_path / "d"), "--model", "nano"]
@@ -60,6 +86,8 @@ def test_what_cannot_be_learned_is_refused_in_one_line(tmp_path, clips, capsys):
         (["bell", *clips[:2]], "CLIP: give 3 to 10 recordings of 'bell', not 2"),
         (["bell", *clips[:2], silent], "silent.wav: is silent"),
         (["<b>", *clips], "NAME: must be 1 to 40 letters"),
+        (["bell", *clips[:2], clips[1]], "1.wav and "),
+        (["bell", *clips[:2], clips[1]], "1.wav are the same recording; record 'bell' each time anew"),
     ]:
         assert main(["sounds", "learn", *given, *folder]) == 2
         assert says in capsys.readouterr().err

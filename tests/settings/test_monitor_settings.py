@@ -13,7 +13,7 @@ EARS = {"left": {500: 20, 1000: 30, 2000: 40, 4000: 50}, "right": {"500": 10, "1
         ({"limit_dbfs": 0}, "monitor.limit_dbfs: input should be less than or equal to -1; is 0"),
         ({"limit_db_spl": 85}, "monitor.limit_db_spl: needs output_full_scale_db_spl"),
         ({"block_ms": 20}, "monitor.block_ms: input should be less than or equal to 5; is 20"),
-        ({"program": "loud"}, "monitor.program"),
+        ({"program": "loud"}, "monitor.program: input should be 'auto', 'quiet', 'speech', 'speech_in_noise', 'noise'"),
         ({"audiogram": "deaf"}, "monitor.audiogram: must be mild, moderate, sloping, or a file that can be read"),
         ({"audiogram": 3}, "monitor.audiogram: must be mild, moderate, sloping, a file, or {left:"),
         ({"audiogram": EARS | {"left": {500: 20}}}, "monitor.audiogram.left: must have a threshold at 1000 Hz too"),
