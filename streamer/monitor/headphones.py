@@ -1,10 +1,11 @@
 """Which outputs somebody said are headphones: from a loudspeaker the sound would come back into the microphone."""
 
 import json
+import os
 from pathlib import Path
 
 from streamer.errors import UsageError
-from streamer.settings.deliveries import state_directory
+from streamer.settings.deliveries import make_private, state_directory
 
 
 def require(output: str, *, confirmed: bool, directory: Path | None = None) -> None:
@@ -18,8 +19,9 @@ def require(output: str, *, confirmed: bool, directory: Path | None = None) -> N
             f"--monitor: put headphones on {output!r}, turn it down, and say so once with --headphones: from a "
             "loudspeaker the sound comes back into the microphone and howls"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(sorted({*known, output}), ensure_ascii=False) + "\n", encoding="utf-8")
+    make_private(path.parent)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(json.dumps(sorted({*known, output}), ensure_ascii=False) + "\n")
 
 
 def _known(path: Path) -> set[str]:

@@ -203,4 +203,5 @@ def _choose(audio: SharedAudio, wanted: int | str | None) -> Device:
         return choose_device(audio.outputs(), wanted)
     except InputError as error:
         text = str(error).replace("--device", "--monitor", 1).replace("microphone", "output").split(", see --list")[0]
+        text = text.replace("; see `streamer doctor`, or use --input FILE", "; see `streamer doctor --monitor`")
         raise InputError(text) from None

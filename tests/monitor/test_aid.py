@@ -12,6 +12,7 @@ from streamer.events import SAMPLE_RATE, Alert, Scene, SceneScores
 from streamer.monitor import aid
 from streamer.monitor.aid import HearingAid, Steering
 from streamer.monitor.messages import Steer
+from streamer.settings.deliveries import state_directory
 from streamer.settings.monitor import MonitorSettings
 
 PLAYED = str(Path(__file__).with_name("played_aid.py"))
@@ -137,6 +138,8 @@ def test_nothing_plays_where_nobody_said_headphones(start, tmp_path):
     assert (tmp_path / "count").read_text() == "0"
     start()
     start(headphones=False)  # once is enough
+    kept = state_directory() / "headphones.json"
+    assert [path.stat().st_mode & 0o777 for path in (kept, kept.parent)] == [0o600, 0o700]
 
 
 def test_without_portaudio_one_line_says_what_to_install(tmp_path, monkeypatch):

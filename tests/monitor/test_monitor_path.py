@@ -203,3 +203,7 @@ def test_no_such_output_is_refused_in_one_line():
         InputError, match=r"^--monitor speakers: no output's name contains that; there are 0 'USB Headset"
     ):
         Monitor(MonitorSettings(output="speakers"), SharedAudio(Backend()))
+    none = Backend()
+    none.outputs = tuple
+    with pytest.raises(InputError, match=r"^--monitor: this machine shows no output; see `streamer doctor --monitor`$"):
+        Monitor(MonitorSettings(output="speakers"), SharedAudio(none))
