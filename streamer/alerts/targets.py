@@ -58,7 +58,7 @@ def body(alert: Alert) -> str:
     """What was heard and said, a line each; never empty."""
     if alert.source == "test":
         return "This is a test: nothing was heard."
-    lines = ["Too quiet for you to hear."] if alert.too_quiet else []
+    lines = ["Too quiet for you to hear."] if alert.too_quiet and alert.state in ("raised", "updated") else []
     if labels := [clean(label) for label in alert.labels if label != WITHDRAWN]:
         lines.append("Heard: " + ", ".join(labels))
     if alert.heard:

@@ -80,6 +80,7 @@ def test_wording():
     assert body(alert(source="test")).startswith("This is a test: nothing was heard.")
     assert body(alert(labels=(), heard=(), text="")) == "Severity: critical"
     assert body(alert(too_quiet=True)).splitlines()[:2] == ["Too quiet for you to hear.", "Heard: Siren"]
+    assert body(alert(1, "cleared", too_quiet=True)).splitlines()[0] == "Heard: Siren"
     assert "\x1b" not in body(alert(text="a\x1b[2Jb"))
 
 
