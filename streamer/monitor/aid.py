@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 from streamer.audio.block import AudioBlock, empty
 from streamer.errors import Backoff, InputError
@@ -27,6 +27,7 @@ from streamer.settings.monitor import MonitorSettings
 START_S: Final = 30.0  # a slow disk, many sound cards
 HANG_S: Final = 5.0  # it says something every second
 END_S: Final = 0.4  # to close the devices, before it is killed
+REMARKS: Final = ("ALSA lib ", "Expression ", "Cannot connect to server", "jack server is not running", "connect(2)")
 
 log = logging.getLogger(__name__)
 
@@ -187,17 +188,20 @@ class _Process:
             env=os.environ | {"PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in the terminal is for the program, which ends this one
             creationflags=flags,
         )
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
         self._out, self._said = Writer(self._popen.stdin), self._popen.stdout
         self._steer: Steer | None = None  # what it was told last; None: it does not play yet
         self._ended = threading.Event()
         self._waits_since_s: float | None = None  # the reader, for the next message
         self._patience_s = START_S
         threading.Thread(target=self._watch, name="monitor-watch", daemon=True).start()
+        threading.Thread(target=_note, args=(self._popen.stderr,), name="monitor-chatter", daemon=True).start()
         self._tell(begin)
 
     def open(self) -> Opened:
@@ -269,3 +273,13 @@ class _Process:
                 log.error("monitor: the hearing aid's process says nothing: it is ended")
                 self._popen.kill()
                 return
+
+
+def _note(chatter: IO[bytes]) -> None:
+    """What libraries print in that process, to its end: ALSA's and PortAudio's remarks, of which a busy machine makes
+    one a second, are for --debug; all else (why Python ends) is worth a warning.
+    """
+    for line in chatter:
+        text = line.decode("utf-8", "replace").rstrip()
+        if text:
+            log.log(logging.DEBUG if text.startswith(REMARKS) else logging.WARNING, "monitor: %s", text)

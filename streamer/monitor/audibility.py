@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import SAMPLE_RATE
+from streamer.events import SAMPLE_RATE, AlertState
 from streamer.monitor.audiogram import Audiogram, sound_pressure_level
 
 MEMORY_S: Final = 3.0
@@ -36,9 +36,11 @@ SOUNDS_HZ: Final[Mapping[str, tuple[float, float]]] = {
 
 
 class Audibility:
-    """One session's. `full_scale_db_spl`: as in the settings."""
+    """One session's. `full_scale_db_spl`: as in the settings; `soundless`: rules whose alerts nobody could hear."""
 
-    def __init__(self, audiogram: Audiogram, full_scale_db_spl: float) -> None:
+    def __init__(self, audiogram: Audiogram, full_scale_db_spl: float, soundless: frozenset[str] = frozenset()) -> None:
+        self._soundless = soundless
+        self._standing: dict[int, bool] = {}  # alerts: whether each was missed so far
         self._thresholds = sound_pressure_level(audiogram.better(CENTRES_HZ), CENTRES_HZ)
         self._full_scale_db = full_scale_db_spl
         self._levels: deque[tuple[int, NDArray[np.float64]]] = deque()  # samples, dB SPL of each band
@@ -54,6 +56,20 @@ class Audibility:
         self._levels.append((len(samples), 10 * np.log10(bands + 1e-20) + self._full_scale_db))
         while sum(count for count, _ in self._levels) - self._levels[0][0] >= MEMORY_S * SAMPLE_RATE:
             self._levels.popleft()
+
+    def missed(self, alert: int, rule: str, state: AlertState) -> bool:
+        """Whether this person would not have heard an alert of this id, from its beginning until there was news of it.
+
+        Asked at each change. That it is seen or over says nothing about how loud it was.
+        """
+        if rule in self._soundless:
+            return False
+        missed = self._standing.pop(alert, True)
+        if state in ("raised", "updated"):
+            missed = missed and self.too_quiet(rule)
+        if state != "cleared":
+            self._standing[alert] = missed
+        return missed
 
     def too_quiet(self, rule: str) -> bool:
         """Whether nothing that this rule is about was loud enough in the last seconds."""

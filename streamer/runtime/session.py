@@ -109,16 +109,15 @@ class Session:
         self._own = OwnSoundEvents(ids)
         given = settings.monitor
         self._scenes = SceneMachine(given.input_full_scale_db_spl) if given.tells_scenes else None
-        audiogram = audiogram_of(given) if given.enabled else None
-        self._audibility = Audibility(audiogram, given.input_full_scale_db_spl) if audiogram else None
-        self._missed: dict[int, bool] = {}  # alerts that stand: whether this person would have missed them so far
         self._judges = head is not None or any(rule.own for rule in settings.alerts.rules)
         rules = settings.alerts.fitted(facts.rules)
+        audiogram = audiogram_of(given) if given.enabled else None
+        soundless = frozenset(rule.id for rule in rules.rules if rule.lost or rule.silence_dbfs is not None)
+        self._audibility = Audibility(audiogram, given.input_full_scale_db_spl, soundless) if audiogram else None
         # A siren's pattern needs the tagger's consent, unless a rule asks for the pattern alone.
         asked = [rule for rule in rules.rules if rule.enabled and SIRENS & {*rule.cadence, *rule.signs, *rule.unless}]
         self._cadence = CadenceDetector(sirens=any(head is not None or not rule.labels for rule in asked))
         self._cadence_sample = 0  # so far it has heard
-        self._soundless = {rule.id for rule in rules.rules if rule.lost or rule.silence_dbfs is not None}
         self.alerts = AlertEngine(rules, facts.thresholds, facts.trained_classes)
         self._learned: list[AlertRule] = []  # of sounds of one's own, since the session began
         spoken = (rule.id for rule in settings.alerts.rules if rule.phrases or rule.patterns)
@@ -359,25 +358,14 @@ class Session:
         return self._alert_events(self.alerts.step(given), at)
 
     def _alert_events(self, changes: Iterable[AlertChange], at: int) -> list[Event]:
-        told = [(change, self._would_miss(change)) for change in changes]
+        quiet = self._audibility
+        told = [
+            (change, quiet is not None and quiet.missed(change.id, change.rule, change.state)) for change in changes
+        ]
         told.sort(key=lambda one: not one[1])  # what this person would have missed is told first
         return [
             self._mask.event(change.event(self._stamp(at), self.source, too_quiet=missed)) for change, missed in told
         ]
-
-    def _would_miss(self, change: AlertChange) -> bool:
-        """Whether whoever has the audiogram would not have heard it, from its beginning until there was news of it.
-
-        That it is seen or over says nothing about how loud it was.
-        """
-        if self._audibility is None or change.rule in self._soundless:
-            return False
-        missed = self._missed.pop(change.id, True)
-        if change.state in ("raised", "updated"):
-            missed = missed and self._audibility.too_quiet(change.rule)
-        if change.state != "cleared":
-            self._missed[change.id] = missed
-        return missed
 
     def _transcripts(self, changes: Sequence[TextChange], at: int) -> list[Event]:
         """The events of text: what people read is masked, the policy and the rules see what was really said."""

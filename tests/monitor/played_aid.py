@@ -24,6 +24,8 @@ def main() -> None:
     """Play until standard input ends."""
     began, does = Path(sys.argv[1]), sys.argv[2]
     out, commands = Writer(sys.stdout.buffer), sys.stdin.buffer
+    print("ALSA lib pcm.c:8570:(snd_pcm_recover) underrun occurred", file=sys.stderr)
+    print("Illegal instruction", file=sys.stderr, flush=True)
     assert isinstance(read(commands), Begin)
     if does == "refuse":
         out.write(Refused("--device x: no microphone's name contains that"))

@@ -1,5 +1,6 @@
 """The hearing aid as the program has it, around a process of the test's: what steers it, and what its end does."""
 
+import logging
 import os
 import sys
 import time
@@ -125,6 +126,19 @@ def test_a_process_that_ends_or_hangs_is_degraded_and_started_again_as_it_was(st
     assert least * SAMPLE_RATE <= back.lost_samples <= (time.monotonic() - began_s + 5) * SAMPLE_RATE
     assert back.reason == f"the hearing aid's process ended ({why})"
     assert next(blocks).lost_samples == 0
+
+
+def test_remarks_of_sound_libraries_are_for_debug_alone(start, caplog, capfd):
+    caplog.set_level(logging.DEBUG, "streamer.monitor.aid")
+    assert next(start().blocks()).samples[0] == 1
+    while "Illegal instruction" not in caplog.text:
+        time.sleep(0.01)  # the test's own time limit is the only one
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("DEBUG", "monitor: ALSA lib pcm.c:8570:(snd_pcm_recover) underrun occurred"),
+        ("WARNING", "monitor: Illegal instruction"),
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_what_the_process_refuses_is_refused(start):
