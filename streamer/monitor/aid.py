@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Literal
 
 from streamer.audio.block import AudioBlock, empty
 from streamer.errors import Backoff, InputError
-from streamer.events import SAMPLE_RATE, SEVERITY_RANK, Alert, Event, Scene, SceneName
+from streamer.events import SAMPLE_RATE, SEVERITY_RANK, Alert, Event, Scene, SceneName, Severity
 from streamer.monitor import headphones
 from streamer.monitor.fitting import fitting_of
 from streamer.monitor.messages import Begin, Heard, Opened, Refused, Report, Said, Steer, Stop, Writer, read
@@ -39,12 +39,14 @@ class Steering:
         self._settings = settings.alarm
         self._held = settings.program != "auto"
         self._scene: SceneName | None = None if settings.program == "auto" else settings.program
-        self._alerts: set[tuple[str, int]] = set()
+        self._alerts: set[tuple[str, int]] = set()  # that sound
+        self._acknowledged: set[tuple[str, int]] = set()  # that stand still
+        self._seen = False  # the last that sounded: it is not only over
 
     @property
     def now(self) -> Steer:
         """All that is in force."""
-        return Steer(self._scene, alarm=bool(self._alerts))
+        return Steer(self._scene, alarm=bool(self._alerts), seen=self._seen and not self._alerts)
 
     def tell(self, event: Event) -> None:
         """The scene chooses the program unless one is held; alerts sound until somebody has seen them."""
@@ -52,10 +54,19 @@ class Steering:
             self._scene = event.scene
         elif isinstance(event, Alert) and event.source == "live":
             key = event.session, event.id
-            if event.state in ("acknowledged", "cleared"):
+            if event.state == "acknowledged":
                 self._alerts.discard(key)
-            elif self._settings.enabled and SEVERITY_RANK[event.severity] >= SEVERITY_RANK[self._settings.severity]:
+                self._acknowledged.add(key)
+                self._seen = True
+            elif event.state == "cleared":
+                self._seen = self._seen and key not in self._alerts
+                self._alerts.discard(key)
+                self._acknowledged.discard(key)
+            elif self._is_meant(event.severity) and key not in self._acknowledged:  # news of one that was seen is none
                 self._alerts.add(key)
+
+    def _is_meant(self, severity: Severity) -> bool:
+        return self._settings.enabled and SEVERITY_RANK[severity] >= SEVERITY_RANK[self._settings.severity]
 
     def hold(self, program: SceneName | Literal["auto"]) -> None:
         """Hold one scene's program, or let the scene choose again."""

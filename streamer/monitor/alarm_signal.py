@@ -2,8 +2,9 @@
 
 520 Hz, because people with the usual loss of high tones hear and wake from it where they miss 3 kHz (Bruck & Thomas,
 Fire Protection Research Foundation, 2007; NFPA 72: low-frequency signal). Three pulses of 0.5 s, 0.5 s apart, then
-a rest (T3, ISO 8201), again and again until somebody has seen it. Where the rest is longer than the standard's 1.5 s
-one can hear what goes on; the other sound is softer while the pulses come.
+a rest (T3, ISO 8201), again and again until somebody has seen it or it is over, but three pulses at least: glass breaks
+in a second. Where the rest is longer than the standard's 1.5 s one can hear what goes on; the other sound is softer
+while the pulses come.
 """
 
 from typing import Final
@@ -38,6 +39,7 @@ class AlarmSignal:
         # As many harmonics as the rate holds: a sampled edge would alias into tones that are not there.
         self._harmonics = np.arange(1, max(2, int(0.4 * rate / tone_hz)), 2)
         self._tone_hz, self._place = tone_hz, -1
+        self._ending = False  # with the third pulse
 
     @property
     def on(self) -> bool:
@@ -45,8 +47,12 @@ class AlarmSignal:
         return self._place >= 0
 
     def start(self) -> None:
-        """From the beginning of the pattern; nothing where it is on already."""
-        self._place = max(self._place, 0)
+        """From the beginning of the pattern; it goes on where it is on already."""
+        self._place, self._ending = max(self._place, 0), False
+
+    def finish(self) -> None:
+        """After the three pulses that sound now; nothing more where it rests."""
+        self._ending = self.on
 
     def stop(self) -> None:
         """At once, between two blocks."""
@@ -59,6 +65,8 @@ class AlarmSignal:
         at_s = ((self._place + np.arange(count)) / self._rate) % self._cycle_s
         self._place += count
         if at_s[0] > PULSES[-1][1] and at_s[-1] > PULSES[-1][1]:
+            if self._ending:
+                self.stop()
             return None
         swell = sum(np.clip(np.minimum(at_s - begin, end - at_s) / _EDGE_S, 0.0, 1.0) for begin, end in PULSES)
         if not np.any(swell):

@@ -61,12 +61,14 @@ class Chain:
         """The program for what sounds now, unless the settings hold one."""
         self._fader.choose(scene)
 
-    def alarm(self, on: bool) -> None:
-        """Whether the alarm's signal sounds."""
+    def alarm(self, on: bool, *, at_once: bool = True) -> None:
+        """Whether the alarm's signal sounds; off: at once, or after the pulses that sound now."""
         if on:
             self._alarm.start()
-        else:
+        elif at_once:
             self._alarm.stop()
+        else:
+            self._alarm.finish()
 
     def step(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """One block of the microphone, float32 [block], mono; float32 [2, block] for the ears, within the limit."""

@@ -28,10 +28,13 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """All that may change while it plays. `scene`: whose program to use, None: as it began. `alarm`: its signal."""
+    """All that may change while it plays. `scene`: whose program to use, None: as it began. `alarm`: its signal.
+    `seen`: somebody has seen the last alarm, so that not even the pulses that sound now are of use.
+    """
 
     scene: SceneName | None
     alarm: bool
+    seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

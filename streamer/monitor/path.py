@@ -49,6 +49,7 @@ class Monitor:
         self._inbox: deque[tuple[NDArray[np.float32], float]] = deque()  # and when they came
         self._opened: tuple[int, float] | None = None  # rate and latency of the microphone while it is open
         self._steer = Steer(None, alarm=False)
+        self._alarmed = False  # since the last block: an alarm that is over at once is one
         self._output_ended = False
         self._silent = ""  # why no output is open though the microphone is
         self._blocks = self._dropped = self._device_underruns = self._underruns = self._howls = 0
@@ -97,6 +98,8 @@ class Monitor:
 
     def steer(self, steer: Steer) -> None:
         """The program to use, and whether the alarm's signal sounds, from the next block on. From any thread."""
+        if steer.alarm:
+            self._alarmed = True
         self._steer = steer
 
     def begin(self, rate: int, latency_s: float) -> None:
@@ -164,7 +167,11 @@ class Monitor:
                     steer = self._steer
                     if steer.scene is not None:
                         chain.choose(steer.scene)
-                    chain.alarm(steer.alarm)
+                    alarmed, self._alarmed = self._alarmed, False
+                    if alarmed:
+                        chain.alarm(True)
+                    if not steer.alarm:
+                        chain.alarm(False, at_once=steer.seen)
                 buffer.push(chain.step(samples), heard_s)
                 self._blocks += 1
                 self._used_s = used_s + time.thread_time()

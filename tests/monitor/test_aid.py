@@ -64,7 +64,19 @@ def test_an_alert_sounds_until_somebody_has_seen_it_or_it_is_over(state):
     assert steering.now == Steer(None, alarm=True)
     steering.tell(alert("updated"))
     steering.tell(alert(state))
-    assert steering.now == Steer(None, alarm=False)
+    assert steering.now == Steer(None, alarm=False, seen=state == "acknowledged")
+
+
+def test_news_of_an_alert_that_was_seen_does_not_sound_again_and_the_next_alert_does():
+    steering = Steering(MonitorSettings(output=0))
+    for state in ("raised", "acknowledged", "updated"):
+        steering.tell(alert(state))
+    assert steering.now == Steer(None, alarm=False, seen=True)
+    steering.tell(alert("cleared"))
+    steering.tell(alert())
+    assert steering.now.alarm
+    steering.tell(alert("cleared"))
+    assert steering.now == Steer(None, alarm=False, seen=False)
 
 
 @pytest.mark.parametrize(

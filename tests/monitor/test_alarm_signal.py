@@ -29,6 +29,21 @@ def test_three_pulses_a_rest_and_again():
     assert np.argmax(spectrum) * RATE / 6_000 == pytest.approx(520, abs=3)
 
 
+@pytest.mark.parametrize("heard_s", [0.0, 0.3, 2.2, 4.0])
+def test_what_is_over_in_a_moment_makes_three_pulses_all_the_same(heard_s):
+    """Glass breaks: one pulse of half a second is missed easily."""
+    signal = AlarmSignal(RATE, 520, 0.1, pause_s=6)
+    signal.start()
+    got = [signal.step(BLOCK) for _ in range(round(heard_s * RATE / BLOCK))]
+    signal.finish()
+    got += [signal.step(BLOCK) for _ in range(RATE * 20 // BLOCK)]
+    on = np.array([one is not None and np.abs(one).max() > 0.05 for one in got])
+    assert np.count_nonzero(np.diff(on.astype(int), prepend=0) > 0) == 3
+    assert not signal.on
+    signal.finish()  # nothing begins
+    assert signal.step(BLOCK) is None
+
+
 def test_it_ducks_the_rest_until_it_is_acknowledged():
     chain = Chain(MonitorSettings(output=0, alarm=AlarmSettings(tone_hz=520), noise_reduction=False), RATE, BLOCK)
     tone = 0.02 * np.sin(2 * np.pi * 2_500 * np.arange(RATE * 8) / RATE).astype(np.float32)

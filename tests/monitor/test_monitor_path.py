@@ -178,9 +178,18 @@ def test_the_alarm_s_signal_sounds_as_long_as_it_is_told_to(running):
     one.monitor.steer(Steer(None, alarm=True))
     assert sounds(1)
     assert sounds(3.5)  # again
-    one.monitor.steer(Steer(None, alarm=False))
+    one.monitor.steer(Steer(None, alarm=False, seen=True))
     one.through(np.zeros(BLOCK * 4))
     assert not sounds(2)
+
+
+def test_an_alarm_that_is_over_before_the_next_block_sounds_all_the_same(running):
+    one = running()
+    one.through(np.zeros(BLOCK * 4))
+    one.monitor.steer(Steer(None, alarm=True))
+    one.monitor.steer(Steer(None, alarm=False))
+    played = np.abs(one.through(np.zeros(RATE * 4)))[:, 0].reshape(-1, RATE // 10).max(axis=1) > 0.03
+    assert np.count_nonzero(np.diff(played.astype(int), prepend=0) > 0) == 3
 
 
 def test_it_is_told_which_program_to_use(running):
