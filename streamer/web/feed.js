@@ -15,6 +15,11 @@ if (options.has("token")) {
 
 const RENEW_MS = 12 * 3600 * 1000;
 
+/** The cookie lets in for 30 days, and a page is given a new one: one that stays open for months has to ask for it. */
+export function stayLetIn() {
+  return setInterval(() => fetch(location.pathname, { method: "HEAD" }).catch(() => {}), RENEW_MS);
+}
+
 export class Feed extends Client {
   /** As `Client`, without an address and a token of one's own. */
   constructor(wishes) {
@@ -23,8 +28,7 @@ export class Feed extends Client {
 
   start() {
     super.start();
-    // The cookie lets in for 30 days, and a page is given a new one: one that stays open for months has to ask for it.
-    this.renewing = setInterval(() => fetch(location.pathname, { method: "HEAD" }).catch(() => {}), RENEW_MS);
+    this.renewing = stayLetIn();
   }
 
   stop() {

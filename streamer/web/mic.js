@@ -2,7 +2,7 @@
 
 import { keepAwake } from "./awake.js";
 import { byId, choice, element, setText } from "./dom.js";
-import { options } from "./feed.js";
+import { options, stayLetIn } from "./feed.js";
 import { Captions } from "./mic_captions.js";
 import { Capture, inWords, microphones, obstacle } from "./mic_capture.js";
 import { RATE_HZ, Sender } from "./mic_sender.js";
@@ -269,6 +269,7 @@ function wish() {
 
 for (const id of PROCESSING) byId(id).checked = stored(`mic ${id}`) === true;
 setText(byId("name"), source ?? "");
+stayLetIn();
 const page = new Page();
 const unable = obstacle();
 if (unable) {

@@ -31,7 +31,7 @@ def test_what_lets_a_page_in_does_not_stay_in_its_address(serve, opened):
     listens(other)
 
 
-@pytest.mark.parametrize("path", ["", "overlay"])
+@pytest.mark.parametrize("path", ["", "overlay", "mic"])
 def test_a_page_that_stays_open_for_months_asks_for_a_new_cookie(serve, opened, path):
     server = serve(token=TOKEN)
     page = opened()
