@@ -130,6 +130,7 @@ class Program:
         output = self._settings.output
         sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
         self._deliveries = self._open_deliveries()
+        self._deliveries.on_trouble = partial(self._shared.tell_trouble, "deliveries")
         self._captions = open_captions(output, self._names, self._tell_of_captions, live=self._live)
         with self._interruption.handled():
             try:
@@ -273,7 +274,6 @@ class Program:
         worker, emit = Worker(engine, spare=self._engines.spare, hang_s=hang_s), self._emitter(outlet)
         self._worker = worker
         self._deliveries.put(opening.events)
-        self._deliveries.on_trouble = partial(self._shared.tell_trouble, "deliveries")
         outlet.put(opening.events)
 
         opener = SessionOpener(

@@ -79,3 +79,10 @@ def test_everybody_who_looks_at_streamer_is_told_that_alerts_do_not_reach_the_ph
             assert next(states) == ("listening", "")
         running.signal()
         assert running.wait(30) == 0
+    with Program("--config", str(config), "--input", str(tmp_path / "a.wav"), *options) as again:
+        told = (one for one in again.events() if one["type"] == "alert" or one.get("state") == "degraded")
+        first = next(told)  # of what is left from before, and before there is another alert
+        assert (first["type"], first["state"]) == ("status", "degraded")
+        assert first["detail"] == trouble[1]
+        again.signal()
+        assert again.wait(30) == 0
