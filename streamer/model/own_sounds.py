@@ -20,9 +20,11 @@ import io
 import json
 import logging
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,7 @@ SPAN_S = JUDGED_STEPS * 0.4
 LENGTH = 127  # of a unit vector as it is stored, in 8-bit integers
 CLIPS_NEEDED = 3
 CLIPS_TAKEN = 10  # at most
+_DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error)  # what numpy makes of a file
 
 Vectors = NDArray[np.float32]
 Packed = NDArray[np.int8]
@@ -187,7 +190,7 @@ def read_background(content: bytes, name: str) -> Background:
             facts = json.loads(str(stored["facts"]))
             mean, projection = (stored[key].astype(np.float32) for key in ("mean", "projection"))
             return Background(facts["encoder"], facts["model"], mean, projection, stored["others"], stored["spectra"])
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(f"{name}: is no background of own sounds: {error}") from None
 
 
@@ -226,8 +229,8 @@ class OwnSoundFiles:
         for path in sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else ():
             try:
                 found.append(_read(path))
-            except (ValueError, KeyError, OSError, EOFError, TypeError) as error:
-                log.warning("own sounds: %s cannot be read and is left out: %s", path, error)
+            except (*_DAMAGED, TypeError) as error:
+                log.warning("own sounds: %s cannot be read and is left out (learn it again): %s", path, error)
         return tuple(sorted(found, key=lambda sound: sound.name))
 
     def find(self, name: str) -> OwnSound | None:
@@ -244,6 +247,8 @@ class OwnSoundFiles:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 np.savez_compressed(file, facts=np.array(json.dumps(facts)), weight=sound.weight)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut behind the renaming would leave half of it
             os.replace(fresh, path)
         except OSError as error:
             raise InputError(f"own_sounds.folder: {path}: cannot be written: {error.strerror}") from None
@@ -283,4 +288,7 @@ def own_layer(model: Model, folder: Path) -> OwnLayer | None:
 
 def _read(path: Path) -> OwnSound:
     with np.load(path) as stored:
-        return OwnSound(**json.loads(str(stored["facts"])), weight=stored["weight"].astype(np.float32))
+        sound = OwnSound(**json.loads(str(stored["facts"])), weight=stored["weight"].astype(np.float32))
+    if sound.weight.ndim != 1 or not np.isfinite(sound.weight).all():
+        raise ValueError("its numbers make no layer")
+    return sound

@@ -4,6 +4,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from random_whisper import random_model
 
 from streamer.audio.fine_spectrum import BANDS
@@ -137,3 +139,20 @@ def test_names_of_sounds_become_files_of_their_own(tmp_path):
         files.write(sound(name))
     assert sorted(item.name for item in files.read()) == sorted(names)
     assert all(a != b for a, b in itertools.combinations(sorted(tmp_path.glob("*.npz")), 2))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 1_300), place=st.integers(0, 1_300), flip=st.integers(0, 255))
+def test_a_damaged_file_costs_its_own_sound_and_never_the_start(tmp_path, cut, place, flip):
+    """After a power cut somebody's alarms must not hang on what was learned of their door bell."""
+    files = OwnSoundFiles(tmp_path)
+    files.write(sound("my bell"))
+    files.write(sound("oven"))
+    path = tmp_path / "oven.npz"
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= flip
+    path.write_bytes(bytes(content[: max(0, len(content) - cut)]))
+    read = files.read()
+    assert [one.name for one in read if one.name != "oven"] == ["my bell"] or len(read) == 2
+    path.write_bytes(bytes(content[: len(content) // 2]))
+    assert [one.name for one in files.read()] == ["my bell"]
