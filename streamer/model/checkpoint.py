@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from whisper.model import AudioEncoder, Whisper
 
-from streamer.errors import CheckpointError, DownloadError, UsageError
+from streamer.errors import DownloadError, UsageError
 from streamer.model import catalog
 from streamer.model.catalog import HEADS, head_of, pull_head
 from streamer.model.context_adapter import bundled_adapter
