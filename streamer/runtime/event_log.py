@@ -78,14 +78,18 @@ class Kept:
         return [] if self.told.over else self.told.close(0, "stopped", AGAIN)
 
 
+def event_log_paths(settings: EventHistorySettings) -> tuple[Path, Path]:
+    """The newer file and the older one."""
+    path = state_directory() / "events.log" if settings.path is None else Path(settings.path).expanduser()
+    return path, path.with_name(f"{path.name}.1")
+
+
 class EventLog:
     """The files of one program. `run` names the numbering; `kept`: what there was of each session, by name."""
 
     def __init__(self, settings: EventHistorySettings, wall: Callable[[], float] = time.time) -> None:
         """Read what there is and go on behind it. ConfigError: it cannot be written, or another program writes it."""
-        folder = state_directory() if settings.path is None else Path(settings.path).expanduser().parent
-        self.path = folder / "events.log" if settings.path is None else Path(settings.path).expanduser()
-        self._older = self.path.with_name(f"{self.path.name}.1")
+        self.path, self._older = event_log_paths(settings)
         self._half = round(settings.max_mb * MB / 2)
         self._wall, self._lock, self._backoff, self._again_s = wall, threading.Lock(), Backoff(), 0.0
         self._told: dict[str, Told] = {}
