@@ -7,7 +7,9 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Final, Literal, TypedDict
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
@@ -203,26 +205,47 @@ class Scene(Event):
 SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap, Scene)
 
 
-_RECORDS: Final[Mapping[str, type[Word] | type[Span] | type[Tag]]] = {
-    "words": Word,
-    "unclear": Span,
-    "tags": Tag,
-    "heard": Tag,
-}
+_MOST: Final = 1e12  # no second, score or probability comes near it: a larger number is damage
 
 
 def read_event(data: Mapping[str, Any]) -> Event:
-    """The event of its own JSON form (`to_dict`). Raises KeyError, TypeError or ValueError where it is none."""
+    """The event of its own JSON form (`to_dict`).
+
+    Raises KeyError, TypeError or ValueError where it is none: also where a field is not of its type, or no finite
+    number, so that whoever works with the event need not expect any.
+    """
     kind = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
     if kind is None:
         raise ValueError(f"type: must be that of a session's event, is {data['type']!r}")
-    given = {name: value for name, value in data.items() if name not in ("v", "type", "test")}
-    for name, record in _RECORDS.items():
-        if name in given:
-            given[name] = tuple(record(**one) for one in given[name])
-    if "labels" in given:
-        given["labels"] = tuple(given["labels"])
-    return kind(**given)
+    return kind(**_checked(kind, {name: value for name, value in data.items() if name not in ("v", "type", "test")}))
+
+
+_types_of = cache(get_type_hints)  # of a record's fields, by name
+
+
+def _checked(record: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    types = _types_of(record)
+    return {name: _value(types[name], value, name) for name, value in given.items()}
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """What JSON has for a field, as the type `kind` of the field."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is UnionType:  # that or None
+        return None if value is None else _value(inner[0], value, name)
+    if outer is tuple and isinstance(value, list | tuple):
+        return tuple(_value(inner[0], one, name) for one in value)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
+        return kind(**_checked(kind, value))
+    if outer is Literal:
+        fits = value in inner
+    elif kind is float:
+        fits = type(value) in (float, int) and abs(value) <= _MOST  # NaN is not
+    else:
+        fits = type(value) is kind
+    if not fits:
+        raise ValueError(f"{name}: {str(value)[:40]!r} is no value of it")
+    return value
 
 
 def _items(record: Any) -> Iterator[tuple[str, Any]]:
