@@ -5,7 +5,7 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -214,37 +214,38 @@ def read_event(data: Mapping[str, Any]) -> Event:
     Raises KeyError, TypeError or ValueError where it is none: also where a field is not of its type, or no finite
     number, so that whoever works with the event need not expect any.
     """
-    kind = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
+    kind: Any = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
     if kind is None:
         raise ValueError(f"type: must be that of a session's event, is {data['type']!r}")
-    return kind(**_checked(kind, {name: value for name, value in data.items() if name not in ("v", "type", "test")}))
+    event: Event = _reader(kind)({name: value for name, value in data.items() if name not in ("v", "type", "test")})
+    return event
 
 
-_types_of = cache(get_type_hints)  # of a record's fields, by name
-
-
-def _checked(record: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    types = _types_of(record)
-    return {name: _value(types[name], value, name) for name, value in given.items()}
-
-
-def _value(kind: Any, value: Any, name: str) -> Any:
-    """What JSON has for a field, as the type `kind` of the field."""
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of this type (a record's, or a field's) of what JSON has for it. It raises as `read_event`."""
     outer, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        readers = {name: _reader(one) for name, one in get_type_hints(kind).items() if get_origin(one) is not ClassVar}
+        return lambda value: kind(  # type: ignore[operator]
+            **{name: readers[name](one) for name, one in _fitting(value, isinstance(value, Mapping)).items()}
+        )
+    if outer is tuple:
+        one_of_them = _reader(inner[0])
+        return lambda value: tuple(map(one_of_them, _fitting(value, isinstance(value, list | tuple))))
     if outer is UnionType:  # that or None
-        return None if value is None else _value(inner[0], value, name)
-    if outer is tuple and isinstance(value, list | tuple):
-        return tuple(_value(inner[0], one, name) for one in value)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
-        return kind(**_checked(kind, value))
+        not_none = _reader(inner[0])
+        return lambda value: None if value is None else not_none(value)
     if outer is Literal:
-        fits = value in inner
-    elif kind is float:
-        fits = type(value) in (float, int) and abs(value) <= _MOST  # NaN is not
-    else:
-        fits = type(value) is kind
+        return lambda value: _fitting(value, value in inner)
+    if kind is float:
+        return lambda value: _fitting(value, type(value) in (float, int) and abs(value) <= _MOST)  # NaN does not
+    return lambda value: _fitting(value, type(value) is kind)
+
+
+def _fitting(value: Any, fits: bool) -> Any:
     if not fits:
-        raise ValueError(f"{name}: {str(value)[:40]!r} is no value of it")
+        raise ValueError(f"{str(value)[:40]!r} is no value of an event's field")
     return value
 
 
