@@ -240,8 +240,16 @@ def test_raw_pcm_on_stdin(model):
     assert events[-1]["audio_t"] == round(16_007 / 16_000, 6)
 
 
+@pytest.fixture
+def no_nohup():
+    """The program under test heeds a closed terminal, also where these tests themselves were told not to."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, number):
+def test_a_signal_flushes_and_ends_within_five_seconds(model, sound, tmp_path, number, no_nohup):
     arguments = ("--input", sound, "--model", model, "--port", "0", "--stay", "--jsonl", "-", "--set")
     with Program(*arguments, "vad.speech_probability=0", "--srt", str(tmp_path / "a.srt")) as program:
         events = []

@@ -22,11 +22,11 @@ from streamer.model.engine import Engine
 from streamer.runtime.worker import Worker
 step, serve = Engine.step, Worker.start
 def slow(self, work):
-    threading.Event().wait(1.5)
+    threading.Event().wait(2.2)  # longer than all have for their last words
     return step(self, work)
 def start(self):
     def later():
-        while max((lane.lag_s for lane in self.lanes()), default=0.0) < 3.0:
+        while min((lane.lag_s for lane in self.lanes()), default=0.0) < 3.0:
             time.sleep(0.1)
         print("signal", time.monotonic(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
