@@ -17,12 +17,11 @@ def check_name(name: str) -> None:
         return
     path = Path(name).expanduser()
     try:
-        path.stat()
+        there = path.exists()
+    except OSError as error:  # in a folder that may not be read: whoever reads it says so
+        there = isinstance(error, PermissionError)
+    if there:
         return
-    except PermissionError:
-        return  # whoever reads it says so
-    except (OSError, ValueError):
-        pass
     if path.suffix == ".pt":
         raise CheckpointError(f"checkpoint {path} does not exist")
     raise CheckpointError(
