@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 from streamer.alerts.parcels import AlertKey, read_alert
 from streamer.errors import ConfigError, UsageError
@@ -143,7 +143,7 @@ class AlertHistory:
         for line in filter(None, text.split("\n")):  # other ends of lines than ours may stand in what was said
             try:
                 self._add(entries, json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
                 broken += 1
         if broken > self._broken:
             log.warning("%s: %d lines cannot be read and are left out", self.path, broken)
@@ -151,16 +151,23 @@ class AlertHistory:
         return sorted(entries.values(), key=lambda entry: entry.number)
 
     def _add(self, entries: dict[int, HistoryEntry], line: dict[str, Any]) -> None:
-        number = int(line["number"])
+        """Take a line in; any of several exceptions where it is damaged: later nobody has to expect that."""
+        number = line["number"]
+        if type(number) is not int:
+            raise ValueError("number: must be whole")
         before = entries.get(number)
         if "event" in line:
             alert = read_alert(line["event"])
-            first, time = (before.first, before.time) if before else (alert, datetime.fromisoformat(line["time"]))
+            first, time = (before.first, before.time) if before else (alert, _moment(line["time"]))
             verdict, clip = (before.verdict, before.clip) if before else (None, None)
             entries[number] = HistoryEntry(number, time, first, alert, verdict, clip)
         elif before is not None:
             verdict = line.get("verdict", before.verdict)
+            if verdict not in (None, *get_args(Verdict)):
+                raise ValueError("verdict: is none")
             clip = self.path.parent / line["clip"] if "clip" in line else before.clip
+            if clip is not None:
+                clip.relative_to(self.path.parent)  # ValueError
             entries[number] = HistoryEntry(number, before.time, before.first, before.latest, verdict, clip)
 
     @contextlib.contextmanager
@@ -231,6 +238,15 @@ def _line(record: Mapping[str, Any]) -> str:
     """As bytes of any text can be written; lone surrogates become question marks."""
     line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
     return line.encode("utf-8", "replace").decode()
+
+
+def _moment(text: str) -> datetime:
+    """A time with its zone, which every zone's clock can show. Raises ValueError, OverflowError or OSError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("time: must have a zone")
+    moment.astimezone()
+    return moment
 
 
 def _iso(unix: float) -> str:

@@ -20,6 +20,7 @@ folder of its own beside it; whoever starts next takes over what a process that 
 import contextlib
 import json
 import logging
+import math
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -223,8 +224,11 @@ def _read(folder: Path) -> list[tuple[Parcel, Path]]:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             alert = read_alert(data["event"])
-            found.append((Parcel(int(path.stem), alert, str(data["key"]), float(data["made_at"])), path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            made_at = float(data["made_at"])
+            if not math.isfinite(made_at):
+                raise ValueError("made_at: must be finite")
+            found.append((Parcel(int(path.stem), alert, str(data["key"]), made_at), path))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             log.warning("delivery.spool: %s cannot be read and stays aside: %s", path, type(error).__name__)
             with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(".bad"))

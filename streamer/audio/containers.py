@@ -45,6 +45,7 @@ _KBPS_2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)  #
 _KBPS_3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG 1, layer III
 _KBPS_LOW = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG 2 and 2.5
 _MPEG_HZ = (44_100, 48_000, 32_000)
+_HEADER_BYTES = 10  # at most, of a frame
 _FRAMES_IN_A_ROW = 3  # headers that point at one another: no accident
 _SCAN_BYTES = 1 << 20  # read at a time
 _SCAN_MOST_BYTES = 1 << 30  # further into a file nobody looks for links, so that opening it does not take minutes
@@ -64,8 +65,16 @@ def wants(head: bytes, *, ended: bool) -> int:
     """How many bytes are needed before `container_of` can be asked: more than there are, until it is enough."""
     if ended or len(head) >= HEAD_BYTES:
         return len(head)
-    long = head[:1] == b"\x47" or head[:3] == b"ID3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] >= 0xE0)
-    return max(len(head), 4 * _TS_BYTES) if head[:1] == b"\x47" else HEAD_BYTES if long else _FIRST_BYTES
+    needed = _FIRST_BYTES
+    if head[:1] == b"\x47":
+        needed = 4 * _TS_BYTES
+    elif len(head) >= _FIRST_BYTES and _ID3.match(head):
+        behind = 10 + _id3_bytes(head)
+        if behind < HEAD_BYTES:  # else the tag itself has to do
+            needed = behind + _chain_bytes(head[behind:])
+    elif head[:1] == b"\xff":
+        needed = _chain_bytes(head)
+    return max(len(head), min(needed, HEAD_BYTES))
 
 
 def container_of(head: bytes) -> str | None:
@@ -84,8 +93,7 @@ def container_of(head: bytes) -> str | None:
 
 def _behind_id3(head: bytes) -> str | None:
     """ID3v2 tags stand before MP3 as a rule; sometimes before FLAC or AAC."""
-    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-    rest = head[10 + size :]
+    rest = head[10 + _id3_bytes(head) :]
     if rest[:4] == b"fLaC":
         return "flac"
     if _is_chain(rest, _adts_frame_bytes):
@@ -93,10 +101,30 @@ def _behind_id3(head: bytes) -> str | None:
     return "mp3" if _ID3_FRAME.match(head, 10) or _is_chain(rest, _mp3_frame_bytes) else None
 
 
+def _id3_bytes(head: bytes) -> int:
+    """How long an ID3v2 tag is behind its header of ten bytes."""
+    return head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+
+
+def _chain_bytes(data: bytes) -> int:
+    """How many bytes are needed to know of MP3 and AAC frames whether they are a chain: three headers, no more, for
+    frames of few bits last long.
+    """
+    needed = 0
+    for frame_bytes in (_mp3_frame_bytes, _adts_frame_bytes):
+        at = 0
+        for _ in range(_FRAMES_IN_A_ROW):
+            needed = max(needed, at + _HEADER_BYTES)
+            if not (size := frame_bytes(data[at : at + _HEADER_BYTES])):
+                break
+            at += size
+    return needed
+
+
 def _is_chain(data: bytes, frame_bytes: Callable[[bytes], int]) -> bool:
     at = 0
     for _ in range(_FRAMES_IN_A_ROW):
-        size = frame_bytes(data[at : at + 10])
+        size = frame_bytes(data[at : at + _HEADER_BYTES])
         if not size:
             return False
         at += size

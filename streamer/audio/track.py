@@ -25,6 +25,9 @@ SILENT_PEAK = 1e-4  # full scale 1: -80 dB
 
 # A pipe is heard while it comes: FFmpeg is to look at little of it before it lets us have the first packet.
 _PIPE_OPTIONS = {"probesize": "262144", "analyzeduration": "1000000"}
+# Where there is but one stream, whose first frame says all: of few bits a second, what FFmpeg would look at lasts long.
+_PLAIN = frozenset({"wav", "mp3", "aac", "flac", "amr", "au", "aiff", "caf", "wv"})
+_PLAIN_OPTIONS = {"probesize": "4096", "analyzeduration": "100000"}
 
 _ASIDE = (
     Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.karaoke
@@ -187,7 +190,9 @@ class AudioTrack:
                 return av.open(
                     os.path.abspath(self._path), options={"protocol_whitelist": "file"}, metadata_errors="replace"
                 )
-            options = {**_PIPE_OPTIONS, "protocol_whitelist": ""} if self._path is None else {"protocol_whitelist": ""}
+            options = {"protocol_whitelist": ""}
+            if self._path is None:
+                options |= _PLAIN_OPTIONS if self._reader.container in _PLAIN else _PIPE_OPTIONS
             return av.open(self._reader, "r", format=self._reader.container, options=options, metadata_errors="replace")
         except PermissionError:
             raise InputError(f"{self._where}: may not be read; check its permissions") from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from streamer.cluster.engine_facts import RoundFacts
-from streamer.cluster.wire import RecordingAnswer, Refused, SentRecordingWindow, SentWindow
+from streamer.cluster.wire import RecordingAnswer, Refused, SentRecordingWindow, SentWindow, SpectrumWanted
 from streamer.errors import EngineError
 from streamer.events.plans import StepResult
 from streamer.model.engine import Context, Padding, Work
@@ -132,6 +132,7 @@ class RemoteEngine:
         self._rounds = Rounds(handle, lost, facts or RoundFacts(), clock=clock, pause=pause)
         self._padding = Padding.of(model, context)
         self._making_s = 0.0
+        self._own_sounds = model.own_sounds
 
     @property
     def model(self) -> ModelOutline:
@@ -151,12 +152,21 @@ class RemoteEngine:
     def step(self, work: Sequence[Work]) -> list[StepResult]:
         """Have the windows done, each by any replica; results in the same order. Raises EngineError as `Engine.step`.
 
-        What a replica takes with it when it dies is sent again, to whichever there is, for `STEP_S`.
+        What a replica takes with it when it dies is sent again, to whichever there is, for `STEP_S`. So is, with the
+        fine spectrum from then on, what a newer replica knows sounds of one's own for that the first did not.
         """
-        began_s = self._clock()
-        windows = [SentWindow.of(mel, request, self._padding, self._model.dtype) for mel, request in work]
+        try:
+            return self.do(self._windows(work))
+        except SpectrumWanted as error:
+            log.info("windows are sent again: %s", error)
+            self._own_sounds = True
+            return self.do(self._windows(work))
+
+    def _windows(self, work: Sequence[Work]) -> list[SentWindow]:
+        began_s, own = self._clock(), self._own_sounds
+        found = [SentWindow.of(mel, request, self._padding, self._model.dtype, own_sounds=own) for mel, request in work]
         self._making_s += self._clock() - began_s
-        return self.do(windows)
+        return found
 
     def do(self, windows: Sequence[SentWindow]) -> list[StepResult]:
         """As `step`, for windows that are made."""

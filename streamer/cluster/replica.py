@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from ray import serve
 
@@ -27,6 +28,7 @@ from streamer.cluster.wire import (
     SentRecordingWindow,
     SentTrack,
     SentWindow,
+    SpectrumWanted,
 )
 from streamer.cluster.wish import ModelWish
 from streamer.errors import DeviceFailed, EngineError
@@ -106,7 +108,7 @@ class Replica:
 
     async def outline(self) -> ModelOutline:
         """What the ingresses have to know of the model."""
-        return self._engine.model.outline()
+        return replace(self._engine.model.outline(), own_sounds=self._engine.own is not None)
 
     async def facts(self) -> EngineFacts:
         """What it did, and which process it is."""
@@ -167,7 +169,7 @@ class Replica:
 
 def _refused(error: Exception) -> Refused:
     said = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-    return Refused(said.partition("\n")[0])
+    return Refused(said.partition("\n")[0], spectrum=isinstance(error, SpectrumWanted))
 
 
 def _load(wish: ModelWish, cpus: int) -> Engine:

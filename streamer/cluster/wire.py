@@ -33,7 +33,7 @@ class SentWindow:
 
     `values` [n_mels, frames]: the log-mel, int16 (the bits of `dtype`) or float32; its last column stands for all that
     follow up to `total_frames`. Nothing [0, 0] for a window that is too short to be heard.
-    `spectrum` [steps, BANDS]: the fine spectrum of its end, for sounds of one's own; None: no sounds are judged.
+    `spectrum` [steps, BANDS]: the fine spectrum of its end, 2.3 kB, for sounds of one's own; None: none are judged.
     """
 
     request: StepRequest
@@ -43,8 +43,13 @@ class SentWindow:
     spectrum: Spectrum | None = None
 
     @classmethod
-    def of(cls, mel: MelFrames, request: StepRequest, padding: Padding, dtype: torch.dtype) -> "SentWindow":
-        """The window of a request, for a model of this `dtype`. Raises EngineError as `Engine.step` does."""
+    def of(
+        cls, mel: MelFrames, request: StepRequest, padding: Padding, dtype: torch.dtype, *, own_sounds: bool = True
+    ) -> "SentWindow":
+        """The window of a request, for a model of this `dtype`. Raises EngineError as `Engine.step` does.
+
+        `own_sounds`: whether its engines judge sounds of one's own, where sounds are judged at all.
+        """
         frames = padding.frames(request)
         if not frames.real:
             return cls(request, np.zeros((0, 0), np.float32), 0, torch.float32)
@@ -58,7 +63,7 @@ class SentWindow:
             found = found[:, : (samples + HALF_FFT_SAMPLES - 1) // HOP_SAMPLES + 2]
         found = found.contiguous()
         values = found.numpy() if dtype == torch.float32 else found.to(dtype).view(torch.int16).numpy()
-        judged = max(request.tag_spans_s, default=0.0) > 0
+        judged = own_sounds and max(request.tag_spans_s, default=0.0) > 0
         spectrum = mel.fine_spectrum(judged_from(request), request.end_sample) if judged else None
         return cls(request, values, frames.total, dtype, spectrum)
 
@@ -69,6 +74,10 @@ class SentWindow:
             held = held.view(self.dtype).float()
         silence = held[:, -1:].expand(-1, self.total_frames - held.shape[1])
         return torch.cat([held, silence], dim=1)
+
+
+class SpectrumWanted(EngineError):  # noqa: N818  what is to be done, not what was wrong
+    """A window came without its fine spectrum to an engine that judges sounds of one's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +96,33 @@ class SentMel:
         return mel
 
     def fine_spectrum(self, start_sample: int, end_sample: int) -> Spectrum:
-        """As `MelFrames.fine_spectrum`, of what was sent. Raises ValueError: something else is asked for."""
+        """As `MelFrames.fine_spectrum`, of what was sent.
+
+        Raises SpectrumWanted: nothing was, and ValueError: something else is asked for.
+        """
         request, spectrum = self.sent.request, self.sent.spectrum
-        if spectrum is None or (start_sample, end_sample) != (judged_from(request), request.end_sample):
+        if spectrum is None:
+            raise SpectrumWanted("the engine judges sounds of one's own: it needs the fine spectrum of the window")
+        if (start_sample, end_sample) != (judged_from(request), request.end_sample):
             raise ValueError(f"the fine spectrum of [{start_sample}, {end_sample}) was not sent")
         return spectrum
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a window could not be done. `device`: what the engine runs on is the reason, so another may do it."""
+    """Why a window could not be done. `device`: what the engine runs on is the reason, so another may do it.
+
+    `spectrum`: the window came without it; it is done where it comes again with it.
+    """
 
     reason: str
     device: bool = False
+    spectrum: bool = False
 
     def error(self) -> EngineError:
         """As `Engine.step` raises it."""
+        if self.spectrum:
+            return SpectrumWanted(self.reason)
         return (DeviceFailed if self.device else EngineError)(self.reason)
 
 

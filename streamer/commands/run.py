@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from streamer.errors import UsageError
 from streamer.model.download import LoadStep, Tell
+from streamer.model.names import check_name
 from streamer.settings.config import Compute, Dtype, ModelSettings, Settings, SourcePlan, Task, resolve
 from streamer.settings.own_sounds import with_own_rules
 from streamer.settings.server import with_token
@@ -161,6 +162,8 @@ def run(options: argparse.Namespace, *, serves: bool = False) -> int:
         raise UsageError("--headphones: says what --monitor OUTPUT is; give both")
     if options.replicas is not None and settings.cluster.address is None:
         raise UsageError("--replicas: engines of a cluster; give --cluster, too")
+    if settings.cluster.address is None:  # else it may be a path of the replicas' machines
+        check_name(settings.model.name)
     from streamer.runtime.inputs import named_senders, open_inputs, open_monitor
     from streamer.runtime.supervisor import Program
 

@@ -5,9 +5,11 @@ A session's events carry `session`, `seq` and `audio_t`; connection messages car
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Final, Literal, TypedDict
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 PROTOCOL_VERSION = 1
 SAMPLE_RATE = 16_000  # samples a second, everywhere inside Streamer
@@ -203,26 +205,48 @@ class Scene(Event):
 SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap, Scene)
 
 
-_RECORDS: Final[Mapping[str, type[Word] | type[Span] | type[Tag]]] = {
-    "words": Word,
-    "unclear": Span,
-    "tags": Tag,
-    "heard": Tag,
-}
+_MOST: Final = 1e12  # no second, score or probability comes near it: a larger number is damage
 
 
 def read_event(data: Mapping[str, Any]) -> Event:
-    """The event of its own JSON form (`to_dict`). Raises KeyError, TypeError or ValueError where it is none."""
-    kind = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
+    """The event of its own JSON form (`to_dict`).
+
+    Raises KeyError, TypeError or ValueError where it is none: also where a field is not of its type, or no finite
+    number, so that whoever works with the event need not expect any.
+    """
+    kind: Any = next((kind for kind in SESSION_EVENTS if kind.type == data["type"]), None)
     if kind is None:
         raise ValueError(f"type: must be that of a session's event, is {data['type']!r}")
-    given = {name: value for name, value in data.items() if name not in ("v", "type", "test")}
-    for name, record in _RECORDS.items():
-        if name in given:
-            given[name] = tuple(record(**one) for one in given[name])
-    if "labels" in given:
-        given["labels"] = tuple(given["labels"])
-    return kind(**given)
+    event: Event = _reader(kind)({name: value for name, value in data.items() if name not in ("v", "type", "test")})
+    return event
+
+
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of this type (a record's, or a field's) of what JSON has for it. It raises as `read_event`."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        readers = {name: _reader(one) for name, one in get_type_hints(kind).items() if get_origin(one) is not ClassVar}
+        return lambda value: kind(  # type: ignore[operator]
+            **{name: readers[name](one) for name, one in _fitting(value, isinstance(value, Mapping)).items()}
+        )
+    if outer is tuple:
+        one_of_them = _reader(inner[0])
+        return lambda value: tuple(map(one_of_them, _fitting(value, isinstance(value, list | tuple))))
+    if outer is UnionType:  # that or None
+        not_none = _reader(inner[0])
+        return lambda value: None if value is None else not_none(value)
+    if outer is Literal:
+        return lambda value: _fitting(value, value in inner)
+    if kind is float:
+        return lambda value: _fitting(value, type(value) in (float, int) and abs(value) <= _MOST)  # NaN does not
+    return lambda value: _fitting(value, type(value) is kind)
+
+
+def _fitting(value: Any, fits: bool) -> Any:
+    if not fits:
+        raise ValueError(f"{str(value)[:40]!r} is no value of an event's field")
+    return value
 
 
 def _items(record: Any) -> Iterator[tuple[str, Any]]:

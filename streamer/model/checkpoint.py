@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from whisper.model import AudioEncoder, Whisper
 
-from streamer.errors import CheckpointError, DownloadError, UsageError, meant
+from streamer.errors import DownloadError, UsageError
 from streamer.model import catalog
 from streamer.model.catalog import HEADS, head_of, pull_head
 from streamer.model.context_adapter import bundled_adapter
@@ -25,6 +25,7 @@ from streamer.model.formats import Place, place_of, read_checkpoint, set_alignme
 from streamer.model.head import TaggingHead, bundled_head, load_head
 from streamer.model.linear import eight_bits_work
 from streamer.model.memory import within_memory
+from streamer.model.names import check_name
 from streamer.model.tensor_files import read_description
 from streamer.model.whisper import STOCK_MARGIN_FRAMES, Model
 
@@ -141,13 +142,8 @@ def _locate(name: str, root: Path | None, progress: ProgressCallback | None) -> 
     if catalog.is_official(name):
         path = catalog.pull_checkpoint(name, root=root, progress=progress)
         return _Found(name, place_of(path), official=True)
-    path = Path(name).expanduser()
-    if path.suffix != ".pt" and not path.exists():
-        known = [catalog.BUNDLED, *catalog.official_names()]
-        raise CheckpointError(
-            f"model {name} is neither a known name ({', '.join(known)}) nor a file or folder{meant(name, known)}"
-        )
-    place = place_of(path)
+    check_name(name)
+    place = place_of(Path(name).expanduser())
     return _Found(place.name, place)
 
 

@@ -24,6 +24,7 @@ from streamer.model import catalog, checkpoint, machine_facts
 from streamer.model.download import LoadStep, Progress, ProgressCallback, Tell
 from streamer.model.engine import Engine
 from streamer.model.machine_facts import MachineFacts
+from streamer.model.names import AUTO
 from streamer.model.whisper import Model
 
 SIZES = {"base": (512, 8, 6)}  # what it is worth to ask for: width, heads, layers
@@ -31,7 +32,6 @@ WINDOW_SAMPLES = 10 * 16_000
 PREFIX_TOKENS, NEW_TOKENS = 30, 6  # of a window in the midst of an utterance
 TRIES = 2  # the quickest counts
 SHARED_WELL = 0.8  # how well several threads share the work
-AUTO = "auto"
 HOP_S = 0.5  # of the default settings: a hop of the model that is chosen takes comfortably less,
 HOP_SHARE = 0.6  # this part of it at most: the rest is for the other threads and for busy moments
 GPU_MODELS = (("large-v3-turbo", 6.0), ("medium", 5.0), ("small", 2.5), ("base", 0.0))  # and the GiB that they want

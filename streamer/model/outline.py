@@ -28,7 +28,7 @@ class HeadOutline:
 class ModelOutline:
     """A `Model` without weights; the fields are those of `Model`, which makes it (`Model.outline`). It can be pickled.
 
-    `precision`, `dtype`, `device`: of the model, where it is.
+    `precision`, `dtype`, `device`: of the model, where it is. `own_sounds`: its engine judges sounds of one's own too.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ModelOutline:
     dtype: torch.dtype
     device: torch.device
     head: HeadOutline | None
+    own_sounds: bool = False
 
     @property
     def is_multilingual(self) -> bool:

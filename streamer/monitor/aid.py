@@ -25,7 +25,8 @@ from streamer.monitor.messages import Begin, Heard, Opened, Refused, Report, Sai
 from streamer.settings.monitor import MonitorSettings
 
 START_S: Final = 30.0  # a slow disk, many sound cards
-HANG_S: Final = 5.0  # it says something every second
+HANG_S: Final = 2.0  # it says something every second
+LOOK_S: Final = 0.25  # how often is looked whether it does
 END_S: Final = 0.4  # to close the devices, before it is killed
 REMARKS: Final = ("ALSA lib ", "Expression ", "Cannot connect to server", "jack server is not running", "connect(2)")
 
@@ -125,7 +126,7 @@ class HearingAid:
                         block = replace(block, lost_samples=max(0, lost), reason=block.reason or away)
                     last_s, away = heard.at_s, ""
                     yield block
-                why = f"the hearing aid's process ended ({process.ending})"
+                why = f"the hearing aid's process {process.ending}"
             except InputError as error:
                 if last_s is None and not away:
                     raise
@@ -209,6 +210,7 @@ class _Process:
         self._out, self._said = Writer(self._popen.stdin), self._popen.stdout
         self._steer: Steer | None = None  # what it was told last; None: it does not play yet
         self._ended = threading.Event()
+        self._hung = False  # it was ended here, for it said nothing
         self._waits_since_s: float | None = None  # the reader, for the next message
         self._patience_s = START_S
         threading.Thread(target=self._watch, name="monitor-watch", daemon=True).start()
@@ -223,7 +225,7 @@ class _Process:
                 return message
             if isinstance(message, Refused):
                 raise InputError(message.detail)
-        raise InputError(f"--monitor: the hearing aid's process ended ({self.ending})")
+        raise InputError(f"--monitor: the hearing aid's process {self.ending}")
 
     def play(self, steer: Steer) -> None:
         """Begin."""
@@ -253,13 +255,15 @@ class _Process:
 
     @property
     def ending(self) -> str:
-        """How it ended, once it said all."""
+        """What became of it, once it said all."""
         try:
             status = self._popen.wait(HANG_S)
         except subprocess.TimeoutExpired:
             self._popen.kill()
             status = self._popen.wait()
-        return f"signal {-status}" if status < 0 else f"status {status}"
+        if self._hung:
+            return f"hangs: it said nothing for {self._patience_s:g} s"
+        return f"ended (signal {-status})" if status < 0 else f"ended (status {status})"
 
     def end(self) -> None:
         """Let it close the devices, for a moment; then it ends in any case."""
@@ -277,11 +281,11 @@ class _Process:
     def _watch(self) -> None:
         """Kill it where it has said nothing for too long, though somebody waits: twice, for both may have slept."""
         late = False
-        while not self._ended.wait(1.0):
+        while not self._ended.wait(LOOK_S):
             since_s = self._waits_since_s
             was_late, late = late, since_s is not None and time.monotonic() - since_s > self._patience_s
             if was_late and late:
-                log.error("monitor: the hearing aid's process says nothing: it is ended")
+                self._hung = True
                 self._popen.kill()
                 return
 

@@ -32,7 +32,7 @@ RETRY_S = 0.25  # how often the thread looks whether something is to be tried ag
 STEADY_S = 10.0  # without a further failure: what comes is written again
 _GRAVITY: Mapping[State, int] = {"stopped": 0, "listening": 1, "starting": 2, "degraded": 3, "no_audio": 3}
 OnTrouble = Callable[[State, str], None]
-_Target = tuple[Format, str | None, str]  # what, session (None: all), path
+Target = tuple[Format, str | None, str]  # what, session (None: all), path
 
 
 def screen(output: OutputSettings) -> TextIO | None:
@@ -51,12 +51,11 @@ class Sinks:
         self,
         output: OutputSettings,
         sessions: Sequence[str],
-        inputs: Iterable[str | None] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the files without changing them; UsageError names the option of one that cannot be written.
 
-        `sessions`: the program's own, by name. `inputs`: the input files, which must not be written over.
+        `sessions`: the program's own, by name.
         """
         self._clock = clock
         self._troubled: dict[EventFile, _Trouble] = {}
@@ -65,12 +64,9 @@ class Sinks:
         self.failed = False
         self.reader_gone = False  # whoever read our stdout went away
         self._naming = Naming(sessions)
-        targets: list[_Target] = [("jsonl", None, output.jsonl)] if output.jsonl else []
-        targets += _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
-        self._files = [(session, EventFile(path, kind)) for kind, session, path in targets]
+        self._files = [(session, EventFile(path, kind)) for kind, session, path in file_targets(output, sessions)]
         self._daily = DailyFiles(output.transcripts) if output.transcripts else None
         self._late: list[EventFile] = []  # over, but not all of it could be written yet
-        _check_distinct(targets, inputs)
 
     def begin(self) -> None:
         """Everything else works: empty the files."""
@@ -303,7 +299,13 @@ def caption_path(path: str, name: str) -> str:
     return str(given.with_name(f"{given.stem}.{name}{given.suffix}"))
 
 
-def _caption_targets(kind: Format, path: str | None, sessions: Sequence[str]) -> list[_Target]:
+def file_targets(output: OutputSettings, sessions: Sequence[str]) -> list[Target]:
+    """The files of a run whose own sessions these are. Raises UsageError for captions that have no file."""
+    targets: list[Target] = [("jsonl", None, output.jsonl)] if output.jsonl else []
+    return targets + _caption_targets("srt", output.srt, sessions) + _caption_targets("vtt", output.vtt, sessions)
+
+
+def _caption_targets(kind: Format, path: str | None, sessions: Sequence[str]) -> list[Target]:
     if path is None:
         return []
     if not sessions:
@@ -313,13 +315,3 @@ def _caption_targets(kind: Format, path: str | None, sessions: Sequence[str]) ->
     if path == "-" or not Path(path).name:
         raise UsageError(f"--{kind} {path}: there are several sources, each with a file of its own; give a path")
     return [(kind, name, caption_path(path, name)) for name in sessions]
-
-
-def _check_distinct(targets: Sequence[_Target], inputs: Iterable[str | None]) -> None:
-    """Refuse to write two things into one file, or captions over the recording."""
-    taken = {Path(source).resolve(): "--input" for source in inputs if source and Path(source).is_file()}
-    for kind, _, path in targets:
-        if path != "-" and Path(path).is_file():
-            if (other := taken.get(Path(path).resolve())) is not None:
-                raise UsageError(f"--{kind} {path}: is what {other} names too; give each a file of its own")
-            taken[Path(path).resolve()] = f"--{kind}"

@@ -17,6 +17,7 @@ from streamer.policy.hallucination import Guards, Surroundings
 from streamer.policy.language import LanguageHold
 from streamer.policy.policies import AlignAtt, LocalAgreement, Policy, Words, likely, spoken, without_last_mark
 from streamer.policy.prompt import PREVIOUS_TOKENS, Prompt, TextModel
+from streamer.policy.sentences import begins_sentence, ends_sentence, full_stop
 from streamer.policy.voiced import VoicedTrack, placed
 from streamer.settings.config import Settings
 
@@ -36,7 +37,6 @@ UNCLEAR_SAMPLES = 4 * SAMPLE_RATE // 5  # so much voice without a word behind it
 MUTE_SAMPLES = SAMPLE_RATE  # so much voice and not a word: the decoder has lost its place
 ASTRAY = 0.5  # behind a pause a first word of less probability: the decoder makes up how the sentence goes on
 LOST_OFTEN = 3  # windows in a row in which the decoder lost its place: it is not asked in the same way again
-ENDS = (".", "!", "?", "。", "！", "？", "｡", "．", "؟", "۔", "।")
 WORDS_KEPT = 512  # committed words that may still lie in a window; 30 s hold far fewer
 
 
@@ -197,7 +197,7 @@ class TextSession:
         """Nobody went on: the segment becomes final, with a full stop where it has no mark."""
         if self._segment is None:
             return []
-        self._mark = self._mark or self._full_stop()
+        self._mark = self._mark or full_stop(self._segment.words, self._model)
         return self._end(at_sample)
 
     def _end(self, at_sample: int) -> list[TextChange]:
@@ -236,7 +236,8 @@ class TextSession:
         """The mark that the last utterance may end with, for a decoder that makes up how it goes on without."""
         if self._recent or not self._astray:
             return ()
-        return tuple(token for word in self._mark or self._full_stop() for token in word.tokens)
+        words = self._segment.words if self._segment else []
+        return tuple(token for word in self._mark or full_stop(words, self._model) for token in word.tokens)
 
     def _scrolled_before(self, window_start: int) -> tuple[int, ...]:
         gone = [word for word in self._recent if word.end_sample <= window_start]
@@ -330,32 +331,14 @@ class TextSession:
         for word in words:
             segment = self._segment
             assert segment is not None
-            if self._mark and not word.is_mark and self._begins_sentence(word):
+            if self._mark and not word.is_mark and begins_sentence(word):
                 self._commit(self._mark, end_sample)
             self._mark = ()
             long = word.start_sample - segment.start >= SENTENCE_SAMPLES
-            if long and segment.words and not word.is_mark and segment.words[-1].text.endswith(ENDS):
+            if long and segment.words and not word.is_mark and ends_sentence(segment.words[-1]):
                 changes += self._roll((), end_sample)
             self._commit((word,), end_sample)
         return changes
-
-    def _full_stop(self) -> Words:
-        """A full stop for a segment that ends without a mark, in a digit or a letter of an alphabet that has cases.
-
-        Whisper writes one before silence, but seldom behind a last word that is committed already. Without it the next
-        segment, which has this one as its prompt, goes on in lower case.
-        """
-        words = self._segment.words if self._segment else []
-        last = words[-1].text[-1:] if words else ""
-        if not self._model.carries_prompt or not (last.isdigit() or last.swapcase() != last):
-            return ()
-        place = words[-1].end_sample
-        stop, tokens = ".", self._model.encode(".")
-        return (HypothesisWord(stop, tokens, place, place, words[-1].probability, place, stop, len(tokens)),)
-
-    def _begins_sentence(self, word: HypothesisWord) -> bool:
-        """Whether the word behind a pause is written as the first of a sentence."""
-        return word.text.strip()[:1].isupper() and word.text.split("'")[0].strip() != "I"
 
     def _note_unclear(self, speech_end: int) -> None:
         """Note where somebody spoke at the end of the utterance and no word was sure enough to be written."""

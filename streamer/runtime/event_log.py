@@ -18,6 +18,7 @@ which the log says, and a new file is tried ever less often. One thread at a tim
 
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -78,14 +79,18 @@ class Kept:
         return [] if self.told.over else self.told.close(0, "stopped", AGAIN)
 
 
+def event_log_paths(settings: EventHistorySettings) -> tuple[Path, Path]:
+    """The newer file and the older one."""
+    path = state_directory() / "events.log" if settings.path is None else Path(settings.path).expanduser()
+    return path, path.with_name(f"{path.name}.1")
+
+
 class EventLog:
     """The files of one program. `run` names the numbering; `kept`: what there was of each session, by name."""
 
     def __init__(self, settings: EventHistorySettings, wall: Callable[[], float] = time.time) -> None:
         """Read what there is and go on behind it. ConfigError: it cannot be written, or another program writes it."""
-        folder = state_directory() if settings.path is None else Path(settings.path).expanduser().parent
-        self.path = folder / "events.log" if settings.path is None else Path(settings.path).expanduser()
-        self._older = self.path.with_name(f"{self.path.name}.1")
+        self.path, self._older = event_log_paths(settings)
         self._half = round(settings.max_mb * MB / 2)
         self._wall, self._lock, self._backoff, self._again_s = wall, threading.Lock(), Backoff(), 0.0
         self._told: dict[str, Told] = {}
@@ -207,12 +212,15 @@ class EventLog:
             for line in _lines(path):
                 reading.take(line)
         if self.path.exists() and self.path.stat().st_size > reading.good_bytes:
+            log.warning("history: %s: the last line is not whole and is left out", self.path)
             os.truncate(self.path, reading.good_bytes)  # killed within a line that nobody was told of
         run = reading.run
         old = not run or self._wall() - reading.at > OLD_S
         if old or reading.broken:  # what can be read is served once more; the file begins anew
             self.path.unlink(missing_ok=True)
             self._older.unlink(missing_ok=True)
+        if reading.broken:
+            log.warning("history: %s: is damaged; what cannot be read is left out, and clients begin again", self.path)
         if old:
             return secrets.token_hex(8), {}
         whole = not reading.broken and (reading.ended or reading.boot == _boot())
@@ -239,7 +247,7 @@ def say_again(
 
 
 class _Reading:
-    """Takes the lines of the older file and then those of the newer one; None: one that cannot be read."""
+    """Takes the lines of the older file and then those of the newer one."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
@@ -259,20 +267,14 @@ class _Reading:
         self.ended = "ended" in line.data
         if "run" in line.data:
             self.run, self.boot = str(line.data["run"]), str(line.data.get("boot"))
-            self._begin(line.data.get("sessions", {}), line.at)
-        elif "type" in line.data:
-            self._event(line)
+            for told in line.told:
+                kept = self.kept.get(told.session)
+                if kept is None or kept.told.seq != told.seq:
+                    self.kept[told.session] = Kept(told, lost_to=told.seq, at=line.at)
+        elif line.event is not None:
+            self._event(line, line.event)
 
-    def _begin(self, sessions: Mapping[str, Any], at: float) -> None:
-        for name, data in sessions.items():
-            told = Told.of_dict(name, data)
-            kept = self.kept.get(name)
-            if kept is None or kept.told.seq != told.seq:
-                self.kept[name] = Kept(told, lost_to=told.seq, at=at)
-
-    def _event(self, line: "_Line") -> None:
-        assert line.data is not None
-        event = read_event(line.data)
+    def _event(self, line: "_Line", event: Event) -> None:
         kept = self.kept.setdefault(event.session, Kept(Told(event.session)))
         if event.seq != kept.told.seq + 1:
             self.broken, kept.lost_to = True, event.seq - 1
@@ -284,12 +286,17 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of a file: what it says and when it was written; `data` None: it is not whole."""
+    """A line of a file: what it says and when it was written; `data` None: it is not whole, or says what cannot be.
+
+    `event`: the one that it holds; `told`: what had been said in each session, where a program began.
+    """
 
     data: dict[str, Any] | None
     text: str
     at: float
     end_byte: int
+    event: Event | None = None
+    told: tuple[Told, ...] = ()
 
 
 def _lines(path: Path) -> Iterator[_Line]:
@@ -309,11 +316,13 @@ def _line(raw: bytes, end: int) -> _Line:
         if not raw.endswith(b"\n") or int(checksum, 16) != zlib.crc32(said):
             raise ValueError
         at, _, text = said.decode().partition(" ")
-        data = json.loads(text)
-        if "type" in data:
-            read_event(data)
-        return _Line(data, text, float(at), end)
-    except (ValueError, KeyError, TypeError):
+        at_s, data = float(at), json.loads(text)
+        if not isinstance(data, dict) or not math.isfinite(at_s):
+            raise ValueError
+        event = read_event(data) if "type" in data else None
+        told = tuple(Told.of_dict(name, one) for name, one in data.get("sessions", {}).items())
+        return _Line(data, text, at_s, end, event, told)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _Line(None, "", 0.0, end)
 
 

@@ -20,7 +20,7 @@ from streamer.audio.portaudio import SharedAudio, choose_device
 from streamer.audio.resample import BlockMaker
 from streamer.errors import InputError, UsageError
 from streamer.events import SAMPLE_RATE, AlertSource
-from streamer.model.catalog import BUNDLED
+from streamer.model.names import BUNDLED
 from streamer.runtime.admission import LATER_S, SOON_S
 from streamer.runtime.handover import Book, Handover
 from streamer.runtime.pipeline import Pipeline

@@ -30,6 +30,7 @@ from streamer.runtime.event_log import EventLog, say_again
 from streamer.runtime.handover import Book, CarryOut
 from streamer.runtime.inputs import SENDER, Ingests, Input, for_model, session_name
 from streamer.runtime.opening import Opening
+from streamer.runtime.own_files import check_files
 from streamer.runtime.pipeline import Pipeline
 from streamer.runtime.session_opener import SessionOpener
 from streamer.runtime.shared_states import SharedStates
@@ -106,6 +107,7 @@ class Program:
         self._senders, self._port_given, self._began_s = senders or {}, port_given, began_s
         self._live = settings.audio.speed == 1
         keeps = settings.history.persist and settings.server.enabled and self._live
+        check_files(settings, inputs, keeps_events=keeps)
         self._event_log = EventLog(settings.history) if keeps else None
         self._inputs = tuple(self._carried_on(item) for item in inputs)
         self._interruption = Interruption()
@@ -128,7 +130,7 @@ class Program:
     def run(self) -> int:
         """Run to the end; the exit status. Raises StreamerError for what is wrong before anything was heard."""
         output = self._settings.output
-        sinks = Sinks(output, self._names, [item.settings.audio.input for item in self._inputs])
+        sinks = Sinks(output, self._names)
         self._deliveries = self._open_deliveries()
         self._deliveries.on_trouble = partial(self._shared.tell_trouble, "deliveries")
         self._captions = open_captions(output, self._names, self._tell_of_captions, live=self._live)

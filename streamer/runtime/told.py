@@ -10,6 +10,7 @@ from typing import Any
 from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, read_event, seconds
 
 UNCOMMITTED_S = 15.0  # speech that is older was committed or given up
+MOST_S = 1e12  # of a session; more is damage
 UNTOLD_S = 3.0  # an utterance may have begun so long ago without a word of it
 
 
@@ -65,8 +66,12 @@ class Told:
         told = cls(session)
         for event in map(read_event, data["open"]):
             told.note(event)
-        told.seq, told.segments, told.over = int(data["seq"]), int(data["segments"]), bool(data["over"])
-        told.sounds, told.alerts, told._audio_t = int(data["sounds"]), int(data["alerts"]), float(data["audio_t"])
+        told.seq, told.segments, told.sounds, told.alerts = (
+            _whole(data[name]) for name in ("seq", "segments", "sounds", "alerts")
+        )
+        told.over, told._audio_t = bool(data["over"]), float(data["audio_t"])
+        if not 0 <= told._audio_t < MOST_S:
+            raise ValueError("audio_t: must be seconds")
         return told
 
     def close(self, at_sample: int, state: State, detail: str) -> list[Event]:
@@ -89,3 +94,9 @@ class Told:
             self._open.pop((type(event), number), None)
         else:
             self._open[type(event), number] = event
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no whole number")
+    return value

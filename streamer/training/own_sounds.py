@@ -34,7 +34,8 @@ CONFIRMING_STEPS = 3  # most steps (0.4 s) that are judged together: half of wha
 OUTLIERS = 2  # windows among the other sounds that may be the very same sound
 MARGIN = 1.0  # of the threshold above the next, in logits
 LEAST_THRESHOLD = 1.5
-SHARE = 0.3  # of the logit that a left-out clip reaches in half of its scenes: the threshold is no lower
+SHARE = 0.35  # of the logit that a left-out clip reaches in half of its scenes: the threshold is no lower than this,
+BELOW, WORST = 4.0, 0.05  # or than so much below what it reaches in all but this share of them, if that is less
 ALIKE = 0.5  # the least share of a left-out clip's scenes in which the others recognise it
 
 Encode = Callable[[Audio], Vectors]
@@ -113,8 +114,11 @@ def learn(
     above = max(_above(np.concatenate(tails), OUTLIERS), LEAST_THRESHOLD)
     left_out = [left.logits(clip) for left, clip in zip(without, own, strict=True)]
     _refuse_unlike([float(np.mean(logits >= above)) for logits in left_out], [label for label, _ in clips])
-    reached = [left.best(clip.vectors, run)[clip.sounds.any(-1)] for left, clip in zip(without, taught, strict=True)]
-    least = max(SHARE * float(np.median(np.concatenate(reached))), LEAST_THRESHOLD)
+    reached = np.concatenate(
+        [left.best(clip.vectors, run)[clip.sounds.any(-1)] for left, clip in zip(without, taught, strict=True)]
+    )
+    usual, worst = float(np.median(reached)), float(np.quantile(reached, WORST))
+    least = max(min(SHARE * usual, worst - BELOW), LEAST_THRESHOLD)
     threshold = max(above, least)
     halves = [(max(_above(tail, OUTLIERS // 2), least), other) for tail, other in (tails, tails[::-1])]
     return OwnSound(

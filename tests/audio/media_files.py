@@ -21,13 +21,22 @@ def tone(rate: int, seconds: float, channels: int = 1, hz: float = 440.0, level:
 
 
 def write_media(
-    path: Path, frames: NDArray[np.generic], rate: int, codec: str, *, container: str | None = None, video: bool = False
+    path: Path,
+    frames: NDArray[np.generic],
+    rate: int,
+    codec: str,
+    *,
+    container: str | None = None,
+    video: bool = False,
+    bit_rate: int | None = None,
 ) -> Path:
     """Encode frames [n, channels] (any type that FFmpeg knows) into `path`; its suffix says the container."""
     names = {"int16": "s16", "int32": "s32", "float32": "flt", "float64": "dbl", "uint8": "u8"}
     with av.open(str(path), "w", format=container) as output:
         picture = _picture_stream(output) if video else None
         stream = output.add_stream(codec, rate=rate)
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
         stream.layout = LAYOUTS[frames.shape[1]]
         if codec == "flac" and frames.dtype == np.int32:
             stream.format = "s32"

@@ -72,7 +72,21 @@ def test_a_few_bytes_are_enough_for_samples():
     assert wants(b"\x01\x00", ended=False) == 64
     assert wants(b"\x01\x00", ended=True) == 2
     assert wants(bytes(64), ended=False) == 64
-    assert wants(b"\xff\xfb", ended=False) == HEAD_BYTES
+    assert wants(b"\xff\xfb", ended=False) < 16
+    assert wants(b"\xff\xfb" + bytes(14), ended=False) == 16
+
+
+def test_three_frames_are_enough_for_mp3_whatever_stands_before_them(tmp_path):
+    data = write_media(tmp_path / "x.mp3", babble(24_000, 3.0), 24_000, "libmp3lame", bit_rate=24_000).read_bytes()
+    size = 10 + (data[8] << 7 | data[9])
+    assert data[:3] == b"ID3"
+    frames, large = data[size:], b"ID3\x04\x00\x00\x00\x10\x00\x00APIC" + bytes(262_140)
+    for whole, most in ((data, size + 600), (frames, 600), (large + frames, 64)):
+        head = b""
+        while (more := wants(head, ended=False)) > len(head):
+            head = whole[:more]
+        assert container_of(head) == "mp3"
+        assert len(head) <= most < HEAD_BYTES
 
 
 KINDS = {

@@ -189,6 +189,25 @@ def test_a_file_that_is_piped_is_decoded(tmp_path, suffix, codec, container):
     assert not [block.reason for block in blocks if block.reason]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate", "bit_rate"),
+    [("mp3", "libmp3lame", 24_000, 24_000), ("mp3", "libmp3lame", 44_100, 128_000), ("aac", "aac", 44_100, 64_000)],
+)
+def test_what_is_compressed_is_heard_when_the_first_half_second_of_it_is_there(tmp_path, suffix, codec, rate, bit_rate):
+    path = write_media(tmp_path / f"x.{suffix}", babble(rate, 8.0), rate, codec, bit_rate=bit_rate)
+    data = path.read_bytes()
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as pipe, os.fdopen(write_end, "wb", buffering=0) as writer:
+        source = StdinSource(pipe, realtime=False)
+        patience = threading.Timer(30, source.close)  # then there is no block, and the test fails
+        patience.start()
+        writer.write(data[: len(data) // 16])
+        first = next((block for block in source.blocks() if len(block.samples)), None)
+        patience.cancel()
+        assert first is not None
+        source.close()
+
+
 def test_a_wav_whose_length_nobody_knew_is_heard_as_it_comes(tmp_path):
     sound = babble(16_000, 1.0)
     data = bytearray(write_media(tmp_path / "x.wav", sound, 16_000, "pcm_s16le").read_bytes())

@@ -1,18 +1,20 @@
 """The worker's engine that is elsewhere: replicas go, windows are sent again; what cannot be done is said once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from random_whisper import random_model
 
+from streamer.audio.fine_spectrum import BANDS
 from streamer.audio.mel import MelFrames
 from streamer.cluster.engine import STEP_S, RemoteEngine
-from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow
+from streamer.cluster.wire import Answer, Refused, SentMel, SentWindow, SpectrumWanted
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine, Work
+from streamer.model.own_sounds import Background, OwnLayer, OwnSound
 
 SECOND = 16_000
 
@@ -43,7 +45,10 @@ class Replicas:
         def found() -> Answer:
             if isinstance(scripted, BaseException):
                 raise scripted
-            return scripted or self.engine.step([(SentMel(window), window.request)])[0]
+            try:
+                return scripted or self.engine.step([(SentMel(window), window.request)])[0]
+            except SpectrumWanted as error:
+                return Refused(str(error), spectrum=True)
 
         return Reply(found)
 
@@ -81,6 +86,35 @@ def test_results_are_those_of_an_engine_here_in_the_same_order(engine, work):
     found = remote(Replicas(engine)).step(work)
     assert found == [engine.step([one])[0] for one in work]
     assert [one.request for one in found] == [request for _, request in work]
+
+
+def own_layer(model) -> OwnLayer:
+    width, random = model.dims.n_audio_layer * model.dims.n_audio_state, np.random.default_rng(5)
+    projection = random.normal(size=(width, 8)).astype(np.float32)
+    none = np.zeros((0, 0, 0), np.int8)
+    background = Background("e", "m", np.zeros(width, np.float32), projection, none, none)
+    weight = random.normal(size=8 + BANDS).astype(np.float32)
+    return OwnLayer(background, (OwnSound("bell", "info", "e", "m", 3, weight, 0.0, 0.0, 1, 0, 1.0, 1.0),))
+
+
+def test_the_fine_spectrum_is_sent_where_sounds_are_learned_and_nowhere_else(work):
+    """A replica that comes later may know sounds that the first one did not: what it lacks is sent once more."""
+    model = random_model(4)
+    judged = [(mel, replace(request, tag_spans_s=(1.0,))) for mel, request in work]
+    plain, knowing = Engine(model), Engine(model, own=own_layer(model))
+    replicas = Replicas(plain)
+    there = remote(replicas)
+    there.step(judged)
+    assert [window.spectrum for window in replicas.windows] == [None] * 3
+    replicas.engine, replicas.windows = knowing, []
+    found = there.step(judged)
+    assert [one.own for one in found] == [knowing.step([one])[0].own for one in judged]
+    assert all(one.own for one in found)
+    assert [window.spectrum is not None for window in replicas.windows] == [False] * 3 + [True] * 3
+    replicas.windows = []
+    there.step(judged)
+    assert all(window.spectrum is not None for window in replicas.windows)
+    assert len(replicas.windows) == 3
 
 
 def test_what_went_with_a_replica_is_sent_again_and_nothing_else(engine, work):

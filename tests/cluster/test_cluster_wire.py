@@ -12,7 +12,7 @@ from random_whisper import random_model
 
 from streamer.audio.fine_spectrum import BANDS
 from streamer.audio.mel import MelFrames
-from streamer.cluster.wire import Refused, SentMel, SentWindow
+from streamer.cluster.wire import Refused, SentMel, SentWindow, SpectrumWanted
 from streamer.errors import DeviceFailed, EngineError
 from streamer.events.plans import DecodeTask, StepRequest
 from streamer.model.engine import Engine, Padding
@@ -106,6 +106,10 @@ def test_sounds_of_ones_own_are_judged_there_as_here(models):
         assert here.own == there.own
         assert len(here.own) == 1
     assert sent(model, "fit", mel, StepRequest(0, SECOND, (), TASK)).spectrum is None
+    plain = SentWindow.of(mel, request, Padding.of(model.outline(), "fit"), model.dtype, own_sounds=False)
+    assert plain.spectrum is None
+    with pytest.raises(SpectrumWanted):
+        engine.step([(SentMel(plain), plain.request)])
 
 
 def test_windows_that_cannot_be_are_refused_before_they_are_sent(models):

@@ -130,3 +130,49 @@ def test_wrong_use_is_one_line(kept, capsys):
         shown = run(capsys, *arguments, status=2)
         assert says in shown.err
         assert shown.err.count("\n") == 1
+
+
+def places(value, at=()):
+    """Where the plain values of a JSON value stand."""
+    if isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(one, (*at, key))
+    yield at
+
+
+def damaged(text: str, at: tuple, odd: str) -> str:
+    """The line with another value at that place, as it stands in the file: no library writes 1e400."""
+    record = json.loads(text)
+    inner = record
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = "ODD"
+    return json.dumps(record).replace('"ODD"', odd)
+
+
+@pytest.mark.parametrize("odd", ["1e400", "-1e400", "NaN", "1e300", '"x"', "null", "true", "[]", "{}", "[" * 5000])
+def test_a_damaged_line_stops_no_command_and_is_said_once(kept, capsys, odd):
+    kept.mark(2, "false", NOON + 9e3)
+    kept.add_clip(2, "clips/000002.wav", NOON + 9e3)
+    whole = kept.path.read_text()
+    lines = whole.splitlines()
+    for number in (2, len(lines) - 2, len(lines) - 1):  # raised, a mark, a clip
+        for at in filter(None, places(json.loads(lines[number]))):
+            if at[:3] == ("event", "heard", 1):
+                continue  # as the first
+            broken = [*lines[:number], damaged(lines[number], at, odd), *lines[number + 1 :]]
+            kept.path.write_text("\n".join(broken) + "\n")
+            for arguments in (("history", "--json", "--since", "30m", "--severity", "info"), ("history",), ("tune",)):
+                shown = run(capsys, *arguments)
+                assert shown.err.count("cannot be read and are left out") <= 1, (at, shown.err)
+                assert not any(word in shown.out.split() for word in ("Infinity", "NaN", "inf", "nan")), at
+    kept.path.write_text(whole)
+    run(capsys, "mark", "3", "true")
+
+
+def test_an_infinite_score_is_left_out_and_said(kept, capsys):
+    kept.path.write_text(kept.path.read_text().replace('"score":0.91', '"score":1e400', 1))
+    shown = run(capsys, "history")
+    assert shown.out.count("score 0.91") == 3  # of that alert its end is whole
+    assert shown.err == f"{kept.path}: 1 lines cannot be read and are left out\n"
+    assert run(capsys, "tune").err == shown.err

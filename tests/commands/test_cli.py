@@ -87,6 +87,8 @@ def refused(capsys, *arguments, says, status=2):
         (("--input", "."), "--input ."),
         (("--track", "0", "--input", "x.wav"), "audio.track: input should be greater than or equal to 1; is 0"),
         (("--track", "two"), "--track: invalid int value"),
+        (("--model", "tniy.en"), "model tniy.en is neither a known name (nano, tiny.en,"),
+        (("--model", "no/such.pt"), "checkpoint no/such.pt does not exist"),
         (("--track", "1"), "--track 1: a microphone has no tracks"),
         (("--config", "no.yaml"), "--config no.yaml: cannot be read"),
         (("--set", "window.hop=1"), "window.hop: unknown key"),
@@ -156,6 +158,21 @@ def test_wrong_inputs_models_and_outputs_are_one_line(capsys, model, sound, tmp_
         refused(capsys, *given, "--input", sound, "--model", model, option, "/no/where", says=option)
     refused(capsys, "run", "--input", sound, "--model", model, "--host", "0.0.0.0", says="--token")
     refused(capsys, "check-config", str(tmp_path / "no.yaml"), says="no.yaml")
+
+
+def test_a_name_that_can_be_no_model_is_refused_before_torch_is_imported_and_a_page_announced():
+    script = (
+        "import sys; from streamer.commands.cli import main\n"
+        "status = main(['run', '--input', 'ingest', '--model', 'tniy.en'])\n"
+        "sys.exit(100 if {'torch', 'whisper'} & sys.modules.keys() else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("streamer: model tniy.en is neither a known name")
+    assert done.stderr.endswith("; did you mean tiny.en?\n")
+    assert (done.stderr.count("\n"), done.stdout) == (1, "")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no CUDA")

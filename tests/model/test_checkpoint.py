@@ -130,7 +130,7 @@ def test_missing_and_unknown_models_are_refused(tmp_path: Path, monkeypatch: pyt
     refused("bse", "bse is neither a known name.*; did you mean base")
     (tmp_path / "dir.pt").mkdir()
     refused(tmp_path / "dir.pt", r"folder .*dir.pt holds no model: model.safetensors, .* or model.bin .* is needed")
-    refused("a\0b.pt", "damaged")
+    refused("a\0b.pt", "does not exist")
     monkeypatch.setattr(catalog, "BUNDLED", "absent")
     refused("absent", "no bundled checkpoint at .*absent.pt")
 

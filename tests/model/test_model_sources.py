@@ -143,5 +143,5 @@ def test_a_folder_that_is_not_there_is_one_line(publisher: Publisher, folder: Hu
 
 
 def test_every_official_checkpoint_is_pinned() -> None:
-    assert set(HUB) == set(official_names())
+    assert set(HUB) == set(official_names())  # by HUB `names.check_name` knows them
     assert all(len(folder.revision) == 40 and len(folder.sha256) == 64 for folder in HUB.values())

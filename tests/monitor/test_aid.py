@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_what_it_hears_is_the_source_s_sound_and_alerts_reach_it(start):
     assert not is_there(process)
 
 
-@pytest.mark.parametrize(("does", "why"), [("die", "status 3"), ("hang", "signal 9")])
+@pytest.mark.parametrize(("does", "why"), [("die", "ended (status 3)"), ("hang", "hangs: it said nothing for 0.5 s")])
 def test_a_process_that_ends_or_hangs_is_degraded_and_started_again_as_it_was(start, monkeypatch, does, why):
     monkeypatch.setattr(aid, "HANG_S", 0.5)
     one = start(does)
@@ -130,13 +131,13 @@ def test_a_process_that_ends_or_hangs_is_degraded_and_started_again_as_it_was(st
     assert [next(blocks).samples[0] for _ in range(10)] == [-1] * 10
     told = next(blocks)
     assert (told.state, len(told.samples)) == ("degraded", 0)
-    assert told.reason == f"the hearing aid's process ended ({why}); it is started again"
+    assert told.reason == f"the hearing aid's process {why}; it is started again"
     began_s = time.monotonic()
     back = next(blocks)
     assert (back.state, back.samples[0]) == ("listening", -2)  # the alarm's signal, too
     least = 0.05 if does == "die" else 0.5
     assert least * SAMPLE_RATE <= back.lost_samples <= (time.monotonic() - began_s + 5) * SAMPLE_RATE
-    assert back.reason == f"the hearing aid's process ended ({why})"
+    assert back.reason == f"the hearing aid's process {why}"
     assert next(blocks).lost_samples == 0
 
 
@@ -151,6 +152,21 @@ def test_remarks_of_sound_libraries_are_for_debug_alone(start, caplog, capfd):
         ("WARNING", "monitor: Illegal instruction"),
     ]
     assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_is_stopped_is_said_to_hang_soon_and_replaced(start):
+    assert aid.HANG_S + 2 * aid.LOOK_S <= 3.0  # seconds without its sound until people know why
+    one = start()
+    blocks = one.blocks()
+    assert next(blocks).samples[0] == 1
+    next(blocks)
+    stopped = one.report.process
+    os.kill(stopped, signal.SIGSTOP)
+    told = next(block for block in blocks if block.state == "degraded")
+    assert told.reason == "the hearing aid's process hangs: it said nothing for 2 s; it is started again"
+    assert not is_there(stopped)
+    back = next(blocks)
+    assert (back.state, back.samples[0], back.lost_samples >= 2 * SAMPLE_RATE) == ("listening", 2, True)
 
 
 def test_what_the_process_refuses_is_refused(start):

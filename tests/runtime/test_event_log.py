@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -257,6 +258,82 @@ def test_whatever_is_torn_off_or_broken_it_is_read_and_says_so(at, flip, older):
             assert seqs[-1] == whole[-1]["seq"]
         killed(log)
         assert opened(folder).run == log.run  # mended
+
+
+def signed(text: str) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(text.encode()), text.encode())
+
+
+ODD_NUMBERS = [
+    ('"audio_t":0.3', '"audio_t":1e400'),
+    ('"audio_t":0.3', '"audio_t":-1e400'),
+    ('"audio_t":0.3', '"audio_t":1e300'),
+    ('"seq":4', '"seq":1e400'),
+    ('"seq":4', '"seq":NaN'),
+    ('"probability":0.9', '"probability":NaN'),
+    ('"words":[', '"words":[7,'),
+    ('"language":"en"', '"language":["en"]'),
+    ('"final":false', '"final":"no"'),
+]
+
+
+def rewritten(path: Path, place: int, old: str, new: str) -> None:
+    """A line says something else, and its checksum fits: no accident of a disk, but no reason to stop either."""
+    lines = [line.split(" ", 1)[1] for line in path.read_text().splitlines()]
+    assert old in lines[place]
+    lines[place] = lines[place].replace(old, new, 1)
+    path.write_bytes(b"".join(signed(line) for line in lines))
+
+
+def read_again(folder: Path, caplog) -> dict:
+    log = opened(folder)
+    kept = log.kept
+    for one in kept.values():
+        assert one.told.resume_sample >= 0
+        assert all(0 <= event.audio_t < 1e12 for event in one.go_on(1e9))
+    killed(log)
+    assert caplog.text.count("is damaged; what cannot be read is left out, and clients begin again") == 1
+    return kept
+
+
+@pytest.mark.parametrize(("old", "new"), ODD_NUMBERS)
+def test_an_event_with_a_number_that_cannot_be_is_left_out_and_said(tmp_path, caplog, old, new):
+    log = opened(tmp_path)
+    one = Writer(log)
+    for number in range(6):
+        one.words(number, "some words")
+    killed(log)
+    rewritten(tmp_path / "events.log", 4, old, new)
+    assert [json.loads(entry.text)["seq"] for entry in read_again(tmp_path, caplog)["kitchen"].entries] == [5, 6]
+
+
+@pytest.mark.parametrize("name", ["seq", "segments", "sounds", "alerts", "audio_t"])
+@pytest.mark.parametrize("odd", ["1e400", "NaN", "-1e400", "1e300", '"x"', "null", "[]", "{}"])
+def test_what_was_said_before_is_left_out_where_a_number_of_it_cannot_be(tmp_path, caplog, name, odd):
+    log = opened(tmp_path)
+    one = Writer(log)
+    one.words(0, "some words")
+    log._turn_over()
+    one.words(1, "some more")
+    one.words(2, "and more")
+    killed(log)
+    path = tmp_path / "events.log"
+    said = json.loads(path.read_text().splitlines()[0].split(" ", 2)[2])["sessions"]["kitchen"][name]
+    rewritten(path, 0, f'"{name}":{json.dumps(said)},"', f'"{name}":{odd},"')
+    assert [json.loads(entry.text)["seq"] for entry in read_again(tmp_path, caplog)["kitchen"].entries] == [1, 2, 3]
+
+
+def test_a_last_line_that_is_not_whole_is_said_and_does_no_harm(tmp_path, caplog):
+    log = opened(tmp_path)
+    one = Writer(log)
+    one.words(0, "some words")
+    killed(log)
+    with (tmp_path / "events.log").open("ab") as file:
+        file.write(b"0000")
+    again = opened(tmp_path)
+    assert again.run == log.run
+    assert caplog.text.count("the last line is not whole and is left out") == 1
+    killed(again)
 
 
 FULL = """
