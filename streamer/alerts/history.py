@@ -146,7 +146,7 @@ class AlertHistory:
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
                 broken += 1
         if broken > self._broken:
-            log.warning("%s: %d lines cannot be read and are left out", self.path, broken)
+            log.warning("%s: lines that cannot be read, and are left out: %d", self.path, broken)
         self._broken = broken
         return sorted(entries.values(), key=lambda entry: entry.number)
 

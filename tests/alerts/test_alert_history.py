@@ -81,7 +81,7 @@ def test_torn_and_foreign_lines_are_left_out_and_said(tmp_path, caplog):
         file.write('[1]\n{"number": 9, "verdict": "true"}\n{"number": 2, "ti')
     AlertHistory(path).append(alert(2), NOON)
     assert [entry.first.id for entry in AlertHistory(path).read()] == [1, 2]
-    assert "2 lines cannot be read" in caplog.text
+    assert "cannot be read, and are left out: 2" in caplog.text
 
 
 def test_a_full_history_loses_the_oldest_unmarked_first(tmp_path, caplog):

@@ -174,5 +174,5 @@ def test_an_infinite_score_is_left_out_and_said(kept, capsys):
     kept.path.write_text(kept.path.read_text().replace('"score":0.91', '"score":1e400', 1))
     shown = run(capsys, "history")
     assert shown.out.count("score 0.91") == 3  # of that alert its end is whole
-    assert shown.err == f"{kept.path}: 1 lines cannot be read and are left out\n"
+    assert shown.err == f"{kept.path}: lines that cannot be read, and are left out: 1\n"
     assert run(capsys, "tune").err == shown.err
