@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from streamer.settings import forms
 from streamer.settings.deliveries import EnvName, check_web_address
 from streamer.settings.section import Section
 
 OBS_FORMS = "must be OBS's websocket address such as ws://127.0.0.1:4455, without user, path or password in it"
-LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
 
 def _obs_address(value: str) -> str:
@@ -81,4 +81,4 @@ class ZoomSettings(_Posted):
     """Zoom: "Set up manual captioner", "Copy the API token"."""
 
     USUAL = ("url", "url_env", "lang", "sounds")
-    lang: str = Field("en-US", pattern=LANGUAGE_PATTERN, description="what Zoom takes the captions for, as de-DE")
+    lang: str = Field("en-US", pattern=forms.LANGUAGE, description="what Zoom takes the captions for, as de-DE")

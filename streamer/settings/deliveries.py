@@ -14,16 +14,13 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streamer.errors import ConfigError, meant
 from streamer.events import SEVERITY_RANK, Alert, AlertState, Severity
+from streamer.settings import forms
 from streamer.settings.section import Section
 
-NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
-ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
-TOPIC_PATTERN = r"^[^+#\x00/\s][^+#\x00\s]{0,99}$"
-HOST_PATTERN = r"^[A-Za-z0-9._:-]{1,253}$"
 MAX_TARGETS = 20  # of each kind
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, description="in log lines and for the folder of what waits")]
-EnvName = Annotated[str, Field(pattern=ENV_PATTERN)]
+Name = Annotated[str, Field(pattern=forms.NAME, description="in log lines and for the folder of what waits")]
+EnvName = Annotated[str, Field(pattern=forms.ENVIRONMENT)]
 
 
 class _Selection(Section):
@@ -95,15 +92,15 @@ class MqttSettings(Section):
     """A broker, with Home Assistant's discovery."""
 
     USUAL = ("host", "port", "username", "password_env", "tls", "ca_file", "device", "device_name")
-    host: str | None = Field(None, pattern=HOST_PATTERN, description="of the broker; null: none")
+    host: str | None = Field(None, pattern=forms.HOST, description="of the broker; null: none")
     port: int | None = Field(None, ge=1, le=65535, description="null: 8883 with TLS, else 1883")
     username: str | None = Field(None, min_length=1, description="null: without one")
     password_env: EnvName | None = Field(None, description="the environment variable that holds the password")
     tls: bool = Field(False, description="encrypted")
     ca_file: str | None = Field(None, description="PEM; null: the system's authorities")
-    device: str | None = Field(None, pattern=NAME_PATTERN, description="id of this machine; null: its host name")
+    device: str | None = Field(None, pattern=forms.NAME, description="id of this machine; null: its host name")
     device_name: str = Field("Streamer", min_length=1, max_length=60, description="what Home Assistant shows")
-    discovery_prefix: str = Field("homeassistant", pattern=TOPIC_PATTERN, description="as in Home Assistant")
+    discovery_prefix: str = Field("homeassistant", pattern=forms.TOPIC, description="as in Home Assistant")
     refresh_s: float = Field(30.0, ge=0.1, le=600, description="how often the states are said again")
     expire_after_s: int = Field(100, ge=1, le=3600, description="not said for so long: unknown to Home Assistant")
     retry_max_s: float = Field(5.0, ge=1, le=300, description="the longest pause between attempts to connect")

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from streamer.errors import ConfigError
 from streamer.events import Severity
+from streamer.settings import forms
 from streamer.settings.section import Section, refusal
 
 CadenceName = Literal["t3", "t4", "wail", "yelp", "hilo"]
@@ -69,7 +70,7 @@ class AlertRule(Section):
         *("id", "name", "about", "enabled", "severity", "labels", "threshold", "phrases", "partial", "cooldown_s"),
         *("quiet_hours", "repeat_s", "all_clear"),
     )
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="what others know the rule by")
+    id: str = Field(pattern=forms.RULE_ID, description="what others know the rule by")
     name: str = Field("", max_length=60, description="what people read; the id in words if empty")
     about: str = Field("", max_length=500, description="what it is for, shown by `streamer alerts explain`")
     enabled: bool = Field(True, description="false: it raises nothing")

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamer.errors import ConfigError, meant
+from streamer.settings.forms import IN_WORDS
 from streamer.settings.other_files import other_kind, word_list
 
 
@@ -48,6 +49,8 @@ def first_fault(error: ValidationError, path: str = "") -> str:
     message = first["msg"].removeprefix("Value error, ").strip().replace("\n", " ")
     if first["type"] == "value_error" and (not path or message.startswith(path)):
         return message
+    if first["type"] == "string_pattern_mismatch" and (words := IN_WORDS.get(first["ctx"]["pattern"])):
+        message = f"must be {words}"
     plain = first["type"] == "string_type" and isinstance(first["input"], int | float | date)
     quoted = "; YAML reads it as one in quotes" if plain else ""
     return f"{path}: {message[:1].lower() + message[1:]}{_given(path, first['input'])}{quoted}"

@@ -215,7 +215,7 @@ def test_secrets_are_not_shown_and_not_handed_on():
         ("youtube", {"url": "https://x/", "url_env": "X"}, "output.youtube: must have only one of url, url_env"),
         ("youtube", {"url": ["topsecret"]}, "output.youtube.url: input should be"),
         ("zoom", {"url": "https://x/a b?topsecret"}, "output.zoom.url: must be a web address"),
-        ("zoom", {"lang": "English (topsecret)"}, "output.zoom.lang: string should match pattern"),
+        ("zoom", {"lang": "English (topsecret)"}, "output.zoom.lang: must be a language tag such as en or de-DE"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_and_shows_no_secret(section, value, says):

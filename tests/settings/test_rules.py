@@ -47,7 +47,7 @@ def test_what_is_in_force_can_be_read_back():
             "alerts.rules[1].threshold: input should be less",
         ),
         ({"id": "x", "labels": ["Siren"], "treshold": 0.3}, "alerts.rules[1].treshold: unknown key"),
-        ({"id": "X y", "labels": ["Siren"]}, "alerts.rules[1].id: string should match pattern"),
+        ({"id": "X y", "labels": ["Siren"]}, "alerts.rules[1].id: must be small letters a to z, digits and _"),
         ({"labels": ["Siren"]}, "alerts.rules[1].id: field required"),
         ({"id": "x"}, "alerts.rules[1]: must have exactly one of"),
         ({"id": "x", "lost": True, "phrases": ["a"]}, "has phrases or patterns, lost"),
