@@ -63,6 +63,7 @@ from streamer.sound.patterns.state import SIRENS, CadenceState
 from streamer.sound.scene import SceneMachine
 from streamer.sound.triggers import AlertInput, AlertText
 
+TAGGED_SAMPLES = 10 * SAMPLE_RATE  # tags are of no longer a span (PROTOCOL)
 SPEECH_SPAN_S = 6.0  # the Speech score that guards text comes from spans up to this long
 
 # Who has a state of its own; people are told the gravest of them.
@@ -290,7 +291,8 @@ class Session:
             events += self._transcripts(self.text.step(result.hypothesis, hop.end_sample, self._speech_score), at)
         if hop.judge and self._sounds and (judgement or hop.silent):
             self._scores, self._spans = self._sounds.decide(judgement)
-            start = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+            begins = min((span.start_sample for span in judgement), default=max(0, at - SAMPLE_RATE))
+            start = max(begins, at - TAGGED_SAMPLES)  # what begins between two encoder frames also ends one early
             tags = self._top(self._settings.tags.limit)
             events.append(Tags(**self._stamp(at), start=seconds(start), end=seconds(at), tags=tags))
             patterns = self.alerts.patterns  # as of the beat before
