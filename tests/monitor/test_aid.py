@@ -141,7 +141,8 @@ def test_a_process_that_ends_or_hangs_is_degraded_and_started_again_as_it_was(st
     assert next(blocks).lost_samples == 0
 
 
-def test_remarks_of_sound_libraries_are_for_debug_alone(start, caplog, capfd):
+def test_remarks_of_sound_libraries_are_for_debug_alone(start, caplog, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # without those that other tests left
     caplog.set_level(logging.DEBUG, "streamer.monitor.aid")
     assert next(start().blocks()).samples[0] == 1
     while "Illegal instruction" not in caplog.text:
