@@ -205,7 +205,7 @@ class Scene(Event):
 SESSION_EVENTS: tuple[type[Event], ...] = (Status, Transcript, Tags, Sound, Alert, Gap, Scene)
 
 
-_MOST: Final = 1e12  # no second, score or probability comes near it: a larger number is damage
+MOST: Final = 1e12  # no second, score or probability comes near it: a larger number is damage
 
 
 def read_event(data: Mapping[str, Any]) -> Event:
@@ -239,7 +239,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if outer is Literal:
         return lambda value: _fitting(value, value in inner)
     if kind is float:
-        return lambda value: _fitting(value, type(value) in (float, int) and abs(value) <= _MOST)  # NaN does not
+        return lambda value: _fitting(value, type(value) in (float, int) and abs(value) <= MOST)  # NaN does not
     return lambda value: _fitting(value, type(value) is kind)
 
 

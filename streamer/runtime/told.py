@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from streamer.events import SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, read_event, seconds
+from streamer.events import MOST, SAMPLE_RATE, Alert, Event, Sound, State, Status, Transcript, read_event, seconds
 
 UNCOMMITTED_S = 15.0  # speech that is older was committed or given up
-MOST_S = 1e12  # of a session; more is damage
 UNTOLD_S = 3.0  # an utterance may have begun so long ago without a word of it
 
 
@@ -70,7 +69,7 @@ class Told:
             _whole(data[name]) for name in ("seq", "segments", "sounds", "alerts")
         )
         told.over, told._audio_t = bool(data["over"]), float(data["audio_t"])
-        if not 0 <= told._audio_t < MOST_S:
+        if not 0 <= told._audio_t < MOST:
             raise ValueError("audio_t: must be seconds")
         return told
 
